@@ -1,0 +1,86 @@
+"""Every exception contrex raises on purpose, and the one sentence each of them is built from.
+
+A message names the argument, the value it had and the fix. All of them derive from `ContrexError`, so that the
+command line can print the sentence without a traceback, and from the built-in a caller would expect.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ContrexError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line exits with."""
+
+    exit_code = 2
+
+
+class ArgumentError(ContrexError, ValueError):
+    """An argument has a value that the function cannot use."""
+
+
+class UnknownNameError(ArgumentError):
+    """A name is not among the known ones."""
+
+
+class LayerError(ArgumentError):
+    """The layer to explain does not exist, did not run, or does not give a feature map."""
+
+
+class NotDifferentiableError(ContrexError, TypeError):
+    """A differentiable map was asked of a method that cannot give one."""
+
+
+class DataError(ContrexError, ValueError):
+    """A data set on disk is not laid out as its reader expects."""
+
+
+class ImageError(DataError):
+    """An image file cannot be read right."""
+
+
+class WeightsError(ContrexError, ValueError):
+    """A weights file does not fit the network."""
+
+
+class CheckpointError(ContrexError, ValueError):
+    """A checkpoint is missing, damaged or of another run."""
+
+
+class RecordError(ContrexError, ValueError):
+    """A record of a run is missing, damaged or of another schema version."""
+
+
+class NonFiniteLossError(ContrexError, ArithmeticError):
+    """The training loss became NaN or infinite."""
+
+    exit_code = 3
+
+
+class InterruptedRunError(ContrexError):
+    """A signal stopped the run after a resumable checkpoint was written."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+_LISTED = 24
+"""Longer lists of choices are shortened to the nearest ones."""
+
+
+def unknown_name(what: str, name: object, choices: Iterable[str]) -> UnknownNameError:
+    """The error for a `name` that is not in `choices`, with the nearest choice.
+
+    >>> str(unknown_name("`explainer`", "grad_can", ["grad_cam", "gradient"]))
+    "`explainer` must be one of grad_cam, gradient; got 'grad_can'. Did you mean 'grad_cam'?"
+    """
+    names = list(choices)
+    lowered = {choice.lower(): choice for choice in names}
+    nearest = [lowered[match] for match in difflib.get_close_matches(str(name).lower(), lowered, n=5, cutoff=0.5)]
+    if len(names) > _LISTED:
+        near = f" Near it: {', '.join(nearest)}." if nearest else ""
+        return UnknownNameError(f"{what} must be one of {len(names)} names; got {name!r}.{near}")
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return UnknownNameError(f"{what} must be one of {', '.join(names)}; got {name!r}.{hint}")

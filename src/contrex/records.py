@@ -1,0 +1,274 @@
+"""What a run leaves behind, as dataclasses that go to JSON and back.
+
+One evaluated classifier is one folder:
+
+    record.json   a `Record`: configuration, versions, seeds, metrics with intervals, training curves
+    samples.csv   one row per image: path, label, prediction, probability and one column per metric
+    gallery.npz   the pictures and heatmaps that a report shows
+
+`contrex.report` reads nothing else, so any run of any machine can be rendered again.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import types
+import typing
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contrex.errors import RecordError, unknown_name
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class MetricRecord:
+    """One metric of one run.
+
+    `value` is the mean over the `num_counted` images, in `unit`; `low` and `high` bound its 95 % bootstrap
+    interval (NaN when there are fewer than two images). `num_skipped` images had no defined value: `skip_reason`
+    says which those are.
+    """
+
+    name: str
+    title: str
+    value: float
+    low: float
+    high: float
+    num_counted: int
+    num_skipped: int
+    skip_reason: str
+    unit: str
+    higher_is_better: bool
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was run, on what, with which result."""
+
+    name: str
+    created: str
+    command: str
+    configuration: Mapping[str, Any]
+    versions: Mapping[str, str]
+    seed: int
+    dataset: Mapping[str, Any]
+    classes: Sequence[str]
+    metrics: Sequence[MetricRecord]
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """Training curves: name -> [(epoch, value), ...]."""
+    skipped_images: Sequence[str] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def metric(self, name: str) -> MetricRecord | None:
+        """The metric called `name`, or None when the run did not measure it."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures a report shows, G of them, the same ones for every run over one data set.
+
+    `images[i]` is uint8 [H,W,3]; `heatmaps[i]` is the raw signed map, float32 [h,w], of the *label*'s class over the
+    same field of view (h, w at layer size); `boxes[i]` is float32 [M,4], xyxy in pixels of `images[i]`, M may be 0.
+    `paths`, `labels`, `predictions`, `probabilities` (of the prediction) go with them.
+    """
+
+    images: Sequence[NDArray[np.uint8]]
+    heatmaps: Sequence[NDArray[np.float32]]
+    boxes: Sequence[NDArray[np.float32]]
+    paths: Sequence[str]
+    labels: Sequence[int]
+    predictions: Sequence[int]
+    probabilities: Sequence[float]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A record with the files beside it."""
+
+    record: Record
+    samples: Sequence[Mapping[str, str]]
+    gallery: Gallery | None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds either what it held before or all of it, even after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` (dataclasses, mappings, sequences, paths, scalars) as readable JSON, atomically."""
+    text = json.dumps(to_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def to_plain(value: object) -> Any:
+    """`value` with dataclasses as dicts (their class under "kind"), paths as text, NaN and infinity as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        plain = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"kind": type(value).__name__, **plain}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def from_plain(plain: Any, kind: Any, *, where: str = "value") -> Any:
+    """The inverse of `to_plain` for the type `kind`: dataclasses (and unions of them, by their tag), tuples, paths.
+
+    Raises:
+        RecordError: a field is unknown or missing, or a value has another type; `where` names it.
+    """
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return _from_union(plain, typing.get_args(kind), where)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _from_fields(plain, kind, where)
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        return tuple(from_plain(part, item, where=where) for part in plain)
+    if typing.get_origin(kind) in (dict, typing.Literal):
+        return plain
+    try:
+        return None if kind is type(None) else kind(plain)
+    except (TypeError, ValueError):
+        raise RecordError(f"{where} must be {getattr(kind, '__name__', kind)}, got {plain!r}.") from None
+
+
+def _from_union(plain: Any, kinds: Sequence[Any], where: str) -> Any:
+    if plain is None and type(None) in kinds:
+        return None
+    kinds = [kind for kind in kinds if kind is not type(None)]
+    if isinstance(plain, Mapping) and "kind" in plain:
+        names = {kind.__name__: kind for kind in kinds}
+        if plain["kind"] not in names:
+            raise unknown_name(f"{where}.kind", plain["kind"], names)
+        return from_plain(plain, names[plain["kind"]], where=where)
+    return from_plain(plain, kinds[0], where=where)
+
+
+def _from_fields(plain: Any, kind: type, where: str) -> Any:
+    if not isinstance(plain, Mapping):
+        raise RecordError(f"{where} must be the fields of {kind.__name__}, got {plain!r}.")
+    hints = typing.get_type_hints(kind)
+    for name in plain:
+        if name not in hints and name != "kind":
+            raise unknown_name(where, name, hints)
+    values = {
+        name: from_plain(value, hints[name], where=f"{where}.{name}") for name, value in plain.items() if name != "kind"
+    }
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise RecordError(f"{where}: {error}.") from None
+
+
+def write_run(folder: Path, run: RunRecord) -> None:
+    """Write `record.json`, `samples.csv` and `gallery.npz` into `folder`; the record comes last, so that a folder
+    that has one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if run.samples:
+        write_atomically(folder / "samples.csv", _csv(run.samples))
+    if run.gallery is not None:
+        _write_gallery(folder / "gallery.npz", run.gallery)
+    write_json(folder / "record.json", run.record)
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read what `write_run` wrote.
+
+    Raises:
+        RecordError: there is no record, it is damaged, or another schema version wrote it.
+    """
+    path = folder / "record.json"
+    if not path.is_file():
+        raise RecordError(f"no record in {folder}: expected {path}. `contrex evaluate` writes one.")
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        version = plain["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is not a contrex record: {error}") from None
+    if version != SCHEMA_VERSION:
+        raise RecordError(f"{path} has schema version {version}, this contrex reads {SCHEMA_VERSION}: evaluate again.")
+    samples_path, gallery_path = folder / "samples.csv", folder / "gallery.npz"
+    samples = _read_csv(samples_path) if samples_path.is_file() else []
+    gallery = _read_gallery(gallery_path) if gallery_path.is_file() else None
+    return RunRecord(_record(plain, path), samples, gallery)
+
+
+def _record(plain: dict[str, Any], path: Path) -> Record:
+    fields = {key: value for key, value in plain.items() if key != "kind"}
+    try:
+        fields["metrics"] = [_metric(metric) for metric in fields["metrics"]]
+        fields["curves"] = {name: [(x, y) for x, y in points] for name, points in fields["curves"].items()}
+        return Record(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path} is not a contrex record: {error}") from None
+
+
+def _metric(plain: Mapping[str, Any]) -> MetricRecord:
+    fields = {key: value for key, value in plain.items() if key != "kind"}
+    for number in ("value", "low", "high"):
+        fields[number] = float("nan") if fields[number] is None else float(fields[number])
+    return MetricRecord(**fields)
+
+
+def _csv(rows: Sequence[Mapping[str, object]]) -> bytes:
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue().encode()
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+_PER_IMAGE_ARRAYS = ("images", "heatmaps", "boxes")
+_COLUMNS = ("paths", "labels", "predictions", "probabilities")
+
+
+def _write_gallery(path: Path, gallery: Gallery) -> None:
+    arrays = {name: np.asarray(getattr(gallery, name)) for name in _COLUMNS}
+    for name in _PER_IMAGE_ARRAYS:
+        arrays |= {f"{name}_{index:04d}": array for index, array in enumerate(getattr(gallery, name))}
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, stream.getvalue())
+
+
+def _read_gallery(path: Path) -> Gallery:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            columns: dict[str, Any] = {name: arrays[name].tolist() for name in _COLUMNS}
+            for name in _PER_IMAGE_ARRAYS:
+                columns[name] = [arrays[f"{name}_{index:04d}"] for index in range(len(columns["paths"]))]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{path} is damaged: {error}") from None
+    return Gallery(**columns)

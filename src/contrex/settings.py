@@ -1,0 +1,254 @@
+"""What a run is asked to do: frozen dataclasses, and every default of contrex in one of their fields.
+
+This module imports no torch, so the command line can show, check and override a recipe before anything heavy is
+loaded. The parts of a run read their own dataclass; nothing else carries options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Views = Literal["both", "plain", "transformed"]
+Variant = Literal["paper", "published-code"]
+
+
+# --- the data -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The built-in set: real handwritten digits on cluttered, textured backgrounds, with exact boxes and masks."""
+
+    num_train: int = 3900
+    num_val: int = 400
+    num_test: int = 1000
+    image_size: int = 64
+    """Height and width of the images in pixels."""
+    digit_size: tuple[int, int] = (20, 30)
+    """Smallest and largest height of a digit in pixels."""
+    num_clutter: int = 8
+    """Fragments of other digits scattered over the background."""
+    shortcut: float = 0.0
+    """Share of the *training* and validation images whose background texture is the one planted for their class; in the
+    test split textures never depend on the class."""
+    seed: int = 0
+    """Seed of the generator: the same seed gives the same pixels."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Image folders `PATH/split/class/*.jpg`, with an optional `boxes.csv`, `labels.csv` and `classes.txt`."""
+
+    path: Path
+    image_size: int = 224
+    """Height and width that the network sees, in pixels."""
+    resize: int = 256
+    """Length of the image's shorter side before the central `image_size` square is cut out."""
+    classes: tuple[str, ...] = ()
+    """Read only these class folders, in this order; empty reads all, sorted by name."""
+    inclusive_boxes: bool = False
+    """Whether the maxima of `boxes.csv` are the last pixel inside the box (Tiny-ImageNet) instead of its edge."""
+    box_kinds: tuple[str, ...] = ()
+    """Use only boxes whose `kind` column holds one of these; empty uses all."""
+    limit_per_class: int | None = None
+    """Use only the first images of each class, in name order."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with an unreadable image: stop with its path, or leave it out, count it and list it."""
+
+
+Data = Digits | Folder
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The random spatial transform T: random resized crop and horizontal flip (CGC, section 3.1)."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Range of the crop's share of the image area."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of the crop's width / height."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    where: Literal["worker", "device"] = "worker"
+    """Cut crops in the loader's workers (Pillow, antialiased) or as one batched resample on the training device."""
+
+
+# --- the network ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier by name, and how its images are normalised."""
+
+    name: str = "torchvision:resnet18"
+    """`torchvision:NAME`, `timm:NAME` or `contrex:convnet`."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Keyword arguments for the builder, e.g. `pad_type same`."""
+    num_classes: int | None = None
+    """Number of classes; None takes the data set's when training, the weights file's otherwise."""
+    weights: Path | None = None
+    """A state_dict (.pth, .pt or .safetensors); None leaves the random initialisation. Nothing is downloaded."""
+    fresh: tuple[str, ...] = ()
+    """Modules that keep their random initialisation although the weights file may have them, e.g. `layer4 fc`."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Channel means of the input, for pixel values in [0, 1]; one value stands for all channels."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """Channel standard deviations of the input; one value stands for all channels."""
+
+
+# --- the training objective -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy alone: the baseline, on the same views as the methods it is compared with."""
+
+    views: Views = "both"
+    """Classify the untransformed image, its transformed view, or both (mean)."""
+
+
+@dataclass(frozen=True)
+class CGC:
+    """Cross-entropy + `weight` x contrastive Grad-CAM consistency (CVPR 2022)."""
+
+    weight: float = 1.0
+    """lambda: the weight of the consistency loss."""
+    temperature: float = 0.5
+    """tau: the temperature of the similarities."""
+    variant: Variant = "paper"
+    """The paper's equation, or the published code's (its negatives, and three cross-entropy terms)."""
+    views: Views = "both"
+    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead."""
+    layer: str | None = None
+    """Layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """The contrast inside g: None, "mean", "max" or "weighted"."""
+    queue: int = 0
+    """Past heatmaps kept as extra negatives; 0 is off, as in the paper."""
+    resolution: int = 224
+    """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
+
+
+@dataclass(frozen=True)
+class CGCNoNegatives:
+    """Cross-entropy + `weight` x squared L2 distance of the normalised heatmaps (CGC, Table 5)."""
+
+    weight: float = 1.0
+    """lambda: the weight of the consistency loss."""
+    variant: Variant = "paper"
+    """Squared distance summed over pixels, or averaged over them as in the published code."""
+    views: Views = "both"
+    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead."""
+    layer: str | None = None
+    """Layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """The contrast inside g: None, "mean", "max" or "weighted"."""
+    resolution: int = 224
+    """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
+
+
+Method = CrossEntropy | CGC | CGCNoNegatives
+
+
+# --- the optimisation -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """SGD or AdamW, with an optional clip of the gradient's norm."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """SGD's momentum, or AdamW's beta1."""
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    clip_norm: float | None = None
+    """Largest norm of the whole gradient; None does not clip."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the run, changed at every step."""
+
+    name: Literal["constant", "step", "cosine"] = "cosine"
+    warmup_epochs: float = 0.0
+    """Linear warm-up from 0, in epochs."""
+    milestones: tuple[int, ...] = (30, 60)
+    """Epochs at which the step schedule multiplies the rate by `gamma`."""
+    gamma: float = 0.1
+    final: float = 0.0
+    """Where the cosine ends, as a share of the peak rate."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The loop: how long, how large, how exact, and when to save."""
+
+    epochs: int = 90
+    batch_size: int = 256
+    seed: int = 0
+    """Seeds initialisation, order and augmentation; two runs of one seed are equal bit by bit on a CPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs the network under autocast; heatmaps and losses stay float32."""
+    channels_last: bool = True
+    device: str = "auto"
+    """`auto` takes CUDA when there is one."""
+    workers: int = 0
+    """Loader processes; the result does not depend on their number."""
+    checkpoint_minutes: float = 5.0
+    """Write a checkpoint at the end of each epoch and whenever this much time has passed since the last one."""
+
+
+# --- the measurement ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to measure, and by which protocol."""
+
+    metrics: tuple[str, ...] = ("top1", "top5", "content_heatmap", "cgc_loss", "insertion_auc", "deletion_auc")
+    split: str = "val"
+    explainer: str = "grad_cam"
+    layer: str | None = None
+    """Layer to explain; None is the last feature map."""
+    contrast: str | None = None
+    """Explain the class against the others: None, "mean", "max" or "weighted"."""
+    content_heatmap_protocol: Literal["native", "published"] = "native"
+    """`native` explains the whole image with its shorter side at the network's size, `published` at 448."""
+    insertion_step: int | None = None
+    """Pixels per step of the insertion and deletion curves; None is 8 rows of the image (224 * 8 at 224)."""
+    batch_size: int | None = None
+    """Images per forward pass; None chooses by device."""
+    limit: int | None = None
+    """Evaluate only the first images."""
+    gallery: int = 24
+    """Pictures kept for the report."""
+    num_bootstrap: int = 2000
+    """Resamples behind each interval."""
+    seed: int = 0
+    """Seeds the bootstrap and the crops of the CGC loss."""
+    workers: int = 0
+    """Loader processes."""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One whole run."""
+
+    name: str
+    data: Data
+    model: Model
+    method: Method
+    augmentation: Augmentation = Augmentation()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()

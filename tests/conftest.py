@@ -1,0 +1,32 @@
+"""Shared fixtures: a seed before every test, and the optional research data beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - third-party code may draw from the global generator
+
+
+def shared(*parts: str) -> Path:
+    """A path below the research data (`CONTREX_SHARED`, default `../shared`); skips the test where it is absent."""
+    path = Path(os.environ.get("CONTREX_SHARED", ROOT.parent / "shared")).joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"research data not present: {path.name} (set CONTREX_SHARED to the folder that holds it)")
+    return path
+
+
+@pytest.fixture
+def golden():
+    """Load one golden file: `golden("cgc_a")`."""
+    return lambda name: np.load(shared("golden", f"{name}.npz"))
