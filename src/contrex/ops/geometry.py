@@ -1,0 +1,252 @@
+"""Spatial transforms T as tensors: per-sample crops and flips, drawn once and replayed on images and on heatmaps.
+
+A `Crop` cuts a box out of an image, resizes it back to the image's size and mirrors it where `flip` is set - the random
+resized crop and horizontal flip of CGC (section 3.1). Crop, resize and flip are linear and separable, so T is a pair of
+1-D interpolation matrices per sample, `T(a) = Y a X^T`: exact at any resolution, differentiable to any order,
+deterministic on a GPU (matrix products, no atomics), and the same mapping for pictures and for 7 x 7 maps.
+
+Positions follow `align_corners=False`: pixel i covers [i, i + 1), its centre is i + 1/2. Beyond the centre of the last
+pixel inside the crop the value is held, exactly as when the crop is cut out first and resized afterwards.
+
+Legend: N samples, H W image in pixels, h w heatmap in cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from contrex.errors import ArgumentError
+
+_PER_SAMPLE = ("top", "left", "height", "width", "flip")
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """N crops: `top`, `left`, `height`, `width` [N] in pixels of an image of `size` = (H, W), `flip` [N] boolean.
+
+    An int `size` is a square. Boxes may be fractional and must lie inside the image.
+    """
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+    size: int | tuple[int, int]
+
+    def __post_init__(self) -> None:
+        fields = {name: torch.as_tensor(getattr(self, name)) for name in _PER_SAMPLE}
+        lengths = {name: tuple(value.shape) for name, value in fields.items()}
+        if len(set(lengths.values())) != 1 or len(lengths["top"]) != 1:
+            raise ArgumentError(f"`Crop` needs top, left, height, width and flip of one shape [N], got {lengths}.")
+        for name, value in fields.items():
+            object.__setattr__(self, name, value.bool() if name == "flip" else value)
+        if isinstance(self.size, int):
+            object.__setattr__(self, "size", (self.size, self.size))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the image that the boxes refer to."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def __len__(self) -> int:
+        return len(self.flip)
+
+    def to(self, device: torch.device | str) -> Crop:
+        """The same crops on another device."""
+        return self._apply(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def __getitem__(self, index: slice | Tensor) -> Crop:
+        return self._apply(lambda tensor: tensor[index])
+
+    def check(self) -> Crop:
+        """Return self, or raise `ArgumentError` when a box is empty or leaves the image."""
+        height, width = self.image_size
+        starts_inside = (self.top >= 0) & (self.left >= 0) & (self.height > 0) & (self.width > 0)
+        ends_inside = (self.top + self.height <= height) & (self.left + self.width <= width)
+        wrong = (~(starts_inside & ends_inside)).nonzero()
+        if len(wrong):
+            index = int(wrong[0])
+            box = tuple(float(side[index]) for side in (self.top, self.left, self.height, self.width))
+            raise ArgumentError(
+                f"`crop` {index} (top, left, height, width) = {box} is empty or leaves the {height} x {width} image."
+            )
+        return self
+
+    @staticmethod
+    def identity(num_samples: int, size: int | tuple[int, int]) -> Crop:
+        """N transforms that change nothing."""
+        height, width = (size, size) if isinstance(size, int) else size
+        zeros = torch.zeros(num_samples)
+        return Crop(zeros, zeros, zeros + height, zeros + width, zeros.bool(), (height, width))
+
+    @staticmethod
+    def stack(crops: list[Crop]) -> Crop:
+        """One batch from several."""
+        if len({crop.image_size for crop in crops}) != 1:
+            raise ArgumentError(f"crops of different image sizes cannot be stacked: {[c.image_size for c in crops]}.")
+        columns = {name: torch.cat([getattr(crop, name) for crop in crops]) for name in _PER_SAMPLE}
+        return Crop(**columns, size=crops[0].image_size)
+
+    def _apply(self, function: Callable[[Tensor], Tensor]) -> Crop:
+        return Crop(**{name: function(getattr(self, name)) for name in _PER_SAMPLE}, size=self.size)
+
+
+def random_crop(
+    num_samples: int,
+    size: int | tuple[int, int],
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    flip: float,
+    generator: torch.Generator,
+) -> Crop:
+    """Draw N independent random resized crops at integer pixels.
+
+    The distribution is torchvision's `RandomResizedCrop`: area share uniform in `scale`, aspect ratio log-uniform in
+    `ratio`; ten tries, then the largest central crop within the ratio's bounds. `flip` is a probability.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    _check_ranges(scale, ratio, flip)
+    boxes = [_random_box(height, width, scale, ratio, generator) for _ in range(num_samples)]
+    top, left, box_height, box_width = torch.tensor(boxes, dtype=torch.int64).reshape(num_samples, 4).unbind(1)
+    mirrored = torch.rand(num_samples, generator=generator) < flip
+    return Crop(top, left, box_height, box_width, mirrored, (height, width))
+
+
+def warp_images(images: Tensor, crop: Crop) -> Tensor:
+    """T applied to images `[N,C,H,W]` of the crop's size: one batched resample. Same shape and dtype.
+
+    No antialiasing is needed: a crop is at most as large as the image it is resized to.
+    """
+    if tuple(images.shape[-2:]) != crop.image_size or len(images) != len(crop):
+        raise ArgumentError(
+            f"`images` must be {len(crop)} pictures of {crop.image_size}, the crop's size; got {list(images.shape)}."
+        )
+    rows, columns = warp_matrices(crop, crop.image_size, like=images)
+    return rows[:, None] @ images @ columns[:, None].mT
+
+
+def warp_heatmap(heatmap: Tensor, crop: Crop) -> Tensor:
+    """T applied to heatmaps `[N,h,w]` of any resolution, exactly (to the sub-cell) and differentiably; same shape.
+
+    The box is scaled to the map's cells and stays fractional. Values are held beyond the outermost cell centres of the
+    *map*, so content next to the crop's edge is interpolated with what lies just outside it.
+    """
+    if heatmap.ndim != 3 or len(heatmap) != len(crop):
+        raise ArgumentError(f"`heatmap` must be [{len(crop)},h,w], one per crop; got {list(heatmap.shape)}.")
+    (height, width), (h, w) = crop.image_size, heatmap.shape[1:]
+    dtype, device = heatmap.dtype, heatmap.device
+    top, length_y = (value.to(device, dtype) * (h / height) for value in (crop.top, crop.height))
+    left, length_x = (value.to(device, dtype) * (w / width) for value in (crop.left, crop.width))
+    rows = interpolation_matrix((top[:, None] + _centres(length_y, h) - 0.5).clamp(0, h - 1), h)
+    columns = interpolation_matrix((left[:, None] + _centres(length_x, w) - 0.5).clamp(0, w - 1), w)
+    return rows @ heatmap @ _mirrored(columns, crop.flip).mT
+
+
+def warp_matrices(crop: Crop, size: tuple[int, int], *, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrices `Y [N,H,H]`, `X [N,W,W]` of T at `size` = (H, W), with the dtype and device of `like`."""
+    rows, columns = warp_positions(crop, size, like=like)
+    return interpolation_matrix(rows, size[0]), interpolation_matrix(columns, size[1])
+
+
+def warp_positions(crop: Crop, size: tuple[int, int], *, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each output row `[N,H]` and column `[N,W]` of T reads its source, as pixel-centre coordinates at `size`.
+
+    Positions are held at the outermost pixel centres of the crop: cutting first and resizing afterwards.
+    """
+    (height, width), dtype, device = crop.image_size, like.dtype, like.device
+    top, length_y = (value.to(device, dtype) * (size[0] / height) for value in (crop.top, crop.height))
+    left, length_x = (value.to(device, dtype) * (size[1] / width) for value in (crop.left, crop.width))
+    rows = top[:, None] + _held(_centres(length_y, size[0]) - 0.5, length_y)
+    columns = left[:, None] + _held(_centres(length_x, size[1]) - 0.5, length_x)
+    return rows, _mirrored(columns, crop.flip)
+
+
+def interpolation_matrix(positions: Tensor, size: int) -> Tensor:
+    """The matrix `[..., n, size]` that reads a signal of length `size` at `positions` `[..., n]`, bilinearly.
+
+    >>> interpolation_matrix(torch.tensor([0.0, 1.25]), 3)
+    tensor([[1.0000, 0.0000, 0.0000],
+            [0.0000, 0.7500, 0.2500]])
+    """
+    cells = torch.arange(size, dtype=positions.dtype, device=positions.device)
+    return (1 - (positions[..., None] - cells).abs()).clamp(min=0)
+
+
+def interpolate_rows(matrix: Tensor, positions: Tensor) -> Tensor:
+    """`interpolation_matrix(positions, S) @ matrix` for a `matrix` [S,k], without building the [..., n, S] matrix."""
+    below = positions.floor().clamp(0, len(matrix) - 1)
+    above = (below + 1).clamp(max=len(matrix) - 1)
+    return torch.lerp(matrix[below.long()], matrix[above.long()], (positions - below)[..., None])
+
+
+def upsampling_matrix(size_in: int, size_out: int, *, like: Tensor) -> Tensor:
+    """`U [size_out, size_in]`: bilinear resizing with `align_corners=False`, one axis of it."""
+    length = torch.full((1,), float(size_in), dtype=like.dtype, device=like.device)
+    return interpolation_matrix((_centres(length, size_out) - 0.5).clamp(0, size_in - 1), size_in)[0]
+
+
+def crop_image(image: Image.Image, crop: Crop, index: int = 0) -> Image.Image:
+    """T number `index` applied to a Pillow image of the crop's size, antialiased, for loader workers."""
+    height, width = crop.image_size
+    if image.size != (width, height):
+        raise ArgumentError(f"`image` must be {width} x {height}, the crop's size; got {image.width} x {image.height}.")
+    left, top = float(crop.left[index]), float(crop.top[index])
+    right, bottom = left + float(crop.width[index]), top + float(crop.height[index])
+    x, y = math.floor(left), math.floor(top)
+    cut = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
+    view = cut.resize((width, height), Image.Resampling.BILINEAR, box=(left - x, top - y, right - x, bottom - y))
+    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if bool(crop.flip[index]) else view
+
+
+def _centres(length: Tensor, num: int) -> Tensor:
+    """The centres `[N,num]` of `num` equal cells over `[0, length]`."""
+    return (torch.arange(num, dtype=length.dtype, device=length.device) + 0.5) * (length[:, None] / num)
+
+
+def _held(positions: Tensor, length: Tensor) -> Tensor:
+    """Positions kept between the first and the last pixel centre of a crop `length` pixels long."""
+    return positions.clamp(min=0).minimum((length[:, None] - 1).clamp(min=0))
+
+
+def _mirrored(per_column: Tensor, flip: Tensor) -> Tensor:
+    mask = flip.to(per_column.device).reshape(-1, *[1] * (per_column.ndim - 1))
+    return torch.where(mask, per_column.flip(1), per_column)
+
+
+def _random_box(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    for _ in range(10):
+        area = height * width * _uniform(*scale, generator)
+        aspect = math.exp(_uniform(math.log(ratio[0]), math.log(ratio[1]), generator))
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            return _integer(height - h, generator), _integer(width - w, generator), h, w
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    h, w = min(height, round(width / aspect)), min(width, round(height * aspect))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def _integer(largest: int, generator: torch.Generator) -> int:
+    return int(torch.randint(largest + 1, (), generator=generator))
+
+
+def _check_ranges(scale: tuple[float, float], ratio: tuple[float, float], flip: float) -> None:
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ArgumentError(f"`scale` must be (low, high) with 0 < low <= high <= 1, got {scale}.")
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ArgumentError(f"`ratio` must be (low, high) with 0 < low <= high, got {ratio}.")
+    if not 0 <= flip <= 1:
+        raise ArgumentError(f"`flip` is a probability between 0 and 1, got {flip}.")

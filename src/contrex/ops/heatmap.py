@@ -1,0 +1,41 @@
+"""Heatmaps [N,h,w]: the one place where they are rectified, normalised and resized.
+
+Explainers return raw signed maps at layer size; everything done to them afterwards is a named step from here.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from contrex.errors import ArgumentError
+
+
+def positive(heatmap: Tensor) -> Tensor:
+    """The evidence *for* the target: `max(heatmap, 0)`."""
+    return heatmap.relu()
+
+
+def is_empty(heatmap: Tensor) -> Tensor:
+    """Which maps `[N]` (boolean) are zero everywhere, so that nothing can be normalised or localised."""
+    return (heatmap == 0).flatten(1).all(1)
+
+
+def resize(heatmap: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Bilinear resize to `size` = (H, W) or a square, `align_corners=False` (pixel areas, not corners, coincide).
+
+    >>> import torch
+    >>> resize(torch.tensor([[[0.0, 4.0]]]), (1, 4))
+    tensor([[[0., 1., 3., 4.]]])
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ArgumentError(f"`size` must be at least 1 pixel on each side, got {(height, width)}.")
+    return F.interpolate(heatmap[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+def normalise_min_max(heatmap: Tensor) -> Tensor:
+    """Each map stretched to [0, 1] for display; a constant map becomes 0, never NaN."""
+    low = heatmap.flatten(1).amin(1)[:, None, None]
+    span = heatmap.flatten(1).amax(1)[:, None, None] - low
+    return (heatmap - low) / span.where(span > 0, 1.0)

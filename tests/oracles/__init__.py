@@ -1,0 +1,1 @@
+"""Slow, obvious re-implementations from the papers' equations: loops, float64, tiny models."""
