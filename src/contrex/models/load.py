@@ -1,0 +1,187 @@
+"""Classifiers by name: torchvision, timm and the built-in network, with weights from a file, never from the web."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrex.errors import ArgumentError, WeightsError, unknown_name
+from contrex.models.convnet import ConvNet
+from contrex.settings import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A network with the normalisation of its input; `normalise` takes pixel values in [0, 1]."""
+
+    network: nn.Module
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images `[N,3,H,W]`, uint8 or in [0, 1], as the network expects them."""
+        scaled = images.float() / 255 if images.dtype == torch.uint8 else images
+        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.mean, self.std))
+        return (scaled - mean) / std
+
+
+def load_classifier(settings: Model, *, num_classes: int | None = None) -> Classifier:
+    """Build the network, load its weights, and account for every key.
+
+    `num_classes` is the data set's; `settings.num_classes` wins over it.
+
+    Raises:
+        UnknownNameError: no such library or architecture.
+        WeightsError: the file is missing or unreadable, a key is missing or left over, or a shape differs.
+    """
+    count = settings.num_classes if settings.num_classes is not None else num_classes
+    network = build_network(settings.name, settings.options, num_classes=count)
+    if settings.weights is not None:
+        load_weights(network, settings.weights, fresh=settings.fresh)
+    elif settings.fresh:
+        raise ArgumentError(f"`fresh` {settings.fresh} means something only with `weights`: pass a file or drop it.")
+    return Classifier(network, _three(settings.mean, "mean"), _three(settings.std, "std"))
+
+
+def build_network(name: str, options: Mapping[str, str], *, num_classes: int | None = None) -> nn.Module:
+    """The network `LIBRARY:ARCHITECTURE` with random weights; option texts are read as Python literals where they are.
+
+    >>> sum(p.numel() for p in build_network("contrex:convnet", {"widths": "(8, 16)"}, num_classes=3).parameters())
+    1467
+    """
+    library, _, architecture = name.partition(":")
+    if library not in BUILDERS or not architecture:
+        choices = [f"{key}:NAME" for key in BUILDERS]
+        raise unknown_name("`model.name`", name, choices)
+    arguments: dict[str, Any] = {key: _literal(text) for key, text in options.items()}
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    try:
+        return BUILDERS[library](architecture, arguments)
+    except TypeError as error:
+        raise ArgumentError(f"`model.options` {dict(options)} do not fit {name}: {error}") from None
+
+
+def load_weights(network: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> None:
+    """Load a state_dict into `network`, all of it: only modules named in `fresh` keep their initialisation.
+
+    Wrapper prefixes (`module.`, `_orig_mod.`) and checkpoints that hold the weights under "state_dict" or "model" are
+    understood. Nothing in the file is executed (`weights_only`).
+    """
+    state = _plain_keys(read_state_dict(path))
+    modules = dict(network.named_modules())
+    for name in fresh:
+        if name not in modules:
+            raise unknown_name("`model.fresh`", name, [key for key in modules if key])
+    own = network.state_dict()
+    kept_fresh = {key for key in own if any(key.startswith(f"{name}.") for name in fresh)}
+    needed = {key for key in own if key not in kept_fresh and not key.endswith("num_batches_tracked")}
+    left_over = [key for key in state if key not in own and not any(key.startswith(f"{name}.") for name in fresh)]
+    missing = sorted(needed - set(state))
+    shapes = [key for key in needed & set(state) if own[key].shape != state[key].shape]
+    if missing or left_over or shapes:
+        raise WeightsError(_mismatch(path, network, missing, left_over, shapes, own, state))
+    loaded = {key: value for key, value in state.items() if key in own and key not in kept_fresh}
+    network.load_state_dict({**own, **loaded})
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .pth / .pt / .safetensors file, by name."""
+    if not Path(path).is_file():
+        raise WeightsError(f"`model.weights` {path} is not a file.")
+    try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise WeightsError(
+            f"`model.weights` {path} cannot be read as tensors only: {str(error).splitlines()[0]}"
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"`model.weights` {path} does not hold a state_dict (names to tensors).")
+    return dict(content)
+
+
+def _convnet(architecture: str, arguments: dict[str, Any]) -> nn.Module:
+    if architecture != "convnet":
+        raise unknown_name("`model.name` after 'contrex:'", architecture, ["convnet"])
+    return ConvNet(**arguments)
+
+
+def _torchvision(architecture: str, arguments: dict[str, Any]) -> nn.Module:
+    import torchvision.models
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    if architecture not in names:
+        raise unknown_name("`model.name` after 'torchvision:'", architecture, names)
+    network: nn.Module = torchvision.models.get_model(architecture, weights=None, **arguments)
+    return network
+
+
+def _timm(architecture: str, arguments: dict[str, Any]) -> nn.Module:
+    import timm
+
+    if not timm.is_model(architecture):
+        raise unknown_name("`model.name` after 'timm:'", architecture, timm.list_models())
+    return timm.create_model(architecture, pretrained=False, **arguments)
+
+
+BUILDERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
+    "contrex": _convnet,
+    "torchvision": _torchvision,
+    "timm": _timm,
+}
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _three(values: tuple[float, ...], name: str) -> tuple[float, float, float]:
+    if len(values) not in (1, 3) or (name == "std" and min(values) <= 0):
+        raise ArgumentError(f"`model.{name}` must be one value or three, one per channel (std > 0), got {values}.")
+    first, second, third = values * 3 if len(values) == 1 else values
+    return first, second, third
+
+
+def _plain_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _mismatch(
+    path: Path,
+    network: nn.Module,
+    missing: list[str],
+    left_over: list[str],
+    shapes: list[str],
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+) -> str:
+    parts = [f"`model.weights` {path} does not fit {type(network).__name__}:"]
+    for what, keys in (("missing", missing), ("left over", left_over)):
+        if keys:
+            parts.append(f"{len(keys)} {what} ({', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''});")
+    if shapes:
+        key = min(shapes)
+        found, wanted = list(state[key].shape), list(own[key].shape)
+        parts.append(f"{len(shapes)} of another shape ({key}: file {found}, network {wanted});")
+    parts.append("name modules that should keep their initialisation in `model.fresh`.")
+    return " ".join(parts)
