@@ -1,0 +1,76 @@
+"""Drawing explanations: each picture, its signed map over it, and a colour bar that says what the colours are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contrex.errors import ArgumentError
+from contrex.ops import heatmap as heatmaps
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOUR_MAP = "PuOr_r"
+"""Diverging, neutral at zero, told apart with any common colour blindness: orange is for, purple against."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One line of a sheet: a picture [H,W,3] in [0, 1] and a raw map [h,w] with their captions."""
+
+    picture: NDArray[np.float32]
+    heatmap: Tensor
+    caption: str = ""
+    question: str = ""
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """The sheet: pictures on the left, maps on the right, each map centred on zero with a scale of its own."""
+    from matplotlib.figure import Figure
+
+    if not rows:
+        raise ArgumentError("`rows` is empty: there is nothing to draw.")
+    heights = [7.0 * row.picture.shape[0] / row.picture.shape[1] / 2 + 0.5 for row in rows]
+    figure = Figure(figsize=(7.6, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(rows), 2, squeeze=False, height_ratios=heights)
+    for (left, right), row in zip(axes, rows, strict=True):
+        left.imshow(row.picture)
+        left.set_title(row.caption, fontsize=9)
+        _overlay(right, row)
+        for axis in (left, right):
+            axis.set_axis_off()
+    return figure
+
+
+def pictures(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """Normalised images `[N,3,H,W]` as pictures `[N,H,W,3]` in [0, 1]."""
+    scale, offset = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (std, mean))
+    restored = images.detach().float() * scale + offset
+    shown: NDArray[np.float32] = restored.clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+    return shown
+
+
+def _overlay(axis: Axes, row: Row) -> None:
+    """The map over the grey picture; where it is near zero the picture shows through."""
+    height, width = row.picture.shape[:2]
+    values = heatmaps.resize(row.heatmap.detach().float().cpu()[None], (height, width))[0].numpy()
+    largest = float(np.abs(values).max())
+    axis.imshow(np.clip(row.picture.mean(-1) * 0.6 + 0.4, 0, 1), cmap="gray", vmin=0, vmax=1)
+    scale = largest or 1.0
+    shown = axis.imshow(
+        values, cmap=COLOUR_MAP, vmin=-scale, vmax=scale, alpha=np.clip(np.abs(values) / scale, 0.1, 0.8)
+    )
+    bar = axis.figure.colorbar(shown, ax=axis, fraction=0.045, pad=0.02)
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
+    bar.ax.tick_params(labelsize=7)
+    legend = "orange for, purple against" if largest else "empty map: zero everywhere"
+    axis.set_title(f"{row.question}\n{legend}".strip(), fontsize=9)

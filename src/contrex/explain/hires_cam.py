@@ -1,0 +1,20 @@
+"""HiResCAM (Draelos and Carin, 2020), which the contrast paper calls linear approximation."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from contrex.explain.explainer import ActivationExplainer
+
+
+class HiResCAM(ActivationExplainer):
+    """`sum_c (dS/dA)_c * A_c`, element by element, without pooling the gradients.
+
+    The "linear approximation" of "Why Not Other Classes?" (NeurIPS 2022, section 4; its code takes the mean over
+    channels, only a scale), and what the CGC code calls Grad-CAM. Equal to `GradCAM` where global average pooling and a
+    linear layer follow; different elsewhere.
+    """
+
+    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """`[N,C,h,w]` twice to `[N,h,w]`."""
+        return (activation * gradient).sum(1)

@@ -1,0 +1,435 @@
+"""What a call promises: shapes, types, no side effects, every way of calling, errors that name the fix."""
+
+import contextlib
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+import contrex
+from contrex.errors import ArgumentError, LayerError, UnknownNameError
+from contrex.explain import EXPLAINERS
+from explain.networks import HEADS, images, network
+
+every_method = pytest.mark.parametrize("method", EXPLAINERS)
+every_head = pytest.mark.parametrize("head", HEADS)
+
+
+def state_of(net):
+    """Everything of a model and of the process that a call must leave alone."""
+    return {
+        "grad": [p.grad for p in net.parameters()],
+        "requires_grad": [p.requires_grad for p in net.parameters()],
+        "parameters": [p.detach().clone() for p in net.parameters()],
+        "buffers": [b.clone() for b in net.buffers()],
+        "training": [m.training for m in net.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in net.modules()],
+        "rng": torch.get_rng_state(),
+        "grad_mode": torch.is_grad_enabled(),
+    }
+
+
+def assert_same_state(before, after):
+    for key, value in before.items():
+        if key in ("parameters", "buffers"):
+            assert all(torch.equal(a, b) for a, b in zip(value, after[key], strict=True)), key
+        elif key == "rng":
+            assert torch.equal(value, after[key]), key
+        else:
+            assert value == after[key], key
+
+
+@every_method
+@every_head
+def test_leaves_no_trace(method, head):
+    net = network(head)
+    net.features.train()
+    net.head.requires_grad_(False)
+    before = state_of(net)
+    explainer = EXPLAINERS[method](net)
+    for contrast in (None, "weighted"):
+        explainer(images(), contrast=contrast)
+    assert_same_state(before, state_of(net))
+
+
+@every_method
+def test_leaves_no_trace_when_it_raises(method):
+    net = network("mlp")
+    net.train()
+    before = state_of(net)
+    explainer = EXPLAINERS[method](net)
+    with pytest.raises(ArgumentError, match="between 0 and 3"):
+        explainer(images(), target=99)
+    with pytest.raises(RuntimeError):
+        explainer(torch.zeros(2, 7, 8, 8, dtype=torch.float64))
+    assert_same_state(before, state_of(net))
+
+
+@every_method
+def test_explains_in_eval_mode_whatever_mode_the_model_is_in(method):
+    net, x = network("dropout"), images()
+    expected = EXPLAINERS[method](net)(x)
+    net.train()
+    found = EXPLAINERS[method](net)(x)
+    torch.testing.assert_close(found.heatmap, expected.heatmap)
+    torch.testing.assert_close(found.logits, expected.logits)
+
+
+@every_method
+@every_head
+def test_batch_of_mixed_targets_is_one_image_at_a_time(method, head):
+    net, x = network(head), images(4)
+    target, contrast = torch.tensor([0, 3, 1, 2]), torch.tensor([1, 2, 0, 3])
+    explainer = EXPLAINERS[method](net)
+    whole = explainer(x, target=target, contrast=contrast)
+    for i in range(4):
+        one = explainer(x[i : i + 1], target=int(target[i]), contrast=int(contrast[i]))
+        torch.testing.assert_close(whole.heatmap[i : i + 1], one.heatmap)
+
+
+@every_method
+def test_returns_what_it_promises(method):
+    net, x = network().float(), images(2, (8, 12)).float()
+    why = EXPLAINERS[method](net)(x)
+    size = (8, 12) if method == "gradient" else (4, 6)
+    assert why.heatmap.shape == (2, *size)
+    assert why.heatmap.dtype == torch.float32
+    assert why.logits.shape == (2, 4)
+    torch.testing.assert_close(why.logits, net(x).detach())
+    assert why.target.tolist() == why.logits.argmax(1).tolist()
+    assert not why.heatmap.requires_grad
+    assert not why.logits.requires_grad
+    assert (why.heatmap < 0).any()
+    assert (why.heatmap > 0).any()
+    assert why.positive().heatmap.min() == 0
+    assert why.resize((5, 7)).heatmap.shape == (2, 5, 7)
+    torch.testing.assert_close(why.probability, why.logits.softmax(1).amax(1))
+
+
+@every_method
+def test_top_prediction_is_the_default_target_and_functions_of_the_logits_serve(method):
+    net, x = network(), images(4)
+    explainer = EXPLAINERS[method](net)
+    top = net(x).argmax(1)
+    expected = explainer(x, target=top).heatmap
+    torch.testing.assert_close(explainer(x).heatmap, expected)
+    torch.testing.assert_close(explainer(x, target=lambda logits: logits.argmax(1)).heatmap, expected)
+    assert not torch.allclose(explainer(x, target=(top + 1) % 4).heatmap, expected)
+
+
+@every_method
+@every_head
+def test_every_way_of_calling_gives_the_same_map(method, head):
+    net, x = network(head), images()
+    expected = EXPLAINERS[method](net)(x, contrast="weighted").heatmap
+    for context in (torch.no_grad, torch.inference_mode, contextlib.nullcontext):
+        with context():
+            found = EXPLAINERS[method](net)(x.clone(), contrast="weighted", target=net(x).argmax(1))
+        torch.testing.assert_close(found.heatmap, expected)
+        assert not found.heatmap.is_inference()
+    net.requires_grad_(False)
+    torch.testing.assert_close(EXPLAINERS[method](net)(x, contrast="weighted").heatmap, expected)
+
+
+@every_method
+@pytest.mark.parametrize("head", ["pooled", "mlp"])
+def test_autocast_gives_float32_maps(method, head):
+    net, x = network(head).float(), images().float()
+    expected = EXPLAINERS[method](net)(x, target=1).heatmap
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        explainer = EXPLAINERS[method](net)
+        for _ in range(2):
+            found = explainer(x, target=1).heatmap
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@every_method
+def test_in_place_relu_behind_the_layer(method):
+    options = {} if method == "gradient" else {"layer": "features"}
+    x = images()
+    expected = EXPLAINERS[method](network("mlp"), **options)(x).heatmap
+    found = EXPLAINERS[method](network("mlp", inplace=True), **options)(x).heatmap
+    torch.testing.assert_close(found, expected)
+
+
+@every_method
+def test_wrapped_models(method):
+    net, x = network(), images()
+    expected = EXPLAINERS[method](net)(x).heatmap
+    compiled = torch.compile(net, backend="eager")
+    compiled(x)
+    for wrapped in (compiled, nn.DataParallel(net), nn.DataParallel(compiled)):
+        torch.testing.assert_close(EXPLAINERS[method](wrapped)(x).heatmap, expected)
+
+
+@every_method
+@pytest.mark.parametrize("head", ["pooled", "mlp"])
+def test_four_threads_on_one_explainer(method, head):
+    net = network(head).train()
+    explainer = EXPLAINERS[method](net)
+    batches = [images(2) + i for i in range(4)]
+    expected = [EXPLAINERS[method](network(head))(x, contrast="mean").heatmap for x in batches]
+    failures = []
+
+    def work(i):
+        for _ in range(6):
+            try:
+                torch.testing.assert_close(explainer(batches[i], contrast="mean").heatmap, expected[i])
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert all(module.training for module in net.modules())
+
+
+def test_plain_forward_in_another_thread_is_not_touched():
+    """A hook set by one thread must not switch gradients on, or keep activations, in another."""
+    net, x = network("mlp"), images()
+    seen, stop = [], threading.Event()
+
+    def infer():
+        with torch.inference_mode():
+            while not stop.is_set():
+                seen.append(net(x).requires_grad)
+
+    thread = threading.Thread(target=infer)
+    thread.start()
+    for _ in range(20):
+        contrex.GradCAM(net, "act")(x)
+    stop.set()
+    thread.join()
+    assert seen
+    assert not any(seen)
+
+
+@every_method
+@every_head
+def test_memory_is_freed(method, head):
+    net, x = network(head), images()
+    explainer = EXPLAINERS[method](net)
+    kept = []
+    handle = net.features[0].register_forward_hook(lambda *_: kept.append(weakref.ref(_[2])))
+    why = explainer(x)
+    handle.remove()
+    gc.collect()
+    assert kept
+    assert all(reference() is None for reference in kept)
+    assert why.heatmap.grad_fn is None
+
+
+def test_nothing_before_the_layer_is_recorded():
+    """Saved tensors of a last-block Grad-CAM: none in closed form, only the head's otherwise."""
+    for head, most in (("pooled", 2_000), ("mlp", 10_000)):
+        net, x = network(head).float(), torch.randn(4, 3, 64, 64)
+        explainer = contrex.GradCAM(net, "act")
+        explainer(x)
+        saved = 0
+
+        def pack(tensor):
+            nonlocal saved
+            saved += tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            explainer(x)
+        activation = 4 * 6 * 32 * 32 * 4
+        assert saved <= most + (0 if head == "pooled" else 2 * activation)
+
+
+# --- differentiable -------------------------------------------------------------------------------------------------
+
+
+@every_method
+@every_head
+@pytest.mark.parametrize("contrast", [None, "mean", "max", "weighted"])
+def test_a_loss_on_maps_reaches_every_parameter_with_the_right_gradient(method, head, contrast):
+    """Against finite differences of the non-differentiable call, parameter by parameter."""
+    net, x = network(head), images(2, (4, 6))
+    for module in net.modules():  # smooth, so that finite differences mean something
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.Softplus())
+    explainer = EXPLAINERS[method](net)
+    target = torch.tensor([0, 2])
+
+    def loss(differentiable):
+        why = explainer(x, target=target, contrast=contrast, differentiable=differentiable)
+        return (why.heatmap**2).sum() + why.logits.sum()
+
+    loss(True)  # the first call verifies the closed form; the gradient is taken from a later one
+    parameters = dict(net.named_parameters())
+    gradients = torch.autograd.grad(loss(True), list(parameters.values()))
+    flattened = [gradient.flatten() for gradient in gradients]
+    for (name, parameter), gradient in zip(parameters.items(), flattened, strict=True):
+        index = int(gradient.abs().argmax())
+        flat = parameter.data.view(-1)
+        with torch.no_grad():
+            flat[index] += 1e-5
+            up = loss(False)
+            flat[index] -= 2e-5
+            down = loss(False)
+            flat[index] += 1e-5
+        assert gradient[index].item() == pytest.approx(((up - down) / 2e-5).item(), rel=2e-4, abs=1e-7), name
+
+
+@every_method
+def test_differentiable_maps_are_the_plain_ones(method):
+    net, x = network("mlp"), images()
+    plain = EXPLAINERS[method](net)(x, contrast="weighted")
+    graph = EXPLAINERS[method](net)(x, contrast="weighted", differentiable=True)
+    torch.testing.assert_close(graph.heatmap.detach(), plain.heatmap)
+    assert graph.heatmap.requires_grad
+    assert graph.logits.requires_grad
+
+
+def test_differentiable_call_is_a_training_forward():
+    """In train mode batch norm uses the batch and moves its statistics, as the loss beside it needs."""
+    net, x = network().train(), images()
+    before = net.features[3].running_mean.clone()
+    why = contrex.HiResCAM(net)(x, differentiable=True)
+    assert not torch.equal(net.features[3].running_mean, before)
+    fresh = network().train()
+    torch.testing.assert_close(why.logits, fresh(x))
+
+
+def test_dropout_between_pooling_and_classifier_is_not_taken_for_the_closed_form():
+    """In eval mode the form holds; the verdict must not be carried over to train mode."""
+    net, x = network("dropout"), images()
+    explainer = contrex.HiResCAM(net, "act")
+    for _ in range(2):
+        explainer(x)
+    net.train()
+    torch.manual_seed(3)
+    found = explainer(x, target=1, differentiable=True).heatmap
+    torch.manual_seed(3)
+    activation = net.act(net.features(x))
+    (gradient,) = torch.autograd.grad(net.head(activation)[:, 1].sum(), activation)
+    torch.testing.assert_close(found.detach(), (activation * gradient).sum(1).detach())
+
+
+def test_an_exchanged_classifier_is_verified_anew():
+    net, x = network(), images()
+    explainer = contrex.GradCAM(net, "act")
+    explainer(x)
+    explainer(x)
+    net.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(6, 4)).double()
+    torch.testing.assert_close(explainer(x, target=1).heatmap, contrex.GradCAM(net, "act")(x, target=1).heatmap)
+    net.head = network("mlp").head
+    torch.testing.assert_close(explainer(x, target=1).heatmap, contrex.GradCAM(net, "act")(x, target=1).heatmap)
+
+
+# --- layers and errors ----------------------------------------------------------------------------------------------
+
+
+def test_layer_by_name_by_module_and_found():
+    net, x = network(), images()
+    by_name, by_module, found = contrex.GradCAM(net, "act"), contrex.GradCAM(net, net.act), contrex.GradCAM(net)
+    expected = by_name(x).heatmap
+    torch.testing.assert_close(by_module(x).heatmap, expected)
+    torch.testing.assert_close(found(x).heatmap, expected)
+    assert (by_name.layer, by_module.layer, found.layer) == ("act", "act", "act")
+
+
+def test_unsuitable_layers_are_refused():
+    net, x = network("mlp"), images()
+    with pytest.raises(
+        UnknownNameError, match=r"`layer` of Net must be one of features, act, head; got 'feature'. Did"
+    ):
+        contrex.GradCAM(net, "feature")
+    with pytest.raises(LayerError, match="must be a module of Net, got a foreign ReLU"):
+        contrex.GradCAM(net, nn.ReLU())
+    with pytest.raises(LayerError, match=r"must give a feature map \[N,C,h,w\], Linear gives a tensor \[3, 4\]"):
+        contrex.GradCAM(net, "head.4")(x)
+    net.unused = nn.ReLU()
+    with pytest.raises(LayerError, match="'unused' did not run"):
+        contrex.GradCAM(net, "unused")(x)
+    shared = nn.Sequential(nn.Conv2d(3, 3, 1), act := nn.ReLU(), nn.Conv2d(3, 3, 1), act, network().head)
+    shared[4].fc = nn.Linear(3, 4)
+    with pytest.raises(LayerError, match="ran 2 times in one pass"):
+        contrex.GradCAM(shared, "1")(x.float())
+
+
+def test_tokens_and_channels_last_maps_are_refused_not_misread():
+    class Tokens(nn.Module):
+        def __init__(self, last):
+            super().__init__()
+            self.conv, self.norm, self.fc = nn.Conv2d(3, 16, 4, stride=4), nn.LayerNorm(16), nn.Linear(16, 4)
+            self.last = last
+
+        def forward(self, x):
+            a = self.conv(x).permute(0, 2, 3, 1)
+            a = self.norm(a if self.last else a.flatten(1, 2))
+            return self.fc(a.flatten(1, -2).mean(1))
+
+    x = torch.randn(2, 3, 32, 32)
+    with pytest.raises(LayerError, match=r"gives \[2, 8, 8, 16\].*channels seem to come last"):
+        contrex.GradCAM(Tokens(last=True), "norm")(x)
+    with pytest.raises(LayerError, match=r"gives a tensor \[2, 64, 16\]"):
+        contrex.GradCAM(Tokens(last=False), "norm")(x)
+    assert contrex.GradCAM(Tokens(last=True))(x).heatmap.shape == (2, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(3, 8, 8), r"batch \[N,C,H,W\] with N >= 1, got \[3, 8, 8\]; add the batch axis"),
+        (torch.zeros(0, 3, 8, 8), "N >= 1"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "floating point, normalised as for the model; got torch.uint8"),
+        ([1, 2], "got list"),
+    ],
+)
+def test_unsuitable_images_are_refused(x, message):
+    with pytest.raises(ArgumentError, match=message):
+        contrex.GradCAM(network())(x)
+
+
+def test_nan_never_becomes_a_heatmap():
+    x = images()
+    x[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ArgumentError, match="heatmap of image 1 is not finite"):
+        contrex.GradCAM(network())(x)
+
+
+def test_models_without_logits_are_refused():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)), x
+
+    with pytest.raises(ArgumentError, match=r"must return logits \[N,K\], Pair returned tuple"):
+        contrex.GradCAM(Pair())(images())
+    with pytest.raises(ArgumentError, match=r"`model` must be a torch.nn.Module, got function"):
+        contrex.GradCAM(lambda x: x)
+    with pytest.raises(LayerError, match="no feature map"):
+        contrex.GradCAM(nn.Sequential(nn.Flatten(), nn.Linear(288, 4)).double())(images())
+
+
+def test_empty_maps_are_reported():
+    net = network()
+    with torch.no_grad():
+        net.head.fc.weight.zero_()
+    why = contrex.GradCAM(net)(images(2))
+    assert why.empty.tolist() == [True, True]
+    assert contrex.GradCAM(network())(images(2)).empty.tolist() == [False, False]
+
+
+def test_show_draws_every_image_and_refuses_the_wrong_number():
+    net, x = network(), images(2)
+    figure = contrex.GradCAM(net)(x).show(x, mean=(0.5,), std=(0.2,), captions=["one", "two"])
+    titles = [axis.get_title() for axis in figure.axes]
+    assert "one" in titles
+    assert "two" in titles
+    low, high = next(axis for axis in figure.axes if "orange" in axis.get_title()).images[-1].get_clim()
+    assert low == -high
+    with pytest.raises(ArgumentError, match="one per map"):
+        contrex.GradCAM(net)(x).show(x[:1])
+    with pytest.raises(ArgumentError, match="`captions` must be 2 texts"):
+        contrex.GradCAM(net)(x).show(x, captions=["one"])

@@ -1,0 +1,56 @@
+"""Grad-CAM, HiResCAM and the input gradient from their equations: one image, one class, loops over cells."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def class_gradients(head: nn.Module, activation: Tensor, num_classes: int) -> list[Tensor]:
+    """`dy_k/dA` for every class of one activation [1,C,h,w]."""
+    leaf = activation.detach().requires_grad_()
+    logits = head(leaf)[0]
+    return [torch.autograd.grad(logits[k], leaf, retain_graph=True)[0][0] for k in range(num_classes)]
+
+
+def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """`sum_c w_c A_c`, `w_c` the mean of the gradient over cells; [C,h,w] twice to [h,w]."""
+    channels, height, width = activation.shape
+    heatmap = torch.zeros(height, width, dtype=activation.dtype)
+    for c in range(channels):
+        weight = sum(gradient[c, i, j] for i in range(height) for j in range(width)) / (height * width)
+        for i in range(height):
+            for j in range(width):
+                heatmap[i, j] += weight * activation[c, i, j]
+    return heatmap
+
+
+def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """`sum_c (dS/dA)_c A_c`, cell by cell."""
+    channels, height, width = activation.shape
+    heatmap = torch.zeros(height, width, dtype=activation.dtype)
+    for i in range(height):
+        for j in range(width):
+            for c in range(channels):
+                heatmap[i, j] += gradient[c, i, j] * activation[c, i, j]
+    return heatmap
+
+
+def contrasted(maps: list[Tensor], logits: list[float], target: int, contrast: str | int | None) -> Tensor:
+    """Proposition 3: the contrast as a weighted difference of the per-class maps."""
+    others = [s for s in range(len(maps)) if s != target]
+    if contrast is None:
+        return maps[target]
+    if contrast == "mean":
+        weights = {s: 1 / len(others) for s in others}
+    elif contrast == "max":
+        weights = {max(others, key=lambda s: logits[s]): 1.0}
+    elif contrast == "weighted":
+        shares = torch.tensor([logits[s] for s in others], dtype=torch.float64).softmax(0).tolist()
+        weights = dict(zip(others, shares, strict=True))
+    else:
+        weights = {int(contrast): 1.0}
+    heatmap = maps[target].clone()
+    for s, weight in weights.items():
+        heatmap -= weight * maps[s]
+    return heatmap
