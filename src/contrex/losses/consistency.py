@@ -1,0 +1,244 @@
+"""Contrastive Grad-CAM consistency (Pillai et al., CVPR 2022, section 3.1) without full-size heatmaps.
+
+For images x_i with spatial transforms T_i, heatmaps g and query / key maps
+
+    q_i = T_i(g(x_i)),    k_i = g(T_i(x_i)),
+
+    L_i = -log( exp(sim(q_i, k_i) / tau) / sum_j exp(sim(q_i, k_j) / tau) )          sim = cosine similarity
+
+The paper compares maps at image size: ReLU, bilinear upsampling to S x S, division by the sum (+ eps), + eps at every
+pixel, T, cosine. All of it but the ReLU is linear and separable. With U [S,h] the upsampling matrix and V_i [S,h] the
+same followed by crop, resize and flip, a map a [h,w] becomes `U a U^T` or `V_i a V_i^T`, and every inner product that a
+cosine needs is one of h x h matrices:
+
+    < V_i a V_i^T , U b U^T > = sum( a * (V_i^T U) b (V_i^T U)^T )
+
+so no S x S map is ever made. The eps stays exact: a constant map is unchanged by T, so it only adds rank-one terms, the
+maps' sums and S S eps^2. It also gives an all-zero map its meaning, the uniform map.
+
+The published code differs (`variant="published-code"`): the anchor is k_i, its positive q_i, and its negatives are the
+other k_j - transformed against transformed. Both take the mean over i where the paper writes a sum, so that lambda
+means the same at any batch size.
+
+Legend: N anchors, h w heatmap cells, S side of the upsampled map (S_y, S_x when not square), Q extra negatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contrex.errors import ArgumentError, unknown_name
+from contrex.ops import geometry, heatmap
+from contrex.ops.geometry import Crop
+
+EPS = 1e-8
+"""The published code's: added to the sum that normalises a map, and to every pixel afterwards."""
+
+Size = int | tuple[int, int]
+Variant = Literal["paper", "published-code"]
+
+
+def cgc_loss(
+    heatmaps: Tensor,
+    heatmaps_view: Tensor,
+    crop: Crop,
+    *,
+    temperature: float = 0.5,
+    size: Size = 224,
+    variant: Variant = "paper",
+    extra_negatives: Tensor | None = None,
+) -> Tensor:
+    """Contrastive Grad-CAM consistency, the mean of `L_i` over the batch (CVPR 2022, eq. 1).
+
+    Args:
+        heatmaps: `[N,h,w]`, raw maps of the untransformed images at layer size (the loss takes their positive part).
+        heatmaps_view: `[N,h,w]`, raw maps of the transformed images, for the same classes.
+        crop: the N transforms, in pixels of their own `crop.size`.
+        temperature: tau.
+        size: S, the side (or height and width) at which the paper compares the maps; its input size.
+        variant: `"paper"`, or `"published-code"` for its anchors and negatives.
+        extra_negatives: `[Q,h,w]` raw maps of other transformed images that only enter the denominators.
+
+    Returns:
+        A scalar. With N = 1 and no extra negatives it is 0 (and so is its gradient). All-zero maps count as uniform.
+
+    Raises:
+        ArgumentError: shapes do not match, `temperature` is not positive, or `crop` leaves the image.
+
+    >>> maps = torch.rand(4, 7, 7)
+    >>> crop = Crop.identity(4, 224)
+    >>> bool(cgc_loss(maps, maps, crop) < cgc_loss(maps, maps.flip(0), crop))
+    True
+    """
+    return cgc_losses(
+        heatmaps,
+        heatmaps_view,
+        crop,
+        temperature=temperature,
+        size=size,
+        variant=variant,
+        extra_negatives=extra_negatives,
+    ).mean()
+
+
+def cgc_losses(
+    heatmaps: Tensor,
+    heatmaps_view: Tensor,
+    crop: Crop,
+    *,
+    temperature: float = 0.5,
+    size: Size = 224,
+    variant: Variant = "paper",
+    extra_negatives: Tensor | None = None,
+) -> Tensor:
+    """`L_i` of every anchor, `[N]`; arguments and errors as in `cgc_loss`."""
+    if not temperature > 0:
+        raise ArgumentError(f"`temperature` must be positive, got {temperature}.")
+    query, key = _query_and_key(heatmaps, heatmaps_view, crop, size)
+    if variant == "paper":
+        candidates = similarity(query, _appended(key, extra_negatives))
+        positive = torch.arange(len(query), device=heatmaps.device)
+    elif variant == "published-code":
+        others = similarity(key, _appended(key, extra_negatives))
+        others = others.masked_fill(_diagonal(others), float("-inf"))
+        candidates = torch.cat([positive_similarity(query, key)[:, None], others], 1)
+        positive = torch.zeros(len(query), dtype=torch.long, device=heatmaps.device)
+    else:
+        raise unknown_name("`variant`", variant, ("paper", "published-code"))
+    return F.cross_entropy(candidates / temperature, positive, reduction="none")
+
+
+def l2_consistency_loss(
+    heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop, *, size: Size = 224, variant: Variant = "paper"
+) -> Tensor:
+    """`mean_i || q_i / |q_i| - k_i / |k_i| ||^2`: consistency without negatives (CVPR 2022, Table 5).
+
+    The squared distance of two unit vectors is `2 - 2 sim(q_i, k_i)`. `variant="published-code"` averages over the
+    S x S pixels as well (`mse_loss`), which at S = 224 makes the term 50,176 times smaller.
+
+    Arguments, shapes and errors as in `cgc_loss`.
+    """
+    query, key = _query_and_key(heatmaps, heatmaps_view, crop, size)
+    distance = (2 - 2 * positive_similarity(query, key)).mean()
+    if variant == "paper":
+        return distance
+    if variant == "published-code":
+        return distance / query.num_pixels
+    raise unknown_name("`variant`", variant, ("paper", "published-code"))
+
+
+@dataclass(frozen=True, eq=False)
+class Enlarged:
+    """Heatmaps as if at S x S: `scale * Y a X^T + eps`, kept as their parts.
+
+    `cells` is `a` [N,h,w] >= 0; `rows`, `columns` are Y [N or 1,S,h], X [N or 1,S,w]; `scale` [N] divides by the sum.
+    """
+
+    cells: Tensor
+    rows: Tensor
+    columns: Tensor
+    scale: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def num_pixels(self) -> int:
+        """S_y S_x."""
+        return self.rows.shape[1] * self.columns.shape[1]
+
+    def total(self) -> Tensor:
+        """The sum over pixels `[N]` of the scaled map, without eps."""
+        return self.scale * torch.einsum("nh,nhw,nw->n", self._ones(self.rows), self.cells, self._ones(self.columns))
+
+    def norm(self) -> Tensor:
+        """The L2 norm over pixels `[N]`, with eps."""
+        squared = (self.cells * (self._gram(self.rows) @ self.cells @ self._gram(self.columns))).sum((1, 2))
+        return (self.scale**2 * squared + 2 * EPS * self.total() + EPS**2 * self.num_pixels).sqrt()
+
+    def seen_by(self, other: Enlarged) -> Tensor:
+        """The cells pulled through both resizings, `Y_o^T Y a X^T X_o` [N,h,w]: their product with the other's cells,
+        summed, is the inner product of the two large maps."""
+        return (other.rows.mT @ self.rows) @ self.cells @ (self.columns.mT @ other.columns)
+
+    def _ones(self, matrix: Tensor) -> Tensor:
+        return matrix.sum(1).expand(len(self), -1)
+
+    def _gram(self, matrix: Tensor) -> Tensor:
+        return matrix.mT @ matrix
+
+
+def similarity(query: Enlarged, key: Enlarged) -> Tensor:
+    """Cosine similarities `[N,M]` of every query with every key; all keys must share one pair of matrices."""
+    inner = query.seen_by(key).flatten(1) @ key.cells.flatten(1).T
+    cross = EPS * (query.total()[:, None] + key.total()[None, :])
+    product = query.scale[:, None] * key.scale[None, :] * inner + cross + EPS**2 * query.num_pixels
+    return product / (query.norm()[:, None] * key.norm()[None, :])
+
+
+def positive_similarity(query: Enlarged, key: Enlarged) -> Tensor:
+    """Cosine similarities `[N]` of query i with key i."""
+    inner = (query.seen_by(key) * key.cells).sum((1, 2))
+    cross = EPS * (query.total() + key.total())
+    product = query.scale * key.scale * inner + cross + EPS**2 * query.num_pixels
+    return product / (query.norm() * key.norm())
+
+
+def _query_and_key(heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop, size: Size) -> tuple[Enlarged, Enlarged]:
+    """q and k of the whole batch, in float32 or better."""
+    _check_shapes(heatmaps, heatmaps_view, crop)
+    sides = (size, size) if isinstance(size, int) else size
+    dtype = torch.promote_types(heatmaps.dtype, torch.float32)
+    cells, cells_view = (heatmap.positive(maps).to(dtype) for maps in (heatmaps, heatmaps_view))
+    rows, columns = (
+        geometry.upsampling_matrix(cells.shape[1 + axis], side, like=cells) for axis, side in enumerate(sides)
+    )
+    row_positions, column_positions = geometry.warp_positions(crop, sides, like=cells)
+    query = Enlarged(
+        cells,
+        geometry.interpolate_rows(rows, row_positions),
+        geometry.interpolate_rows(columns, column_positions),
+        _sum_scale(cells, rows, columns),
+    )
+    return query, Enlarged(cells_view, rows[None], columns[None], _sum_scale(cells_view, rows, columns))
+
+
+def _sum_scale(cells: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """`1 / (sum over pixels of the upsampled map + eps)`, [N]: taken before T, as in the paper."""
+    return 1 / (torch.einsum("h,nhw,w->n", rows.sum(0), cells, columns.sum(0)) + EPS)
+
+
+def _appended(key: Enlarged, extra: Tensor | None) -> Enlarged:
+    """The keys, followed by the extra negatives as further keys."""
+    if extra is None:
+        return key
+    if extra.ndim != 3 or extra.shape[1:] != key.cells.shape[1:]:
+        raise ArgumentError(
+            f"`extra_negatives` must be [Q,{key.cells.shape[1]},{key.cells.shape[2]}] like the heatmaps, "
+            f"got {list(extra.shape)}."
+        )
+    cells = heatmap.positive(extra).to(key.cells)
+    scale = _sum_scale(cells, key.rows[0], key.columns[0])
+    return Enlarged(torch.cat([key.cells, cells]), key.rows, key.columns, torch.cat([key.scale, scale]))
+
+
+def _diagonal(matrix: Tensor) -> Tensor:
+    return torch.eye(*matrix.shape, dtype=torch.bool, device=matrix.device)
+
+
+def _check_shapes(heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop) -> None:
+    if heatmaps.ndim != 3 or heatmaps.shape != heatmaps_view.shape or heatmaps.numel() == 0:
+        raise ArgumentError(
+            f"`heatmaps` and `heatmaps_view` must have one shape [N,h,w] with N >= 1, "
+            f"got {list(heatmaps.shape)} and {list(heatmaps_view.shape)}."
+        )
+    if not heatmaps.is_floating_point():
+        raise ArgumentError(f"`heatmaps` must be floating point, got {heatmaps.dtype}.")
+    if len(crop) != len(heatmaps):
+        raise ArgumentError(f"`crop` must hold one transform per heatmap, {len(heatmaps)}; got {len(crop)}.")
+    crop.check()
