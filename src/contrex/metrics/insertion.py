@@ -1,0 +1,340 @@
+"""Insertion and deletion: what happens to a prediction when the most salient pixels come first, or go first.
+
+Axes: N images, C channels, H W pixels, K classes, S steps (a curve has S+1 points).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrex.errors import ArgumentError
+from contrex.metrics.per_sample import PerSampleMetric
+from contrex.models import eval_mode
+from contrex.ops.pixels import gaussian_blur
+
+
+def insertion_curve(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    *,
+    step: int,
+    baseline: Tensor | None = None,
+    target: Tensor | None = None,
+    batch_size: int | None = None,
+    logits: Tensor | None = None,
+) -> Tensor:
+    """Probability of the target class while pixels of the image are put into a baseline, the most salient first.
+
+    `curve[n, s] = softmax(model(z_ns))[target_n]`, `z_ns` the baseline with the `s * step` most salient pixels of
+    image n in their place, in all channels: `z_n0` is the baseline, `z_nS` the image, `S = ceil(H W / step)`.
+
+    RISE (Petsiuk et al., BMVC 2018), as CGC (CVPR 2022, section 4) uses it. *Deviations* from the published
+    code: there numpy's unstable sort orders equal saliency, here the pixel index does, row by row. The last step is
+    shorter where `step` does not divide `H W`. Everything stays on the device of `images`.
+
+    The network runs in eval mode under `torch.inference_mode`; every module's own mode is restored, also after an
+    exception. It sees `N * (S + 1)` images, `N * S` when `logits` are given.
+
+    Args:
+        model: maps `[N,C,H,W]` to logits `[N,K]`.
+        images: `[N,C,H,W]`, normalised as the network expects.
+        saliency: `[N,H,W]`, any scale, at the size of the images. What is not salient at all is still ordered, so
+            use signed maps or rectified ones deliberately and say which.
+        step: pixels per step; 8 rows in the papers (224 * 8).
+        baseline: what the curve starts from, `[N,C,H,W]` or broadcast to it; None is the images under an 11x11
+            Gaussian blur of sigma 5 (`gaussian_blur`).
+        target: classes `[N]`; None is the class predicted on the whole image.
+        batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
+        logits: the network's logits of the whole images `[N,K]`, in eval mode, if known: they are the curve's last
+            point and `deletion_curve`'s first one, and the default target.
+
+    Returns:
+        Probabilities `[N,S+1]`, at least float32, on the images' device, without a graph.
+
+    Raises:
+        ArgumentError: a shape, the step, the batch size or a target does not fit, or the saliency is NaN.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
+    >>> image, saliency = torch.ones(1, 1, 2, 2), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    >>> insertion_curve(model, image, saliency, step=2, baseline=torch.zeros(1, 1, 2, 2))
+    tensor([[0.5000, 0.9991, 1.0000]])
+    """
+    return _curve(
+        model,
+        images,
+        saliency,
+        baseline,
+        inserting=True,
+        step=step,
+        target=target,
+        batch_size=batch_size,
+        logits=logits,
+    )
+
+
+def deletion_curve(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    *,
+    step: int,
+    baseline: Tensor | None = None,
+    target: Tensor | None = None,
+    batch_size: int | None = None,
+    logits: Tensor | None = None,
+) -> Tensor:
+    """Probability of the target class while pixels of the image are replaced by a baseline, the most salient first.
+
+    `curve[n, s] = softmax(model(z_ns))[target_n]`, `z_ns` the image with its `s * step` most salient pixels taken
+    from the baseline: `z_n0` is the image, `z_nS` the baseline. With `baseline=None` that is zero, in the network's
+    normalised input space (the mean colour), as in the published code. All else as `insertion_curve`, which see.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
+    >>> image, saliency = torch.ones(1, 1, 2, 2), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    >>> deletion_curve(model, image, saliency, step=2)
+    tensor([[1.0000, 0.9526, 0.5000]])
+    """
+    return _curve(
+        model,
+        images,
+        saliency,
+        baseline,
+        inserting=False,
+        step=step,
+        target=target,
+        batch_size=batch_size,
+        logits=logits,
+    )
+
+
+def curve_fractions(num_pixels: int, step: int) -> Tensor:
+    """Share of the pixels replaced at each point of a curve, float64 `[S+1]` from 0 to 1.
+
+    >>> curve_fractions(num_pixels=10, step=4)
+    tensor([0.0000, 0.4000, 0.8000, 1.0000], dtype=torch.float64)
+    """
+    num_steps = -(-num_pixels // step)
+    return (torch.arange(num_steps + 1, dtype=torch.float64) * step).clamp(max=num_pixels) / num_pixels
+
+
+def area_under_curve(curves: Tensor, fractions: Tensor | None = None) -> Tensor:
+    """Trapezoid area under each curve over an axis from 0 to 1, so that a constant probability is its own area.
+
+    `sum_s (f_{s+1} - f_s) (p_s + p_{s+1}) / 2`. Without `fractions` the points are equally spaced, as RISE's published
+    code has it even when the last step is shorter; `curve_fractions` gives their exact places.
+
+    Args:
+        curves: `[N,S+1]`, S at least 1.
+        fractions: `[S+1]` from 0 to 1, or None.
+
+    Returns:
+        float64 `[N]`, in 0..1.
+
+    Raises:
+        ArgumentError: a shape does not fit.
+
+    >>> area_under_curve(torch.tensor([[0.0, 1.0, 1.0]]))
+    tensor([0.7500], dtype=torch.float64)
+    """
+    if curves.ndim != 2 or curves.shape[1] < 2:
+        raise ArgumentError(f"`curves` must be [N,S+1] with at least one step, got {list(curves.shape)}.")
+    if fractions is None:
+        fractions = torch.linspace(0, 1, curves.shape[1], dtype=torch.float64)
+    if fractions.shape != curves.shape[1:]:
+        raise ArgumentError(f"`fractions` must be [{curves.shape[1]}] as the curves, got {list(fractions.shape)}.")
+    return torch.trapezoid(curves.double(), fractions.to(curves.device, torch.float64), dim=1)
+
+
+class CurveArea(PerSampleMetric):
+    """Area under the curve of each image (`area_under_curve`); the curves are kept for `mean_curve`."""
+
+    num_points: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Flat, because a process without images contributes an empty tensor of one dimension.
+        self._curves = f"{self.name}_curves"
+        self.add_state(self._curves, default=[], dist_reduce_fx="cat")
+        self.add_state("num_points", default=torch.tensor(0), dist_reduce_fx="max")
+
+    def update(self, curves: Tensor, fractions: Tensor | None = None) -> None:
+        """Count `curves [N,S+1]`; `fractions` as in `area_under_curve`.
+
+        Raises:
+            ArgumentError: the shape is wrong, S is not that of earlier curves, or a value is not finite.
+        """
+        areas = area_under_curve(curves, fractions)
+        if int(self.num_points) not in (0, curves.shape[1]):
+            raise ArgumentError(
+                f"`curves` must have {int(self.num_points)} points as the ones before, got {curves.shape[1]}: "
+                "use one step and image size."
+            )
+        if not areas.isfinite().all():
+            index = int((~areas.isfinite()).nonzero()[0])
+            raise ArgumentError(f"`curves` must be finite, got NaN or infinity at index {index}.")
+        self.num_points = torch.full_like(self.num_points, curves.shape[1])
+        self.append(areas)
+        getattr(self, self._curves).append(curves.detach().to(self.device, torch.float64).flatten())
+
+    def mean_curve(self) -> Tensor:
+        """The mean over all images, float64 `[S+1]`; empty when there are none. With several processes every one must
+        call it."""
+        with self._synchronised():
+            curves, num_points = self._gathered(self._curves), int(self.num_points)
+        return curves.view(-1, num_points).mean(dim=0) if len(curves) else curves
+
+
+class InsertionAUC(CurveArea):
+    """Area under the insertion curve, 0..1; higher is better: `area_under_curve` of `insertion_curve`.
+
+    >>> metric = InsertionAUC()
+    >>> metric.update(torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]))
+    >>> metric.compute(), metric.mean_curve()
+    (tensor(0.5000, dtype=torch.float64), tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64))
+    """
+
+    name = "insertion_auc"
+    title = "Insertion AUC"
+    higher_is_better = True
+
+
+class DeletionAUC(CurveArea):
+    """Area under the deletion curve, 0..1; lower is better: `area_under_curve` of `deletion_curve`.
+
+    >>> metric = DeletionAUC()
+    >>> metric.update(torch.tensor([[1.0, 0.0, 0.0]]))
+    >>> metric.compute()
+    tensor(0.2500, dtype=torch.float64)
+    """
+
+    name = "deletion_auc"
+    title = "Deletion AUC"
+    higher_is_better = False
+
+
+def _curve(
+    model: nn.Module,
+    images: Tensor,
+    saliency: Tensor,
+    baseline: Tensor | None,
+    *,
+    inserting: bool,
+    step: int,
+    target: Tensor | None,
+    batch_size: int | None,
+    logits: Tensor | None,
+) -> Tensor:
+    images, saliency = images.detach(), saliency.detach()
+    _check(images, saliency, step, batch_size)
+    at_once = batch_size or (8 if images.device.type == "cpu" else 128)
+    if baseline is None:
+        baseline = gaussian_blur(images) if inserting else torch.zeros_like(images)
+    baseline = _expand(baseline, images)
+    order = saliency.flatten(1).argsort(dim=1, descending=True, stable=True)
+    with eval_mode(model), torch.inference_mode():
+        whole = _whole_logits(model, images, logits, at_once)
+        target = _target(target, whole)
+        start, end = (baseline, images) if inserting else (images, baseline)
+        # The whole image is known already: it is the last state of an insertion and the first of a deletion.
+        skip = 0 if inserting else 1
+        inner = _inner_points(model, start, end, order.to(images.device), target, step, at_once, skip)
+        ends = _probability(whole, target)[:, None]
+        curve = torch.cat([inner, ends] if inserting else [ends, inner], dim=1)
+    return curve.clone()  # outside inference mode: an ordinary tensor
+
+
+def _inner_points(
+    model: nn.Module, start: Tensor, end: Tensor, order: Tensor, target: Tensor, step: int, at_once: int, skip: int
+) -> Tensor:
+    """`[N,S]`: the points of S successive states from number `skip` on."""
+    num_steps = -(-order.shape[1] // step)
+    rows = []
+    for first in range(0, len(start), at_once):
+        some = slice(first, first + at_once)
+        states = islice(_states(start[some], end[some], order[some], step), skip, skip + num_steps)
+        rows.append(_probabilities(model, states, target[some], at_once))
+    return torch.cat(rows)
+
+
+def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Tensor]:
+    """States 0..S from `start` to `end`, in one buffer that is changed in place."""
+    pixels, source = start.flatten(2).clone(), end.flatten(2)
+    state = pixels.view(start.shape)
+    yield state
+    for index in torch.split(order, step, dim=1):
+        every_channel = index[:, None].expand(-1, start.shape[1], -1)
+        pixels.scatter_(2, every_channel, source.gather(2, every_channel))
+        yield state
+
+
+def _probabilities(model: nn.Module, states: Iterator[Tensor], target: Tensor, at_once: int) -> Tensor:
+    """`[n,S]`, as many states in a forward pass as `at_once` images allow."""
+    num_states = max(1, at_once // len(target))
+    columns = []
+    while chunk := [state.clone() for state in islice(states, num_states)]:
+        batch = chunk[0] if len(chunk) == 1 else torch.cat(chunk)
+        if chunk[0].is_contiguous(memory_format=torch.channels_last):  # `cat` forgets it for chunks of one image
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        points = _probability(model(batch), target.repeat(len(chunk)))
+        columns.append(points.view(len(chunk), -1))
+    return torch.cat(columns).T
+
+
+def _probability(logits: Tensor, target: Tensor) -> Tensor:
+    probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+    return probs.gather(1, target[:, None])[:, 0]
+
+
+def _whole_logits(model: nn.Module, images: Tensor, logits: Tensor | None, at_once: int) -> Tensor:
+    if logits is None:
+        logits = torch.cat([model(some.clone()) for some in torch.split(images, at_once)])
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise ArgumentError(f"`logits` must be [N,K] with N = {len(images)}, got {list(logits.shape)}.")
+    return logits.detach().to(images.device)
+
+
+def _target(target: Tensor | None, logits: Tensor) -> Tensor:
+    if target is None:
+        return logits.argmax(dim=1)
+    if target.shape != logits.shape[:1] or target.is_floating_point():
+        raise ArgumentError(
+            f"`target` must be integers [{len(logits)}], one class per image, got {target.dtype} {list(target.shape)}."
+        )
+    if ((target < 0) | (target >= logits.shape[1])).any():
+        raise ArgumentError(f"`target` must lie in 0..{logits.shape[1] - 1}, got {target.tolist()}.")
+    return target.to(logits.device)
+
+
+def _expand(baseline: Tensor, images: Tensor) -> Tensor:
+    try:
+        return torch.empty_like(images).copy_(baseline.detach())  # in the images' memory format
+    except RuntimeError:
+        raise ArgumentError(
+            f"`baseline` must have the images' shape {list(images.shape)} or broadcast to it, "
+            f"got {list(baseline.shape)}."
+        ) from None
+
+
+def _check(images: Tensor, saliency: Tensor, step: int, batch_size: int | None) -> None:
+    if images.ndim != 4 or not len(images):
+        raise ArgumentError(f"`images` must be [N,C,H,W] with N >= 1, got {list(images.shape)}.")
+    expected = (images.shape[0], *images.shape[2:])
+    if saliency.shape != expected:
+        raise ArgumentError(
+            f"`saliency` must be [N,H,W] = {list(expected)}, got {list(saliency.shape)}: resize the heatmaps first."
+        )
+    if step < 1:
+        raise ArgumentError(f"`step` must be at least 1 pixel, got {step}.")
+    if batch_size is not None and batch_size < 1:
+        raise ArgumentError(f"`batch_size` must be at least 1 image, got {batch_size}.")
+    if saliency.isnan().any():
+        index = int(saliency.isnan().flatten(1).any(dim=1).nonzero()[0])
+        raise ArgumentError(f"`saliency` must not be NaN, got NaN at index {index}.")
