@@ -1,0 +1,332 @@
+"""Image folders on disk: `PATH/split/class/*.jpg`, with what is known about the pictures in tables beside them.
+
+    PATH/train/tabby/001.jpg        a class folder holds images; hidden and other files are ignored
+    PATH/val/tabby/104.jpg
+    PATH/boxes.csv                  path,xmin,ymin,xmax,ymax[,kind]: pixels of the stored image, any rows per image
+    PATH/labels.csv                 path[,class_index][,trimap]
+    PATH/classes.txt                index<TAB>folder<TAB>name, or one name per line in index order
+    PATH/trimaps/tabby/001.png      1 object, 2 background, 3 border; found through labels.csv
+
+Paths in the tables are relative to PATH, with forward slashes. Tables may have more columns, and rows about other
+splits; a row about this split must name a file that exists. Boxes and trimaps are turned with the EXIF orientation.
+
+Labels: without `class_index`, label 0..n-1 is the position of the class folder, sorted by name or as `classes` lists
+them. With it, the table rules: labels are its indices into classes.txt, of which only some may occur (500 photos of
+ImageNet's 1000 classes), and `classes` only filters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contrex.data.images import SWAPPED, is_image, read_indices, read_oriented, upright, upright_boxes
+from contrex.data.sample import Sample
+from contrex.data.tables import parse_integer, parse_number, read_classes, read_columns, read_records
+from contrex.errors import ArgumentError, DataError, ImageError, unknown_name
+from contrex.settings import Folder
+
+TRIMAPS = "trimaps"
+"""The one folder below PATH that is no split."""
+
+OBJECT, BACKGROUND, BORDER = 1, 2, 3
+"""Values of a trimap. The border, a few pixels of fur or edge, counts as object."""
+
+EDGES = ("xmin", "ymin", "xmax", "ymax")
+NO_BOXES = np.zeros((0, 4), dtype=np.float32)
+
+
+class FolderImages:
+    """One split of a `Folder` as an `ImageSet`; see the module's docstring for the layout.
+
+    `classes` are readable names: from classes.txt where it knows the folder, else the folder's name. `folders` are the
+    class folders read, `paths` the samples (`split/folder/file`), `labels` int64 [N]. A sample's boxes are as written
+    in boxes.csv (plus 1 at the maxima with `inclusive_boxes`) and may reach beyond the image; its mask, where there is
+    a trimap, is True on object and border.
+
+    With `on_bad_image="skip"` every file is decoded once here - about as long as reading the split once - and
+    unreadable ones are left out before `limit_per_class` counts; `skipped` lists them with the reason. With "error",
+    nothing is decoded here and reading such a sample raises `ImageError`.
+
+    Raises `DataError` for folders or tables that are not laid out as above, `ArgumentError` for impossible settings.
+    """
+
+    def __init__(self, settings: Folder, split: str) -> None:
+        _check_settings(settings)
+        self.settings = settings
+        self.name = f"{settings.path.name}/{split}"
+        _check_split(settings.path, split)
+        table = _read_labels(settings.path, split)
+        self.folders = _class_folders(settings, split, indexed=table.indexed)
+        self.classes: Sequence[str] = _class_names(settings.path, self.folders, indexed=table.indexed)
+        found = _labelled_files(settings.path, split, self.folders, table, len(self.classes))
+        kept, self.skipped = _kept_files(found, settings)
+        if not kept:
+            raise DataError(f"split '{split}' of '{settings.path}' has no readable images. {_listed(self.skipped)}")
+        self.paths = [path for path, _ in kept]
+        self.labels = np.array([label for _, label in kept], dtype=np.int64)
+        self._trimaps = table.trimaps
+        self._boxes = _read_boxes(settings, split)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        path = self.paths[index]
+        try:
+            image, orientation = read_oriented(self.settings.path / path)
+        except ImageError as error:
+            raise ImageError(f'{error} Or pass on_bad_image="skip" to leave such files out.') from error
+        width, height = image.size[::-1] if orientation in SWAPPED else image.size
+        boxes = upright_boxes(self._boxes.get(path, NO_BOXES), orientation, width, height)
+        mask = self._mask(path, orientation, width, height)
+        return Sample(image, int(self.labels[index]), boxes, mask, path, index)
+
+    def label(self, index: int) -> int:
+        """The label of sample `index` without reading its image."""
+        return int(self.labels[index])
+
+    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
+        if path not in self._trimaps:
+            return None
+        file = self.settings.path / self._trimaps[path]
+        trimap = read_indices(file)
+        if trimap.shape != (height, width):
+            raise DataError(
+                f"trimap '{file}' is {trimap.shape[1]}x{trimap.shape[0]} pixels, its image '{path}' is stored as "
+                f"{width}x{height}. Give it the image's size."
+            )
+        if not np.isin(trimap, (OBJECT, BACKGROUND, BORDER)).all():
+            raise DataError(
+                f"trimap '{file}' has the values {np.unique(trimap).tolist()}; it must hold only {OBJECT} (object), "
+                f"{BACKGROUND} (background) and {BORDER} (border)."
+            )
+        return np.array(upright(Image.fromarray(trimap != BACKGROUND), orientation), dtype=np.bool_)
+
+
+# --- folders and files ----------------------------------------------------------------------------------------------
+
+
+def _check_settings(settings: Folder) -> None:
+    if settings.limit_per_class is not None and settings.limit_per_class < 1:
+        raise ArgumentError(f"`limit_per_class` must be at least 1, or None for all; got {settings.limit_per_class}")
+    repeated = [name for name, times in Counter(settings.classes).items() if times > 1]
+    if repeated:
+        raise ArgumentError(f"`classes` must name each folder once; {', '.join(repeated)} occur more than once")
+
+
+def _check_split(root: Path, split: str) -> None:
+    if not root.is_dir():
+        raise DataError(f"`path` must be a folder with PATH/split/class/*.jpg; there is no folder '{root}'")
+    splits = _splits(root)
+    if split not in splits:
+        found = f"it has {', '.join(splits)}" if splits else "it has no folders at all"
+        raise DataError(f"'{root}' has no split '{split}'; {found}. Expected '{root / split}/class/*.jpg'.")
+
+
+def _splits(root: Path) -> list[str]:
+    return [name for name in _subfolders(root) if name != TRIMAPS]
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _class_folders(settings: Folder, split: str, *, indexed: bool) -> list[str]:
+    """The class folders to read, in label order."""
+    found = _subfolders(settings.path / split)
+    if not found:
+        raise DataError(f"'{settings.path / split}' has no class folders. Expected '{split}/class/*.jpg' below it.")
+    for name in settings.classes:
+        if name not in found:
+            raise unknown_name(f"`classes` of split '{split}'", name, found)
+    if not settings.classes and not indexed:
+        _check_splits_agree(settings.path, split, found)
+    return list(settings.classes) or found
+
+
+def _check_splits_agree(root: Path, split: str, found: list[str]) -> None:
+    """Labels are positions among the folders: a class that one split lacks would shift all later labels there."""
+    for other in _splits(root):
+        theirs = set(_subfolders(root / other))
+        different = sorted(theirs.symmetric_difference(found))
+        if different and theirs.intersection(found):
+            raise DataError(
+                f"splits '{split}' and '{other}' of '{root}' have different class folders, so their labels would not "
+                f"agree: only one of them has {_shortened(different)}. List the folders to read in `classes`, or give "
+                f"labels.csv a class_index column."
+            )
+
+
+def _labelled_files(
+    root: Path, split: str, folders: list[str], table: _Labels, num_classes: int
+) -> Iterator[tuple[str, int]]:
+    """Each image's path and label, by class folder, then by name."""
+    for position, folder in enumerate(folders):
+        names = _image_names(root / split / folder)
+        if not names and not table.indexed:
+            raise DataError(f"class folder '{root / split / folder}' has no images. Fill it or leave it out.")
+        for name in names:
+            path = f"{split}/{folder}/{name}"
+            yield path, table.label(path, num_classes) if table.indexed else position
+
+
+def _image_names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if is_image(entry) and entry.is_file())
+
+
+def _kept_files(found: Iterator[tuple[str, int]], settings: Folder) -> tuple[list[tuple[str, int]], list[str]]:
+    """The images to use, and the faults of those left out."""
+    kept, faults, counts = [], [], Counter[int]()
+    for path, label in found:
+        if counts[label] == settings.limit_per_class:
+            continue
+        fault = _fault(settings.path / path) if settings.on_bad_image == "skip" else None
+        if fault is None:
+            counts[label] += 1
+            kept.append((path, label))
+        else:
+            faults.append(fault)
+    return kept, faults
+
+
+def _fault(file: Path) -> str | None:
+    try:
+        read_oriented(file)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+# --- labels.csv and classes.txt -------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Labels:
+    """What labels.csv says about one split."""
+
+    file: Path
+    indexed: bool = False
+    indices: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Class index and line number by path."""
+    trimaps: dict[str, str] = field(default_factory=dict)
+
+    def label(self, path: str, num_classes: int) -> int:
+        if path not in self.indices:
+            raise DataError(f"'{self.file}' has no row for '{path}'. Add one, or drop the class_index column.")
+        index, line = self.indices[path]
+        if not 0 <= index < num_classes:
+            raise DataError(
+                f"'{self.file}', line {line}: class_index {index} is not in 0..{num_classes - 1}, the classes of "
+                f"classes.txt"
+            )
+        return index
+
+
+def _read_labels(root: Path, split: str) -> _Labels:
+    table = _Labels(root / "labels.csv")
+    if not table.file.exists():
+        return table
+    for line, path, row in _rows(table.file, split, ("path",)):
+        if "class_index" in row:
+            table.indices[path] = (parse_integer(table.file, line, row["class_index"]), line)
+        if row.get("trimap"):
+            _check_exists(table.file, line, row["trimap"])
+            table.trimaps[path] = row["trimap"]
+    table.indexed = "class_index" in read_columns(table.file)
+    return table
+
+
+def _class_names(root: Path, folders: list[str], *, indexed: bool) -> list[str]:
+    """Readable names by label."""
+    file = root / "classes.txt"
+    if not file.exists():
+        if indexed:
+            raise DataError(f"labels.csv has a class_index column, so '{file}' must name the classes; it is missing")
+        return folders
+    names = read_classes(file)
+    if indexed:
+        return [name for _, name in names]
+    readable = dict(names)
+    return [readable.get(folder, folder) for folder in folders]
+
+
+# --- boxes.csv ------------------------------------------------------------------------------------------------------
+
+
+def _read_boxes(settings: Folder, split: str) -> dict[str, NDArray[np.float32]]:
+    """Boxes float32 [M,4] by image path, edges in stored pixels."""
+    file = settings.path / "boxes.csv"
+    if not file.exists():
+        if settings.box_kinds:
+            raise DataError(f"`box_kinds` needs '{file}', which is missing")
+        return {}
+    _check_kinds(file, settings.box_kinds)
+    boxes: dict[str, list[list[float]]] = {}
+    for line, path, row in _rows(file, split, ("path", *EDGES)):
+        box = _box(file, line, row, inclusive=settings.inclusive_boxes)
+        if not settings.box_kinds or row["kind"] in settings.box_kinds:
+            boxes.setdefault(path, []).append(box)
+    return {path: np.array(several, dtype=np.float32) for path, several in boxes.items()}
+
+
+def _box(file: Path, line: int, row: dict[str, str], *, inclusive: bool) -> list[float]:
+    xmin, ymin, xmax, ymax = (parse_number(file, line, name, row[name]) for name in EDGES)
+    xmax, ymax = xmax + inclusive, ymax + inclusive
+    if xmax <= xmin or ymax <= ymin:
+        hint = "" if inclusive else " (are the maxima the last pixels inside? Then set `inclusive_boxes`)"
+        raise DataError(
+            f"'{file}', line {line}: the box {', '.join(row[name] for name in EDGES)} is empty; xmax and ymax must be "
+            f"larger than xmin and ymin{hint}"
+        )
+    return [xmin, ymin, xmax, ymax]
+
+
+def _check_kinds(file: Path, kinds: Sequence[str]) -> None:
+    if not kinds:
+        return
+    if "kind" not in read_columns(file):
+        raise DataError(f"`box_kinds` needs a column 'kind' in '{file}', which has {', '.join(read_columns(file))}")
+    present = sorted({row["kind"] for _, row in read_records(file)})
+    for kind in kinds:
+        if kind not in present:
+            raise unknown_name("`box_kinds`", kind, present)
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def _rows(file: Path, split: str, needed: Sequence[str]) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """Line number, image path and fields of the rows about `split`, whose files must exist."""
+    missing = [name for name in needed if name not in read_columns(file)]
+    if missing:
+        raise DataError(
+            f"'{file}' has no column {', '.join(missing)}; it needs {','.join(needed)} in its first line and has "
+            f"{','.join(read_columns(file))}"
+        )
+    for line, row in read_records(file):
+        path = PurePosixPath(row["path"].replace("\\", "/"))
+        if path.parts and path.parts[0] == split:
+            _check_exists(file, line, str(path))
+            yield line, str(path), row
+
+
+def _check_exists(file: Path, line: int, path: str) -> None:
+    if not (file.parent / path).is_file():
+        raise DataError(f"'{file}', line {line}: there is no file '{path}' in '{file.parent}'")
+
+
+def _shortened(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _listed(faults: Sequence[str]) -> str:
+    return f"Left out: {_shortened(faults)}" if faults else "Add images to its class folders."

@@ -1,0 +1,198 @@
+"""Read one image file as 8-bit RGB, upright, or refuse it with the reason.
+
+Training and measuring on a picture that was read wrong shows nowhere: a photo on its side keeps its boxes, 16-bit grey
+is clipped to white, a transparent logo turns into the colours behind it, a truncated file is half grey. So everything
+here either gives the pixels a viewer would show, or raises `ImageError` with the path. Pillow's warnings are never
+passed on: what matters is refused, what does not is read.
+
+Setting `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` makes Pillow itself fill truncated files with grey; contrex leaves that
+switch as it finds it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from contrex.errors import ImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+"""Lower-case suffixes of the files that count as images."""
+
+MAX_PIXELS = 50_000_000
+"""Larger images are refused before they are decoded: 50 megapixels are 150 MB as RGB."""
+
+FLIPPED_X = frozenset({2, 3, 7, 8})
+FLIPPED_Y = frozenset({3, 4, 6, 7})
+SWAPPED = frozenset({5, 6, 7, 8})
+"""EXIF orientations that mirror x, mirror y and then exchange the axes on the way from stored to upright pixels."""
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_FILTERS = threading.Lock()
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file counts as an image by its suffix, in either case; hidden files never do.
+
+    >>> is_image("cat.JPEG"), is_image("Thumbs.db"), is_image(".cat.jpg")
+    (True, False, False)
+    """
+    file = Path(path)
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """The image at `path` as upright 8-bit RGB.
+
+    - The EXIF orientation is applied.
+    - Transparency (RGBA, LA, palette or key colour) is composited on white.
+    - 16-bit grey is scaled by 255 / 65535 and rounded.
+    - CMYK, palette, grey and bilevel are converted; an animation gives its first frame.
+
+    Raises `ImageError` naming the path and the reason for a missing, empty or truncated file, for one that is no image
+    or has no pixels, for more than `MAX_PIXELS` pixels (before decoding), and for pixels without a fixed range
+    (floating point, or integers outside 16 bit).
+    """
+    return read_oriented(path)[0]
+
+
+def read_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
+    """`read_image(path)` and the EXIF orientation 1..8 that was applied, for turning what is given in stored pixels."""
+    with _opened(path) as (image, orientation):
+        image.load()
+        left = _orientation(image)  # 1 where Pillow has turned the pixels while decoding, as it does for TIFF
+        return upright(_rgb(image), left), orientation
+
+
+def read_indices(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """The raw values [H,W] of a grey or palette image such as a trimap, in stored pixels; raises `ImageError`."""
+    with _opened(path) as (image, _):
+        if image.mode not in ("1", "L", "P"):
+            raise ValueError(f"expected one 8-bit value per pixel, got mode {image.mode}")
+        return np.array(image, dtype=np.uint8)
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Stored pixels turned as the EXIF `orientation` 1..8 asks."""
+    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+
+
+def upright_boxes(boxes: NDArray[np.float32], orientation: int, width: int, height: int) -> NDArray[np.float32]:
+    """Boxes [M,4] (`xmin, ymin, xmax, ymax`, edges) of a stored `width` x `height` image, as they lie after `upright`.
+
+    >>> upright_boxes(np.array([[0, 0, 2, 1]], dtype=np.float32), 6, width=10, height=5)
+    array([[4., 0., 5., 2.]], dtype=float32)
+    """
+    x, y = boxes[:, 0::2], boxes[:, 1::2]
+    if orientation in FLIPPED_X:
+        x = width - x[:, ::-1]
+    if orientation in FLIPPED_Y:
+        y = height - y[:, ::-1]
+    if orientation in SWAPPED:
+        x, y = y, x
+    return np.stack([x, y], axis=-1).reshape(-1, 4).astype(np.float32)
+
+
+# --- opening a file -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Image.Image, int]]:
+    """The open image, its header checked, and its orientation; whatever a damaged file makes Pillow raise becomes an
+    `ImageError`.
+
+    Pillow gets the open file, not its name: given a name it maps uncompressed grey TIFFs into memory, and scrambles the
+    pixels of those with an orientation (seen with 13.0).
+    """
+    try:
+        with Path(path).open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise ValueError("the file is empty")
+            yield _quietly_parsed(file)
+    except Exception as error:
+        raise ImageError(f"cannot read image '{os.fspath(path)}': {_reason(error)}. Replace or remove it.") from error
+
+
+def _quietly_parsed(file: BinaryIO) -> tuple[Image.Image, int]:
+    """Read the header, check the size and parse the metadata with Pillow's warnings off.
+
+    The warning filters belong to the whole process, so one thread at a time; decoding, which is slow, comes later and
+    does not warn - except for TIFF, where it reads more metadata.
+    """
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(file)
+        _check_size(image)
+        orientation = _orientation(image)
+        if image.format == "TIFF":
+            image.load()
+    return image, orientation
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    if image.width * image.height == 0:
+        raise ValueError("it has no pixels")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 (as stored) where it is absent, out of range or unreadable, as viewers do."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1
+    return value if value in _TRANSPOSE else 1
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MAX_PIXELS // 1_000_000} megapixels"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image, or its header is damaged"
+    return str(error) or type(error).__name__
+
+
+# --- colour ---------------------------------------------------------------------------------------------------------
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _grey8(image).convert("RGB")
+    if image.mode.startswith("F"):
+        raise ValueError("its pixels are floating-point numbers, which have no fixed range")
+    if image.has_transparency_data:
+        pixels = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey8(image: Image.Image) -> Image.Image:
+    """Integer grey scaled from 16 to 8 bit, where Pillow's own conversion clips; the key colour becomes white."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"its values {values.min()}..{values.max()} do not fit 16 bit, so their range is unknown")
+    grey = (values + 128) // 257
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey.astype(np.uint8))

@@ -1,0 +1,44 @@
+"""One labelled picture, whatever it was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with what is known about it.
+
+    `image` is RGB. `label` is the class index, -1 when unknown. `boxes` is float32 [M,4], `xmin, ymin, xmax, ymax` as
+    edges in pixels of `image` (a box over the whole image is `0, 0, W, H`); M = 0 when there are none. `mask` is
+    boolean [H,W], True on the object, or None. `path` names the sample in records and messages.
+    """
+
+    image: Image.Image
+    label: int
+    boxes: NDArray[np.float32]
+    mask: NDArray[np.bool_] | None
+    path: str
+    index: int
+
+
+class ImageSet(Protocol):
+    """A split of a data set: a sequence of samples with named classes. Reading is stateless, so any number of workers
+    may share one."""
+
+    name: str
+    classes: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def label(self, index: int) -> int:
+        """The label of sample `index` without reading its image."""
+        ...

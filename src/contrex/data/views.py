@@ -1,0 +1,186 @@
+"""Training batches: each image plain and transformed, as a pure function of (seed, epoch, index).
+
+The plain view is the evaluation view: shorter side resized, central square. The transform T acts on that square, so its
+box and the heatmap of the plain view share one frame (CGC, section 3.1; its code does the same).
+
+Nothing here has state: order, boxes and flips follow from the seed, so a run resumed in the middle of an epoch, with
+any number of workers, sees exactly the batches it would have seen.
+
+Legend: N images, S side of the square in pixels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from contrex.data.sample import ImageSet
+from contrex.ops import geometry
+from contrex.ops.geometry import Crop
+from contrex.settings import Augmentation
+
+Position = tuple[int, int]
+"""(epoch, index of the image): what the loader is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N labelled images with their views.
+
+    `images`, `views` [N,3,S,S] are uint8 until `to` has put them on the device; views are `crop` applied to images.
+    `extra_views` is a second, independent set of views for methods that want one more, or None. Crops stay on the CPU.
+    """
+
+    images: Tensor
+    views: Tensor | None
+    crop: Crop
+    extra_views: Tensor | None
+    extra_crop: Crop | None
+    labels: Tensor
+    paths: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
+        """The batch on `device`, pixel values in [0, 1], views cut on the device where the loader has not."""
+        images = _as_float(self.images, device, channels_last)
+        views = _warped(images, self.crop) if self.views is None else _as_float(self.views, device, channels_last)
+        extra = self.extra_views
+        if self.extra_crop is not None:
+            extra = _warped(images, self.extra_crop) if extra is None else _as_float(extra, device, channels_last)
+        labels = self.labels.to(device, non_blocking=True)
+        return replace(self, images=images, views=views, extra_views=extra, labels=labels)
+
+
+class TrainingViews(Dataset[Batch]):
+    """One image at a position (epoch, index), as a batch of one."""
+
+    def __init__(
+        self, images: ImageSet, *, resize: int, size: int, augmentation: Augmentation, seed: int, extra: bool
+    ) -> None:
+        self.images = images
+        self.resize = resize
+        self.size = size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.extra = extra
+
+    def __getitem__(self, position: Position) -> Batch:
+        epoch, index = position
+        sample = self.images[index]
+        plain = central_square(sample.image, resize=self.resize, size=self.size)
+        crop = self._crop(epoch, index, view=0)
+        extra = self._crop(epoch, index, view=1) if self.extra else None
+        return Batch(
+            images=pixels(plain)[None],
+            views=self._view(plain, crop),
+            crop=crop,
+            extra_views=None if extra is None else self._view(plain, extra),
+            extra_crop=extra,
+            labels=torch.tensor([sample.label]),
+            paths=[sample.path],
+        )
+
+    def _crop(self, epoch: int, index: int, *, view: int) -> Crop:
+        """The transform of one image in one epoch, a pure function of its place."""
+        augmentation, generator = self.augmentation, stream(self.seed, epoch, index, view)
+        return geometry.random_crop(
+            1,
+            self.size,
+            scale=augmentation.scale,
+            ratio=augmentation.ratio,
+            flip=augmentation.flip,
+            generator=generator,
+        )
+
+    def _view(self, plain: Image.Image, crop: Crop) -> Tensor | None:
+        return pixels(geometry.crop_image(plain, crop))[None] if self.augmentation.where == "worker" else None
+
+
+def training_batches(
+    views: TrainingViews, *, epoch: int, batch_size: int, start: int = 0, workers: int = 0, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """The batches `start`, `start + 1`, ... of an epoch; the incomplete last batch is dropped."""
+    order = torch.randperm(len(views.images), generator=stream(views.seed, epoch)).tolist()
+    positions = [(epoch, index) for index in order]
+    batches = [positions[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
+    loader: DataLoader[Batch] = DataLoader(
+        views,
+        batch_sampler=batches[start:],
+        collate_fn=join,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=stream(views.seed, epoch),
+    )
+    return iter(loader)
+
+
+def num_batches(images: ImageSet, batch_size: int) -> int:
+    """Complete batches in an epoch."""
+    return len(images) // batch_size
+
+
+def join(batches: list[Batch]) -> Batch:
+    """One batch of several."""
+    extra_crops = [batch.extra_crop for batch in batches if batch.extra_crop is not None]
+    return Batch(
+        images=torch.cat([batch.images for batch in batches]),
+        views=_cat([batch.views for batch in batches]),
+        crop=Crop.stack([batch.crop for batch in batches]),
+        extra_views=_cat([batch.extra_views for batch in batches]),
+        extra_crop=Crop.stack(extra_crops) if extra_crops else None,
+        labels=torch.cat([batch.labels for batch in batches]),
+        paths=list(itertools.chain.from_iterable(batch.paths for batch in batches)),
+    )
+
+
+def central_square(image: Image.Image, *, resize: int, size: int) -> Image.Image:
+    """The plain view: shorter side resized to `resize` (antialiased), then the central `size` x `size` square."""
+    image = short_side(image, resize)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    if (image.width, image.height) == (size, size):
+        return image
+    return image.crop((left, top, left + size, top + size))
+
+
+def short_side(image: Image.Image, length: int) -> Image.Image:
+    """The whole image with its shorter side resized to `length`, antialiased."""
+    shorter = min(image.size)
+    if shorter == length:
+        return image
+    width, height = (max(round(side * length / shorter), 1) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """An RGB image as uint8 `[3,H,W]`."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def stream(*place: int) -> torch.Generator:
+    """A random generator that depends on nothing but its place, e.g. (seed, epoch, index)."""
+    state = np.random.SeedSequence(place).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+def _as_float(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return (images.to(device, non_blocking=True).float() / 255).contiguous(memory_format=layout)
+
+
+def _warped(images: Tensor, crop: Crop) -> Tensor:
+    layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    return geometry.warp_images(images, crop).contiguous(memory_format=layout)
+
+
+def _cat(tensors: list[Tensor | None]) -> Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(present) if present else None
