@@ -1,0 +1,62 @@
+"""The texts of one table cell, the same on the page and in the terminal."""
+
+from __future__ import annotations
+
+from contrex.report.numbers import Estimate, count, decimals, interval_text, number, one_digit, value_text
+from contrex.report.tables import Cell, Column, Difference
+
+
+def heading(column: Column) -> str:
+    """Title, unit and the direction that is better."""
+    unit = f" ({column.unit})" if column.unit else ""
+    return f"{column.title}{unit} {arrow(column)}"
+
+
+def arrow(column: Column) -> str:
+    return "\N{UPWARDS ARROW}" if column.higher_is_better else "\N{DOWNWARDS ARROW}"
+
+
+def cell_value(cell: Cell) -> str:
+    """The value; a mean over seeds has the decimals of its standard deviation."""
+    return number(cell.estimate.value, one_digit(cell.deviation)) if cell.is_aggregate else value_text(cell.estimate)
+
+
+def cell_spread(cell: Cell) -> str:
+    """The 95 % interval of one run, or the standard deviation over seeds."""
+    if not cell.is_aggregate:
+        return interval_text(cell.estimate)
+    return f"\N{PLUS-MINUS SIGN} {number(cell.deviation, one_digit(cell.deviation))}"
+
+
+def cell_count(cell: Cell) -> str:
+    """Images counted and skipped, e.g. "n=997, 3 skipped: all-zero map" or "3 seeds, n=1,000 each"."""
+    counted = sorted(set(cell.num_counted))
+    span = "\N{EN DASH}".join(count(n) for n in ([counted[0], counted[-1]] if len(counted) > 1 else counted))
+    skipped = sum(cell.num_skipped)
+    reason = f": {cell.skip_reason or 'not defined'}"
+    if not cell.is_aggregate:
+        return f"n={span}" + (f", {count(skipped)} skipped{reason}" if skipped else "")
+    return f"{len(cell.num_counted)} seeds, n={span} each" + (
+        f", {count(skipped)} skipped in all{reason}" if skipped else ""
+    )
+
+
+def difference_text(difference: Difference) -> str:
+    """The signed difference with its interval, or alone when the images are not the same."""
+    return " ".join(part for part in difference_parts(difference) if part)
+
+
+def difference_parts(difference: Difference) -> tuple[str, str]:
+    estimate: Estimate = difference.estimate
+    places = decimals(estimate.half_width)
+    return number(estimate.value, places, signed=True), interval_text(estimate, signed=True)
+
+
+def verdict(cell: Cell, column: Column) -> str:
+    """ "better" or "worse" than the baseline when the interval excludes zero, otherwise empty."""
+    if cell.difference is None or not cell.difference.num_pairs:
+        return ""
+    estimate = cell.difference.estimate
+    if not (estimate.low > 0 or estimate.high < 0):
+        return ""
+    return "better" if (estimate.value > 0) == column.higher_is_better else "worse"

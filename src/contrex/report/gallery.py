@@ -1,0 +1,281 @@
+"""The same images side by side: what each method looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contrex.records import Gallery, RunRecord
+from contrex.report.groups import Group
+from contrex.report.numbers import NOTHING, number, percent
+from contrex.report.pictures import disagreement, is_small, photo_uri, positive_uri, signed_uri
+from contrex.report.tables import sample_values
+
+CONTENT = "content_heatmap"
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph, stored once in the page; `index` makes its id."""
+
+    index: int
+    uri: str
+    width: int
+    height: int
+    small: bool
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One run that has a gallery, with its place among the groups (its colour) and what is looked up by path."""
+
+    series: int
+    label: str
+    run: RunRecord
+    gallery: Gallery
+    position: Mapping[str, int]
+    content: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The ends of the colour bars: of one map, of one image over all runs, and of the whole gallery."""
+
+    positive_own: float
+    positive_all: float
+    signed_image: float
+    signed_all: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One run's heatmap over its photograph."""
+
+    series: int
+    label: str
+    photo: Photo
+    boxes: Sequence[tuple[float, float, float, float]]
+    heats: Mapping[str, str]
+    """Scale name (a field of `Scales`) -> picture."""
+    scales: Scales
+    note: str
+    prediction: str
+    right: bool
+    probability: str
+    content: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image with the panels of all runs, and the numbers it can be sorted by (NaN: not defined)."""
+
+    position: int
+    path: str
+    label: str
+    panels: Sequence[Panel]
+    disagreement: float
+    gain: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class GalleryPage:
+    """All cards, and in `remarks` what could not be shown and why."""
+
+    cards: Sequence[Card] = ()
+    photos: Sequence[Photo] = ()
+    labels: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+    has_gain: bool = False
+
+
+@dataclass
+class _Photos:
+    """The photographs met so far, each distinct one once."""
+
+    by_content: dict[tuple[tuple[int, ...], bytes], Photo] = field(default_factory=dict)
+
+    def add(self, image: NDArray[np.uint8]) -> Photo:
+        key = (image.shape, image.tobytes())
+        if key not in self.by_content:
+            height, width = image.shape[:2]
+            photo = Photo(len(self.by_content), photo_uri(image), width, height, is_small(image))
+            self.by_content[key] = photo
+        return self.by_content[key]
+
+
+def gallery_page(groups: Sequence[Group]) -> GalleryPage:
+    """The cards of the images that the galleries of all groups have in common; of several seeds the first is shown."""
+    shown = [
+        _shown(series, group, gallery)
+        for series, group in enumerate(groups)
+        if (gallery := group.runs[0].gallery) is not None
+    ]
+    paths = common_paths(shown)
+    remarks = [*_missing_remarks(groups), *_seed_remarks(groups), *_path_remarks(shown, paths)]
+    photos = _Photos()
+    limits = _largest(shown, paths)
+    cards = [_card(index, path, shown, photos, limits) for index, path in enumerate(paths)]
+    different = [card.path for card in cards if len({panel.photo.index for panel in card.panels}) > 1]
+    if different:
+        remarks.append(f"The pictures of {_listed(different)} differ between runs; each heatmap lies over its own.")
+    has_gain = any(not math.isnan(card.gain) for card in cards)
+    return GalleryPage(cards, list(photos.by_content.values()), [s.label for s in shown], remarks, has_gain)
+
+
+def common_paths(shown: Sequence[Shown]) -> list[str]:
+    """The paths that every gallery has, in the first one's order."""
+    return [path for path in shown[0].position if all(path in s.position for s in shown)] if shown else []
+
+
+def _shown(series: int, group: Group, gallery: Gallery) -> Shown:
+    run = group.runs[0]
+    position = {path: index for index, path in enumerate(gallery.paths)}
+    content = {path: value for (path, _), value in sample_values(run, CONTENT).items()}
+    return Shown(series, group.label, run, gallery, position, content)
+
+
+def _missing_remarks(groups: Sequence[Group]) -> list[str]:
+    return [f"{g.label} has no pictures (no gallery.npz in its folder)." for g in groups if g.runs[0].gallery is None]
+
+
+def _seed_remarks(groups: Sequence[Group]) -> list[str]:
+    several = [f"{group.label}: seed {group.seeds[0]}" for group in groups if len(group.runs) > 1]
+    return [f"Of several seeds, one is shown ({'; '.join(several)})."] if several else []
+
+
+def _path_remarks(shown: Sequence[Shown], paths: Sequence[str]) -> list[str]:
+    common = set(paths)
+    elsewhere = {path: None for s in shown for path in s.position if path not in common}
+    if not elsewhere:
+        return []
+    if not common:
+        return ["The galleries have no image in common, so none is shown."]
+    return [f"Not in every gallery, and therefore not shown: {_listed(list(elsewhere))}."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, and how many more.
+
+    >>> _listed(["a", "b"]), _listed(list("abcdefg"))
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _card(position: int, path: str, shown: Sequence[Shown], photos: _Photos, limits: Scales) -> Card:
+    maps = [_finite_map(s, path) for s in shown]
+    image_limit = max(_end(np.abs(heatmap)) for heatmap in maps)
+    panels = [
+        _panel(s, path, photos, Scales(_end(heatmap), limits.positive_all, image_limit, limits.signed_all))
+        for s, heatmap in zip(shown, maps, strict=True)
+    ]
+    first = shown[0]
+    index = first.position[path]
+    label = class_name(first.run, first.gallery.labels[index])
+    return Card(
+        position,
+        path,
+        label,
+        panels,
+        _first_two_disagree(maps, panels),
+        _gain(shown, path),
+        float(np.mean([s.gallery.probabilities[s.position[path]] for s in shown])),
+    )
+
+
+def _first_two_disagree(maps: Sequence[NDArray[np.float32]], panels: Sequence[Panel]) -> float:
+    """Defined where the first two runs saw the same picture and neither map is empty."""
+    if len(maps) < 2 or panels[0].photo.index != panels[1].photo.index:
+        return math.nan
+    return disagreement(maps[0], maps[1], (panels[0].photo.height, panels[0].photo.width))
+
+
+def _gain(shown: Sequence[Shown], path: str) -> float:
+    """Content heatmap of the second run minus that of the first."""
+    values = [s.content.get(path, math.nan) for s in shown[:2]]
+    return values[1] - values[0] if len(values) == 2 else math.nan
+
+
+def _panel(shown: Shown, path: str, photos: _Photos, scales: Scales) -> Panel:
+    gallery, index = shown.gallery, shown.position[path]
+    photo = photos.add(gallery.images[index])
+    prediction = class_name(shown.run, gallery.predictions[index])
+    probability = percent(gallery.probabilities[index])
+    content = number(shown.content.get(path, math.nan), 0)
+    note = heatmap_note(gallery.heatmaps[index])
+    return Panel(
+        shown.series,
+        shown.label,
+        photo,
+        [_box(box) for box in np.asarray(gallery.boxes[index], dtype=np.float32).reshape(-1, 4)],
+        heat_pictures(_finite_map(shown, path), scales, (photo.height, photo.width)),
+        scales,
+        note,
+        prediction,
+        gallery.predictions[index] == gallery.labels[index],
+        probability,
+        content,
+        f"Heatmap of {shown.label} on {path}: predicts {prediction} with {probability}; {_told(content, note)}",
+    )
+
+
+def heat_pictures(heatmap: NDArray[np.float32], scales: Scales, shape: tuple[int, int]) -> dict[str, str]:
+    """The heatmap in every colouring that the page can switch to."""
+    return {
+        "positive_own": positive_uri(heatmap, scales.positive_own, shape),
+        "positive_all": positive_uri(heatmap, scales.positive_all, shape),
+        "signed_image": signed_uri(heatmap, scales.signed_image, shape),
+        "signed_all": signed_uri(heatmap, scales.signed_all, shape),
+    }
+
+
+def heatmap_note(heatmap: NDArray[np.float32]) -> str:
+    """What a reader must know about a map that says nothing; empty for a sound one."""
+    if not np.isfinite(heatmap).all():
+        return "not finite"
+    return "empty map" if _end(heatmap) == 0 else ""
+
+
+def class_name(run: RunRecord, index: int) -> str:
+    """The class's name, or its number where it has none."""
+    classes = run.record.classes
+    if index < 0:
+        return "unknown"
+    return classes[index] if index < len(classes) else f"class {index}"
+
+
+def _told(content: str, note: str) -> str:
+    if note:
+        return f"{note}."
+    return "no box." if content == NOTHING else f"{content} % of the heatmap inside the box."
+
+
+def _finite_map(shown: Shown, path: str) -> NDArray[np.float32]:
+    heatmap = shown.gallery.heatmaps[shown.position[path]]
+    return np.nan_to_num(heatmap, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+
+
+def _largest(shown: Sequence[Shown], paths: Sequence[str]) -> Scales:
+    maps = [_finite_map(s, path) for s in shown for path in paths]
+    positive = max((_end(heatmap) for heatmap in maps), default=0.0)
+    signed = max((_end(np.abs(heatmap)) for heatmap in maps), default=0.0)
+    return Scales(positive, positive, signed, signed)
+
+
+def _end(values: NDArray[np.float32]) -> float:
+    """The largest positive value, 0 when there is none."""
+    return max(0.0, float(values.max(initial=0.0)))
+
+
+def _box(box: NDArray[np.float32]) -> tuple[float, float, float, float]:
+    """x, y, width, height of an xyxy box."""
+    left, top, right, bottom = (float(edge) for edge in box)
+    return left, top, right - left, bottom - top

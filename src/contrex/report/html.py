@@ -1,0 +1,112 @@
+"""One self-contained HTML file out of any number of runs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from contrex.errors import ArgumentError
+from contrex.records import RunRecord, read_run, write_atomically
+from contrex.report import cells, colour, curves
+from contrex.report.configuration import as_json, differences
+from contrex.report.gallery import gallery_page
+from contrex.report.groups import Group, grouped
+from contrex.report.numbers import number
+from contrex.report.strips import strip
+from contrex.report.tables import comparison
+from contrex.report.words import meaning, period, summary
+
+
+def write_report(folders: Sequence[Path], output: Path, *, title: str | None = None) -> Path:
+    """Read the run of each folder and write the report about them to `output`; the first is the baseline.
+
+    Raises:
+        ArgumentError: there is no folder.
+        RecordError: a folder holds no readable record.
+    """
+    runs = [read_run(Path(folder)) for folder in folders]
+    names = list(dict.fromkeys(group.label for group in grouped(runs)))
+    write_atomically(output, render_report(runs, title=title or " · ".join(names)).encode())
+    return output
+
+
+def render_report(runs: Sequence[RunRecord], *, title: str) -> str:
+    """The report about `runs` as HTML that needs nothing else: no network, no file; the first run is the baseline.
+
+    Every text from a record is escaped, and the page's content security policy allows its own script only.
+
+    Raises:
+        ArgumentError: `runs` is empty.
+    """
+    if not runs:
+        raise ArgumentError(
+            "`runs` must hold at least one run, got none. Pass the folders that `contrex evaluate` wrote."
+        )
+    return _environment().get_template("report.html.j2").render(title=title, **_page(), **_content(grouped(runs)))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("contrex.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = breakable
+    environment.globals |= {"cells": cells, "meaning": meaning, "number": number, "as_json": as_json}
+    return environment
+
+
+def breakable(text: str) -> Markup:
+    """The text, escaped, with places where a narrow column may break it: after - _ / and dots.
+
+    >>> breakable("a_b/<i>")
+    Markup('a_<wbr>b/<wbr>&lt;i&gt;')
+    """
+    return Markup("<wbr>").join(re.split(r"(?<=[-_/.])", text))
+
+
+def _page() -> dict[str, Any]:
+    """What is the same on every page: style, script and its hash, colours, markers."""
+    script = _text("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return {
+        "style": Markup(_text("report.css")),  # our own file, not a text from a record
+        "script": Markup(script),
+        "script_hash": digest,
+        "colour": colour,
+        "curve": curves,
+    }
+
+
+def _content(groups: Sequence[Group]) -> dict[str, Any]:
+    """What the runs say."""
+    table = comparison(groups)
+    runs = [run for group in groups for run in group.runs]
+    return {
+        "groups": groups,
+        "seeds_averaged": any(len(group.runs) > 1 for group in groups),
+        "runs": runs,
+        "table": table,
+        "strips": {column.name: [strip(table, column, row) for row in table.rows] for column in table.columns},
+        "summary": summary(groups),
+        "period": period(groups),
+        "commands": list(dict.fromkeys(run.record.command for run in runs)),
+        "panels": curves.curve_panels(groups),
+        "gallery": gallery_page(groups),
+        "differences": differences(groups),
+        "skipped": {run.record.name: run.record.skipped_images for run in runs if run.record.skipped_images},
+    }
+
+
+def _text(name: str) -> str:
+    return resources.files("contrex.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,0 +1,116 @@
+"""Numbers as text, with the digits that their uncertainty warrants and no more."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+MINUS = "\N{MINUS SIGN}"
+NOTHING = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % interval; `low` and `high` are NaN when there is none."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+def decimals(uncertainty: float) -> int | None:
+    """Decimals worth printing beside an uncertainty, by the rule of the Particle Data Group: two significant digits of
+    it when its leading digits are at most 354, otherwise one (0.96 counts as 1.0). Negative: tens, hundreds. None when
+    the uncertainty is not a positive number.
+
+    >>> [decimals(u) for u in (0.123, 0.84, 3.1, 96.0, 420.0)]
+    [2, 1, 1, -1, -2]
+    """
+    if not (math.isfinite(uncertainty) and uncertainty > 0):
+        return None
+    exponent = math.floor(math.log10(uncertainty))
+    leading = round(uncertainty / 10.0**exponent * 100)
+    return 1 - exponent if leading <= 354 else -exponent
+
+
+def one_digit(deviation: float) -> int | None:
+    """Decimals that show one digit of a standard deviation: a few seeds do not tell more of it.
+
+    >>> [one_digit(deviation) for deviation in (0.024, 0.28, 36.0, 0.0)]
+    [2, 1, -1, None]
+    """
+    return -math.floor(math.log10(deviation)) if math.isfinite(deviation) and deviation > 0 else None
+
+
+def number(value: float, places: int | None = None, *, signed: bool = False) -> str:
+    """`value` with so many decimals, or with three significant digits.
+
+    >>> number(71.749, 1), number(0.5, 1, signed=True), number(12345, -2), number(0.004567)
+    ('71.7', '+0.5', '12300', '0.00457')
+    """
+    if not math.isfinite(value):
+        return NOTHING
+    places = significant_places(value) if places is None else places
+    text = f"{abs(round(value, places)):.{max(places, 0)}f}"
+    negative = value < 0 and float(text) != 0
+    return (MINUS if negative else "+" if signed and float(text) != 0 else "") + text
+
+
+def significant_places(value: float, digits: int = 3) -> int:
+    """Decimals that show `digits` significant digits of `value`, at least 0.
+
+    >>> significant_places(71.7), significant_places(0.004567), significant_places(0)
+    (1, 5, 0)
+    """
+    if value == 0 or not math.isfinite(value):
+        return 0
+    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def value_text(estimate: Estimate) -> str:
+    """The value alone.
+
+    >>> value_text(Estimate(71.749, 70.9, 72.6))
+    '71.7'
+    """
+    return number(estimate.value, decimals(estimate.half_width))
+
+
+def interval_text(estimate: Estimate, *, signed: bool = False) -> str:
+    """The interval alone, empty when there is none.
+
+    >>> interval_text(Estimate(71.749, 70.93, 72.61)), interval_text(Estimate(1.0))
+    ('[70.9, 72.6]', '')
+    """
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return ""
+    places = decimals(estimate.half_width)
+    return f"[{number(estimate.low, places, signed=signed)}, {number(estimate.high, places, signed=signed)}]"
+
+
+def percent(share: float) -> str:
+    """A probability in per cent; never "100 %" for less than one, never "0 %" for more than nothing.
+
+    >>> [percent(share).split()[0] for share in (0.973, 0.9996, 0.0004, 1.0)]
+    ['97', '>99', '<1', '100']
+    """
+    if not math.isfinite(share):
+        return NOTHING
+    if 0.995 <= share < 1:
+        return ">99\N{NO-BREAK SPACE}%"
+    if 0 < share < 0.005:
+        return "<1\N{NO-BREAK SPACE}%"
+    return f"{share * 100:.0f}\N{NO-BREAK SPACE}%"
+
+
+def count(value: int) -> str:
+    """A whole number with thousands set apart.
+
+    >>> count(3900), count(12)
+    ('3,900', '12')
+    """
+    return f"{value:,}"

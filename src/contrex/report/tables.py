@@ -1,0 +1,181 @@
+"""Methods x metrics: the numbers of the comparison, before anything is drawn or printed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contrex.errors import RecordError
+from contrex.records import MetricRecord, RunRecord
+from contrex.report.bootstrap import paired_difference
+from contrex.report.groups import Group
+from contrex.report.numbers import Estimate
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value minus the baseline's, over `num_pairs` images of both; 0 pairs: a plain difference of the two means."""
+
+    estimate: Estimate
+    num_pairs: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one group.
+
+    `estimate` is the value with its 95 % interval for one run, and the mean over seeds with mean -+ `deviation` (the
+    standard deviation over seeds) for several. `num_counted` and `num_skipped` hold one number per run.
+    """
+
+    estimate: Estimate
+    deviation: float
+    num_counted: Sequence[int]
+    num_skipped: Sequence[int]
+    skip_reason: str
+    difference: Difference | None = None
+    best: bool = False
+
+    @property
+    def is_aggregate(self) -> bool:
+        return len(self.num_counted) > 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric."""
+
+    name: str
+    title: str
+    unit: str
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group with one cell per column name; None where it was not measured in every run of the group."""
+
+    group: Group
+    cells: Mapping[str, Cell | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole table; the first row is the baseline."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+
+
+def comparison(groups: Sequence[Group]) -> Comparison:
+    """The table of `groups` against the first of them."""
+    columns = _columns(groups)
+    rows = [Row(group, {c.name: _cell(group, groups[0], c.name) for c in columns}) for group in groups]
+    for column in columns:
+        rows = _with_best(rows, column)
+    return Comparison(columns, rows)
+
+
+def _columns(groups: Sequence[Group]) -> list[Column]:
+    found: dict[str, Column] = {}
+    for metric in (m for group in groups for run in group.runs for m in run.record.metrics):
+        found.setdefault(metric.name, Column(metric.name, metric.title, metric.unit, metric.higher_is_better))
+    return list(found.values())
+
+
+def _cell(group: Group, baseline: Group, name: str) -> Cell | None:
+    metrics = _metrics(group, name)
+    if not metrics:
+        return None
+    estimate, deviation = _estimate(metrics)
+    return Cell(
+        estimate,
+        deviation,
+        [metric.num_counted for metric in metrics],
+        [metric.num_skipped for metric in metrics],
+        next((metric.skip_reason for metric in metrics if metric.num_skipped), ""),
+        None if group is baseline else difference(group, baseline, name),
+    )
+
+
+def _metrics(group: Group, name: str) -> list[MetricRecord]:
+    """The metric of every run of the group; empty when a run lacks it."""
+    found = [run.record.metric(name) for run in group.runs]
+    present = [metric for metric in found if metric is not None]
+    return present if len(present) == len(found) else []
+
+
+def _estimate(metrics: Sequence[MetricRecord]) -> tuple[Estimate, float]:
+    if len(metrics) == 1:
+        return Estimate(metrics[0].value, metrics[0].low, metrics[0].high), math.nan
+    values = [metric.value for metric in metrics]
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    return Estimate(mean, mean - deviation, mean + deviation), deviation
+
+
+def difference(group: Group, baseline: Group, name: str) -> Difference | None:
+    """`group` minus `baseline`: paired over images where `samples.csv` of all their runs has the same ones."""
+    metrics, reference = _metrics(group, name), _metrics(baseline, name)
+    if not metrics or not reference:
+        return None
+    paired = _paired_values([*group.runs, *baseline.runs], name)
+    if paired is None:
+        means = [float(np.mean([metric.value for metric in side])) for side in (metrics, reference)]
+        return Difference(Estimate(means[0] - means[1]), 0)
+    split = len(group.runs)
+    return Difference(paired_difference(paired[:split], paired[split:]), paired.shape[1])
+
+
+def _paired_values(runs: Sequence[RunRecord], name: str) -> NDArray[np.float64] | None:
+    """[runs, n]: the metric on the images that every run counted, or None when their images differ or their
+    samples do not average to the metric's value."""
+    tables = [sample_values(run, name) for run in runs]
+    if not tables[0] or any(table.keys() != tables[0].keys() for table in tables):
+        return None
+    if not all(map(_agrees, runs, tables, [name] * len(runs))):
+        return None
+    values = np.array([[table[key] for key in tables[0]] for table in tables])
+    counted = ~np.isnan(values).any(axis=0)
+    return values[:, counted] if counted.any() else None
+
+
+def sample_values(run: RunRecord, name: str) -> dict[tuple[str, str], float]:
+    """(path, label) -> the metric of that image, NaN where it was skipped; empty when there is no such column or a path
+    occurs twice."""
+    rows = [row for row in run.samples if name in row]
+    values = {(row["path"], row["label"]): _number(row[name], row["path"], name) for row in rows}
+    return values if len(values) == len(rows) == len(run.samples) else {}
+
+
+def _number(text: str, path: str, name: str) -> float:
+    try:
+        return float(text) if text not in ("", None) else math.nan
+    except ValueError:
+        message = f"`{name}` of {path} in samples.csv must be a number or empty, got {text!r}. Evaluate again."
+        raise RecordError(message) from None
+
+
+def _agrees(run: RunRecord, table: Mapping[tuple[str, str], float], name: str) -> bool:
+    """Whether the samples average to the recorded value: otherwise their mean is not the metric."""
+    metric = run.record.metric(name)
+    counted = [value for value in table.values() if not math.isnan(value)]
+    return (
+        metric is not None
+        and bool(counted)
+        and math.isclose(np.mean(counted), metric.value, rel_tol=1e-3, abs_tol=1e-6)
+    )
+
+
+def _with_best(rows: Sequence[Row], column: Column) -> list[Row]:
+    """The rows, with the best value of `column` marked (several when equal); nothing to mark in a single one."""
+    cells = [row.cells[column.name] for row in rows]
+    values = [cell.estimate.value for cell in cells if cell is not None and math.isfinite(cell.estimate.value)]
+    if len(values) < 2:
+        return list(rows)
+    best = max(values) if column.higher_is_better else min(values)
+    marked = [cell and replace(cell, best=cell.estimate.value == best) for cell in cells]
+    return [replace(row, cells={**row.cells, column.name: cell}) for row, cell in zip(rows, marked, strict=True)]

@@ -1,0 +1,205 @@
+"""The page: whole, closed to the network, and safe with any text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contrex.errors import ArgumentError, RecordError
+from contrex.records import write_run
+from contrex.report import render_report, write_report
+
+VOID = {"meta", "link", "input", "br", "wbr", "img"}
+MARKUP = "<img src=x onerror=alert(1)>\"'"
+
+
+class Page(HTMLParser):
+    """Start tags with attributes, ids and visible text; fails on tags that do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def attributes(self, name: str) -> list[str]:
+        return [attrs[name] or "" for _, attrs in self.tags if name in attrs]
+
+
+@pytest.fixture
+def html(make_run) -> str:
+    runs = [make_run(), make_run("cgc", [50.0, 55.0, None, 80.0], skipped_images=["val/broken.png"])]
+    return render_report(runs, title="A title")
+
+
+def test_it_parses_with_unique_ids_and_headings_in_order(html: str) -> None:
+    page = Page(html)
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_every_reference_inside_the_page_resolves(html: str) -> None:
+    page = Page(html)
+    ids = set(page.attributes("id"))
+    targets = {href[1:] for href in page.attributes("href") if href.startswith("#")}
+    targets |= set(re.findall(r"url\(#([^)]+)\)", html))
+    targets |= {name for label in page.attributes("aria-labelledby") for name in label.split()}
+    assert targets
+    assert targets <= ids
+
+
+def test_nothing_is_loaded_from_outside(html: str) -> None:
+    page = Page(html)
+    for name in ("src", "href", "srcset", "action", "data"):
+        assert all(value.startswith(("data:", "#")) for value in page.attributes(name))
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "@import" not in html
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
+
+
+def test_the_policy_allows_only_our_script(html: str) -> None:
+    policy = next(attrs["content"] for _, attrs in Page(html).tags if "http-equiv" in attrs)
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert len(digests) == 1
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digests[0]}'" in policy
+
+
+def test_markup_in_any_text_stays_text(make_run) -> None:
+    paths = [f"val/{MARKUP}{i}" for i in range(4)]
+    run = make_run(
+        f"cgc{MARKUP}",
+        paths=paths,
+        classes=[MARKUP, "dog"],
+        command=f"contrex {MARKUP}",
+        versions={"contrex": MARKUP},
+        dataset={"name": MARKUP},
+        created=MARKUP,
+        curves={MARKUP: [(1.0, 1.0), (2.0, 2.0)]},
+        skipped_images=[MARKUP],
+        metric={"title": MARKUP, "unit": MARKUP, "skip_reason": MARKUP},
+    )
+    run.record.configuration["model"]["name"] = MARKUP
+    page = Page(render_report([make_run("other", paths=paths), run], title=MARKUP))
+    assert all("onerror" not in attrs for _, attrs in page.tags)
+    assert all(tag != "img" for tag, _ in page.tags)
+    assert paths[0] in page.attributes("data-path")
+    assert page.text.count(MARKUP) >= 10
+
+
+def test_numbers_of_the_table_are_on_the_page(html: str) -> None:
+    text = Page(html).text
+    for part in ("55.0", "[53.0, 57.0]", "61.7", "n=3, 1 skipped: all-zero map", "baseline", "★"):
+        assert part in text
+
+
+def test_skipped_images_and_differing_settings_are_listed(html: str) -> None:
+    text = Page(html).text
+    assert "val/broken.png" in text
+    settings = re.search(r'<table class="settings">.*?</table>', html, re.DOTALL)
+    assert settings is not None
+    rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', settings[0])
+    assert rows == [("method", "CrossEntropy", "CGC")]
+
+
+def test_equal_runs_say_so(make_run) -> None:
+    runs = [make_run("cgc"), make_run("cgc again")]
+    assert "the same settings" in Page(render_report(runs, title="t")).text
+
+
+def test_an_empty_map_is_shown_and_labelled(make_run) -> None:
+    run = make_run()
+    run.gallery.heatmaps[2][...] = 0
+    page = Page(render_report([run], title="t"))
+    assert page.text.count("empty map") == 1
+    heats = [attrs for tag, attrs in page.tags if tag == "image" and "heat" in (attrs.get("class") or "")]
+    assert len(heats) == 4 * 4
+
+
+def test_a_run_without_gallery_is_named_and_the_others_are_shown(make_run) -> None:
+    runs = [replace(make_run("blind"), gallery=None), make_run("cgc")]
+    page = Page(render_report(runs, title="t"))
+    assert "blind has no pictures" in page.text
+    assert len(page.attributes("data-path")) == 4
+    runs = [replace(make_run(), gallery=None, samples=[])]
+    assert "has no pictures" in Page(render_report(runs, title="t")).text
+
+
+def test_only_common_images_are_shown_and_the_rest_is_named(make_run) -> None:
+    runs = [make_run(), make_run("cgc", paths=["val/a.png", "val/b.png", "val/x.png", "val/y.png"])]
+    page = Page(render_report(runs, title="t"))
+    assert page.attributes("data-path") == ["val/a.png", "val/b.png"]
+    assert "not shown: val/c.png, val/d.png, val/x.png, val/y.png." in page.text
+    runs = [make_run(), make_run("cgc", paths=["k", "l", "m", "n"])]
+    page = Page(render_report(runs, title="t"))
+    assert page.attributes("data-path") == []
+    assert "no image in common" in page.text
+
+
+def test_photographs_are_stored_once_unless_they_differ(make_run) -> None:
+    def num_photos(runs) -> int:
+        return sum(i.startswith("photo-") for i in Page(render_report(runs, title="t")).attributes("id"))
+
+    first, second = make_run(), make_run("cgc")
+    assert num_photos([first, second]) == 4
+    second.gallery.images[0] = np.zeros((8, 12, 3), np.uint8)
+    assert num_photos([first, second]) == 5
+    assert "The pictures of val/a.png differ between runs" in render_report([first, second], title="t")
+
+
+def test_every_picture_has_words(html: str) -> None:
+    for tag, attrs in Page(html).tags:
+        if tag == "svg":
+            assert attrs.get("aria-hidden") == "true" or attrs.get("aria-label")
+
+
+def test_no_runs_and_no_record(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="`runs` must hold at least one run, got none"):
+        render_report([], title="t")
+    with pytest.raises(ArgumentError, match="at least one run"):
+        write_report([], tmp_path / "report.html")
+    with pytest.raises(RecordError, match="no record in"):
+        write_report([tmp_path / "missing"], tmp_path / "report.html")
+
+
+def test_write_report_reads_folders_and_is_reproducible(make_run, tmp_path: Path) -> None:
+    for name in ("cross_entropy", "cgc"):
+        write_run(tmp_path / name, make_run(name))
+    folders = [tmp_path / "cross_entropy", tmp_path / "cgc"]
+    first = write_report(folders, tmp_path / "out" / "report.html")
+    assert first == tmp_path / "out" / "report.html"
+    content = first.read_bytes()
+    assert b"<h1>cross_entropy \xc2\xb7 cgc</h1>" in content
+    assert write_report(folders, tmp_path / "again.html").read_bytes() == content

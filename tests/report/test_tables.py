@@ -1,0 +1,154 @@
+"""The numbers of the comparison, against hand computation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from contrex.errors import RecordError
+from contrex.report.bootstrap import paired_difference
+from contrex.report.cells import cell_count, cell_spread, cell_value, verdict
+from contrex.report.groups import grouped
+from contrex.report.tables import Cell, Comparison, comparison
+
+NAME = "content_heatmap"
+
+
+def cell(table: Comparison, row: int) -> Cell:
+    found = table.rows[row].cells[NAME]
+    assert found is not None
+    return found
+
+
+def test_value_interval_and_counts_are_the_record_s(make_run) -> None:
+    table = comparison(grouped([make_run(values=[40.0, None, 60.0, 80.0])]))
+    only = cell(table, 0)
+    assert (only.estimate.value, only.estimate.low, only.estimate.high) == (60.0, 58.0, 62.0)
+    assert (cell_value(only), cell_spread(only)) == ("60.0", "[58.0, 62.0]")
+    assert cell_count(only) == "n=3, 1 skipped: all-zero map"
+    assert only.difference is None
+    assert not only.best
+
+
+def test_paired_difference_uses_only_images_counted_in_both(make_run) -> None:
+    runs = [make_run(values=[40.0, 50.0, None, 70.0]), make_run("cgc", [50.0, 50.0, 90.0, 90.0])]
+    difference = cell(comparison(grouped(runs)), 1).difference
+    assert difference is not None
+    assert difference.num_pairs == 3
+    assert difference.estimate.value == pytest.approx((10 + 0 + 20) / 3)
+    assert 0 <= difference.estimate.low < 10 < difference.estimate.high <= 20
+
+
+def test_paired_samples_match_by_path_and_not_by_order(make_run) -> None:
+    runs = [
+        make_run(values=[40.0, 50.0, 60.0, 70.0]),
+        make_run("cgc", [71.0, 61.0, 51.0, 41.0], paths=["val/d.png", "val/c.png", "val/b.png", "val/a.png"]),
+    ]
+    difference = cell(comparison(grouped(runs)), 1).difference
+    assert difference is not None
+    assert difference.estimate.value == pytest.approx(1)
+    assert (difference.estimate.low, difference.estimate.high) == pytest.approx((1, 1))  # every pair differs by 1
+
+
+def test_other_images_give_a_plain_difference(make_run) -> None:
+    runs = [make_run(), make_run("cgc", [80.0] * 4, paths=["a", "b", "c", "d"])]
+    difference = cell(comparison(grouped(runs)), 1).difference
+    assert difference is not None
+    assert difference.num_pairs == 0
+    assert difference.estimate.value == 25.0
+    assert math.isnan(difference.estimate.low)
+
+
+def test_samples_that_do_not_average_to_the_metric_are_not_paired(make_run) -> None:
+    runs = [make_run(), make_run("cgc", [80.0] * 4, metric={"value": 0.8})]
+    difference = cell(comparison(grouped(runs)), 1).difference
+    assert difference is not None
+    assert difference.num_pairs == 0
+
+
+def test_a_text_among_the_samples_is_named(make_run) -> None:
+    run = make_run("cgc")
+    run.samples[1][NAME] = "high"
+    with pytest.raises(RecordError, match=r"`content_heatmap` of val/b.png .* got 'high'"):
+        comparison(grouped([make_run(), run]))
+
+
+def test_bootstrap_agrees_with_all_resamples_of_three_images() -> None:
+    values, baseline = np.array([[1.0, 4.0, 9.0]]), np.array([[0.0, 1.0, 2.0]])
+    differences = (values - baseline)[0]
+    every = [np.mean(draw) for draw in itertools.product(differences, repeat=3)]
+    estimate = paired_difference(values, baseline, num_resamples=20000)
+    assert estimate.value == pytest.approx(np.mean(differences))
+    assert (estimate.low, estimate.high) == pytest.approx(
+        tuple(np.quantile(every, [0.025, 0.975], method="inverted_cdf"))
+    )
+
+
+def test_bootstrap_is_seeded_and_pairs() -> None:
+    generator = np.random.default_rng(0)
+    hard = generator.normal(0, 100, (1, 200))
+    first = paired_difference(hard + 1, hard)
+    assert first == paired_difference(hard + 1, hard)
+    assert first.high - first.low < 1e-9  # unpaired it would be about 40
+
+
+def test_bootstrap_draws_seeds_too() -> None:
+    same_images = np.zeros((1, 50))
+    seeds = np.array([[0.0], [10.0]]) + same_images
+    estimate = paired_difference(seeds, same_images)
+    assert (estimate.value, estimate.low, estimate.high) == (5.0, 0.0, 10.0)
+
+
+def test_seeds_become_one_row_with_mean_and_deviation(make_run) -> None:
+    runs = [make_run("ce-seed0", [40.0] * 4)] + [
+        make_run(f"cgc-seed{seed}", [value] * 4, seed=seed) for seed, value in enumerate([60.0, 62.0, 67.0])
+    ]
+    table = comparison(grouped(runs))
+    assert [row.group.label for row in table.rows] == ["ce-seed0", "cgc"]
+    many = cell(table, 1)
+    assert many.estimate.value == pytest.approx(63)
+    assert many.deviation == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
+    assert (cell_value(many), cell_spread(many)) == ("63", "± 4")
+    assert cell_count(many) == "3 seeds, n=4 each"
+    assert many.difference is not None
+    assert many.difference.estimate.value == pytest.approx(23)
+
+
+def test_one_seed_twice_or_another_setting_is_not_averaged(make_run) -> None:
+    again = [make_run("cgc"), make_run("cgc")]
+    assert [group.label for group in grouped(again)] == ["cgc", "cgc (2)"]
+    other = make_run("cgc-seed1", seed=1)
+    other.record.configuration["training"]["epochs"] = 90
+    assert len(grouped([make_run("cgc-seed0"), other])) == 2
+    other.record.configuration["training"]["epochs"] = 15
+    assert len(grouped([make_run("cgc-seed0"), other])) == 1
+
+
+def test_other_data_seeds_are_not_averaged(make_run) -> None:
+    runs = [make_run("cgc-seed0"), make_run("cgc-seed1", seed=1)]
+    for seed, run in enumerate(runs):
+        run.record.configuration["data"] = {"kind": "Digits", "seed": seed}
+    assert len(grouped(runs)) == 2
+
+
+@pytest.mark.parametrize(("higher", "best"), [(True, [False, True]), (False, [True, False])])
+def test_best_follows_the_direction(make_run, higher: bool, best: list[bool]) -> None:
+    changes = {"higher_is_better": higher}
+    runs = [make_run(metric=changes), make_run("cgc", [90.0, 91.0, 92.0, 93.0], metric=changes)]
+    table = comparison(grouped(runs))
+    assert [cell(table, row).best for row in (0, 1)] == best
+    assert verdict(cell(table, 1), table.columns[0]) == ("better" if higher else "worse")
+
+
+def test_no_verdict_when_the_interval_holds_zero(make_run) -> None:
+    table = comparison(grouped([make_run(), make_run("cgc", [30.0, 60.0, 50.0, 81.0])]))
+    assert verdict(cell(table, 1), table.columns[0]) == ""
+
+
+def test_a_metric_that_one_run_lacks_is_not_measured(make_run) -> None:
+    table = comparison(grouped([make_run(metrics=[]), make_run("cgc")]))
+    assert table.rows[0].cells[NAME] is None
+    assert cell(table, 1).difference is None
