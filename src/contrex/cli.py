@@ -1,0 +1,324 @@
+"""The command line: parse, call, print. `contrex --help` lists the commands, `contrex COMMAND --help` its options.
+
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import tyro
+
+from contrex import settings
+from contrex._version import __version__
+from contrex.errors import ArgumentError, ContrexError, unknown_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contrex.records import RunRecord
+
+Arguments = Sequence[str]
+T = TypeVar("T")
+Evaluation = Annotated[settings.Evaluation, tyro.conf.arg(name="")]
+"""The evaluation's fields without its name in front: `--metrics` instead of `--evaluation.metrics`."""
+
+
+def main(arguments: Arguments | None = None) -> int:
+    """Run one command and return the exit code: 2 for a wrong argument, 3 for a NaN loss, 128 + n after signal n."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"contrex {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise unknown_name("the command", words[0], COMMANDS)
+        return COMMANDS[words[0]](words[1:])
+    except ContrexError as error:
+        print(f"contrex: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("contrex: stopped", file=sys.stderr)
+        return 130
+
+
+# --- quickstart -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """Train cross-entropy, CGC and CGC without negatives on the built-in digits, measure them, write a report."""
+
+    folder: Path = Path("runs/quickstart")
+    """Where runs and report go; what is there is continued."""
+    seeds: int = 1
+    """Repeat everything with this many seeds."""
+    shortcut: float = 0.0
+    """Share of the training images whose background texture agrees with the class; then both the validation split,
+    where it agrees as often, and the test split, where it does not, are reported."""
+    epochs: int | None = None
+    """Epochs of training; None takes the recipes'."""
+
+
+def quickstart(arguments: Arguments) -> int:
+    """The main job on built-in data: train three methods, measure them, write a report."""
+    options = _parse(Quickstart, "quickstart", arguments)
+    from contrex.experiment import run_experiment
+    from contrex.recipes.digits import comparison
+
+    reports = run_experiment(
+        comparison(seeds=options.seeds, shortcut=options.shortcut, epochs=options.epochs),
+        options.folder,
+        splits=("test", "val") if options.shortcut else ("test",),
+        console=_console(),
+        title="Digits with a planted shortcut" if options.shortcut else "Digits, explained consistently",
+    )
+    for found in reports:
+        _print_summary(found.runs, f"{found.split} split")
+        print(f"report: {found.report}")
+    return 0
+
+
+# --- train ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Train:
+    """Run a recipe; every field of it can be overridden."""
+
+    recipe: Annotated[settings.Recipe, tyro.conf.arg(name="")]
+    folder: Path | None = None
+    """Where the run goes; None is runs/NAME-seedSEED."""
+    resume: bool = False
+    """Continue the run in the folder, from the step after its last checkpoint."""
+    evaluate: bool = True
+    """Evaluate the trained classifier on `evaluation.split`."""
+
+
+def train(arguments: Arguments) -> int:
+    """Train a recipe, by name or from a saved recipe.json, and evaluate it."""
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: contrex train RECIPE [--FIELD VALUE ...]   (contrex train RECIPE --help lists the fields)\n")
+        recipes(())
+        if arguments and arguments[0] in ("-h", "--help"):
+            return 0
+        raise ArgumentError("name a recipe, or the recipe.json of an earlier run, before the options.")
+    from contrex.recipes import recipe_from
+
+    options = _parse(Train, f"train {arguments[0]}", arguments[1:], default=Train(recipe_from(arguments[0])))
+    from contrex import training
+    from contrex.experiment import evaluate_run
+
+    recipe = options.recipe
+    folder = options.folder or Path("runs") / f"{recipe.name}-seed{recipe.training.seed}"
+    training.train(recipe, folder, resume=options.resume, console=_console())
+    print(f"trained: {folder}")
+    if options.evaluate:
+        run, output = evaluate_run(folder, recipe.evaluation, console=_console())
+        _print_summary([run], f"{recipe.evaluation.split} split")
+        print(f"record: {output}")
+    return 0
+
+
+# --- evaluate -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EvaluateModel:
+    """Evaluate a classifier from a weights file on image folders (for a trained run: contrex evaluate RUN --help)."""
+
+    model: settings.Model
+    data: settings.Folder
+    evaluation: Evaluation = field(default_factory=settings.Evaluation)
+    output: Path = Path("runs/evaluation")
+    """Where the record goes."""
+    name: str | None = None
+    """What reports call it; None is the model's name."""
+
+
+@dataclass(frozen=True)
+class EvaluateRun:
+    """Evaluate a trained run."""
+
+    evaluation: Evaluation
+    output: Path | None = None
+    """Where the record goes; None is RUN/evaluation-SPLIT."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which of the run's checkpoints."""
+
+
+def evaluate(arguments: Arguments) -> int:
+    """Measure a trained run, or any classifier with a weights file, on a data set."""
+    if arguments and not arguments[0].startswith("-"):
+        run, output = _evaluate_run(Path(arguments[0]), arguments[1:])
+    else:
+        options = _parse(EvaluateModel, "evaluate", arguments)
+        from contrex.experiment import evaluate_model
+
+        run, output = evaluate_model(
+            options.model, options.data, options.evaluation, options.output, console=_console(), name=options.name
+        )
+    _print_summary([run], f"{run.record.dataset['split']} split of {run.record.dataset['name']}")
+    print(f"record: {output}")
+    return 0
+
+
+def _evaluate_run(folder: Path, arguments: Arguments) -> tuple[RunRecord, Path]:
+    from contrex.recipes import recipe_from
+
+    default = EvaluateRun(recipe_from(str(folder / "recipe.json")).evaluation)
+    options = _parse(EvaluateRun, f"evaluate {folder}", arguments, default=default)
+    from contrex.experiment import evaluate_run
+
+    return evaluate_run(folder, options.evaluation, console=_console(), output=options.output, which=options.checkpoint)
+
+
+# --- explain --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Draw why a photo is one class - and, with --contrast, not another."""
+
+    photos: tyro.conf.Positional[tuple[Path, ...]]
+    """Image files."""
+    run: Path | None = None
+    """A trained run to explain with, instead of --model."""
+    model: settings.Model = field(default_factory=settings.Model)
+    explainer: str = "grad_cam"
+    layer: str | None = None
+    """Layer to explain; None is the last feature map."""
+    target: str | None = None
+    """Class to explain, by name or index; None is the top prediction of each photo."""
+    contrast: str | None = None
+    """Against the others (mean, max, weighted), or against one class by name or index."""
+    classes: Path | None = None
+    """File of class names, one a line or `index<TAB>id<TAB>names`; None takes the run's, or ImageNet's for 1000."""
+    side: int = 224
+    """Shorter side of the photo as the network sees it, in pixels; nothing is cropped."""
+    output: Path = Path("explanation.png")
+
+
+def explain(arguments: Arguments) -> int:
+    """Draw why a photo is what the classifier says it is, and name its most probable classes."""
+    options = _parse(Explain, "explain", arguments)
+    from contrex import photos
+
+    results = photos.explain_photos(
+        options.photos,
+        photos.classifier_of(options.run, options.model, options.classes),
+        explainer=options.explainer,
+        layer=options.layer,
+        target=options.target,
+        contrast=options.contrast,
+        side=options.side,
+    )
+    for result in results:
+        empty = "   (the map is zero everywhere)" if bool(result.explanation.empty) else ""
+        print(f"{result.path}: {result.question}{empty}")
+        for name, probability in result.top:
+            print(f"  {probability:7.2%}  {name}")
+    photos.save_picture(results, options.output)
+    print(f"picture: {options.output}")
+    return 0
+
+
+# --- report, recipes, doctor ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """Put evaluated runs side by side in one self-contained HTML page; the first is the baseline."""
+
+    records: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders with a record.json, as `contrex evaluate` and `contrex train` leave them."""
+    output: Path = Path("report.html")
+    title: str | None = None
+
+
+def report(arguments: Arguments) -> int:
+    """Put evaluated runs side by side in one HTML page."""
+    options = _parse(Report, "report", arguments)
+    from contrex.records import read_run
+    from contrex.report import write_report
+
+    output = write_report(options.records, options.output, title=options.title)
+    _print_summary([read_run(folder) for folder in options.records], "")
+    print(f"report: {output}")
+    return 0
+
+
+def recipes(arguments: Arguments) -> int:
+    """List the recipes."""
+    tyro.cli(_Nothing, prog="contrex recipes", description="List the recipes.", args=arguments)
+    from contrex.recipes import RECIPES
+
+    width = max(map(len, RECIPES))
+    for name, recipe in RECIPES.items():
+        print(f"  {name:{width}}  {(recipe.__doc__ or '').splitlines()[0]}")
+    return 0
+
+
+def doctor(arguments: Arguments) -> int:
+    """Tell what this machine can do and what is wrong with it; exits with 1 when something is."""
+    tyro.cli(_Nothing, prog="contrex doctor", description="Tell what this machine can do.", args=arguments)
+    from contrex.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(f"{'ok  ' if finding.ok else 'BAD '} {finding.subject:12} {finding.text}")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """A command without options."""
+
+
+COMMANDS: dict[str, Callable[[Arguments], int]] = {
+    "quickstart": quickstart,
+    "train": train,
+    "evaluate": evaluate,
+    "explain": explain,
+    "report": report,
+    "recipes": recipes,
+    "doctor": doctor,
+}
+
+
+def _parse(kind: type[T], command: str, arguments: Arguments, *, default: T | None = None) -> T:
+    """The options of a command; exits with 2 and a message on a wrong one, with 0 after --help."""
+    config = (tyro.conf.AvoidSubcommands,)
+    if default is None:
+        return tyro.cli(kind, prog=f"contrex {command}", args=arguments, config=config)
+    return tyro.cli(kind, prog=f"contrex {command}", args=arguments, default=default, config=config)
+
+
+def _overview() -> str:
+    lines = [f"  {name:11} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    head = ["usage: contrex COMMAND [OPTIONS]", "", "Contrastive explanations of image classifiers.", ""]
+    foot = ["", "contrex COMMAND --help lists a command's options; contrex --version the version."]
+    return "\n".join([*head, *lines, *foot])
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print_summary(runs: Sequence[RunRecord], title: str) -> None:
+    from rich.console import Console
+
+    from contrex.report import summary_table
+
+    table = summary_table(runs)
+    table.title = title or None
+    Console().print(table)

@@ -1,0 +1,112 @@
+"""Contrastive Grad-CAM consistency (Pillai et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contrex.data.views import Batch
+from contrex.explain import Explanation, HiResCAM
+from contrex.losses import cgc_loss, l2_consistency_loss
+from contrex.methods.step import Step, StepOutput, step_output, view_cross_entropy, views_of
+from contrex.models import Classifier
+from contrex.settings import CGC, CGCNoNegatives
+
+
+class ConsistencyStep(Step):
+    """`L = L_CE + lambda * consistency( T(g(x)), g(T(x)) )`, g for the class top-predicted on the plain image.
+
+    g is the element-wise form of Grad-CAM (HiResCAM), as in the published code. Plain and transformed images share one
+    forward pass; the published code runs them separately, which differs only in batch-norm's statistics.
+    """
+
+    def __init__(self, classifier: Classifier, settings: CGC | CGCNoNegatives) -> None:
+        super().__init__(classifier)
+        self.settings = settings
+        self.needs_extra_views = settings.variant == "published-code"
+        self._explainer = HiResCAM(classifier.network, settings.layer)
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """Network -> heatmaps -> geometry -> loss."""
+        g = self._explain(batch)
+        logits, logits_view = g.logits.chunk(2)
+        heatmaps, heatmaps_view = g.heatmap.chunk(2)
+        consistency = self.consistency(heatmaps, heatmaps_view, batch)
+        cross_entropy = self._cross_entropy(logits, logits_view, batch)
+        loss = cross_entropy + self.settings.weight * consistency
+        return step_output(batch.labels, logits, loss, cross_entropy=cross_entropy, consistency=consistency)
+
+    def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
+        """The consistency loss between raw maps `[N,h,w]` of the plain and of the transformed images."""
+        raise NotImplementedError
+
+    def _explain(self, batch: Batch) -> Explanation:
+        """Maps and logits `[2N]` of the plain and the transformed images, for the plain images' top classes."""
+
+        def top_of_plain(logits: Tensor) -> Tensor:
+            return logits[: len(batch)].argmax(1).repeat(2)
+
+        images = self.normalise(torch.cat(views_of(batch)))
+        return self._explainer(images, target=top_of_plain, contrast=self.settings.contrast, differentiable=True)
+
+    def _cross_entropy(self, logits: Tensor, logits_view: Tensor, batch: Batch) -> Tensor:
+        """The paper's one term, or the published code's three: another augmented copy, plain and transformed."""
+        labels = batch.labels
+        if self.settings.variant == "paper":
+            return view_cross_entropy(logits, logits_view, labels, self.settings.views)
+        extra = self.network(self.normalise(cast("Tensor", batch.extra_views))).float()
+        return torch.stack([F.cross_entropy(y, labels) for y in (extra, logits, logits_view)]).sum()
+
+
+class CGCStep(ConsistencyStep):
+    """CGC: consistency is contrastive, against the other images of the batch and a queue of past heatmaps."""
+
+    queue: Tensor
+
+    def __init__(self, classifier: Classifier, settings: CGC) -> None:
+        super().__init__(classifier, settings)
+        self.cgc = settings
+        self.register_buffer("queue", torch.empty(0))
+
+    def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
+        """`cgc_loss` with its settings."""
+        loss = cgc_loss(
+            heatmaps,
+            heatmaps_view,
+            batch.crop,
+            temperature=self.cgc.temperature,
+            size=self.cgc.resolution,
+            variant=self.cgc.variant,
+            extra_negatives=self.queue if len(self.queue) else None,
+        )
+        if self.cgc.queue and self.training:
+            self._enqueue(heatmaps_view.detach())
+        return loss
+
+    def _enqueue(self, heatmaps: Tensor) -> None:
+        """Newest first, the oldest fall out."""
+        queued = torch.cat([heatmaps, self.queue]) if len(self.queue) else heatmaps
+        self.queue = queued[: self.cgc.queue]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Let a checkpoint with a filled queue into a new step."""
+        if f"{prefix}queue" in state_dict:
+            self.queue = torch.empty_like(state_dict[f"{prefix}queue"], device=self.queue.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class CGCNoNegativesStep(ConsistencyStep):
+    """The ablation of Table 5: the positive pair alone, which a uniform map satisfies."""
+
+    def __init__(self, classifier: Classifier, settings: CGCNoNegatives) -> None:
+        super().__init__(classifier, settings)
+        self.ablation = settings
+
+    def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
+        """`l2_consistency_loss` with its settings."""
+        return l2_consistency_loss(
+            heatmaps, heatmaps_view, batch.crop, size=self.ablation.resolution, variant=self.ablation.variant
+        )

@@ -1,0 +1,26 @@
+"""The baseline: cross-entropy on the views that the other methods see."""
+
+from __future__ import annotations
+
+import torch
+
+from contrex.data.views import Batch
+from contrex.methods.step import Step, StepOutput, step_output, view_cross_entropy, views_of
+from contrex.models import Classifier
+from contrex.settings import CrossEntropy
+
+
+class CrossEntropyStep(Step):
+    """`L = CE(x)`, `CE(T(x))` or the mean of both, as `views` says."""
+
+    def __init__(self, classifier: Classifier, settings: CrossEntropy) -> None:
+        super().__init__(classifier)
+        self.settings = settings
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """Classify the views that count; one forward pass."""
+        images, views = views_of(batch)
+        seen = {"plain": [images], "transformed": [views], "both": [images, views]}[self.settings.views]
+        logits = self.network(self.normalise(torch.cat(seen))).float().chunk(len(seen))
+        loss = view_cross_entropy(logits[0], logits[-1], batch.labels, self.settings.views)
+        return step_output(batch.labels, logits[0], loss)

@@ -1,0 +1,65 @@
+"""What every training method is: one module whose forward takes a batch and returns a loss.
+
+Everything that needs a gradient - all views, both losses - happens inside that one forward, so the step can be wrapped
+by DDP, Fabric or Accelerate and stays exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contrex.data.views import Batch
+from contrex.errors import ArgumentError
+from contrex.models import Classifier
+from contrex.settings import Views
+
+
+@dataclass(frozen=True, eq=False)
+class StepOutput:
+    """The scalar `loss` to minimise, and detached scalars worth logging, the loss terms among them."""
+
+    loss: Tensor
+    logs: Mapping[str, Tensor]
+
+
+class Step(nn.Module):
+    """A training objective around a classifier. Subclasses implement `forward(batch) -> StepOutput`."""
+
+    needs_extra_views = False
+    """Whether the batch must carry a second, independent set of views."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.network = classifier.network
+        self.normalise = classifier.normalise
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """The loss of one batch on the device, pixel values in [0, 1]."""
+        raise NotImplementedError
+
+
+def views_of(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The plain and the transformed images of a batch that is on its device."""
+    if batch.views is None:
+        raise ArgumentError("`batch` has no views yet: call `batch.to(device)` first.")
+    return batch.images, batch.views
+
+
+def view_cross_entropy(logits: Tensor, logits_view: Tensor, labels: Tensor, views: Views) -> Tensor:
+    """Cross-entropy of the plain images, of the transformed ones, or the mean of both."""
+    if views == "plain":
+        return F.cross_entropy(logits, labels)
+    if views == "transformed":
+        return F.cross_entropy(logits_view, labels)
+    return F.cross_entropy(torch.cat([logits, logits_view]), torch.cat([labels, labels]))
+
+
+def step_output(labels: Tensor, logits: Tensor, loss: Tensor, **terms: Tensor) -> StepOutput:
+    """The output with the loss, its terms and the accuracy on the plain images as logs."""
+    accuracy = (logits.detach().argmax(1) == labels).float().mean()
+    return StepOutput(loss, {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "accuracy": accuracy})

@@ -1,0 +1,69 @@
+"""Recipes: functions that return one frozen `Recipe`, a whole run.
+
+`contrex train NAME` runs one; every field can be overridden on the command line. A variant calls its parent and changes
+a field or two. One file per paper or data set; a new recipe is one function and one line here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from contrex.errors import RecordError, unknown_name
+from contrex.recipes import cgc, digits, pets, tiny_imagenet
+from contrex.records import from_plain
+from contrex.settings import Recipe
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "digits_cross_entropy": digits.cross_entropy,
+    "digits_cgc": digits.cgc,
+    "digits_cgc_no_negatives": digits.cgc_no_negatives,
+    "tiny_imagenet_cross_entropy": tiny_imagenet.cross_entropy,
+    "tiny_imagenet_cgc": tiny_imagenet.cgc,
+    "tiny_imagenet10_cross_entropy": tiny_imagenet.ten_classes_cross_entropy,
+    "tiny_imagenet10_cgc": tiny_imagenet.ten_classes_cgc,
+    "pets_cross_entropy": pets.cross_entropy,
+    "pets_cgc": pets.cgc,
+    "imagenet_resnet18_cross_entropy": cgc.imagenet_resnet18_cross_entropy,
+    "imagenet_resnet18_cgc": cgc.imagenet_resnet18_cgc,
+    "imagenet_resnet18_cgc_no_negatives": cgc.imagenet_resnet18_cgc_no_negatives,
+    "imagenet_resnet50_cross_entropy": cgc.imagenet_resnet50_cross_entropy,
+    "imagenet_resnet50_cgc": cgc.imagenet_resnet50_cgc,
+    "imagenet_resnet50_cgc_no_negatives": cgc.imagenet_resnet50_cgc_no_negatives,
+}
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe called `name`; hyphens may stand for underscores."""
+    key = name.replace("-", "_")
+    if key not in RECIPES:
+        raise unknown_name("the recipe", name, RECIPES)
+    return RECIPES[key]()
+
+
+def recipe_from(source: str) -> Recipe:
+    """The recipe called `source`, or the one saved in the file `source` (a run's `recipe.json`, or its folder).
+
+    Raises:
+        UnknownNameError: it is neither.
+        RecordError: the file is not a recipe.
+    """
+    path = Path(source)
+    if path.is_dir() or path.suffix == ".json":
+        path = path / "recipe.json" if path.is_dir() else path
+        recipe: Recipe = from_plain(_read(path), Recipe, where="recipe")
+        return recipe
+    return recipe_named(source)
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"{path} is not a saved recipe: {error.strerror}.") from None
+    except ValueError as error:
+        raise RecordError(f"{path} is not a saved recipe: {error}.") from None
+
+
+__all__ = ["RECIPES", "recipe_from", "recipe_named"]

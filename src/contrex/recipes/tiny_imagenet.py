@@ -1,0 +1,69 @@
+"""Tiny-ImageNet (64 x 64 photos, one box each) in image folders: a real data set that a CPU can train on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from contrex.settings import (
+    CGC,
+    Augmentation,
+    CrossEntropy,
+    Folder,
+    Model,
+    Optimizer,
+    Recipe,
+    Schedule,
+    Training,
+)
+
+TEN_CLASSES = (
+    "n01443537",  # goldfish
+    "n02002724",  # black stork
+    "n02123045",  # tabby
+    "n02165456",  # ladybug
+    "n03444034",  # go-kart
+    "n03662601",  # lifeboat
+    "n03837869",  # obelisk
+    "n04146614",  # school bus
+    "n04399382",  # teddy bear
+    "n07873807",  # pizza
+)
+"""Ten classes that ten minutes of training can tell apart."""
+
+
+def cross_entropy() -> Recipe:
+    """All classes at 64 x 64, ResNet-18 with a small stem: the baseline."""
+    return Recipe(
+        name="tiny_imagenet_cross_entropy",
+        data=Folder(Path("data/tiny_imagenet"), image_size=64, resize=64, inclusive_boxes=True),
+        model=Model("timm:resnet18", options={"stem_type": "deep_tiered"}),
+        method=CrossEntropy(),
+        augmentation=Augmentation(scale=(0.25, 1.0), flip=0.5),
+        optimizer=Optimizer(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, clip_norm=5.0),
+        schedule=Schedule("cosine", warmup_epochs=2.0),
+        training=Training(epochs=60, batch_size=128, precision="bfloat16", workers=8),
+    )
+
+
+def cgc() -> Recipe:
+    """All classes at 64 x 64 with contrastive Grad-CAM consistency."""
+    return replace(cross_entropy(), name="tiny_imagenet_cgc", method=CGC(weight=0.5, resolution=64))
+
+
+def ten_classes_cross_entropy() -> Recipe:
+    """Ten classes and the small network: minutes on two CPU cores."""
+    parent = cross_entropy()
+    return replace(
+        parent,
+        name="tiny_imagenet10_cross_entropy",
+        data=Folder(Path("data/tiny_imagenet"), image_size=64, resize=64, inclusive_boxes=True, classes=TEN_CLASSES),
+        model=Model("contrex:convnet"),
+        augmentation=replace(parent.augmentation, scale=(0.4, 1.0)),
+        training=Training(epochs=40, batch_size=64),
+    )
+
+
+def ten_classes_cgc() -> Recipe:
+    """Ten classes and the small network with contrastive Grad-CAM consistency."""
+    return replace(ten_classes_cross_entropy(), name="tiny_imagenet10_cgc", method=CGC(weight=0.5, resolution=64))

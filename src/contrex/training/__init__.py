@@ -1,0 +1,6 @@
+"""Training: one readable loop, checkpoints that survive, a log that can be replayed."""
+
+from contrex.training.log import curves, read_log
+from contrex.training.loop import load_trained, train
+
+__all__ = ["curves", "load_trained", "read_log", "train"]

@@ -1,0 +1,97 @@
+"""The log of a run: `metrics.jsonl` for machines, a progress bar for people.
+
+One line per optimiser step and one per epoch. Lines hold nothing that depends on the clock, so two runs of one seed on
+a CPU write the same bytes, and a resumed run writes what the uninterrupted one would have written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from contrex.records import write_atomically
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends to the `metrics.jsonl` of a run folder."""
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / FILE_NAME
+
+    def rewind(self, step: int) -> None:
+        """Drop what was written after optimiser step `step`: it will be written again."""
+        kept = [json.dumps(line) for line in read_log(self.path.parent) if line["step"] <= step]
+        write_atomically(self.path, "".join(f"{line}\n" for line in kept).encode())
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append one line; it must hold the number of optimiser steps done, `step`."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(dict(values)) + "\n")
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; a last line cut short by a crash is left out."""
+    path = run / FILE_NAME
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def curves(run: Path) -> dict[str, list[tuple[float, float]]]:
+    """Training curves `name -> [(epoch, value)]`: terms averaged over each epoch, and the validation accuracy."""
+    sums: dict[str, dict[int, list[float]]] = {}
+    for line in read_log(run):
+        for name, value in line.items():
+            if name not in ("step", "epoch", "lr"):
+                sums.setdefault(name, {}).setdefault(line["epoch"], []).append(value)
+    return {
+        name: [(float(epoch + 1), sum(values) / len(values)) for epoch, values in sorted(by_epoch.items())]
+        for name, by_epoch in sums.items()
+    }
+
+
+class Bar:
+    """A progress bar over the steps with the loss terms; a plain line per epoch where there is no terminal."""
+
+    def __init__(self, progress: Progress, name: str, total: int, done: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(name, total=total, completed=done, terms="")
+
+    def step(self, terms: Mapping[str, float]) -> None:
+        """One optimiser step is done."""
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        self._progress.update(self._task, advance=1, terms=shown)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._progress.console.print(text, highlight=False)
+
+
+@contextmanager
+def progress_bar(name: str, *, total: int, done: int, console: Console) -> Iterator[Bar]:
+    """A `Bar` for one run."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[terms]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield Bar(progress, name, total, done)
