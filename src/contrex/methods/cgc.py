@@ -57,7 +57,7 @@ class ConsistencyStep(Step):
         labels = batch.labels
         if self.settings.variant == "paper":
             return view_cross_entropy(logits, logits_view, labels, self.settings.views)
-        extra = self.network(self.normalise(cast("Tensor", batch.extra_views))).float()
+        extra = self.logits(cast("Tensor", batch.extra_views))
         return torch.stack([F.cross_entropy(y, labels) for y in (extra, logits, logits_view)]).sum()
 
 

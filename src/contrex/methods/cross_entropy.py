@@ -21,6 +21,6 @@ class CrossEntropyStep(Step):
         """Classify the views that count; one forward pass."""
         images, views = views_of(batch)
         seen = {"plain": [images], "transformed": [views], "both": [images, views]}[self.settings.views]
-        logits = self.network(self.normalise(torch.cat(seen))).float().chunk(len(seen))
+        logits = self.logits(torch.cat(seen)).chunk(len(seen))
         loss = view_cross_entropy(logits[0], logits[-1], batch.labels, self.settings.views)
         return step_output(batch.labels, logits[0], loss)

@@ -38,6 +38,11 @@ class Step(nn.Module):
         self.network = classifier.network
         self.normalise = classifier.normalise
 
+    def logits(self, images: Tensor) -> Tensor:
+        """The network's logits for pixel values in [0, 1], float32 or better also under autocast."""
+        logits: Tensor = self.network(self.normalise(images))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of one batch on the device, pixel values in [0, 1]."""
         raise NotImplementedError

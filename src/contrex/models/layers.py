@@ -11,7 +11,8 @@ from contrex.errors import LayerError, unknown_name
 
 Layer = None | str | nn.Module
 
-_POOLING = re.compile(r"Pool(ing)?\d?d?$")
+_REPEATS = re.compile(r"(Pool(ing)?|Dropout)\d?d?$|^Identity$")
+"""Class names of layers that pass on, in part or whole, the map before them."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -53,8 +54,8 @@ class FeatureMapFinder:
     """Watches one forward pass and keeps the last feature map before the classifier.
 
     The last module to finish with an output `[N,C,h,w]`, h w > 1, wins; among nested modules that is the outermost.
-    Left out are pooling layers (they repeat what came before), maps with one channel per class (they are the
-    classifier), and maps whose shape shows that the channels come last (they are token grids: name the layer).
+    Left out are pooling and dropout layers (they repeat what came before), maps with one channel per class (they are
+    the classifier), and maps whose shape shows that the channels come last (they are token grids: name the layer).
     """
 
     def __init__(self, image_size: tuple[int, int]) -> None:
@@ -63,7 +64,7 @@ class FeatureMapFinder:
 
     def see(self, module: nn.Module, output: object) -> None:
         """Consider the output of `module`."""
-        if not isinstance(output, Tensor) or output.ndim != 4 or _POOLING.search(type(module).__name__):
+        if not isinstance(output, Tensor) or output.ndim != 4 or _REPEATS.search(type(module).__name__):
             return
         if output.shape[2] * output.shape[3] > 1 and channels_first(output, self.image_size):
             self._candidates.append((module, output.shape[1]))

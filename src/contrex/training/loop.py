@@ -92,7 +92,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
             "place": vars(place),
             "recipe": to_plain(recipe),
             "classes": list(images.classes),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         }
         checkpoints.save(content, step=place.step, best=best)
 

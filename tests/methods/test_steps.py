@@ -1,0 +1,188 @@
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from contrex.data.views import Batch
+from contrex.errors import ArgumentError, UnknownNameError
+from contrex.methods import METHODS, training_step
+from contrex.models import Classifier
+from contrex.models.convnet import ConvNet
+from contrex.ops.geometry import random_crop, warp_images
+from contrex.settings import CGC, CGCNoNegatives, CrossEntropy
+from oracles import consistency as oracle
+
+CPU = torch.device("cpu")
+
+
+def make_classifier():
+    torch.manual_seed(4)
+    return Classifier(ConvNet(3, widths=(4, 6), strides=(2, 2)).double(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def make_batch(num=4, *, extra=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(num, 3, 16, 16, generator=generator, dtype=torch.float64)
+    crops = [
+        random_crop(num, 16, scale=(0.3, 1.0), ratio=(0.75, 1.33), flip=0.5, generator=generator) for _ in range(2)
+    ]
+    return Batch(
+        images=images,
+        views=warp_images(images, crops[0]),
+        crop=crops[0],
+        extra_views=warp_images(images, crops[1]) if extra else None,
+        extra_crop=crops[1] if extra else None,
+        labels=torch.randint(3, (num,), generator=generator),
+        paths=[f"{i}.png" for i in range(num)],
+    )
+
+
+def by_hand(network, batch, *, weight, variant, contrast, negatives):
+    """The step's loss from the papers' equations: autograd for the maps, loops for the consistency."""
+    x = torch.cat([batch.images, batch.views]) * 4 - 2
+    activation = network.features(x)
+    logits = network.fc(activation.mean((2, 3)))
+    n = len(batch)
+    target = logits[:n].argmax(1).repeat(2)
+    score = logits.gather(1, target[:, None])[:, 0]
+    if contrast == "weighted":
+        score = score - logits.scatter(1, target[:, None], -torch.inf).logsumexp(1)
+    (gradient,) = torch.autograd.grad(score.sum(), activation, create_graph=True)
+    maps = (gradient * activation).sum(1)
+    sides = (batch.crop.top, batch.crop.left, batch.crop.height, batch.crop.width, batch.crop.flip)
+    boxes = list(zip(*(side.tolist() for side in sides), strict=True))
+    if negatives:
+        term = oracle.cgc_losses(maps[:n], maps[n:], boxes, size=(16, 16), temperature=0.5, variant=variant).mean()
+    else:
+        term = oracle.l2_loss(maps[:n], maps[n:], boxes, (16, 16)) / (1 if variant == "paper" else 16 * 16)
+    if variant == "paper":
+        entropy = F.cross_entropy(logits, batch.labels.repeat(2))
+    else:
+        extra = network.fc(network.features(batch.extra_views * 4 - 2).mean((2, 3)))
+        entropy = sum(F.cross_entropy(y, batch.labels) for y in (extra, logits[:n], logits[n:]))
+    return entropy + weight * term
+
+
+@pytest.mark.parametrize("contrast", [None, "weighted"])
+@pytest.mark.parametrize("variant", ["paper", "published-code"])
+@pytest.mark.parametrize("negatives", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_consistency_steps_are_their_equations(negatives, variant, contrast, training):
+    """Loss to 1e-8 and every parameter's gradient to 1e-6: the double backward through the map is right."""
+    settings = (CGC if negatives else CGCNoNegatives)(weight=0.7, variant=variant, contrast=contrast, resolution=16)
+    batch, classifier = make_batch(extra=variant == "published-code"), make_classifier()
+    step = training_step(classifier, settings).train(training)
+    step(batch)  # the first call verifies the closed form
+    reference = make_classifier().network.train(training)
+    reference.load_state_dict(classifier.network.state_dict())
+    options = {"variant": variant, "contrast": contrast, "negatives": negatives}
+    output = step(batch)
+    expected = by_hand(reference, batch, weight=0.7, **options)
+    torch.testing.assert_close(output.loss, expected, rtol=1e-8, atol=1e-10)
+    output.loss.backward()
+    gradients = torch.autograd.grad(expected, list(reference.parameters()))
+    for parameter, gradient in zip(classifier.network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("views", ["both", "plain", "transformed"])
+def test_cross_entropy_step(views):
+    batch, classifier = make_batch(), make_classifier()
+    step = training_step(classifier, CrossEntropy(views=views)).eval()
+    logits, logits_view = (classifier.network(x * 4 - 2) for x in (batch.images, batch.views))
+    entropies = [F.cross_entropy(y, batch.labels) for y in (logits, logits_view)]
+    expected = {"plain": entropies[0], "transformed": entropies[1], "both": sum(entropies) / 2}[views]
+    output = step(batch)
+    torch.testing.assert_close(output.loss, expected)
+    if views != "transformed":
+        assert output.logs["accuracy"] == (logits.argmax(1) == batch.labels).double().mean()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_reach_every_parameter_and_log_their_terms(method):
+    classifier = make_classifier()
+    step = training_step(classifier, METHODS[method]())
+    output = step(make_batch())
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in step.parameters())
+    assert set(output.logs) >= {"loss", "accuracy"}
+    assert not any(value.requires_grad for value in output.logs.values())
+    if method != "cross_entropy":
+        weight, logs = METHODS[method]().weight, output.logs
+        torch.testing.assert_close(logs["loss"], logs["cross_entropy"] + weight * logs["consistency"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_learn(method):
+    classifier, batch = make_classifier(), make_batch(16)
+    step = training_step(classifier, METHODS[method](**({} if method == "cross_entropy" else {"resolution": 16})))
+    optimizer = torch.optim.SGD(step.parameters(), lr=0.1)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = step(batch).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_queue_holds_the_newest_maps_and_travels_in_the_state():
+    step = training_step(make_classifier(), CGC(queue=6, resolution=16))
+    without = training_step(make_classifier(), CGC(resolution=16))
+    first, second = make_batch(seed=1), make_batch(seed=2)
+    torch.testing.assert_close(step(first).loss, without(first).loss)
+    newest = step.queue.clone()
+    assert len(newest) == 4
+    assert step(second).loss > without(second).loss
+    assert len(step.queue) == 6
+    torch.testing.assert_close(step.queue[4:], newest[:2])
+    assert not step.queue.requires_grad
+    restored = training_step(make_classifier(), CGC(queue=6, resolution=16))
+    restored.load_state_dict(step.state_dict())
+    torch.testing.assert_close(restored.queue, step.queue)
+    held = step.queue.clone()
+    step.eval()(first)
+    torch.testing.assert_close(step.queue, held)
+
+
+def test_steps_refuse():
+    batch = make_batch()
+    with pytest.raises(UnknownNameError, match="`contrast` must be one of"):
+        training_step(make_classifier(), CGC(contrast="weigthed"))(batch)
+    with pytest.raises(UnknownNameError, match="`layer` of ConvNet"):
+        training_step(make_classifier(), CGC(layer="layer4"))
+    unmoved = Batch(batch.images, None, batch.crop, None, None, batch.labels, batch.paths)
+    with pytest.raises(ArgumentError, match=r"call `batch.to"):
+        training_step(make_classifier(), CGC())(unmoved)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_steps_run_under_ddp(method, tmp_path):
+    """Two optimiser steps inside DDP (one gloo process): no unused parameter, and the gradient of the plain step."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        plain, wrapped = (training_step(make_classifier(), METHODS[method]()) for _ in range(2))
+        ddp = DistributedDataParallel(wrapped)
+        for seed in (0, 1):
+            for module in (plain, ddp):
+                module.zero_grad()
+                module(make_batch(seed=seed)).loss.backward()
+            for a, b in zip(plain.parameters(), wrapped.parameters(), strict=True):
+                torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-14)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_steps_run_under_bfloat16_autocast():
+    classifier = make_classifier()
+    classifier.network.float()
+    batch = make_batch()
+    batch = Batch(batch.images.float(), batch.views.float(), batch.crop, None, None, batch.labels, batch.paths)
+    step = training_step(classifier, CGC(resolution=16)).eval()
+    exact = step(batch).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = step(batch)
+    assert output.loss.dtype == torch.float32
+    assert abs(output.loss - exact) < 0.05 * exact

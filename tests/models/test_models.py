@@ -1,0 +1,189 @@
+import pytest
+import torch
+from torch import nn
+
+import contrex
+from contrex.errors import ArgumentError, UnknownNameError, WeightsError
+from contrex.models import build_network, class_index, class_names, eval_mode, load_classifier
+from contrex.models.convnet import ConvNet
+from contrex.models.load import load_weights, read_state_dict
+from contrex.settings import Model
+
+FOUND = {
+    "torchvision:resnet18": ("layer4", 512),
+    "torchvision:vgg11_bn": ("features", 512),
+    "torchvision:alexnet": ("features", 256),
+    "torchvision:mobilenet_v2": ("features", 1280),
+    "torchvision:densenet121": ("features", 1024),
+    "torchvision:squeezenet1_1": ("features", 512),
+    "torchvision:efficientnet_b0": ("features", 1280),
+    "torchvision:shufflenet_v2_x0_5": ("conv5", 1024),
+    "timm:resnet18": ("layer4", 512),
+    "timm:mobilenetv2_100": ("bn2", 1280),
+    "timm:efficientnet_b0": ("bn2", 1280),
+    "timm:convnext_atto": ("stages", 320),
+    "contrex:convnet": ("features", 96),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_the_layer_is_found(name):
+    """The map before the classifier, in torchvision's, timm's and our own CNNs."""
+    network = build_network(name, {}, num_classes=10).eval()
+    explainer = contrex.GradCAM(network)
+    images = torch.randn(1, 3, 160, 128)
+    why = explainer(images, target=3)
+    layer, channels = FOUND[name]
+    assert explainer.layer == layer
+    assert why.heatmap.shape[1] > why.heatmap.shape[2] > 1
+    kept = []
+    handle = network.get_submodule(layer).register_forward_hook(lambda *_: kept.append(_[2]))
+    network(images)
+    handle.remove()
+    assert kept[0].shape[1] == channels
+
+
+def test_convnet_has_an_eight_by_eight_map():
+    network = ConvNet(10)
+    assert network.features(torch.zeros(2, 3, 64, 64)).shape == (2, 96, 8, 8)
+    with pytest.raises(ArgumentError, match="`widths` and `strides` of one length"):
+        ConvNet(10, widths=(8, 8), strides=(1,))
+
+
+def test_networks_are_built_with_options():
+    network = build_network("contrex:convnet", {"widths": "(4, 6)", "strides": "(2, 2)"}, num_classes=3)
+    assert network.fc.weight.shape == (3, 6)
+    same = build_network("timm:mobilenetv2_035", {"pad_type": "same"}, num_classes=5)
+    assert same.get_classifier().out_features == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "`model.name` must be one of contrex:NAME, torchvision:NAME, timm:NAME; got 'resnet18'"),
+        ("torchvison:resnet18", "got 'torchvison:resnet18'. Did you mean 'torchvision:NAME'"),
+        ("torchvision:resnet81", "got 'resnet81'. Near it: resnet18"),
+        ("timm:mobilenetv2_10", "Near it: .*mobilenetv2_100"),
+        ("contrex:convnext", "got 'convnext'. Did you mean 'convnet'"),
+    ],
+)
+def test_unknown_networks_name_the_nearest(name, message):
+    with pytest.raises(UnknownNameError, match=message):
+        build_network(name, {})
+
+
+def test_options_that_do_not_fit():
+    with pytest.raises(ArgumentError, match=r"`model.options` {'wdths': '3'} do not fit contrex:convnet"):
+        build_network("contrex:convnet", {"wdths": "3"})
+
+
+def save(tmp_path, state, name="w.pth"):
+    torch.save(state, tmp_path / name)
+    return tmp_path / name
+
+
+def test_weights_load_whole(tmp_path):
+    source, target = ConvNet(3), ConvNet(3)
+    for state in (
+        source.state_dict(),
+        {f"module.{k}": v for k, v in source.state_dict().items()},
+        {"state_dict": source.state_dict(), "epoch": 3},
+        {"model": source.state_dict()},
+    ):
+        nn.init.zeros_(target.fc.weight)
+        load_weights(target, save(tmp_path, state))
+        assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
+
+
+def test_weights_from_safetensors(tmp_path):
+    from safetensors.torch import save_file
+
+    source, target = ConvNet(3), ConvNet(3)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    load_weights(target, tmp_path / "w.safetensors")
+    assert torch.equal(source.fc.weight, target.fc.weight)
+
+
+def test_every_key_is_accounted_for(tmp_path):
+    source = ConvNet(3).state_dict()
+    fewer = {k: v for k, v in source.items() if k != "fc.weight"}
+    with pytest.raises(WeightsError, match=r"does not fit ConvNet: 1 missing \(fc.weight\)"):
+        load_weights(ConvNet(3), save(tmp_path, fewer))
+    with pytest.raises(WeightsError, match=r"1 left over \(head.weight\)"):
+        load_weights(ConvNet(3), save(tmp_path, {**source, "head.weight": torch.zeros(1)}))
+    with pytest.raises(WeightsError, match=r"2 of another shape \(fc.bias: file \[3\], network \[5\]\)"):
+        load_weights(ConvNet(5), save(tmp_path, source))
+
+
+def test_fresh_modules_keep_their_initialisation(tmp_path):
+    path, network = save(tmp_path, ConvNet(3).state_dict()), ConvNet(5)
+    before = network.fc.weight.clone()
+    load_weights(network, path, fresh=("fc",))
+    assert torch.equal(network.fc.weight, before)
+    assert torch.equal(network.features[0][0].weight, read_state_dict(path)["features.0.0.weight"])
+    with pytest.raises(UnknownNameError, match=r"`model.fresh` must be one of"):
+        load_weights(network, path, fresh=("fcc",))
+    with pytest.raises(ArgumentError, match="means something only with `weights`"):
+        load_classifier(Model("contrex:convnet", fresh=("fc",)))
+
+
+def test_weights_that_are_not_weights(tmp_path):
+    with pytest.raises(WeightsError, match="is not a file"):
+        read_state_dict(tmp_path / "nothing.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(WeightsError, match=r"cannot be read as tensors only"):
+        read_state_dict(tmp_path / "text.pth")
+    with pytest.raises(WeightsError, match="does not hold a state_dict"):
+        read_state_dict(save(tmp_path, [1, 2]))
+
+
+def test_a_weights_file_never_runs_code(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"fc.weight": Payload()}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match=r"cannot be read as tensors only"):
+        read_state_dict(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_normalisation_takes_bytes_and_fractions():
+    classifier = load_classifier(Model("contrex:convnet", mean=(0.5,), std=(0.25,)), num_classes=3)
+    image = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    torch.testing.assert_close(classifier.normalise(image)[0, 0, 0], torch.tensor([-2.0, 2.0]))
+    torch.testing.assert_close(classifier.normalise(image / 255), classifier.normalise(image))
+    with pytest.raises(ArgumentError, match=r"`model.mean` must be one value or three"):
+        load_classifier(Model("contrex:convnet", mean=(0.5, 0.5)))
+    with pytest.raises(ArgumentError, match=r"std > 0"):
+        load_classifier(Model("contrex:convnet", std=(0.0,)))
+
+
+def test_classes_by_name():
+    names = class_names(1000)
+    assert class_index("tabby", names) == 281
+    assert class_index("Tiger Cat", names) == 282
+    assert class_index("282", names) == 282
+    assert class_names(3) == ("0", "1", "2")
+    assert class_index("2", class_names(3)) == 2
+    with pytest.raises(UnknownNameError, match=r"`target` must be one of .* names; got 'tabbi'. Near it: tabby"):
+        class_index("tabbi", names)
+    with pytest.raises(ArgumentError, match="names several classes"):
+        class_index("crane", ["crane, bird", "crane"])
+    with pytest.raises(ArgumentError, match="between 0 and 999"):
+        class_index("1000", names)
+
+
+def test_eval_mode_restores_each_module():
+    network = ConvNet(3).train()
+    network.features[1].eval()
+    before = [m.training for m in network.modules()]
+
+    def fail():
+        with eval_mode(network):
+            assert not any(m.training for m in network.modules())
+            raise ValueError("out")
+
+    with pytest.raises(ValueError, match="out"):
+        fail()
+    assert [m.training for m in network.modules()] == before

@@ -1,0 +1,88 @@
+"""The floors: imports only ever point down, and siblings do not meet."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "contrex"
+FLOORS = {
+    "_version": 0,
+    "errors": 1,
+    "settings": 1,
+    "devices": 1,
+    "ops": 2,
+    "models": 2,
+    "records": 2,
+    "explain": 3,
+    "losses": 3,
+    "metrics": 3,
+    "data": 3,
+    "report": 3,
+    "methods": 4,
+    "evaluation": 4,
+    "training": 5,
+    "recipes": 6,
+    "experiment": 6,
+    "photos": 6,
+    "doctor": 6,
+    "cli": 7,
+    "__main__": 8,
+}
+BELOW_ONLY = {3, 6}
+"""Floors whose members may not import each other. `recipes` stays importable without torch."""
+
+
+def files():
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def part_of(path):
+    relative = path.relative_to(SOURCE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imported_parts(path):
+    """The parts of contrex that a file imports, at any depth of its code, outside `if TYPE_CHECKING`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            words = name.split(".")
+            if words[0] == "contrex" and len(words) > 1 and words[1] in FLOORS:
+                yield words[1]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_point_down(path):
+    part = part_of(path)
+    if part == "__init__":
+        return
+    assert part in FLOORS, f"give {part} a floor in this test and in ARCHITECTURE.md"
+    for other in set(imported_parts(path)) - {part}:
+        assert FLOORS[other] <= FLOORS[part], f"{part} (floor {FLOORS[part]}) imports {other} (floor {FLOORS[other]})"
+        if FLOORS[part] in BELOW_ONLY:
+            assert FLOORS[other] < FLOORS[part], f"siblings meet: {part} imports {other}"
+
+
+def test_no_module_without_a_subject():
+    names = {path.stem for path in files()}
+    assert not names & {"utils", "helpers", "common", "misc", "base"}
+
+
+@pytest.mark.parametrize("light", ["cli", "recipes", "settings", "records", "report", "doctor"])
+def test_parts_that_must_not_load_torch(light):
+    """Help, recipes and reports answer at once, and a report needs no torch at all."""
+    import subprocess
+    import sys
+
+    code = f"import contrex.{light}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_hooks_are_set_in_one_file():
+    users = [path.name for path in files() if "register_forward" in path.read_text(encoding="utf-8")]
+    assert users == ["capture.py"]
