@@ -64,7 +64,7 @@ def test_interval_equals_a_loop():
 def test_interval_does_not_depend_on_how_the_draws_are_chunked(monkeypatch):
     values = np.random.default_rng(1).normal(size=23)
     whole = bootstrap_interval(values, num_resamples=64, seed=3)
-    monkeypatch.setattr("contrex.metrics.per_sample._DRAWS_AT_ONCE", 69)
+    monkeypatch.setattr("contrex.ops.bootstrap.DRAWS_AT_ONCE", 69)
     assert bootstrap_interval(values, num_resamples=64, seed=3) == pytest.approx(whole, rel=1e-12)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from contrex.errors import RecordError
-from contrex.report.bootstrap import paired_difference
 from contrex.report.cells import cell_count, cell_spread, cell_value, verdict
+from contrex.report.differences import paired_difference
 from contrex.report.groups import grouped
 from contrex.report.tables import Cell, Comparison, comparison
 

@@ -20,9 +20,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from contrex.errors import ArgumentError
+from contrex.ops.bootstrap import resampled_means
 from contrex.records import MetricRecord
-
-_DRAWS_AT_ONCE = 2**20
 
 
 def bootstrap_interval(values: ArrayLike, *, num_resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
@@ -51,12 +50,7 @@ def bootstrap_interval(values: ArrayLike, *, num_resamples: int, seed: int, leve
     sample = np.sort(sample[~np.isnan(sample)])
     if len(sample) < 2:
         return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    means = np.empty(num_resamples)
-    rows = max(1, _DRAWS_AT_ONCE // len(sample))
-    for first in range(0, num_resamples, rows):
-        shape = (min(rows, num_resamples - first), len(sample))
-        means[first : first + rows] = sample[generator.integers(len(sample), size=shape, dtype=np.int32)].mean(axis=1)
+    means = resampled_means(sample[None], num_resamples, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

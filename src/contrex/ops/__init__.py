@@ -1,0 +1,1 @@
+"""Pure functions: scores of logits, heatmaps, spatial transforms, pixels, resampled means."""

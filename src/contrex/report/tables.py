@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from contrex.errors import RecordError
 from contrex.records import MetricRecord, RunRecord
-from contrex.report.bootstrap import paired_difference
+from contrex.report.differences import paired_difference
 from contrex.report.groups import Group
 from contrex.report.numbers import Estimate
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from contrex.ops.bootstrap import Values, resampled_means
 from contrex.report.numbers import Estimate
-
-Values = NDArray[np.float64]
-_CHUNK = 2_000_000
-"""Drawn images held in memory at once."""
 
 
 def paired_difference(values: Values, baseline: Values, *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
@@ -24,24 +20,11 @@ def paired_difference(values: Values, baseline: Values, *, num_resamples: int = 
     if values.shape[1] < 2:
         return Estimate(value)
     generator = np.random.default_rng(seed)
-    means = _resampled_means(np.concatenate([values, baseline]), num_resamples, generator)
+    means = resampled_means(np.concatenate([values, baseline]), num_resamples, generator)
     split = len(values)
     differences = _seed_means(means[:, :split], generator) - _seed_means(means[:, split:], generator)
     low, high = np.quantile(differences, [0.025, 0.975])
     return Estimate(value, float(low), float(high))
-
-
-def _resampled_means(rows: Values, num_resamples: int, generator: np.random.Generator) -> Values:
-    """[R,S]: the mean of each row over images drawn with replacement, the same draw for every row."""
-    num_images = rows.shape[1]
-    means = np.empty((num_resamples, len(rows)))
-    step = max(1, _CHUNK // num_images)
-    for start in range(0, num_resamples, step):
-        size = (min(step, num_resamples - start), num_images)
-        drawn = generator.integers(num_images, size=size, dtype=np.int32)
-        for column, row in enumerate(rows):
-            means[start : start + step, column] = row[drawn].mean(axis=1)
-    return means
 
 
 def _seed_means(means: Values, generator: np.random.Generator) -> Values:
