@@ -6,6 +6,7 @@ over crops), written here as one would write it, without its bookkeeping.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from measuring import compare, save
@@ -40,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     heatmaps, heatmaps_view = (torch.randn(NUM, CELLS, CELLS, device=DEVICE, requires_grad=True) for _ in range(2))
-    generator = torch.Generator().manual_seed(0)
+    generator = np.random.default_rng(0)
     crop = random_crop(NUM, SIDE, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, generator=generator)
     losses = {
         "straightforward": lambda: straightforward(heatmaps, heatmaps_view, crop),

@@ -6,6 +6,7 @@ ResNet-18 at 64 pixels and the network of the built-in data, forward, backward a
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from measuring import compare, save
 
@@ -23,7 +24,8 @@ GPU_CASES = {"torchvision:resnet18": (256, 224), "torchvision:resnet50": (128, 2
 def batch_of(num: int, side: int) -> Batch:
     """Random images with crops as in ImageNet training, views cut on the device."""
     generator = torch.Generator().manual_seed(0)
-    crop = random_crop(num, side, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, generator=generator)
+    draws = np.random.default_rng(0)
+    crop = random_crop(num, side, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, generator=draws)
     images = torch.randint(256, (num, 3, side, side), dtype=torch.uint8, generator=generator)
     batch = Batch(images, None, crop, None, None, torch.randint(10, (num,), generator=generator), [""] * num)
     return batch.to(DEVICE, channels_last=True)

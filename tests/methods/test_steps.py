@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -25,7 +26,8 @@ def make_batch(num=4, *, extra=False, seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(num, 3, 16, 16, generator=generator, dtype=torch.float64)
     crops = [
-        random_crop(num, 16, scale=(0.3, 1.0), ratio=(0.75, 1.33), flip=0.5, generator=generator) for _ in range(2)
+        random_crop(num, 16, scale=(0.3, 1.0), ratio=(0.75, 1.33), flip=0.5, generator=np.random.default_rng([seed, i]))
+        for i in range(2)
     ]
     return Batch(
         images=images,

@@ -109,7 +109,7 @@ def training_batches(
     views: TrainingViews, *, epoch: int, batch_size: int, start: int = 0, workers: int = 0, pin_memory: bool = False
 ) -> Iterator[Batch]:
     """The batches `start`, `start + 1`, ... of an epoch; the incomplete last batch is dropped."""
-    order = torch.randperm(len(views.images), generator=stream(views.seed, epoch)).tolist()
+    order = stream(views.seed, epoch).permutation(len(views.images)).tolist()
     positions = [(epoch, index) for index in order]
     batches = [positions[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
     loader: DataLoader[Batch] = DataLoader(
@@ -118,7 +118,7 @@ def training_batches(
         collate_fn=join,
         num_workers=workers,
         pin_memory=pin_memory,
-        generator=stream(views.seed, epoch),
+        generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
     )
     return iter(loader)
 
@@ -165,10 +165,9 @@ def pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def stream(*place: int) -> torch.Generator:
+def stream(*place: int) -> np.random.Generator:
     """A random generator that depends on nothing but its place, e.g. (seed, epoch, index)."""
-    state = np.random.SeedSequence(place).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))
+    return np.random.Generator(np.random.PCG64(place))
 
 
 def _as_float(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:

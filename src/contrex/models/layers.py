@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -55,7 +56,8 @@ class FeatureMapFinder:
 
     The last module to finish with an output `[N,C,h,w]`, h w > 1, wins; among nested modules that is the outermost.
     Left out are pooling and dropout layers (they repeat what came before), maps with one channel per class (they are
-    the classifier), and maps whose shape shows that the channels come last (they are token grids: name the layer).
+    the classifier), modules that run several times (their map is ambiguous), and maps whose shape shows that the
+    channels come last (they are token grids: name the layer).
     """
 
     def __init__(self, image_size: tuple[int, int]) -> None:
@@ -71,8 +73,9 @@ class FeatureMapFinder:
 
     def layer(self, model: nn.Module, num_classes: int) -> nn.Module:
         """The layer found, or `LayerError`."""
+        runs = Counter(module for module, _ in self._candidates)
         for module, channels in reversed(self._candidates):
-            if channels != num_classes and module is not model:
+            if channels != num_classes and module is not model and runs[module] == 1:
                 return module
         raise LayerError(
             f"no feature map [N,C,h,w] was found before the classifier of {type(model).__name__}: "

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -105,7 +106,7 @@ def random_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     flip: float,
-    generator: torch.Generator,
+    generator: np.random.Generator,
 ) -> Crop:
     """Draw N independent random resized crops at integer pixels.
 
@@ -116,7 +117,7 @@ def random_crop(
     _check_ranges(scale, ratio, flip)
     boxes = [_random_box(height, width, scale, ratio, generator) for _ in range(num_samples)]
     top, left, box_height, box_width = torch.tensor(boxes, dtype=torch.int64).reshape(num_samples, 4).unbind(1)
-    mirrored = torch.rand(num_samples, generator=generator) < flip
+    mirrored = torch.from_numpy(generator.random(num_samples) < flip)
     return Crop(top, left, box_height, box_width, mirrored, (height, width))
 
 
@@ -222,25 +223,17 @@ def _mirrored(per_column: Tensor, flip: Tensor) -> Tensor:
 
 
 def _random_box(
-    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], generator: np.random.Generator
 ) -> tuple[int, int, int, int]:
     for _ in range(10):
-        area = height * width * _uniform(*scale, generator)
-        aspect = math.exp(_uniform(math.log(ratio[0]), math.log(ratio[1]), generator))
+        area = height * width * generator.uniform(*scale)
+        aspect = math.exp(generator.uniform(math.log(ratio[0]), math.log(ratio[1])))
         h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < h <= height and 0 < w <= width:
-            return _integer(height - h, generator), _integer(width - w, generator), h, w
+            return int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1)), h, w
     aspect = min(max(width / height, ratio[0]), ratio[1])
     h, w = min(height, round(width / aspect)), min(width, round(height * aspect))
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def _uniform(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
-
-
-def _integer(largest: int, generator: torch.Generator) -> int:
-    return int(torch.randint(largest + 1, (), generator=generator))
 
 
 def _check_ranges(scale: tuple[float, float], ratio: tuple[float, float], flip: float) -> None:

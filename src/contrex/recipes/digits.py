@@ -18,12 +18,14 @@ from contrex.settings import (
     Training,
 )
 
+DATA = Digits()
+
 
 def cross_entropy() -> Recipe:
     """The built-in digits, cross-entropy alone: the baseline."""
     return Recipe(
         name="digits_cross_entropy",
-        data=Digits(),
+        data=DATA,
         model=Model("contrex:convnet", mean=(0.5,), std=(0.25,)),
         method=CrossEntropy(),
         augmentation=Augmentation(scale=(0.4, 1.0), flip=0.0, where="device"),
@@ -55,4 +57,4 @@ def comparison(*, seeds: int = 1, shortcut: float = 0.0, epochs: int | None = No
 
 def _varied(recipe: Recipe, seed: int, shortcut: float, epochs: int | None) -> Recipe:
     training = replace(recipe.training, seed=seed, epochs=epochs or recipe.training.epochs)
-    return replace(recipe, data=Digits(shortcut=shortcut), training=training)
+    return replace(recipe, data=replace(DATA, shortcut=shortcut), training=training)

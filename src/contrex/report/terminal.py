@@ -14,16 +14,19 @@ from contrex.report.tables import Cell, comparison
 
 
 def summary_table(runs: Sequence[RunRecord]) -> Table:
-    """Methods x metrics: value, interval and the difference to the first run. The same numbers as the page's."""
-    table = Table(
-        caption="value [95 % interval] or mean ± s.d. over seeds; below it the difference to the first row; * best"
-    )
+    """Metrics x methods, which fits a terminal: each value with its interval and the difference to the first run.
+
+    The same numbers as the page's.
+    """
     found = comparison(grouped(runs))
-    table.add_column("method", overflow="fold", min_width=16)
-    for column in found.columns:
-        table.add_column(Text(heading(column)), justify="right")
+    table = Table(
+        caption="value [95 % interval] or mean ± s.d. over seeds; below it the difference to the first; * best"
+    )
+    table.add_column("metric")
     for row in found.rows:
-        table.add_row(Text(row.group.label), *(_text(row.cells[column.name]) for column in found.columns))
+        table.add_column(Text(row.group.label), justify="right", overflow="fold")
+    for column in found.columns:
+        table.add_row(Text(heading(column)), *(_text(row.cells[column.name]) for row in found.rows))
     return table
 
 

@@ -112,7 +112,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
                 workers=options.workers,
                 pin_memory=device.type == "cuda",
             ):
-                torch.manual_seed(stream(options.seed, place.step).initial_seed())  # dropout and the like
+                torch.manual_seed(step_seed(options.seed, place.step))  # dropout and the like
                 output = _forward(step, batch.to(device, channels_last=options.channels_last), options.precision)
                 if not torch.isfinite(output.loss):  # a sync point: a NaN must never reach the weights
                     raise _nonfinite(folder, classifier, batch, place, device)
@@ -136,6 +136,11 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
             bar.say(f"{recipe.name}: epoch {place.epoch}/{options.epochs}, validation top-1 {accuracy:.1f} %")
     step.eval()
     return classifier
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of everything that a step itself draws at random, such as dropout."""
+    return int(stream(seed, step).integers(2**63))
 
 
 def load_trained(folder: Path, *, which: str = "last") -> tuple[Recipe, Classifier, tuple[str, ...]]:

@@ -1,0 +1,287 @@
+"""The commands, as a person types them."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import contrex
+from contrex.cli import COMMANDS, main
+from contrex.models import build_network
+from contrex.recipes import RECIPES
+
+SMALL_DIGITS = [
+    *("--data.num-train", "16", "--data.num-val", "8", "--data.num-test", "34", "--data.image-size", "32"),
+    *("--data.digit-size", "14", "18", "--training.batch-size", "8", "--training.epochs", "1"),
+    *("--evaluation.num-bootstrap", "20", "--evaluation.gallery", "3"),
+    *("--training.device", "cpu", "--evaluation.device", "cpu"),
+]
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two classes of pictures in the folder layout, with boxes: 16 to train on, 4 to judge."""
+    root = tmp_path_factory.mktemp("photos")
+    rng, lines = np.random.default_rng(0), ["path,xmin,ymin,xmax,ymax,kind"]
+    for split, num in (("train", 8), ("val", 2)):
+        for label, name in enumerate(("n01443537", "n02002724")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(num):
+                array = rng.integers(0, 100, (72, 80, 3), dtype=np.uint8)
+                array[20:50, 30:60, label] += 150
+                Image.fromarray(array).save(folder / f"{i}.png")
+                lines.append(f"{split}/{name}/{i}.png,30,20,60,50,body_from_trimap")
+    (root / "boxes.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "cgc"
+    assert run("train", "digits_cgc", "--folder", folder, *SMALL_DIGITS) == 0
+    return folder
+
+
+# --- the shape of the command line ----------------------------------------------------------------------------------
+
+
+def test_the_commands_are_these():
+    """Public: a name that goes needs a line in the changelog."""
+    assert list(COMMANDS) == ["quickstart", "train", "evaluate", "explain", "report", "recipes", "doctor"]
+
+
+def test_the_public_names_are_these():
+    assert contrex.__all__ == [
+        "EXPLAINERS",
+        "Explainer",
+        "Explanation",
+        "GradCAM",
+        "Gradient",
+        "HiResCAM",
+        "__version__",
+        "data",
+        "evaluation",
+        "explain",
+        "losses",
+        "methods",
+        "metrics",
+        "models",
+        "ops",
+        "recipes",
+        "report",
+        "training",
+    ]
+    assert all(getattr(contrex, name) is not None for name in contrex.__all__)
+    assert dir(contrex) == contrex.__all__
+    with pytest.raises(AttributeError, match="no attribute 'GradCam'"):
+        contrex.GradCam  # noqa: B018
+
+
+def cpu_seconds(*words):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+def test_help_answers_at_once_and_lists_the_commands():
+    taken, text = min(cpu_seconds("-m", "contrex", "--help") for _ in range(2))
+    assert taken < 0.5
+    assert all(f"  {name} " in text for name in COMMANDS)
+
+
+def test_importing_contrex_costs_little_more_than_torch():
+    code = (
+        "import time, torch; t = time.process_time(); import contrex; contrex.GradCAM; print(time.process_time() - t)"
+    )
+    bare = code.replace(" contrex.GradCAM;", "")
+    assert float(cpu_seconds("-c", bare)[1]) < 0.5
+
+
+def test_contrex_and_python_m_contrex_are_one_command():
+    script = subprocess.run(
+        [sys.executable, "-c", "from importlib.metadata import entry_points as e;"
+         "print([p.value for p in e(group='console_scripts') if p.name == 'contrex'])"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "contrex.cli:main" in script.stdout
+    _, text = cpu_seconds("-m", "contrex", "--version")
+    assert text == f"contrex {contrex.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "must be one of quickstart, train, .*; got 'trian'. Did you mean 'train'"),
+        (["train", "digits_cg"], "got 'digits_cg'. Did you mean 'digits_cgc'"),
+        (["train"], "name a recipe"),
+        (["train", "nothing/recipe.json"], "is not a saved recipe: No such file"),
+        (["evaluate", "nowhere"], "got 'nowhere'|is not a saved recipe"),
+        (["report", "nowhere"], "no record in nowhere"),
+        (["explain", "x.jpg"], "`model.weights` is needed"),
+        (["train", "pets_cgc", "--folder", "/nonexistent/x"], "data/pets"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(words, message, capsys):
+    import re
+
+    assert main(words) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("contrex: ")
+    assert "\n" not in error
+    assert re.search(message, error)
+
+
+def test_unknown_options_are_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("train", "digits_cgc", "--method.wieght", "1")
+    assert stop.value.code == 2
+    assert "--method.weight" in capsys.readouterr().err
+
+
+def test_recipes_and_doctor(capsys):
+    assert run("recipes") == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in RECIPES)
+    assert run("doctor") == 0
+    text = capsys.readouterr().out
+    assert f"torch        {torch.__version__}" in text
+    assert "its operators run with this torch" in text
+    assert "BAD" not in text
+
+
+def test_doctor_says_what_is_wrong(monkeypatch, capsys):
+    import torchvision
+
+    def mismatched(*_):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(torchvision.ops, "nms", mismatched)
+    assert run("doctor") == 1
+    text = capsys.readouterr().out
+    assert "BAD  torchvision  does not work with this torch (operator torchvision::nms does not exist)" in text
+
+
+# --- train, evaluate, report, explain -------------------------------------------------------------------------------
+
+
+def test_train_leaves_a_run_with_its_record(trained, capsys):
+    record = json.loads((trained / "evaluation-test" / "record.json").read_text())
+    assert [m["name"] for m in record["metrics"]][:3] == ["top1", "top5", "content_heatmap"]
+    assert record["configuration"]["method"]["kind"] == "CGC"
+    assert record["curves"]["val_top1"]
+    assert (trained / "evaluation-test" / "samples.csv").read_text().count("\n") == 35
+
+
+def test_the_resolved_recipe_runs_again(trained, tmp_path):
+    assert run("train", trained / "recipe.json", "--folder", tmp_path / "again", "--no-evaluate") == 0
+    first, second = ((folder / "metrics.jsonl").read_bytes() for folder in (trained, tmp_path / "again"))
+    assert first == second
+
+
+def test_evaluate_a_run(trained, tmp_path, capsys):
+    words = ["--metrics", "top1", "content_heatmap", "--contrast", "weighted", "--output", tmp_path]
+    assert run("evaluate", trained, *words, "--checkpoint", "best", "--limit", "10") == 0
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert [m["num_counted"] + m["num_skipped"] for m in record["metrics"]] == [10, 10]
+    assert record["metrics"][1]["protocol"]["contrast"] == "weighted"
+    assert f"record: {tmp_path}" in capsys.readouterr().out
+
+
+def test_report_of_runs(trained, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    folder = trained / "evaluation-test"
+    assert run("report", folder, folder, "--output", page, "--title", "Twice <the> same") == 0
+    assert "Twice &lt;the&gt; same" in page.read_text()
+
+
+def test_explain_with_a_run(trained, photos, tmp_path, capsys):
+    picture = tmp_path / "why.png"
+    photo = next((photos / "val").rglob("*.png"))
+    words = ["--run", trained, "--target", "3", "--contrast", "5", "--side", "32", "--output", picture]
+    assert run("explain", photo, *words) == 0
+    text = capsys.readouterr().out
+    assert "why 3 rather than 5?" in text
+    assert text.count("%") == 5
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 500
+
+
+def test_explain_and_evaluate_with_a_weights_file(photos, tmp_path, capsys):
+    torch.manual_seed(0)
+    network = build_network("torchvision:squeezenet1_1", {}, num_classes=2)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    model = ["--model.name", "torchvision:squeezenet1_1", "--model.weights", tmp_path / "w.pth"]
+    model += ["--model.num-classes", "2", "--model.mean", "0.5", "--model.std", "0.5"]
+    (tmp_path / "names.txt").write_text("goldfish\nblack stork\n")
+    photo = next((photos / "val").rglob("*.png"))
+    words = ["--classes", tmp_path / "names.txt", "--target", "Black stork", "--contrast", "weighted"]
+    assert run("explain", photo, photo, *model, *words, "--side", "64", "--output", tmp_path / "two.png") == 0
+    assert capsys.readouterr().out.count("why black stork and not the others (weighted)?") == 2
+    data = ["--data.path", photos, "--data.image-size", "64", "--data.resize", "64"]
+    words = ["--metrics", "top1", "content_heatmap", "--output", tmp_path / "evaluation", "--num-bootstrap", "20"]
+    assert run("evaluate", *model, *data, *words) == 0
+    record = json.loads((tmp_path / "evaluation" / "record.json").read_text())
+    assert record["metrics"][0]["num_counted"] == 4
+
+
+def test_explain_refuses(trained, photos, tmp_path, capsys):
+    photo = next((photos / "val").rglob("*.png"))
+    for words, message in (
+        (["--target", "seven"], "`target` must be one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; got 'seven'"),
+        (["--contrast", "weigthed"], "`contrast` must be one of"),
+        (["--explainer", "gradcam"], "Did you mean 'grad_cam'"),
+        (["--output", tmp_path / "x.xyz"], "has no picture format"),
+    ):
+        assert run("explain", photo, "--run", trained, "--side", "32", *words) == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    assert run("explain", tmp_path / "broken.jpg", "--run", trained) == 2
+    assert "broken.jpg" in capsys.readouterr().err
+
+
+def test_quickstart_with_a_shortcut_reports_both_splits(tmp_path, monkeypatch, capsys):
+    from contrex.recipes import digits
+    from contrex.settings import Digits
+
+    small = Digits(num_train=64, num_val=8, num_test=8, image_size=32, digit_size=(14, 18), num_clutter=2)
+    monkeypatch.setattr(digits, "DATA", small)
+    assert run("quickstart", "--folder", tmp_path, "--epochs", "1", "--shortcut", "0.9") == 0
+    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "report-val.html").is_file()
+    text = capsys.readouterr().out
+    assert text.count("report: ") == 2
+    assert text.count("Insertion AUC") == 2
+    assert run("quickstart", "--folder", tmp_path, "--epochs", "1", "--shortcut", "0.9") == 0
+
+
+# --- every recipe, on 16 images, through the real command -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains(name, photos, tmp_path):
+    words = ["--folder", tmp_path / "run", "--training.epochs", "1", "--training.batch-size", "8"]
+    words += ["--training.workers", "0", "--training.device", "cpu", "--evaluation.device", "cpu"]
+    words += ["--evaluation.num-bootstrap", "20", "--evaluation.metrics", "top1", "content_heatmap"]
+    if name.startswith("digits"):
+        words += ["--data.num-train", "16", "--data.num-val", "8", "--data.num-test", "8"]
+    else:
+        words += ["--data.path", photos, "--data.image-size", "64", "--data.resize", "64", "--model.weights", "None"]
+        words += ["--data.inclusive-boxes"] if name.startswith("tiny") else []
+    if name.startswith("tiny_imagenet10"):
+        words += ["--data.classes", "n01443537", "n02002724"]
+    if name.startswith("pets"):
+        words += ["--model.fresh"]
+    assert run("train", name, *words) == 0
+    record = json.loads(next(tmp_path.rglob("record.json")).read_text())
+    assert record["metrics"][1]["num_counted"] > 0

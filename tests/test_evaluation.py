@@ -1,0 +1,216 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from contrex.data import image_set
+from contrex.errors import ArgumentError, DataError, UnknownNameError
+from contrex.evaluation import GROUP, Bench, EvaluationViews, Subject, evaluate, top1_accuracy
+from contrex.models import Classifier
+from contrex.models.convnet import ConvNet
+from contrex.settings import Digits, Evaluation, Folder
+from oracles import consistency as oracle
+
+ALL = ("top1", "top5", "content_heatmap", "cgc_loss", "insertion_auc", "deletion_auc")
+DATA = Digits(num_train=4, num_val=4, num_test=GROUP + 5, image_size=32, digit_size=(14, 18), num_clutter=2)
+
+
+def classifier(num_classes=10):
+    torch.manual_seed(0)
+    network = ConvNet(num_classes, widths=(4, 6), strides=(2, 2))
+    network.features[1][1].running_mean.normal_()
+    return Classifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def subject(data=DATA, split="test"):
+    return Subject("a run", classifier(), image_set(data, split), data)
+
+
+def options(*metrics, **others):
+    return Evaluation(metrics=metrics or ALL, split="test", gallery=3, num_bootstrap=50, device="cpu", **others)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return evaluate(subject(), options())
+
+
+def test_every_metric_counts_every_image(run):
+    assert [m.name for m in run.record.metrics] == list(ALL)
+    for metric in run.record.metrics:
+        assert metric.num_counted + metric.num_skipped == len(DATA_IMAGES)
+        assert metric.low <= metric.value <= metric.high
+    assert run.record.metric("cgc_loss").num_skipped == 5
+    assert run.record.metric("content_heatmap").protocol["explained_class"] == "label"
+
+
+DATA_IMAGES = range(DATA.num_test)
+
+
+def test_rows_average_to_the_metrics(run):
+    assert [row["path"] for row in run.samples] == [subject().images[i].path for i in DATA_IMAGES]
+    for metric in run.record.metrics:
+        column = [float(row[metric.name]) for row in run.samples if row[metric.name]]
+        assert len(column) == metric.num_counted
+        assert np.mean(column) == pytest.approx(metric.value, rel=1e-5)
+
+
+def test_values_are_those_of_a_plain_loop(run):
+    """Accuracy, content heatmap and CGC loss by an independent few lines each."""
+    images, network = subject().images, classifier().network.eval()
+    x = torch.stack([torch.from_numpy(np.array(images[i].image)).permute(2, 0, 1) for i in DATA_IMAGES]) / 255 * 4 - 2
+    labels = torch.tensor([images[i].label for i in DATA_IMAGES])
+    with torch.no_grad():
+        activation = network.features(x)
+        logits = network.fc(activation.mean((2, 3)))
+    accuracy = (logits.argmax(1) == labels).double().mean().item()
+    assert run.record.metric("top1").value == pytest.approx(100 * accuracy)
+    maps = torch.einsum("nc,nchw->nhw", network.fc.weight[labels], activation).detach().relu()
+    large = F.interpolate(maps[:, None], (32, 32), mode="bilinear", align_corners=False)[:, 0]
+    shares = []
+    for i in DATA_IMAGES:
+        ((x0, y0, x1, y1),) = images[i].boxes.astype(int)
+        if large[i].sum() > 0:
+            shares.append(100 * (large[i, y0:y1, x0:x1].sum() / large[i].sum()).item())
+    assert run.record.metric("content_heatmap").num_counted == len(shares)
+    assert run.record.metric("content_heatmap").value == pytest.approx(np.mean(shares), rel=1e-4)
+
+
+def test_cgc_loss_is_the_papers_on_batches_of_32(run):
+    bench = Bench(subject(), options())
+    views = EvaluationViews(subject(), options(), set())
+    group = [views[i] for i in range(GROUP)]
+    x = bench.normalise(torch.stack([v.square for v in group]))
+    crops = [bench._crop(v) for v in group]
+    boxes = [(*tuple(int(side[0]) for side in (c.top, c.left, c.height, c.width)), bool(c.flip[0])) for c in crops]
+    moved = torch.stack([oracle.cropped(c, *box) for c, box in zip(x[:, 0], boxes, strict=True)])
+    assert moved.shape == (GROUP, 32, 32)
+    plain = bench.explain(x, None)
+    every_channel = torch.stack(
+        [torch.stack([oracle.cropped(c, *box) for c in image]) for image, box in zip(x, boxes, strict=True)]
+    )
+    after = bench.explain(every_channel, plain.target)
+    expected = oracle.cgc_losses(
+        plain.heatmap.double(),
+        after.heatmap.double(),
+        boxes,
+        size=(32, 32),
+        temperature=0.5,
+        variant="paper",
+    )
+    assert run.record.metric("cgc_loss").value == pytest.approx(expected.mean().item(), rel=1e-4)
+
+
+def test_chunks_and_metric_subsets_change_nothing(run):
+    for metrics, batch_size in ((ALL, 3), (("content_heatmap",), None), (("top1",), 64)):
+        again = evaluate(subject(), options(*metrics, batch_size=batch_size))
+        for metric in again.record.metrics:
+            assert metric.value == pytest.approx(run.record.metric(metric.name).value, rel=1e-5)
+
+
+def test_gallery_is_the_same_for_every_network(run):
+    other = subject()
+    torch.nn.init.normal_(other.classifier.network.fc.weight)
+    again = evaluate(other, options("top1"))
+    assert again.gallery.paths == run.gallery.paths
+    assert len(run.gallery.paths) == 3
+    assert run.gallery.heatmaps[0].shape == (8, 8)
+    np.testing.assert_array_equal(run.gallery.images[0], np.asarray(subject().images[0].image))
+    np.testing.assert_allclose(run.gallery.boxes[0], subject().images[0].boxes)
+
+
+def test_progress_limit_and_workers():
+    seen = []
+    run = evaluate(subject(), options("top1", limit=9), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(9, 9)]
+    assert run.record.metric("top1").num_counted == 9
+
+
+def test_contrast_and_explainer_are_not_ignored(run):
+    for change in ({"contrast": "weighted"}, {"explainer": "gradient"}, {"layer": "features.0"}):
+        again = evaluate(subject(), options("content_heatmap", **change))
+        assert again.record.metric("content_heatmap").value != run.record.metric("content_heatmap").value
+
+
+def test_evaluating_leaves_the_mode_of_a_training_network():
+    s = subject()
+    s.classifier.network.train()
+    accuracy = top1_accuracy(s.classifier, s.images, DATA, device=torch.device("cpu"))
+    assert s.classifier.network.training
+    assert accuracy == pytest.approx(evaluate(subject(), options("top1")).record.metric("top1").value)
+
+
+# --- real folders: boxes follow every resize ------------------------------------------------------------------------
+
+
+def bright_spot(tmp_path, size, box):
+    """One picture of (W, H) that is bright inside `box`, and the box in boxes.csv."""
+    folder = tmp_path / "test" / "only"
+    folder.mkdir(parents=True)
+    array = np.zeros((size[1], size[0], 3), np.uint8)
+    x0, y0, x1, y1 = box
+    array[y0:y1, x0:x1] = 255
+    Image.fromarray(array).save(folder / "a.png")
+    (tmp_path / "boxes.csv").write_text(f"path,xmin,ymin,xmax,ymax\ntest/only/a.png,{x0},{y0},{x1},{y1}\n")
+    return Folder(tmp_path, image_size=64, resize=72)
+
+
+class Brightness(torch.nn.Module):
+    """One class that likes light, one that does not; its maps are the picture."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells = torch.nn.Conv2d(3, 2, 1, bias=False)
+        self.fc = torch.nn.Linear(2, 3, bias=False)
+        with torch.no_grad():
+            self.cells.weight.fill_(1 / 3)
+            self.fc.weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]))
+
+    def forward(self, x):
+        return self.fc(self.cells(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("size", [(200, 120), (90, 150)])
+@pytest.mark.parametrize("protocol", ["native", "published"])
+def test_boxes_follow_the_resize_of_whole_images(tmp_path, size, protocol):
+    data = bright_spot(tmp_path, size, (20, 30, 60, 90))
+    images = image_set(data, "test")
+    bright = Subject("bright", Classifier(Brightness(), (0.0,) * 3, (1.0,) * 3), images, data)
+    run = evaluate(bright, options("content_heatmap", content_heatmap_protocol=protocol))
+    assert run.record.metric("content_heatmap").value > 90
+    shown = run.gallery.boxes[0][0]
+    picture = run.gallery.images[0]
+    x0, y0, x1, y1 = shown.round().astype(int)
+    assert picture[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].min() > 200
+    assert picture[: max(y0 - 2, 0)].max(initial=0) < 60
+
+
+def test_refuses():
+    with pytest.raises(
+        UnknownNameError, match=r"`evaluation.metrics` must be one of .*; got 'top2'. Did you mean 'top"
+    ):
+        evaluate(subject(), options("top2"))
+    with pytest.raises(UnknownNameError, match="`explainer` must be one of"):
+        evaluate(subject(), options("top1", explainer="grad"))
+    with pytest.raises(ArgumentError, match="`layer` 'features' means nothing to gradient"):
+        evaluate(subject(), options("top1", explainer="gradient", layer="features"))
+    few = replace(subject(), classifier=classifier(num_classes=4))
+    with pytest.raises(DataError, match=r"has label 9, but the classifier has 4 classes"):
+        evaluate(few, options("top1"))
+    with pytest.raises(DataError, match="has no images to evaluate"):
+        evaluate(subject(replace(DATA, num_test=0)), options("top1"))
+
+
+def test_uniform_guessing_gives_the_uniform_cgc_loss():
+    """A constant map everywhere: nothing tells the 32 apart, so the loss is log 32."""
+    s = subject()
+    with torch.no_grad():
+        s.classifier.network.fc.weight.fill_(1.0)
+        s.classifier.network.features[1][1].weight.zero_()
+        s.classifier.network.features[1][1].bias.fill_(1.0)
+    run = evaluate(s, options("cgc_loss"))
+    assert run.record.metric("cgc_loss").value == pytest.approx(math.log(GROUP), rel=1e-4)

@@ -1,0 +1,124 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contrex.errors import RecordError, UnknownNameError
+from contrex.recipes import RECIPES
+from contrex.records import (
+    Gallery,
+    MetricRecord,
+    Record,
+    RunRecord,
+    from_plain,
+    read_run,
+    to_plain,
+    write_atomically,
+    write_run,
+)
+from contrex.settings import CGC, CrossEntropy, Digits, Folder, Model, Recipe
+
+
+def a_run():
+    metric = MetricRecord("top1", "Top-1", 97.5, 96.0, float("nan"), 40, 2, "no label", "%", True, {"k": 1})
+    record = Record(
+        name="run <b>",
+        created="2026-11-20T12:00:00+00:00",
+        command="contrex evaluate",
+        configuration=to_plain(RECIPES["digits_cgc"]()),
+        versions={"torch": "2"},
+        seed=3,
+        dataset={"name": "digits", "num_images": 42},
+        classes=["a", "b"],
+        metrics=[metric],
+        curves={"loss": [(1.0, 2.5), (2.0, 1.5)]},
+        skipped_images=["x.jpg"],
+    )
+    gallery = Gallery(
+        images=[np.full((4, 6, 3), 7, np.uint8), np.zeros((5, 5, 3), np.uint8)],
+        heatmaps=[np.ones((2, 3), np.float32), -np.ones((2, 2), np.float32)],
+        boxes=[np.array([[0, 0, 2, 2]], np.float32), np.zeros((0, 4), np.float32)],
+        paths=["a/é.png", "b.png"],
+        labels=[0, 1],
+        predictions=[0, 0],
+        probabilities=[0.5, 0.25],
+    )
+    rows = [{"path": "a,b.png", "label": "0", "top1": "100"}, {"path": "b.png", "label": "1", "top1": ""}]
+    return RunRecord(record, rows, gallery)
+
+
+def test_a_run_survives_the_disk(tmp_path):
+    run = a_run()
+    write_run(tmp_path, run)
+    again = read_run(tmp_path)
+    assert again.record.metric("top1").value == 97.5
+    assert np.isnan(again.record.metric("top1").high)
+    assert again.record.metric("top5") is None
+    assert again.samples == run.samples
+    assert again.record.curves == {"loss": [(1.0, 2.5), (2.0, 1.5)]}
+    assert replace(again.record, metrics=()) == replace(run.record, metrics=())
+    for name in ("images", "heatmaps", "boxes"):
+        for a, b in zip(getattr(again.gallery, name), getattr(run.gallery, name), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+    assert again.gallery.paths == run.gallery.paths
+
+
+def test_damaged_and_foreign_records_are_named(tmp_path):
+    with pytest.raises(RecordError, match=r"no record in .*`contrex evaluate` writes one"):
+        read_run(tmp_path)
+    write_run(tmp_path, a_run())
+    (tmp_path / "gallery.npz").write_bytes(b"PK")
+    with pytest.raises(RecordError, match=r"gallery.npz is damaged"):
+        read_run(tmp_path)
+    (tmp_path / "gallery.npz").unlink()
+    path = tmp_path / "record.json"
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps({**plain, "schema_version": 99}))
+    with pytest.raises(RecordError, match="schema version 99, this contrex reads 1"):
+        read_run(tmp_path)
+    path.write_text(json.dumps({**plain, "metrics": [{"name": "top1"}]}))
+    with pytest.raises(RecordError, match="is not a contrex record"):
+        read_run(tmp_path)
+    path.write_text("{")
+    with pytest.raises(RecordError, match="is not a contrex record"):
+        read_run(tmp_path)
+
+
+def test_writing_keeps_the_old_file_on_an_error(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "not bytes")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_survive_json(name):
+    recipe = RECIPES[name]()
+    assert from_plain(json.loads(json.dumps(to_plain(recipe))), Recipe) == recipe
+
+
+def test_unions_are_told_apart_by_their_tag():
+    recipe = Recipe("r", Folder(Path("x"), classes=("a",)), Model(options={"k": "1"}), CGC(layer="l"))
+    again = from_plain(to_plain(recipe), Recipe)
+    assert again == recipe
+    assert isinstance(again.data, Folder)
+    assert from_plain(to_plain(replace(recipe, data=Digits(), method=CrossEntropy())), Recipe).method == CrossEntropy()
+
+
+def test_damaged_recipes_are_refused_by_field():
+    plain = to_plain(RECIPES["digits_cgc"]())
+    with pytest.raises(UnknownNameError, match=r"recipe.optimizer must be one of .* got 'lrr'. Did you mean 'lr'"):
+        from_plain({**plain, "optimizer": {"lrr": 1}}, Recipe, where="recipe")
+    with pytest.raises(UnknownNameError, match=r"recipe.method.kind must be one of .* got 'CGD'"):
+        from_plain({**plain, "method": {"kind": "CGD"}}, Recipe, where="recipe")
+    with pytest.raises(RecordError, match=r"recipe.training.epochs must be int, got 'many'"):
+        from_plain({**plain, "training": {"epochs": "many"}}, Recipe, where="recipe")
+    with pytest.raises(RecordError, match=r"recipe: .*missing .*'data'"):
+        from_plain({k: v for k, v in plain.items() if k != "data"}, Recipe, where="recipe")
+    with pytest.raises(RecordError, match="must be the fields of Training, got 3"):
+        from_plain({**plain, "training": 3}, Recipe, where="recipe")
