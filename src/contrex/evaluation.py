@@ -255,7 +255,7 @@ class Bench:
         self._update("cgc_loss", group, losses)
 
     def _crop(self, views: Views) -> Crop:
-        augmentation, place = self.subject.augmentation, stream(self.options.seed, views.index)
+        augmentation, place = self.subject.augmentation, stream("evaluation crop", self.options.seed, views.index)
         return geometry.random_crop(
             1,
             views.square.shape[-1],

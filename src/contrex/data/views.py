@@ -12,6 +12,7 @@ Legend: N images, S side of the square in pixels.
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -91,7 +92,7 @@ class TrainingViews(Dataset[Batch]):
 
     def _crop(self, epoch: int, index: int, *, view: int) -> Crop:
         """The transform of one image in one epoch, a pure function of its place."""
-        augmentation, generator = self.augmentation, stream(self.seed, epoch, index, view)
+        augmentation, generator = self.augmentation, stream("crop", self.seed, epoch, index, view)
         return geometry.random_crop(
             1,
             self.size,
@@ -109,7 +110,7 @@ def training_batches(
     views: TrainingViews, *, epoch: int, batch_size: int, start: int = 0, workers: int = 0, pin_memory: bool = False
 ) -> Iterator[Batch]:
     """The batches `start`, `start + 1`, ... of an epoch; the incomplete last batch is dropped."""
-    order = stream(views.seed, epoch).permutation(len(views.images)).tolist()
+    order = stream("order", views.seed, epoch).permutation(len(views.images)).tolist()
     positions = [(epoch, index) for index in order]
     batches = [positions[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
     loader: DataLoader[Batch] = DataLoader(
@@ -165,9 +166,12 @@ def pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def stream(*place: int) -> np.random.Generator:
-    """A random generator that depends on nothing but its place, e.g. (seed, epoch, index)."""
-    return np.random.Generator(np.random.PCG64(place))
+def stream(purpose: str, *place: int) -> np.random.Generator:
+    """A random generator that depends on nothing but its purpose and its place, e.g. (seed, epoch, index).
+
+    The number of coordinates counts too: numpy's seeding alone takes (1, 0) and (1,) for the same place.
+    """
+    return np.random.Generator(np.random.PCG64((zlib.crc32(purpose.encode()), len(place), *place)))
 
 
 def _as_float(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:

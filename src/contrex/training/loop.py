@@ -140,7 +140,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
 
 def step_seed(seed: int, step: int) -> int:
     """The seed of everything that a step itself draws at random, such as dropout."""
-    return int(stream(seed, step).integers(2**63))
+    return int(stream("step", seed, step).integers(2**63))
 
 
 def load_trained(folder: Path, *, which: str = "last") -> tuple[Recipe, Classifier, tuple[str, ...]]:

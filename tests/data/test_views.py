@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contrex.data import image_set
+from contrex.data.views import TrainingViews, central_square, num_batches, short_side, stream, training_batches
+from contrex.ops.geometry import warp_images
+from contrex.settings import Augmentation, Digits
+
+DATA = Digits(num_train=20, num_val=2, num_test=2, image_size=32, digit_size=(14, 18), num_clutter=2)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return image_set(DATA, "train")
+
+
+def views(images, *, where="device", seed=0, extra=False, flip=0.5):
+    augmentation = Augmentation(scale=(0.3, 1.0), flip=flip, where=where)
+    return TrainingViews(images, resize=32, size=32, augmentation=augmentation, seed=seed, extra=extra)
+
+
+def batches(source, **options):
+    return list(training_batches(source, **{"epoch": 0, "batch_size": 6, **options}))
+
+
+def test_an_epoch_has_every_image_once_and_drops_the_rest(images):
+    found = batches(views(images))
+    assert len(found) == num_batches(images, 6) == 3
+    paths = [path for batch in found for path in batch.paths]
+    assert len(set(paths)) == 18
+    assert found[0].images.shape == (6, 3, 32, 32)
+    assert found[0].images.dtype == torch.uint8
+    assert found[0].views is None
+
+
+def test_order_and_crops_are_functions_of_seed_and_epoch(images):
+    def fingerprint(**options):
+        seed = options.pop("seed", 0)
+        return [
+            (b.paths, b.crop.left.tolist(), b.crop.flip.tolist()) for b in batches(views(images, seed=seed), **options)
+        ]
+
+    torch.manual_seed(1)
+    first = fingerprint()
+    torch.manual_seed(2)
+    assert fingerprint() == first
+    assert fingerprint(start=1) == first[1:]
+    assert fingerprint(epoch=1) != first
+    assert fingerprint(seed=1) != first
+
+
+def test_loading_draws_nothing_from_the_global_generators(images):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    batches(views(images))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_one_images_crop_does_not_depend_on_its_batch(images):
+    by_path = {}
+    for size in (2, 5):
+        for batch in batches(views(images), batch_size=size):
+            for i, path in enumerate(batch.paths):
+                by_path.setdefault(path, []).append((batch.crop.top[i].item(), batch.crop.width[i].item()))
+    assert all(len(set(found)) == 1 for found in by_path.values())
+
+
+def test_worker_and_device_cut_the_same_views(images):
+    on_device = batches(views(images))[0].to(torch.device("cpu"))
+    in_worker = batches(views(images, where="worker"))[0].to(torch.device("cpu"))
+    assert on_device.images.amax() <= 1
+    assert (on_device.views - in_worker.views).abs().max() < 1.5 / 255
+    torch.testing.assert_close(on_device.views, warp_images(on_device.images, on_device.crop))
+
+
+def test_extra_views_are_independent(images):
+    batch = batches(views(images, extra=True))[0]
+    assert batch.extra_crop.left.tolist() != batch.crop.left.tolist()
+    moved = batch.to(torch.device("cpu"), channels_last=True)
+    torch.testing.assert_close(moved.extra_views, warp_images(moved.images, batch.extra_crop))
+    assert moved.images.is_contiguous(memory_format=torch.channels_last)
+    assert moved.views.is_contiguous(memory_format=torch.channels_last)
+    assert batches(views(images))[0].to(torch.device("cpu")).extra_views is None
+
+
+def test_plain_views_are_resized_and_centred():
+    array = np.zeros((40, 80, 3), np.uint8)
+    array[:, 20:60] = 255
+    square = central_square(Image.fromarray(array), resize=40, size=40)
+    assert np.asarray(square).min() == 255
+    assert short_side(Image.fromarray(array), 20).size == (40, 20)
+    assert short_side(Image.fromarray(array.transpose(1, 0, 2)), 20).size == (20, 40)
+    assert central_square(Image.fromarray(array), resize=50, size=40).size == (40, 40)
+
+
+def test_streams_differ_by_place():
+    places = [("a",), ("a", 0), ("a", 0, 0), ("a", 0, 1), ("a", 1, 0), ("a", 0, 0, 1), ("b", 0, 0)]
+    assert len({stream(*place).integers(2**62) for place in places}) == 7
+    assert stream("a", 3, 4).integers(2**62) == stream("a", 3, 4).integers(2**62)
