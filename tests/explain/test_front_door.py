@@ -316,6 +316,29 @@ def test_dropout_between_pooling_and_classifier_is_not_taken_for_the_closed_form
     torch.testing.assert_close(found.detach(), (activation * gradient).sum(1).detach())
 
 
+def test_a_head_that_is_linear_for_some_images_only_is_found_out():
+    """It clips pooled features: linear for the first, dim batch, not for the second, bright one."""
+
+    class Clipped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 4)
+
+        def forward(self, a):
+            return self.fc(a.mean((2, 3)).clamp(max=0.5))
+
+    net = network()
+    net.head = Clipped().double()
+    dim, bright = images() * 0.01, images() * 100
+    explainer = contrex.HiResCAM(net, "act")
+    for _ in range(2):
+        explainer(dim)
+    activation = net.act(net.features(bright)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(net.head(activation)[:, 1].sum(), activation)
+    assert (activation.mean((2, 3)) > 0.5).any()
+    torch.testing.assert_close(explainer(bright, target=1).heatmap, (activation * gradient).sum(1).detach())
+
+
 def test_an_exchanged_classifier_is_verified_anew():
     net, x = network(), images()
     explainer = contrex.GradCAM(net, "act")

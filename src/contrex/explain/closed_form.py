@@ -8,10 +8,16 @@ linear approximation (HiResCAM) coincide there.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrex.errors import LayerError
 from contrex.explain.capture import Pass
+
+FULL_PRECISION = (torch.float32, torch.float64)
+
+State = tuple[nn.Module | None, tuple[bool, ...]]
+"""The linear layer and every module's mode: what a proof of the closed form is about."""
 
 
 class LinearHead:
@@ -24,11 +30,26 @@ class LinearHead:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._name: str | None = None
-        self._verdicts: dict[tuple[int, tuple[bool, ...]], bool] = {}
+        self._verdicts: dict[State, bool] = {}
 
     def is_known(self) -> bool:
         """Whether the closed form is proven for the model as it is now, so that no graph is needed."""
         return self._verdicts.get(self._state(), False)
+
+    def fits(self, run: Pass) -> bool:
+        """Whether this batch's logits are the linear layer of the pooled activation.
+
+        A head that clips, say, may look linear on the first batch and not on this one; then the proof is withdrawn.
+        """
+        linear, dtype = self._linear(), run.logits.dtype
+        with torch.no_grad(), torch.autocast(run.logits.device.type, enabled=False):
+            bias = None if linear.bias is None else linear.bias.to(dtype)
+            expected = F.linear(run.activation.to(dtype).mean((2, 3)), linear.weight.to(dtype), bias)
+            difference = (run.logits - expected).abs().max()
+        tolerance = 1e-3 if run.activation.dtype in FULL_PRECISION else 5e-2
+        holds = bool(difference <= tolerance * (1 + expected.abs().max()))
+        self._verdicts[self._state()] = holds
+        return holds
 
     def gradient(self, run: Pass, cotangent: Tensor, *, differentiable: bool) -> Tensor:
         """`dS/dA`, `[N,C,h,w]` or, in closed form, `[N,C,1,1]`."""
@@ -41,7 +62,7 @@ class LinearHead:
         return gradient
 
     def _closed_form(self, run: Pass, cotangent: Tensor) -> Tensor:
-        weight = self._weight().to(cotangent.dtype)
+        weight = self._linear().weight.to(cotangent.dtype)
         h, w = run.activation.shape[2:]
         with torch.autocast(weight.device.type, enabled=False):
             return (cotangent @ weight / (h * w))[:, :, None, None]
@@ -50,7 +71,7 @@ class LinearHead:
         """Whether the closed form gives what autograd gives for this batch; the graph is left for later."""
         (gradient,) = torch.autograd.grad(run.logits, run.activation, cotangent.detach(), retain_graph=True)
         expected = gradient.to(cotangent.dtype)
-        tolerance = 1e-5 if run.activation.dtype in (torch.float32, torch.float64) else 2e-2
+        tolerance = 1e-5 if run.activation.dtype in FULL_PRECISION else 2e-2
         difference = (self._closed_form(run, cotangent).detach() - expected).abs().max()
         return bool(expected.abs().max() > 0) and bool(difference <= tolerance * expected.abs().max())
 
@@ -68,11 +89,11 @@ class LinearHead:
         except AttributeError:
             return None
 
-    def _weight(self) -> Tensor:
-        weight = getattr(self._module(), "weight", None)
-        if not isinstance(weight, Tensor):
+    def _linear(self) -> nn.Linear:
+        module = self._module()
+        if not isinstance(module, nn.Linear):
             raise LayerError(f"the classifier {self._name!r} was removed from the model: make a new explainer.")
-        return weight
+        return module
 
-    def _state(self) -> tuple[int, tuple[bool, ...]]:
-        return id(self._module()), tuple(module.training for module in self._model.modules())
+    def _state(self) -> State:
+        return self._module(), tuple(module.training for module in self._model.modules())

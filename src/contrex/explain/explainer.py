@@ -111,8 +111,13 @@ class ActivationExplainer(Explainer):
     def _forward(self, images: Tensor, *, differentiable: bool) -> capture.Pass:
         if self._layer is None:
             self._layer = capture.find_feature_map(self.model, images)
-        graph = "all" if differentiable else "none" if self._head.is_known() else "head"
-        return capture.forward(self.model, images, self._layer, graph=graph)
+        if differentiable:
+            return capture.forward(self.model, images, self._layer, graph="all")
+        if self._head.is_known():
+            run = capture.forward(self.model, images, self._layer, graph="none")
+            if self._head.fits(run):
+                return run
+        return capture.forward(self.model, images, self._layer, graph="head")
 
     def _heatmap(self, run: capture.Pass, cotangent: Tensor, *, differentiable: bool) -> Tensor:
         gradient = self._head.gradient(run, cotangent, differentiable=differentiable)
