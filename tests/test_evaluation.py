@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from contrex.data import image_set
+from contrex.data.evaluation_views import EvaluationViews
 from contrex.errors import ArgumentError, DataError, UnknownNameError
-from contrex.evaluation import GROUP, Bench, EvaluationViews, Subject, evaluate, top1_accuracy
+from contrex.evaluation import GROUP, Bench, Subject, evaluate, top1_accuracy
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
 from contrex.settings import Digits, Evaluation, Folder
@@ -82,7 +83,7 @@ def test_values_are_those_of_a_plain_loop(run):
 
 def test_cgc_loss_is_the_papers_on_batches_of_32(run):
     bench = Bench(subject(), options())
-    views = EvaluationViews(subject(), options(), set())
+    views = EvaluationViews(subject().images, (32, 32), whole_side=None, needs_whole=False, gallery=())
     group = [views[i] for i in range(GROUP)]
     x = bench.normalise(torch.stack([v.square for v in group]))
     crops = [bench._crop(v) for v in group]
@@ -141,7 +142,8 @@ def test_evaluating_leaves_the_mode_of_a_training_network():
     s.classifier.network.train()
     accuracy = top1_accuracy(s.classifier, s.images, DATA, device=torch.device("cpu"))
     assert s.classifier.network.training
-    assert accuracy == pytest.approx(evaluate(subject(), options("top1")).record.metric("top1").value)
+    assert accuracy == pytest.approx(evaluate(s, options("top1")).record.metric("top1").value)
+    assert s.classifier.network.training
 
 
 # --- real folders: boxes follow every resize ------------------------------------------------------------------------

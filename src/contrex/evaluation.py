@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from contrex import settings
 from contrex._version import __version__
+from contrex.data.evaluation_views import EvaluationViews, Views
 from contrex.data.sample import ImageSet
-from contrex.data.views import central_square, pixels, short_side, stream
+from contrex.data.views import central_square, pixels, stream, view_sizes
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, DataError, unknown_name
 from contrex.explain import EXPLAINERS, ActivationExplainer, Explainer, Explanation
@@ -44,9 +45,6 @@ GROUP = 32
 
 PUBLISHED_SHORT_SIDE = 448
 """Shorter side of the whole image in the published content-heatmap protocol."""
-
-PICTURE_SIDE = 256
-"""Longest side of a gallery picture in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +81,14 @@ def evaluate(
         raise DataError(f"the split {options.split!r} of {subject.images.name} has no images to evaluate.")
     gallery = set(np.linspace(0, total - 1, min(options.gallery, total)).round().astype(int).tolist())
     done = 0
-    for group in _groups(EvaluationViews(subject, options, gallery), total, workers=options.workers):
+    views = EvaluationViews(
+        subject.images,
+        view_sizes(subject.data),
+        whole_side=PUBLISHED_SHORT_SIDE if options.content_heatmap_protocol == "published" else None,
+        needs_whole="content_heatmap" in options.metrics,
+        gallery=gallery,
+    )
+    for group in _groups(views, total, workers=options.workers):
         bench.judge(group)
         done += len(group)
         if progress is not None:
@@ -104,55 +109,6 @@ def top1_accuracy(classifier: Classifier, images: ImageSet, data: settings.Data,
     return 100 * correct / len(images)
 
 
-def view_sizes(data: settings.Data) -> tuple[int, int]:
-    """(length of the shorter side after resizing, side of the central square) of the square view."""
-    if isinstance(data, settings.Folder):
-        return data.resize, data.image_size
-    return data.image_size, data.image_size
-
-
-@dataclass(frozen=True, eq=False)
-class Views:
-    """One image, decoded once: uint8 `square` [3,S,S] and `whole` [3,H',W'], boxes in pixels of the stored image."""
-
-    index: int
-    square: Tensor
-    whole: Tensor | None
-    boxes: NDArray[np.float32]
-    image_size: tuple[int, int]
-    label: int
-    path: str
-    picture: NDArray[np.uint8] | None
-
-
-class EvaluationViews(Dataset[Views]):
-    """The views of each image that the metrics need."""
-
-    def __init__(self, subject: Subject, options: settings.Evaluation, gallery: set[int]) -> None:
-        self.images = subject.images
-        self.resize, self.size = view_sizes(subject.data)
-        self.whole_side = PUBLISHED_SHORT_SIDE if options.content_heatmap_protocol == "published" else self.size
-        self.needs_whole = "content_heatmap" in options.metrics
-        self.gallery = gallery
-
-    def __getitem__(self, index: int) -> Views:
-        sample = self.images[index]
-        shown = index in self.gallery
-        whole = pixels(short_side(sample.image, self.whole_side)) if self.needs_whole or shown else None
-        picture = sample.image.copy()
-        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-        return Views(
-            index=index,
-            square=pixels(central_square(sample.image, resize=self.resize, size=self.size)),
-            whole=whole,
-            boxes=sample.boxes,
-            image_size=(sample.image.height, sample.image.width),
-            label=sample.label,
-            path=sample.path,
-            picture=np.asarray(picture) if shown else None,
-        )
-
-
 class Bench:
     """Judges groups of images: holds the explainer, the metrics, the rows and the gallery."""
 
@@ -161,7 +117,7 @@ class Bench:
         self.options = options
         self.device = device_named(options.device)
         self.chunk = options.batch_size or (8 if self.device.type == "cpu" else 64)
-        self.network = subject.classifier.network.to(self.device).eval()
+        self.network = subject.classifier.network.to(self.device)
         self.explainer = build_explainer(self.network, options.explainer, options.layer)
         self.metrics: dict[str, PerSampleMetric] = {name: METRICS[name]() for name in options.metrics}
         self._judged: dict[str, list[int]] = {name: [] for name in options.metrics}
@@ -203,8 +159,8 @@ class Bench:
         return Explanation(*(torch.cat([getattr(p, name) for p in parts]) for name in ("heatmap", "logits", "target")))
 
     def logits(self, images: Tensor) -> Tensor:
-        """The network's logits, in chunks."""
-        with torch.inference_mode():
+        """The network's logits in eval mode, in chunks."""
+        with eval_mode(self.network), torch.inference_mode():
             return torch.cat([self.network(chunk).float() for chunk in images.split(self.chunk)])  # type: ignore[no-untyped-call]
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -225,7 +181,7 @@ class Bench:
         return Gallery(
             images=[np.asarray(views.picture) for views, _ in shown],
             heatmaps=[values for _, values in shown],
-            boxes=[_scaled_boxes(views) for views, _ in shown],
+            boxes=[views.picture_boxes() for views, _ in shown],
             paths=[views.path for views, _ in shown],
             labels=[views.label for views, _ in shown],
             predictions=[int(row["prediction"]) for row in rows],
@@ -362,11 +318,3 @@ def _groups(views: EvaluationViews, total: int, *, workers: int) -> Iterator[lis
         views, batch_sampler=positions, collate_fn=list, num_workers=workers, generator=torch.Generator()
     )
     yield from loader
-
-
-def _scaled_boxes(views: Views) -> NDArray[np.float32]:
-    """The boxes in pixels of the gallery picture."""
-    height, width = views.image_size
-    shown_height, shown_width = np.asarray(views.picture).shape[:2]
-    factors = np.asarray([shown_width / width, shown_height / height] * 2, np.float32)
-    return (views.boxes * factors).astype(np.float32)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from contrex.data.sample import ImageSet
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
-from contrex.settings import Augmentation
+from contrex.settings import Augmentation, Data, Folder
 
 Position = tuple[int, int]
 """(epoch, index of the image): what the loader is asked for."""
@@ -159,6 +159,13 @@ def short_side(image: Image.Image, length: int) -> Image.Image:
         return image
     width, height = (max(round(side * length / shorter), 1) for side in image.size)
     return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def view_sizes(data: Data) -> tuple[int, int]:
+    """(length of the shorter side after resizing, side of the central square) of the plain view."""
+    if isinstance(data, Folder):
+        return data.resize, data.image_size
+    return data.image_size, data.image_size
 
 
 def pixels(image: Image.Image) -> Tensor:

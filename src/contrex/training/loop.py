@@ -29,10 +29,10 @@ from torch.optim import Optimizer
 
 from contrex.data import image_set
 from contrex.data.sample import ImageSet
-from contrex.data.views import Batch, TrainingViews, num_batches, stream, training_batches
+from contrex.data.views import Batch, TrainingViews, num_batches, stream, training_batches, view_sizes
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, CheckpointError, InterruptedRunError, NonFiniteLossError
-from contrex.evaluation import top1_accuracy, view_sizes
+from contrex.evaluation import top1_accuracy
 from contrex.methods import Step, StepOutput, training_step
 from contrex.models import Classifier, load_classifier
 from contrex.records import from_plain, to_plain, write_json
