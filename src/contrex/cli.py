@@ -201,8 +201,8 @@ class Explain:
     """Against the others (mean, max, weighted), or against one class by name or index."""
     classes: Path | None = None
     """File of class names, one a line or `index<TAB>id<TAB>names`; None takes the run's, or ImageNet's for 1000."""
-    side: int = 224
-    """Shorter side of the photo as the network sees it, in pixels; nothing is cropped."""
+    side: int | None = None
+    """Shorter side of the photo as the network sees it, in pixels, nothing is cropped; None is the run's, or 224."""
     output: Path = Path("explanation.png")
 
 

@@ -14,12 +14,18 @@ from contrex.data.tables import read_classes
 from contrex.data.views import pixels, short_side
 from contrex.errors import ArgumentError
 from contrex.evaluation import build_explainer
-from contrex.explain import Explanation
+from contrex.explain import Explainer, Explanation
 from contrex.explain.figure import Row, draw, pictures
-from contrex.models import Classifier, class_index, class_names, load_classifier
+from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier
 from contrex.ops.scores import CONTRASTS
 from contrex.settings import Model
 from contrex.training import load_trained
+
+NUM_TOP = 5
+"""Most probable classes that are named."""
+
+DEFAULT_SIDE = 224
+"""Shorter side in pixels of a photo for a classifier that does not say."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +42,32 @@ class PhotoExplanation:
 
 @dataclass(frozen=True, eq=False)
 class NamedClassifier:
-    """A classifier whose classes have names; empty `names` become ImageNet's, or indices, at the first prediction."""
+    """A classifier with its class names (empty: ImageNet's for 1000 classes, else indices) and the image side in pixels
+    that it was made for."""
 
     classifier: Classifier
     names: Sequence[str]
+    side: int
+
+    def names_of(self, num_classes: int) -> Sequence[str]:
+        """One name per class, or `ArgumentError`."""
+        names = self.names or class_names(num_classes)
+        if len(names) != num_classes:
+            raise ArgumentError(
+                f"`classes` has {len(names)} names, the classifier {num_classes} classes: pass its own."
+            )
+        return names
 
 
 def classifier_of(run: Path | None, model: Model, classes: Path | None) -> NamedClassifier:
     """The classifier of a trained run, or of a weights file."""
     names = [name for _, name in read_classes(classes)] if classes is not None else ()
     if run is not None:
-        _, classifier, own_names = load_trained(run)
-        return NamedClassifier(classifier, names or own_names)
+        recipe, classifier, own_names = load_trained(run)
+        return NamedClassifier(classifier, names or own_names, recipe.data.image_size)
     if model.weights is None:
         raise ArgumentError("`model.weights` is needed: an untrained network explains nothing. Or pass --run.")
-    return NamedClassifier(load_classifier(model), names)
+    return NamedClassifier(load_classifier(model), names, DEFAULT_SIDE)
 
 
 def explain_photos(
@@ -61,31 +78,30 @@ def explain_photos(
     layer: str | None,
     target: str | None,
     contrast: str | None,
-    side: int,
-    num_top: int = 5,
+    side: int | None,
 ) -> list[PhotoExplanation]:
-    """Explain each photo on its own, whole, its shorter side resized to `side` pixels.
+    """Explain each photo on its own, whole, its shorter side resized to `side` pixels (None: the classifier's).
 
     `target` and `contrast` are class names or indices; `contrast` may also be mean, max or weighted.
     """
-    network = named.classifier.network.eval()
-    explain = build_explainer(network, explainer, layer)
-    results = []
-    for path in paths:
-        image = pixels(short_side(read_image(path), side))[None] / 255
-        inputs = named.classifier.normalise(image)
-        with torch.inference_mode():
-            probs = network(inputs).float().softmax(1)[0]
-        names = _names(named, len(probs))
-        wanted = None if target is None else class_index(target, names)
-        foil = (
-            contrast if contrast in CONTRASTS or contrast is None else class_index(contrast, names, what="`contrast`")
-        )
-        why = explain(inputs, target=wanted, contrast=foil)
-        top = [(names[int(index)], float(probs[index])) for index in probs.argsort(descending=True)[:num_top]]
-        question = _question(names[int(why.target)], foil if foil is None or isinstance(foil, str) else names[foil])
-        results.append(PhotoExplanation(path, image, why, question, top))
-    return results
+    explain = build_explainer(named.classifier.network, explainer, layer)
+    return [_explain_photo(path, named, explain, target, contrast, side or named.side) for path in paths]
+
+
+def _explain_photo(
+    path: Path, named: NamedClassifier, explain: Explainer, target: str | None, contrast: str | None, side: int
+) -> PhotoExplanation:
+    image = pixels(short_side(read_image(path), side))[None] / 255
+    inputs = named.classifier.normalise(image)
+    network = named.classifier.network
+    with eval_mode(network), torch.inference_mode():
+        probs = network(inputs).float().softmax(1)[0]
+    names = named.names_of(len(probs))
+    wanted = None if target is None else class_index(target, names)
+    against = contrast if contrast in (None, *CONTRASTS) else class_index(str(contrast), names, what="`contrast`")
+    why = explain(inputs, target=wanted, contrast=against)
+    top = [(names[int(index)], float(probs[index])) for index in probs.argsort(descending=True)[:NUM_TOP]]
+    return PhotoExplanation(path, image, why, _question(names, int(why.target), against), top)
 
 
 def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
@@ -102,18 +118,12 @@ def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
         raise ArgumentError(f"`output` {output} has no picture format: {error}") from None
 
 
-def _names(named: NamedClassifier, num_classes: int) -> Sequence[str]:
-    names = named.names or class_names(num_classes)
-    if len(names) != num_classes:
-        raise ArgumentError(f"`classes` has {len(names)} names, the classifier {num_classes} classes: pass its own.")
-    return names
-
-
-def _question(target: str, contrast: str | None) -> str:
+def _question(names: Sequence[str], target: int, contrast: str | int | None) -> str:
     if contrast is None:
-        return f"why {target}?"
-    against = f"and not the others ({contrast})" if contrast in CONTRASTS else f"rather than {contrast}"
-    return f"why {target} {against}?"
+        return f"why {names[target]}?"
+    if isinstance(contrast, str):
+        return f"why {names[target]} and not the others ({contrast})?"
+    return f"why {names[target]} rather than {names[contrast]}?"
 
 
 def _answer(result: PhotoExplanation) -> str:
