@@ -83,7 +83,7 @@ def test_values_are_those_of_a_plain_loop(run):
 
 def test_cgc_loss_is_the_papers_on_batches_of_32(run):
     bench = Bench(subject(), options())
-    views = EvaluationViews(subject().images, (32, 32), whole_side=None, needs_whole=False, gallery=())
+    views = EvaluationViews(subject().images, (32, 32), whole_side=32, needs_whole=False, gallery=())
     group = [views[i] for i in range(GROUP)]
     x = bench.normalise(torch.stack([v.square for v in group]))
     crops = [bench._crop(v) for v in group]
@@ -177,7 +177,7 @@ class Brightness(torch.nn.Module):
 
 
 @pytest.mark.parametrize("size", [(200, 120), (90, 150)])
-@pytest.mark.parametrize("protocol", ["native", "published"])
+@pytest.mark.parametrize("protocol", ["native", "published", "square"])
 def test_boxes_follow_the_resize_of_whole_images(tmp_path, size, protocol):
     data = bright_spot(tmp_path, size, (20, 30, 60, 90))
     images = image_set(data, "test")

@@ -114,9 +114,11 @@ def train(arguments: Arguments) -> int:
 
     options = _parse(Train, f"train {arguments[0]}", arguments[1:], default=Train(recipe_from(arguments[0])))
     from contrex import training
+    from contrex.evaluation import check_names
     from contrex.experiment import evaluate_run
 
     recipe = options.recipe
+    check_names(recipe.evaluation)
     folder = options.folder or Path("runs") / f"{recipe.name}-seed{recipe.training.seed}"
     training.train(recipe, folder, resume=options.resume, console=_console())
     print(f"trained: {folder}")

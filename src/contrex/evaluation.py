@@ -2,7 +2,7 @@
 
 Two views of every image are judged. Classification, the CGC loss and the insertion and deletion curves use the
 *square* the network was made for (shorter side resized, central square). The content heatmap uses the *whole* image,
-uncropped, as the published protocol does, so that no part of a box is cut off.
+uncropped, as the published protocol does, so that no part of a box is cut off (unless the protocol says `square`).
 
 Which class is explained: the label's for the content heatmap; the predicted one for the CGC loss and for the curves,
 where it is also the one scored (the published code explains the label's class there).
@@ -38,6 +38,7 @@ from contrex.metrics import METRICS, PerSampleMetric, deletion_curve, insertion_
 from contrex.models import Classifier, eval_mode
 from contrex.ops import geometry, heatmap
 from contrex.ops.geometry import Crop
+from contrex.ops.scores import CONTRASTS
 from contrex.records import Gallery, MetricRecord, Record, RunRecord, to_plain
 
 GROUP = 32
@@ -72,19 +73,20 @@ def evaluate(
         UnknownNameError: a metric or the explainer does not exist.
         DataError: the labels do not fit the classifier.
     """
-    for name in options.metrics:
-        if name not in METRICS:
-            raise unknown_name("`evaluation.metrics`", name, METRICS)
+    check_names(options)
     bench = Bench(subject, options)
     total = min(len(subject.images), options.limit or len(subject.images))
     if total == 0:
         raise DataError(f"the split {options.split!r} of {subject.images.name} has no images to evaluate.")
     gallery = set(np.linspace(0, total - 1, min(options.gallery, total)).round().astype(int).tolist())
     done = 0
+    sizes = view_sizes(subject.data)
     views = EvaluationViews(
         subject.images,
-        view_sizes(subject.data),
-        whole_side=PUBLISHED_SHORT_SIDE if options.content_heatmap_protocol == "published" else None,
+        sizes,
+        whole_side={"native": sizes[1], "published": PUBLISHED_SHORT_SIDE, "square": None}[
+            options.content_heatmap_protocol
+        ],
         needs_whole="content_heatmap" in options.metrics,
         gallery=gallery,
     )
@@ -94,6 +96,17 @@ def evaluate(
         if progress is not None:
             progress(done, total)
     return RunRecord(_record(subject, options, bench, total), bench.rows(), bench.gallery())
+
+
+def check_names(options: settings.Evaluation) -> None:
+    """Raise `UnknownNameError` now rather than after hours of training."""
+    for name in options.metrics:
+        if name not in METRICS:
+            raise unknown_name("`evaluation.metrics`", name, METRICS)
+    if options.explainer not in EXPLAINERS:
+        raise unknown_name("`explainer`", options.explainer, EXPLAINERS)
+    if options.contrast is not None and options.contrast not in CONTRASTS:
+        raise unknown_name("`contrast`", options.contrast, CONTRASTS)
 
 
 def top1_accuracy(classifier: Classifier, images: ImageSet, data: settings.Data, *, device: torch.device) -> float:
@@ -306,7 +319,7 @@ def _protocol(name: str, bench: Bench) -> dict[str, Any]:
     layer = bench.explainer.layer if isinstance(bench.explainer, ActivationExplainer) else "input"
     shared = {"explainer": options.explainer, "layer": layer, "contrast": options.contrast}
     if name == "content_heatmap":
-        return {**shared, "explained_class": "label", "view": f"whole image, {options.content_heatmap_protocol}"}
+        return {**shared, "explained_class": "label", "view": options.content_heatmap_protocol}
     if name == "cgc_loss":
         return {**shared, "explained_class": "predicted on the plain image", "batch": GROUP}
     return {**shared, "explained_class": "predicted", "scored_class": "predicted", "ranking": "signed map"}

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from contrex.data import image_set
-from contrex.evaluation import Subject, evaluate
+from contrex.evaluation import Subject, check_names, evaluate
 from contrex.models import load_classifier
 from contrex.records import RunRecord, read_run, to_plain, write_run
 from contrex.report import write_report
@@ -40,6 +40,8 @@ def run_experiment(
 
     The first recipe is the baseline that the others are compared with.
     """
+    for recipe in recipes:
+        check_names(recipe.evaluation)
     runs = [folder / f"{recipe.name}-seed{recipe.training.seed}" for recipe in recipes]
     for recipe, run in zip(recipes, runs, strict=True):
         train(recipe, run, resume=True, console=console)

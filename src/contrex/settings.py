@@ -29,7 +29,7 @@ class Digits:
     num_test: int = 1000
     image_size: int = 64
     """Height and width of the images in pixels."""
-    digit_size: tuple[int, int] = (20, 30)
+    digit_size: tuple[int, int] = (24, 32)
     """Smallest and largest height of a digit in pixels."""
     num_clutter: int = 8
     """Fragments of other digits scattered over the background."""
@@ -220,8 +220,9 @@ class Evaluation:
     """Layer to explain; None is the last feature map."""
     contrast: str | None = None
     """Explain the class against the others: None, "mean", "max" or "weighted"."""
-    content_heatmap_protocol: Literal["native", "published"] = "native"
-    """`native` explains the whole image with its shorter side at the network's size, `published` at 448."""
+    content_heatmap_protocol: Literal["native", "published", "square"] = "native"
+    """`native` explains the whole image with its shorter side at the network's size, `published` at 448, `square` the
+    central square that is classified, with the boxes cut at its border."""
     insertion_step: int | None = None
     """Pixels per step of the insertion and deletion curves; None is 8 rows of the image (224 * 8 at 224)."""
     batch_size: int | None = None

@@ -103,6 +103,21 @@ def test_heatmap_and_image_move_together():
         assert abs(centre - centre_of_map) < 0.02
 
 
+def test_boxes_move_with_the_image():
+    """A filled box in the image, warped, has the warped box as its bounds."""
+    crop = crops(12, (24, 32))
+    for index in range(12):
+        image = torch.zeros(1, 1, 24, 32)
+        image[0, 0, 6:15, 10:22] = 1
+        moved = geometry.warp_images(image, crop[index : index + 1])[0, 0] > 0.5
+        boxes = geometry.warp_boxes(np.array([[10, 6, 22, 15]], np.float32), crop, index)
+        if not moved.any():
+            continue
+        rows, columns = moved.any(1).nonzero().flatten(), moved.any(0).nonzero().flatten()
+        bounds = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert np.abs(boxes[0] - np.array([float(b) for b in bounds])).max() <= 1.0
+
+
 def test_warps_are_twice_differentiable():
     heatmap = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
     crop = crops(2, (24, 32))

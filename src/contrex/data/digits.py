@@ -1,7 +1,7 @@
 """The built-in data set: real handwritten digits on cluttered, textured backgrounds, with exact boxes and masks.
 
 Scikit-learn's 1797 handwritten 8x8 digits are divided over the splits, so that no handwritten digit is seen in two of
-them. Each image shows one of its split's digits, upsampled to 20-30 px, slanted, in a random colour at a random place,
+them. Each image shows one of its split's digits, upsampled to 24-32 px, slanted, in a random colour at a random place,
 over gradients, blurred noise, stripes or checks, among fragments of other digits. A fragment has the strokes of a
 digit but half the size, so the label is well defined and a network still has something else to look at.
 
@@ -51,7 +51,7 @@ WIDEST = 1.6
 """Largest width / height of the patch that a digit is drawn in."""
 
 FRAGMENT_SIZE = (0.40, 0.47)
-"""Side of a fragment as a share of the smallest and of the largest digit: 8 to 14 px for digits of 20 to 30."""
+"""Side of a fragment as a share of the smallest and of the largest digit: 10 to 15 px for digits of 24 to 32."""
 FRAGMENT_CUT = 4.4
 """Side of the square cut from a source digit for a fragment, in its 8x8 pixels: about a quarter of its area."""
 FRAGMENT_SHIFT = 0.25

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from contrex.data.sample import ImageSet
-from contrex.data.views import central_square, pixels, short_side
+from contrex.data.sample import ImageSet, Sample
+from contrex.data.views import central_square, central_square_boxes, pixels, short_side
 
 PICTURE_SIDE = 256
 """Longest side of a gallery picture in pixels."""
@@ -22,7 +22,7 @@ PICTURE_SIDE = 256
 class Views:
     """One image: uint8 `square` [3,S,S], `whole` [3,H',W'] and `picture` [H'',W'',3] or None where nobody asked.
 
-    `boxes` are in pixels of the stored image, whose size is `image_size` = (H, W).
+    `boxes` are in pixels of a frame of `image_size` = (H, W): the stored image, or the square when that is the whole.
     """
 
     index: int
@@ -44,7 +44,7 @@ class Views:
 
 class EvaluationViews(Dataset[Views]):
     """The views of each image. `sizes` are those of the square; `whole_side` is the shorter side of the whole image,
-    None the square's side. Whole images are made for all when `needs_whole`, else for the `gallery`'s indices only.
+    None takes the square for the whole. Whole images are made for all when `needs_whole`, else for the `gallery` only.
     """
 
     def __init__(
@@ -58,24 +58,32 @@ class EvaluationViews(Dataset[Views]):
     ) -> None:
         self.images = images
         self.resize, self.size = sizes
-        self.whole_side = whole_side or self.size
+        self.whole_side = whole_side
         self.needs_whole = needs_whole
         self.gallery = frozenset(gallery)
 
     def __getitem__(self, index: int) -> Views:
         sample = self.images[index]
         shown = index in self.gallery
-        wants_whole = self.needs_whole or shown
+        square = central_square(sample.image, resize=self.resize, size=self.size)
+        whole, frame, boxes = self._whole(sample, square)
         return Views(
             index=index,
-            square=pixels(central_square(sample.image, resize=self.resize, size=self.size)),
-            whole=pixels(short_side(sample.image, self.whole_side)) if wants_whole else None,
-            picture=np.asarray(_thumbnail(sample.image)) if shown else None,
-            boxes=sample.boxes,
-            image_size=(sample.image.height, sample.image.width),
+            square=pixels(square),
+            whole=pixels(whole) if self.needs_whole or shown else None,
+            picture=np.asarray(_thumbnail(frame)) if shown else None,
+            boxes=boxes,
+            image_size=(frame.height, frame.width),
             label=sample.label,
             path=sample.path,
         )
+
+    def _whole(self, sample: Sample, square: Image.Image) -> tuple[Image.Image, Image.Image, NDArray[np.float32]]:
+        """What the network sees as the whole, the frame it stands for, and the boxes in that frame."""
+        if self.whole_side is not None:
+            return short_side(sample.image, self.whole_side), sample.image, sample.boxes
+        stored = (sample.image.height, sample.image.width)
+        return square, square, central_square_boxes(sample.boxes, stored, resize=self.resize, size=self.size)
 
 
 def _thumbnail(image: Image.Image) -> Image.Image:

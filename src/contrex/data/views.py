@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -150,6 +151,17 @@ def central_square(image: Image.Image, *, resize: int, size: int) -> Image.Image
     if (image.width, image.height) == (size, size):
         return image
     return image.crop((left, top, left + size, top + size))
+
+
+def central_square_boxes(
+    boxes: NDArray[np.float32], image_size: tuple[int, int], *, resize: int, size: int
+) -> NDArray[np.float32]:
+    """Boxes of an image of `image_size` = (H, W) in pixels of its central square; what it cuts off is cut off."""
+    shorter = min(image_size)
+    height, width = (max(round(side * resize / shorter), 1) for side in image_size)
+    scale = (height / image_size[0], width / image_size[1])
+    origin = ((height - size) // 2 / scale[0], (width - size) // 2 / scale[1])
+    return geometry.place_boxes(boxes, scale=scale, origin=origin, size=(size, size))
 
 
 def short_side(image: Image.Image, length: int) -> Image.Image:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -149,6 +150,35 @@ def warp_heatmap(heatmap: Tensor, crop: Crop) -> Tensor:
     rows = interpolation_matrix((top[:, None] + _centres(length_y, h) - 0.5).clamp(0, h - 1), h)
     columns = interpolation_matrix((left[:, None] + _centres(length_x, w) - 0.5).clamp(0, w - 1), w)
     return rows @ heatmap @ _mirrored(columns, crop.flip).mT
+
+
+def warp_boxes(boxes: NDArray[np.float32], crop: Crop, index: int = 0) -> NDArray[np.float32]:
+    """T number `index` applied to boxes `[M,4]`, `xmin, ymin, xmax, ymax` as edges in pixels of the crop's size.
+
+    Boxes are cut at the borders of the view; those that lie outside it are dropped.
+
+    >>> crop = Crop(*(torch.tensor([v]) for v in (0, 4, 8, 4, True)), size=8)
+    >>> warp_boxes(np.array([[4, 0, 6, 8], [0, 0, 3, 3]], np.float32), crop).tolist()
+    [[4.0, 0.0, 8.0, 8.0]]
+    """
+    (height, width), (top, left) = crop.image_size, (float(crop.top[index]), float(crop.left[index]))
+    scale = (height / float(crop.height[index]), width / float(crop.width[index]))
+    moved = place_boxes(boxes, scale=scale, origin=(top, left), size=(height, width))
+    if bool(crop.flip[index]):
+        moved[:, [0, 2]] = width - moved[:, [2, 0]]
+    return moved
+
+
+def place_boxes(
+    boxes: NDArray[np.float32], *, scale: tuple[float, float], origin: tuple[float, float], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Boxes `[M,4]` in a window of `size` = (H, W) whose upper left corner lies at `origin` = (y, x) of the image and
+    in which the image is enlarged by `scale` = (vertical, horizontal); cut at the window, dropped outside it."""
+    shift, factor = np.asarray([origin[1], origin[0]] * 2), np.asarray([scale[1], scale[0]] * 2)
+    moved = ((boxes - shift) * factor).clip(0, [size[1], size[0]] * 2)
+    kept = (moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])
+    inside: NDArray[np.float32] = moved[kept].astype(np.float32)
+    return inside
 
 
 def warp_matrices(crop: Crop, size: tuple[int, int], *, like: Tensor) -> tuple[Tensor, Tensor]:

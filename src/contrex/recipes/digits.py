@@ -28,22 +28,22 @@ def cross_entropy() -> Recipe:
         data=DATA,
         model=Model("contrex:convnet", mean=(0.5,), std=(0.25,)),
         method=CrossEntropy(),
-        augmentation=Augmentation(scale=(0.4, 1.0), flip=0.0, where="device"),
-        optimizer=Optimizer(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, clip_norm=5.0),
+        augmentation=Augmentation(scale=(0.5, 1.0), flip=0.0, where="device"),
+        optimizer=Optimizer(lr=0.15, momentum=0.9, nesterov=True, weight_decay=5e-4, clip_norm=5.0),
         schedule=Schedule("cosine", warmup_epochs=1.0),
-        training=Training(epochs=15, batch_size=64),
+        training=Training(epochs=12, batch_size=64),
         evaluation=Evaluation(split="test"),
     )
 
 
 def cgc() -> Recipe:
     """The built-in digits with contrastive Grad-CAM consistency."""
-    return replace(cross_entropy(), name="digits_cgc", method=CGC(weight=0.5, resolution=64))
+    return replace(cross_entropy(), name="digits_cgc", method=CGC(weight=0.35, resolution=64))
 
 
 def cgc_no_negatives() -> Recipe:
     """The built-in digits with consistency but without negatives (CGC, Table 5)."""
-    return replace(cross_entropy(), name="digits_cgc_no_negatives", method=CGCNoNegatives(weight=0.5, resolution=64))
+    return replace(cross_entropy(), name="digits_cgc_no_negatives", method=CGCNoNegatives(weight=0.35, resolution=64))
 
 
 def comparison(*, seeds: int = 1, shortcut: float = 0.0, epochs: int | None = None) -> list[Recipe]:
