@@ -22,7 +22,7 @@ FOUND = {
     "timm:mobilenetv2_100": ("bn2", 1280),
     "timm:efficientnet_b0": ("bn2", 1280),
     "timm:convnext_atto": ("stages", 320),
-    "contrex:convnet": ("features", 96),
+    "contrex:convnet": ("features", 128),
 }
 
 
@@ -45,14 +45,14 @@ def test_the_layer_is_found(name):
 
 def test_convnet_has_an_eight_by_eight_map():
     network = ConvNet(10)
-    assert network.features(torch.zeros(2, 3, 64, 64)).shape == (2, 96, 8, 8)
+    assert network.features(torch.zeros(2, 3, 64, 64)).shape == (2, 128, 8, 8)
     with pytest.raises(ArgumentError, match="`widths` and `strides` of one length"):
         ConvNet(10, widths=(8, 8), strides=(1,))
 
 
 def test_networks_are_built_with_options():
-    network = build_network("contrex:convnet", {"widths": "(4, 6)", "strides": "(2, 2)"}, num_classes=3)
-    assert network.fc.weight.shape == (3, 6)
+    network = build_network("contrex:convnet", {"widths": "(4, 6)", "strides": "(2, 2)", "pointwise": "7"}, num_classes=3)
+    assert network.fc.weight.shape == (3, 7)
     same = build_network("timm:mobilenetv2_035", {"pad_type": "same"}, num_classes=5)
     assert same.get_classifier().out_features == 5
 

@@ -117,6 +117,12 @@ def test_seeds_become_one_row_with_mean_and_deviation(make_run) -> None:
     assert many.difference.estimate.value == pytest.approx(23)
 
 
+def test_equal_seeds_deviate_by_nothing(make_run) -> None:
+    runs = [make_run(f"cgc-seed{seed}", [99.9] * 4, seed=seed) for seed in range(3)]
+    only = cell(comparison(grouped(runs)), 0)
+    assert (cell_value(only), cell_spread(only)) == ("99.9", "± 0")
+
+
 def test_one_seed_twice_or_another_setting_is_not_averaged(make_run) -> None:
     again = [make_run("cgc"), make_run("cgc")]
     assert [group.label for group in grouped(again)] == ["cgc", "cgc (2)"]

@@ -52,8 +52,8 @@ def load_classifier(settings: Model, *, num_classes: int | None = None) -> Class
 def build_network(name: str, options: Mapping[str, str], *, num_classes: int | None = None) -> nn.Module:
     """The network `LIBRARY:ARCHITECTURE` with random weights; option texts are read as Python literals where they are.
 
-    >>> sum(p.numel() for p in build_network("contrex:convnet", {"widths": "(8, 16)"}, num_classes=3).parameters())
-    1467
+    >>> build_network("contrex:convnet", {"pointwise": "64"}, num_classes=3).fc
+    Linear(in_features=64, out_features=3, bias=True)
     """
     library, _, architecture = name.partition(":")
     if library not in BUILDERS or not architecture:

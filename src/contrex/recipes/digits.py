@@ -38,12 +38,12 @@ def cross_entropy() -> Recipe:
 
 def cgc() -> Recipe:
     """The built-in digits with contrastive Grad-CAM consistency."""
-    return replace(cross_entropy(), name="digits_cgc", method=CGC(weight=0.35, resolution=64))
+    return replace(cross_entropy(), name="digits_cgc", method=CGC(weight=0.5, resolution=64))
 
 
 def cgc_no_negatives() -> Recipe:
     """The built-in digits with consistency but without negatives (CGC, Table 5)."""
-    return replace(cross_entropy(), name="digits_cgc_no_negatives", method=CGCNoNegatives(weight=0.35, resolution=64))
+    return replace(cross_entropy(), name="digits_cgc_no_negatives", method=CGCNoNegatives(weight=0.5, resolution=64))
 
 
 def comparison(*, seeds: int = 1, shortcut: float = 0.0, epochs: int | None = None) -> list[Recipe]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -113,7 +114,7 @@ def _estimate(metrics: Sequence[MetricRecord]) -> tuple[Estimate, float]:
     if len(metrics) == 1:
         return Estimate(metrics[0].value, metrics[0].low, metrics[0].high), math.nan
     values = [metric.value for metric in metrics]
-    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    mean, deviation = statistics.mean(values), statistics.stdev(values)  # exact: equal values deviate by 0
     return Estimate(mean, mean - deviation, mean + deviation), deviation
 
 
