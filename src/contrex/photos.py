@@ -107,8 +107,7 @@ def _explain_photo(
 def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
     """All photos and their maps in one picture; its suffix is the format."""
     rows = [
-        Row(pictures(r.image, (0.0,), (1.0,))[0], r.explanation.heatmap[0], f"{r.path.name}\n{_answer(r)}", r.question)
-        for r in results
+        Row(pictures(r.image)[0], r.explanation.heatmap[0], f"{r.path.name}\n{_answer(r)}", r.question) for r in results
     ]
     figure = draw(rows)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -339,6 +339,51 @@ def test_a_head_that_is_linear_for_some_images_only_is_found_out():
     torch.testing.assert_close(explainer(bright, target=1).heatmap, (activation * gradient).sum(1).detach())
 
 
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_a_log_softmax_head_is_found_out_although_contrasts_do_not_see_it(differentiable):
+    net, x = network(), images()
+    explainer, fc = contrex.HiResCAM(net, "act"), net.head
+    net.head = nn.Sequential(fc, nn.LogSoftmax(1))
+    explainer(x, contrast="mean", differentiable=differentiable)
+    found = explainer(x, target=1, differentiable=differentiable).heatmap
+    activation = net.act(net.features(x)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(net.head(activation)[:, 1].sum(), activation)
+    torch.testing.assert_close(found.detach(), (activation * gradient).sum(1).detach())
+
+
+def test_a_model_that_changes_its_input_in_place_leaves_the_images_alone():
+    class Doubling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network("mlp")
+
+        def forward(self, x):
+            return self.net(x.mul_(2))
+
+    for kind in EXPLAINERS.values():
+        x = images()
+        kind(Doubling())(x)
+        assert torch.equal(x, images())
+        expected = kind(network("mlp"))(images() * 2).heatmap
+        scale = 2 if kind is contrex.Gradient else 1
+        torch.testing.assert_close(kind(Doubling())(x).heatmap, scale * expected)
+
+
+def test_a_layer_that_no_gradient_reaches_is_refused():
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network("mlp")
+
+        def forward(self, x):
+            a = self.net.act(self.net.features(x))
+            with torch.no_grad():
+                return self.net.head(a)
+
+    with pytest.raises(LayerError, match=r"no gradient reaches `layer` 'net.act': Frozen runs what follows it without"):
+        contrex.GradCAM(Frozen(), "net.act")(images())
+
+
 def test_an_exchanged_classifier_is_verified_anew():
     net, x = network(), images()
     explainer = contrex.GradCAM(net, "act")
@@ -370,7 +415,7 @@ def test_unsuitable_layers_are_refused():
         contrex.GradCAM(net, "feature")
     with pytest.raises(LayerError, match="must be a module of Net, got a foreign ReLU"):
         contrex.GradCAM(net, nn.ReLU())
-    with pytest.raises(LayerError, match=r"must give a feature map \[N,C,h,w\], Linear gives a tensor \[3, 4\]"):
+    with pytest.raises(LayerError, match=r"must give a feature map, Linear gives a tensor \[3, 4\]"):
         contrex.GradCAM(net, "head.4")(x)
     net.unused = nn.ReLU()
     with pytest.raises(LayerError, match="'unused' did not run"):
@@ -381,24 +426,90 @@ def test_unsuitable_layers_are_refused():
         contrex.GradCAM(shared, "1")(x.float())
 
 
-def test_tokens_and_channels_last_maps_are_refused_not_misread():
-    class Tokens(nn.Module):
-        def __init__(self, last):
+class Tokens(nn.Module):
+    """A conv, a norm over tokens or over a channels-last grid, and the mean of the cells, behind `prefix` tokens."""
+
+    def __init__(self, *, last=False, prefix=0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 16, 4, stride=4), nn.LayerNorm(16), nn.Linear(16, 4)
+        self.last, self.prefix = last, prefix
+
+    def forward(self, x):
+        a = self.conv(x).permute(0, 2, 3, 1)
+        if not self.last:
+            a = a.flatten(1, 2)
+            a = torch.cat([torch.ones(len(a), self.prefix, 16), a], 1)
+        a = self.norm(a)
+        return self.fc(a.flatten(1, -2)[:, self.prefix :].mean(1))
+
+
+@pytest.mark.parametrize("options", [{"last": True}, {}, {"prefix": 1}, {"prefix": 5}])
+@pytest.mark.parametrize("layer", [None, "norm"])
+def test_tokens_and_channels_last_grids_are_read_as_maps(options, layer):
+    net, x = Tokens(**options), torch.randn(2, 3, 24, 32)
+    explainer = contrex.HiResCAM(net, layer)
+    why = explainer(x, target=1)
+    cells = net.norm(net.conv(x).permute(0, 2, 3, 1)).detach()
+    torch.testing.assert_close(why.heatmap, (cells * net.fc.weight[1].detach()).sum(-1) / 48)
+    assert explainer.layer == "norm"
+
+
+def test_an_output_that_is_no_grid_is_refused_unless_reshape_reads_it():
+    net, x = Tokens(), torch.randn(2, 3, 32, 24)
+    net.norm.register_forward_hook(lambda module, inputs, output: output[:, :47])  # a cell is missing
+    with pytest.raises(LayerError, match=r"LayerNorm gives a tensor \[2, 47, 16\].*pass `reshape=`"):
+        contrex.GradCAM(net, "norm")(x)
+    maps = contrex.GradCAM(net, "norm", reshape=lambda tokens: tokens[:, :44].mT.reshape(2, 16, 11, 4))(x).heatmap
+    assert maps.shape == (2, 11, 4)
+    with pytest.raises(LayerError, match=r"`reshape` must give \[2,C,h,w\], it gave \[2, 47, 16\]"):
+        contrex.GradCAM(net, "norm", reshape=lambda tokens: tokens)(x)
+
+
+def test_window_and_head_axes_are_not_images():
+    """Swin's windows and attention weights look like grids; their first axis is not the batch."""
+
+    class Windows(nn.Module):
+        def __init__(self):
             super().__init__()
             self.conv, self.norm, self.fc = nn.Conv2d(3, 16, 4, stride=4), nn.LayerNorm(16), nn.Linear(16, 4)
-            self.last = last
 
         def forward(self, x):
-            a = self.conv(x).permute(0, 2, 3, 1)
-            a = self.norm(a if self.last else a.flatten(1, 2))
-            return self.fc(a.flatten(1, -2).mean(1))
+            a = self.conv(x)
+            windows = a.unflatten(2, (2, -1)).unflatten(4, (2, -1)).permute(0, 2, 4, 3, 5, 1).flatten(0, 2)
+            return self.fc(self.norm(windows).mean((1, 2)).unflatten(0, (len(x), -1)).mean(1))
 
-    x = torch.randn(2, 3, 32, 32)
-    with pytest.raises(LayerError, match=r"gives \[2, 8, 8, 16\].*channels seem to come last"):
-        contrex.GradCAM(Tokens(last=True), "norm")(x)
-    with pytest.raises(LayerError, match=r"gives a tensor \[2, 64, 16\]"):
-        contrex.GradCAM(Tokens(last=False), "norm")(x)
-    assert contrex.GradCAM(Tokens(last=True))(x).heatmap.shape == (2, 8, 8)
+    net, x = Windows(), torch.randn(2, 3, 32, 32)
+    with pytest.raises(LayerError, match=r"LayerNorm gives a tensor \[8, 4, 4, 16\]"):
+        contrex.GradCAM(net, "norm")(x)
+    explainer = contrex.GradCAM(net)
+    assert explainer(x).heatmap.shape == (2, 8, 8)
+    assert explainer.layer == "conv"
+
+
+def test_the_class_token_takes_all_gradient_behind_the_last_attention():
+    """So the automatic layer of a vision transformer is the norm before it, as in the literature."""
+    timm = pytest.importorskip("timm")
+    net = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5).eval()
+    explainer = contrex.GradCAM(net)
+    why = explainer(torch.randn(2, 3, 64, 64))
+    assert explainer.layer == "blocks.11.norm1"
+    assert why.heatmap.shape == (2, 4, 4)
+    assert not why.empty.any()
+    assert contrex.GradCAM(net, "blocks.11.norm2")(torch.randn(2, 3, 64, 64)).empty.all()
+
+
+def test_a_map_with_as_many_channels_as_classes_is_no_classifier():
+    """Only one whose mean is the logits is (SqueezeNet's last convolution)."""
+    net = network()
+    net.head.fc = nn.Linear(6, 6).double()
+    explainer = contrex.GradCAM(net)
+    explainer(images())
+    assert explainer.layer == "act"
+    squeeze = nn.Sequential(nn.Conv2d(3, 7, 3), nn.Conv2d(7, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    explainer = contrex.GradCAM(squeeze)
+    explainer(torch.randn(1, 3, 8, 8))
+    assert explainer.layer == "0"
 
 
 @pytest.mark.parametrize(
@@ -456,3 +567,120 @@ def test_show_draws_every_image_and_refuses_the_wrong_number():
         contrex.GradCAM(net)(x).show(x[:1])
     with pytest.raises(ArgumentError, match="`captions` must be 2 texts"):
         contrex.GradCAM(net)(x).show(x, captions=["one"])
+
+
+# --- many classes and many layers -----------------------------------------------------------------------------------
+
+
+def calls_of(net):
+    count = [0]
+    handle = net.register_forward_hook(lambda *_: count.__setitem__(0, count[0] + 1))
+    return count, handle
+
+
+@every_method
+@every_head
+@pytest.mark.parametrize("contrast", [None, "weighted"])
+def test_many_classes_from_one_forward_pass_are_the_single_ones(method, head, contrast):
+    net, x = network(head), images()
+    explainer = EXPLAINERS[method](net)
+    explainer(x)
+    count, handle = calls_of(net)
+    many = explainer.classes(x, k=3, contrast=contrast)
+    handle.remove()
+    assert count[0] == 1
+    assert torch.equal(many.target, many.logits.topk(3).indices)
+    for place in range(3):
+        one = explainer(x, target=many.target[:, place], contrast=contrast)
+        torch.testing.assert_close(many.explanation(place).heatmap, one.heatmap)
+    named = explainer.classes(x, classes=[2, 0], contrast=contrast)
+    assert named.target.tolist() == [[2, 0]] * 3
+    torch.testing.assert_close(named.heatmap[:, 1], explainer(x, target=0, contrast=contrast).heatmap)
+
+
+@every_method
+def test_contrasts_of_the_class_maps_are_those_of_the_scores(method):
+    """Proposition 3: the difference of maps is the map of the difference."""
+    net, x = network("mlp"), images()
+    explainer = EXPLAINERS[method](net)
+    many = explainer.classes(x, k=4)
+    pair = explainer(x, target=many.target[:, 1], contrast=many.target[:, 3])
+    torch.testing.assert_close(many.pair(1, 3).heatmap, pair.heatmap)
+    torch.testing.assert_close(many.pairs()[:, 1, 3], pair.heatmap)
+    torch.testing.assert_close(many.weighted()[:, 0], explainer(x, contrast="weighted").heatmap)
+
+
+def test_classes_refuses():
+    explainer = contrex.GradCAM(network())
+    with pytest.raises(ArgumentError, match="`k` must be between 1 and 4, the model's classes; got 5"):
+        explainer.classes(images())
+    with pytest.raises(ArgumentError, match=r"`classes` must be \[M\], or \[3,M\]; got shape \[2, 2\]"):
+        explainer.classes(images(), classes=[[0, 1], [1, 2]])
+    with pytest.raises(ArgumentError, match="`classes` must be between 0 and 3"):
+        explainer.classes(images(), classes=[0, 4])
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam"])
+@every_head
+def test_many_layers_from_one_forward_pass_are_the_single_ones(method, head):
+    net, x = network(head, inplace=True), images()
+    explainer = EXPLAINERS[method](net, "act")
+    explainer(x)
+    before = state_of(net)
+    count, handle = calls_of(net)
+    found = explainer.layers(x, ["act", "features.0", net.features], contrast="weighted")
+    handle.remove()
+    assert count[0] == 1
+    assert list(found) == ["act", "features.0", "features"]
+    for name, why in found.items():
+        one = EXPLAINERS[method](net, name)(x, contrast="weighted")
+        torch.testing.assert_close(why.heatmap, one.heatmap)
+    assert_same_state(before, state_of(net))
+    with pytest.raises(ArgumentError, match="`layers` must name different layers, at least one"):
+        explainer.layers(x, ["act", "act"])
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("score", "function"), [("probability", torch.softmax), ("log_probability", torch.log_softmax)]
+)
+def test_a_probability_is_explained_by_its_own_gradient(method, score, function):
+    net, x = network("mlp"), images()
+
+    class Outputs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return function(self.net(x), 1)
+
+    for contrast in (None, 2):
+        found = EXPLAINERS[method](net)(x, target=1, score=score, contrast=contrast).heatmap
+        expected = EXPLAINERS[method](Outputs())(x, target=1, contrast=contrast).heatmap
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(UnknownNameError, match="`score` must be one of logit, probability, log_probability"):
+        EXPLAINERS[method](net)(x, score="prob")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_frozen_trunk_still_gives_a_differentiable_map(head):
+    net, x = network(head), images()
+    expected = contrex.HiResCAM(net, "act")(x, target=1, differentiable=True)
+    net.features.requires_grad_(False)
+    found = contrex.HiResCAM(net, "act")(x, target=1, differentiable=True)
+    torch.testing.assert_close(found.heatmap, expected.heatmap)
+    found.heatmap.square().sum().backward()
+    assert all(p.grad is not None for name, p in net.head.named_parameters() if name.endswith("weight"))
+
+
+def test_pictures_outside_the_unit_range_are_stretched_unless_normalisation_is_named():
+    from contrex.explain.figure import pictures
+
+    x = torch.tensor([-1.0, 0.0, 1.0]).view(1, 1, 1, 3).expand(1, 3, 2, 3)
+    assert pictures(x)[0, 0, :, 0].tolist() == [0, 0.5, 1]
+    assert pictures(x / 2 + 0.5)[0, 0, :, 0].tolist() == [0, 0.5, 1]
+    assert pictures(x, (0.5,), (0.25,))[0, 0, :, 0].tolist() == [0.25, 0.5, 0.75]

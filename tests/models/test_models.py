@@ -51,7 +51,9 @@ def test_convnet_has_an_eight_by_eight_map():
 
 
 def test_networks_are_built_with_options():
-    network = build_network("contrex:convnet", {"widths": "(4, 6)", "strides": "(2, 2)", "pointwise": "7"}, num_classes=3)
+    network = build_network(
+        "contrex:convnet", {"widths": "(4, 6)", "strides": "(2, 2)", "pointwise": "7"}, num_classes=3
+    )
     assert network.fc.weight.shape == (3, 7)
     same = build_network("timm:mobilenetv2_035", {"pad_type": "same"}, num_classes=5)
     assert same.get_classifier().out_features == 5

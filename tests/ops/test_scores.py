@@ -118,3 +118,33 @@ def test_score_refuses():
         scores.score(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long), "weighted")
     with pytest.raises(ArgumentError, match="`contrast` must be between 0 and 2"):
         scores.score(logits, target, 5)
+
+
+def test_several_foils_are_a_weighted_contrast_among_them():
+    logits, target = torch.randn(3, 6, dtype=torch.float64), torch.tensor([0, 1, 2])
+    foils = torch.tensor([[3, 5], [4, 0], [5, 1]])
+    found = scores.score(logits, target, foils)
+    row = scores.cotangent(logits, target, foils)
+    for n in range(3):
+        rivals = logits[n, foils[n]]
+        assert found[n] == pytest.approx(float(logits[n, target[n]] - rivals.logsumexp(0)))
+        torch.testing.assert_close(row[n, foils[n]], -rivals.softmax(0))
+        assert row[n, target[n]] == 1
+        assert (row[n] != 0).sum() == 3
+    everything = [[s for s in range(6) if s != t] for t in target.tolist()]
+    torch.testing.assert_close(
+        scores.cotangent(logits, target, everything), scores.cotangent(logits, target, "weighted")
+    )
+    torch.testing.assert_close(
+        scores.score(logits, target, [[3, 4]]), scores.score(logits, target, torch.tensor([[3, 4]] * 3))
+    )
+    with pytest.raises(ArgumentError, match="both are class 2 for image 2"):
+        scores.score(logits, target, [[5, 2]])
+    with pytest.raises(ArgumentError, match=r"one class or one per image, \[3\]; got shape \[2, 2\]"):
+        scores.score(logits, target, [[3, 4], [3, 4]])
+
+
+@pytest.mark.parametrize("value", ["tabby", [[0], [1, 2]], [None]])
+def test_class_indices_refuses_what_is_no_number(value):
+    with pytest.raises(ArgumentError, match="`target` must hold class indices"):
+        scores.class_indices(value, torch.zeros(2, 3))

@@ -3,8 +3,8 @@
 A method is one file with one class; `EXPLAINERS` is the list that the command line and the contract tests run over.
 """
 
-from contrex.explain.explainer import ActivationExplainer, Explainer
-from contrex.explain.explanation import Explanation
+from contrex.explain.explainer import ActivationExplainer, Explainer, InputExplainer
+from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.grad_cam import GradCAM
 from contrex.explain.gradient import Gradient
 from contrex.explain.hires_cam import HiResCAM
@@ -15,4 +15,14 @@ EXPLAINERS: dict[str, type[Explainer]] = {
     "gradient": Gradient,
 }
 
-__all__ = ["EXPLAINERS", "ActivationExplainer", "Explainer", "Explanation", "GradCAM", "Gradient", "HiResCAM"]
+__all__ = [
+    "EXPLAINERS",
+    "ActivationExplainer",
+    "ClassExplanations",
+    "Explainer",
+    "Explanation",
+    "GradCAM",
+    "Gradient",
+    "HiResCAM",
+    "InputExplainer",
+]

@@ -2,7 +2,7 @@
 
 The model is shared with whoever else holds it, so everything is put back also when the call raises: hooks, train / eval
 flags, the random state. Several threads may explain one model: passes take turns, and a hook ignores the threads that
-did not set it.
+did not set it. A model that changes its input in place changes a copy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,52 +18,74 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, LayerError
 from contrex.models import FeatureMapFinder, eval_mode
-from contrex.models.layers import channels_first
+from contrex.models.layers import Candidate, Reshape, feature_maps
 
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
+class Features:
+    """What a layer gave: `output`, the tensor in the graph, and `maps(output)` or of its gradient, `[N,C,h,w]`."""
+
+    output: Tensor
+    maps: Reshape
+
+
+@dataclass(frozen=True, eq=False)
 class Pass:
-    """One forward pass: `logits` [N,K] float32 or better, and the `activation` they were computed from."""
+    """One forward pass: `images`, `logits` [N,K] float32 or better, and the `features` of each layer asked for.
 
-    logits: Tensor
-    activation: Tensor
-
-
-def forward(model: nn.Module, images: Tensor, layer: nn.Module | None, *, graph: str) -> Pass:
-    """Run `model` on `images` and keep the output of `layer` (the images themselves when it is None).
-
-    `graph` says what autograd records: `"none"`; `"head"` - only what follows the layer, so the part before it costs no
-    memory; or `"all"`, for a loss on the explanation. The rest of the model gets a clone of the activation, so
-    an in-place ReLU behind the layer cannot change what was kept.
+    Where the images themselves are explained they are the only features. `is_shared` asks that the graph be kept for
+    further questions.
     """
-    seen: list[Tensor] = []
+
+    images: Tensor
+    logits: Tensor
+    features: Sequence[Features]
+    is_shared: bool = False
+
+
+def forward(
+    model: nn.Module, images: Tensor, layers: Sequence[nn.Module], *, graph: str, reshape: Reshape | None = None
+) -> Pass:
+    """Run `model` on `images` and keep what `layers` give; no layers stand for the images.
+
+    `graph` says what autograd records: `"none"`; `"head"` - only what follows the first layer, so the part before it
+    costs no memory; or `"all"`, for a loss on the explanation. The rest of the model gets a clone of each output, so
+    an in-place ReLU behind a layer cannot change what was kept. `reshape` overrides how outputs are read as maps.
+    """
+    seen: dict[nn.Module, list[Features]] = {layer: [] for layer in layers}
     owner = threading.get_ident()
 
     def keep(module: nn.Module, inputs: object, output: object) -> Tensor | None:
         if threading.get_ident() != owner:
             return None
-        activation = _feature_map(module, output, images)
-        if graph == "head":
-            activation = activation.detach().requires_grad_()
-            torch.set_grad_enabled(True)
-        seen.append(activation)
-        return activation.clone()
+        features = _features(module, output, images, reshape)
+        is_first = not any(seen.values())
+        if is_first and (graph == "head" or (graph == "all" and not features.output.requires_grad)):
+            features = Features(features.output.detach().requires_grad_(), features.maps)
+        torch.set_grad_enabled(graph != "none")
+        seen[module].append(features)
+        return features.output.clone()
 
-    if layer is None and graph != "none":
+    if not layers and graph != "none":
         images = images if images.requires_grad else images.detach().requires_grad_()
-    with torch.set_grad_enabled(graph == "all" or (layer is None and graph != "none")):
-        if layer is None:
-            return Pass(_logits(model(images), model, images), images)
-        with _hooked([layer], keep):
-            logits = _logits(model(images), model, images)
-            return Pass(logits, _single(seen, layer, model))
+    with torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")), _hooked(layers, keep):
+        logits = _logits(model(images.clone()), model, images)
+    if not layers:
+        return Pass(images, logits, [Features(images, lambda pixels: pixels)])
+    features = [_single(seen[layer], layer, model) for layer in layers]
+    if graph != "none" and not logits.requires_grad:
+        raise LayerError(
+            f"no gradient reaches `layer` {_name(layers[0], model)!r}: {type(model).__name__} runs what follows it "
+            "without (torch.no_grad() inside its forward?). Choose a later layer."
+        )
+    return Pass(images, logits, features)
 
 
-def find_feature_map(model: nn.Module, images: Tensor) -> nn.Module:
-    """The layer before the classifier, seen in one pass of the first image."""
+def find_feature_maps(model: nn.Module, images: Tensor) -> Sequence[Candidate]:
+    """The layers before the classifier that give feature maps, the last one first, seen in a pass of one image."""
     finder = FeatureMapFinder((images.shape[2], images.shape[3]))
     owner = threading.get_ident()
 
@@ -72,8 +94,8 @@ def find_feature_map(model: nn.Module, images: Tensor) -> nn.Module:
             finder.see(module, output)
 
     with undisturbed(model, images.device), torch.no_grad(), _hooked(list(model.modules()), see):
-        logits = _logits(model(images[:1]), model, images[:1])
-    return finder.layer(model, logits.shape[1])
+        logits = _logits(model(images[:1].clone()), model, images[:1])
+    return finder.candidates(model, logits)
 
 
 @contextlib.contextmanager
@@ -94,7 +116,7 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hooked(modules: list[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
+def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
     handles = []
     try:
         for module in modules:
@@ -105,26 +127,33 @@ def _hooked(modules: list[nn.Module], hook: Callable[..., object]) -> Iterator[N
             handle.remove()
 
 
-def _feature_map(layer: nn.Module, output: object, images: Tensor) -> Tensor:
+def _features(layer: nn.Module, output: object, images: Tensor, reshape: Reshape | None) -> Features:
     name = type(layer).__name__
-    if not isinstance(output, Tensor) or output.ndim != 4:
+    maps = reshape or feature_maps(output, (images.shape[2], images.shape[3]), len(images))
+    if not isinstance(output, Tensor) or maps is None:
         what = f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise LayerError(f"`layer` must give a feature map [N,C,h,w], {name} gives {what}: choose another.")
-    if not channels_first(output, (images.shape[2], images.shape[3])):
         raise LayerError(
-            f"`layer` {name} gives {list(output.shape)} for images {list(images.shape)}: h / w does not fit them, "
-            "so the channels seem to come last. Choose a layer that gives [N,C,h,w]."
+            f"`layer` must give a feature map, {name} gives {what} for images {list(images.shape)}, which is no grid "
+            "[N,C,h,w], [N,h,w,C] or [N,T,D] of their proportions: choose another, or pass "
+            "`reshape=`, a function from its output to [N,C,h,w]."
         )
-    return output
+    shape = maps(output.detach()).shape
+    if len(shape) != 4 or shape[0] != len(images):
+        raise LayerError(f"`reshape` must give [{len(images)},C,h,w], it gave {list(shape)} for {list(output.shape)}.")
+    return Features(output, maps)
 
 
-def _single(seen: list[Tensor], layer: nn.Module, model: nn.Module) -> Tensor:
+def _single(seen: Sequence[Features], layer: nn.Module, model: nn.Module) -> Features:
     if len(seen) == 1:
         return seen[0]
-    name = next((name for name, module in model.named_modules() if module is layer), type(layer).__name__)
+    name = _name(layer, model)
     if not seen:
         raise LayerError(f"`layer` {name!r} did not run in the forward pass: choose one that does.")
     raise LayerError(f"`layer` {name!r} ran {len(seen)} times in one pass, so its map is ambiguous: choose another.")
+
+
+def _name(layer: nn.Module, model: nn.Module) -> str:
+    return next((name for name, module in model.named_modules() if module is layer), type(layer).__name__)
 
 
 def _logits(output: object, model: nn.Module, images: Tensor) -> Tensor:

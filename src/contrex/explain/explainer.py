@@ -1,27 +1,32 @@
-"""The front door: one call for every method that explains a score by the gradient at a layer or at the input.
+"""The front door: one call for every method of explanation.
 
-A method is a subclass that says how activation and gradient become a map; contrasts, targets, batching,
-differentiability and the promise to leave the model as it was are here.
+A method is a subclass that turns one forward pass and a question - which scores of the logits - into maps. Targets,
+contrasts, many classes, batching and the promise to leave the model as it was are here.
 
-Legend: N images, K classes, C channels, H W image, h w feature grid.
+Legend: N images, M questions per image, K classes, C channels, H W image, h w feature grid.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from contrex.errors import ArgumentError
+from contrex.errors import ArgumentError, LayerError, NotDifferentiableError
 from contrex.explain import capture
+from contrex.explain.capture import Pass
 from contrex.explain.closed_form import LinearHead
-from contrex.explain.explanation import Explanation
-from contrex.models.layers import Layer, find_layer, unwrap
+from contrex.explain.explanation import ClassExplanations, Explanation
+from contrex.models.layers import Layer, Reshape, find_layer, unwrap
 from contrex.ops import scores
-from contrex.ops.scores import Contrast, Target
+from contrex.ops.scores import Contrast, Question, Target
+
+Targets = Target | Callable[[Tensor], Tensor]
 
 
 class Explainer(ABC):
@@ -35,6 +40,13 @@ class Explainer(ABC):
     runs in the mode it is in, and batch norm in train mode updates its statistics as in any training forward.
     """
 
+    is_linear: ClassVar[bool] = True
+    """Whether the map is linear in the score. Then a contrast is one map of the contrasted score; otherwise it is the
+    difference of the signed maps of the classes, as Proposition 3 of "Why Not Other Classes?" asks."""
+    is_differentiable: ClassVar[bool] = True
+    is_class_specific: ClassVar[bool] = True
+    """Whether the map depends on the explained class; otherwise there is no contrast."""
+
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
@@ -44,8 +56,9 @@ class Explainer(ABC):
         self,
         images: Tensor,
         *,
-        target: Target | Callable[[Tensor], Tensor] = None,
+        target: Targets = None,
         contrast: Contrast = None,
+        score: str = "logit",
         differentiable: bool = False,
     ) -> Explanation:
         """Explain why each image is `target` - and, with a contrast, not another class.
@@ -54,49 +67,119 @@ class Explainer(ABC):
             images: `[N,C,H,W]`, floating point, normalised as the model expects.
             target: the explained class: None (top prediction), an int, a sequence or tensor `[N]`, or a function from
                 the logits `[N,K]` to classes `[N]`.
-            contrast: None, `"mean"`, `"max"`, `"weighted"`, or a foil class (an int, or one per image `[N]`).
+            contrast: None, `"mean"`, `"max"`, `"weighted"`, a foil class (an int, or one per image `[N]`), or several
+                foils (`[1,F]`, or `[N,F]`).
+            score: what is explained of a class: its `"logit"`, `"probability"` or `"log_probability"`.
             differentiable: return maps and logits with a graph to every parameter, for a loss on the explanation.
 
         Raises:
             ArgumentError: an argument does not fit, or the model gives NaN.
             LayerError: the layer does not give a feature map.
+            NotDifferentiableError: the method has no differentiable map; the message names some that have.
         """
-        with ExitStack() as stack:
-            stack.enter_context(capture.turn(self.model))
-            stack.enter_context(torch.inference_mode(False))
-            images = _checked(images)
-            if not differentiable:
-                stack.enter_context(capture.undisturbed(self.model, images.device))
-            run = self._forward(images, differentiable=differentiable)
+        with self._started(images, differentiable=differentiable) as checked:
+            run = self._forward(checked, differentiable=differentiable)
             classes = scores.class_indices(target(run.logits) if callable(target) else target, run.logits)
-            row = scores.cotangent(run.logits, classes, contrast)
-            heatmap = self._heatmap(run, row, differentiable=differentiable)
-        if differentiable:
-            return Explanation(heatmap, run.logits, classes)
-        return Explanation(_finite(heatmap.detach()), run.logits.detach(), classes)
+            heatmap = self._answer(run, classes[:, None], contrast, score, differentiable=differentiable)[:, 0]
+        return _explanation(heatmap, run.logits, classes, differentiable=differentiable)
+
+    def classes(
+        self,
+        images: Tensor,
+        k: int = 5,
+        *,
+        classes: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
+        contrast: Contrast = None,
+        score: str = "logit",
+    ) -> ClassExplanations:
+        """The signed maps of the `k` most probable classes of each image, most probable first, in one forward pass.
+
+        `classes` names them instead: one list `[M]` for all images, or `[N,M]`. `contrast` and `score` as in a call.
+        """
+        with self._started(images, differentiable=False) as checked:
+            run = self._forward(checked, differentiable=False)
+            wanted = scores.many_classes(classes, run.logits, k)
+            heatmaps = self._answer(run, wanted, contrast, score, differentiable=False)
+        for maps in heatmaps.unbind(1):
+            _check_finite(maps)
+        return ClassExplanations(heatmaps.detach(), run.logits.detach(), wanted)
 
     @abstractmethod
-    def _forward(self, images: Tensor, *, differentiable: bool) -> capture.Pass:
-        """One forward pass that keeps what `_heatmap` needs."""
+    def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
+        """One forward pass that keeps what `_maps` needs."""
 
     @abstractmethod
-    def _heatmap(self, run: capture.Pass, cotangent: Tensor, *, differentiable: bool) -> Tensor:
-        """The map `[N,h,w]` of the score whose gradient at the logits is `cotangent` `[N,K]`."""
+    def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        """The maps `[N,M,h,w]` of the M scores per image that `question` asks for."""
+
+    def _answer(self, run: Pass, classes: Tensor, contrast: Contrast, score: str, *, differentiable: bool) -> Tensor:
+        """Maps `[N,M,h,w]` of `classes` [N,M], by whichever of Proposition 3's roads is right for the method."""
+        if contrast is not None and not self.is_class_specific:
+            raise ArgumentError(
+                f"`contrast` means nothing to {type(self).__name__}: its map is the same for any class."
+            )
+        rows = torch.stack([scores.cotangent(run.logits, column, contrast) for column in classes.unbind(1)], 1)
+        if self.is_linear or contrast is None:
+            return self._maps(run, Question(rows, score), differentiable=differentiable)
+        answers = [self._difference(run, row, score, differentiable=differentiable) for row in rows.unbind(1)]
+        return torch.stack(answers, 1)
+
+    def _difference(self, run: Pass, row: Tensor, score: str, *, differentiable: bool) -> Tensor:
+        """`sum_s row_s * map_s` over the classes with a weight, [N,h,w]."""
+        num_classes = int((row != 0).sum(1).max())
+        classes = row.abs().topk(num_classes, dim=1).indices
+        one_hot = torch.zeros(*classes.shape, row.shape[1], dtype=row.dtype, device=row.device)
+        question = Question(one_hot.scatter(2, classes[..., None], 1.0), score)
+        maps = self._maps(run, question, differentiable=differentiable)
+        return torch.einsum("nm,nmhw->nhw", row.gather(1, classes).to(maps), maps)
+
+    @contextmanager
+    def _started(self, images: Tensor, *, differentiable: bool) -> Iterator[Tensor]:
+        """Everything around a call that leaves no trace; gives the checked images."""
+        if differentiable and not self.is_differentiable:
+            raise NotDifferentiableError(
+                f"`differentiable=True`: {type(self).__name__} has no differentiable map; GradCAM and HiResCAM have."
+            )
+        with capture.turn(self.model), torch.inference_mode(False):
+            checked = _checked(images)
+            if differentiable:
+                yield checked
+            else:
+                with capture.undisturbed(self.model, checked.device):
+                    yield checked
+
+
+class InputExplainer(Explainer):
+    """Methods that combine the pixels with the gradient that reaches them; maps have the images' size."""
+
+    @abstractmethod
+    def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
+        """The map `[N,H,W]` of images `[N,C,H,W]` and the gradient there, of the same shape."""
+
+    def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
+        return capture.forward(self.model, images, (), graph="all" if differentiable else "head")
+
+    def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        gradients = pixel_gradients(run, question, differentiable=differentiable)
+        return torch.stack([self.combine(run.images, gradient) for gradient in gradients], 1)
 
 
 class ActivationExplainer(Explainer):
     """Methods that combine a layer's activation with the gradient that reaches it.
 
     `layer` is a module or its name; None takes the last feature map before the classifier, found in the first call.
+    Feature maps may be `[N,C,h,w]`, channels-last, or tokens whose grid is inferred; `reshape` overrides how the
+    layer's output is read.
 
     The gradient is `W^T (dS/dy) / (h w)`, in closed form, where only global average pooling and one linear layer follow
     the layer; that is verified against autograd on the first batch. Otherwise autograd runs through what follows the
     layer, and nothing before it is recorded.
     """
 
-    def __init__(self, model: nn.Module, layer: Layer = None) -> None:
+    def __init__(self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None) -> None:
         super().__init__(model)
         self._layer = None if layer is None else find_layer(self.model, layer)
+        self._reshape = reshape
         self._head = LinearHead(self.model)
 
     @property
@@ -104,26 +187,83 @@ class ActivationExplainer(Explainer):
         """The name of the explained layer; None until the first call has found it."""
         return next((name for name, module in self.model.named_modules() if module is self._layer), None)
 
+    def layers(
+        self,
+        images: Tensor,
+        layers: Sequence[str | nn.Module],
+        *,
+        target: Targets = None,
+        contrast: Contrast = None,
+        score: str = "logit",
+    ) -> Mapping[str, Explanation]:
+        """The explanation at each of several layers, from one forward pass; names and arguments as in a call."""
+        modules = [find_layer(self.model, layer) for layer in layers]
+        if not modules or len(set(modules)) != len(modules):
+            raise ArgumentError(f"`layers` must name different layers, at least one; got {list(layers)}.")
+        with self._started(images, differentiable=False) as checked:
+            run = capture.forward(self.model, checked, modules, graph="head", reshape=self._reshape)
+            classes = scores.class_indices(target(run.logits) if callable(target) else target, run.logits)
+            alone = [replace(run, features=[features], is_shared=True) for features in run.features]
+            heatmaps = [
+                self._answer(one, classes[:, None], contrast, score, differentiable=False)[:, 0] for one in alone
+            ]
+        names = {module: name for name, module in self.model.named_modules()}
+        return {
+            names[module]: _explanation(heatmap, run.logits, classes, differentiable=False)
+            for module, heatmap in zip(modules, heatmaps, strict=True)
+        }
+
     @abstractmethod
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """The map `[N,h,w]` of an activation `[N,C,h,w]`; the gradient is `[N,C,h,w]`, or `[N,C,1,1]` if constant."""
 
-    def _forward(self, images: Tensor, *, differentiable: bool) -> capture.Pass:
+    def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
         if self._layer is None:
-            self._layer = capture.find_feature_map(self.model, images)
-        if differentiable:
-            return capture.forward(self.model, images, self._layer, graph="all")
-        if self._head.is_known():
-            run = capture.forward(self.model, images, self._layer, graph="none")
-            if self._head.fits(run):
-                return run
-        return capture.forward(self.model, images, self._layer, graph="head")
+            self._layer = self._last_feature_map(images)
+        graph = "all" if differentiable else "head"
+        return capture.forward(self.model, images, [self._layer], graph=graph, reshape=self._reshape)
 
-    def _heatmap(self, run: capture.Pass, cotangent: Tensor, *, differentiable: bool) -> Tensor:
-        gradient = self._head.gradient(run, cotangent, differentiable=differentiable)
-        dtype = cotangent.dtype
-        with torch.set_grad_enabled(differentiable), torch.autocast(run.activation.device.type, enabled=False):
-            return self.combine(run.activation.to(dtype), gradient.to(dtype))
+    def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        rows, (features,) = question.cotangents(run.logits), run.features
+        gradient = self._head.gradient(run, features, rows, differentiable=differentiable)
+        activation, dtype, num = features.maps(features.output), rows.dtype, rows.shape[1]
+        with torch.set_grad_enabled(differentiable), torch.autocast(activation.device.type, enabled=False):
+            repeated = activation.to(dtype).repeat_interleave(num, 0) if num > 1 else activation.to(dtype)
+            maps = self.combine(repeated, gradient.to(dtype).flatten(0, 1))
+            return maps.reshape(-1, num, *maps.shape[1:])
+
+    def _last_feature_map(self, images: Tensor) -> nn.Module:
+        """The last layer that gives a map; among tokens, the last whose cells the gradient reaches (the class token of
+        a vision transformer takes all of it behind the last attention)."""
+        for candidate in capture.find_feature_maps(self.model, images):
+            if not candidate.gives_tokens:
+                return candidate.module
+            run = capture.forward(self.model, images[:1], [candidate.module], graph="head", reshape=self._reshape)
+            (features,) = run.features
+            (gradient,) = torch.autograd.grad(run.logits[:, 0].sum(), features.output)
+            if bool((features.maps(gradient) != 0).any()):
+                return candidate.module
+        raise LayerError(
+            f"no feature map of {type(self.model).__name__} is reached by the gradient: pass `layer=` the name of one."
+        )
+
+
+def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> list[Tensor]:
+    """`dS/dx` `[N,C,H,W]` of each of the question's M scores, at the images of the pass."""
+    rows = question.cotangents(run.logits)
+    last = rows.shape[1] - 1
+    gradients = []
+    for index, row in enumerate(rows.unbind(1)):
+        keep = differentiable or run.is_shared or index < last
+        (gradient,) = torch.autograd.grad(run.logits, run.images, row, retain_graph=keep, create_graph=differentiable)
+        gradients.append(gradient.to(row.dtype))
+    return gradients
+
+
+def _explanation(heatmap: Tensor, logits: Tensor, classes: Tensor, *, differentiable: bool) -> Explanation:
+    if differentiable:
+        return Explanation(heatmap, logits, classes)
+    return Explanation(_check_finite(heatmap.detach()), logits.detach(), classes)
 
 
 def _checked(images: Tensor) -> Tensor:
@@ -137,7 +277,7 @@ def _checked(images: Tensor) -> Tensor:
     return images.clone() if images.is_inference() else images
 
 
-def _finite(heatmap: Tensor) -> Tensor:
+def _check_finite(heatmap: Tensor) -> Tensor:
     broken = (~heatmap.isfinite()).flatten(1).any(1).nonzero()
     if len(broken):
         raise ArgumentError(

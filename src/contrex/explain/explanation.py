@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from contrex.errors import ArgumentError
@@ -53,13 +54,14 @@ class Explanation:
         self,
         images: Tensor,
         *,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
         captions: Sequence[str] = (),
     ) -> Figure:
         """A figure: each image beside its map, on a diverging colour map centred on zero with a colour bar.
 
-        `images` [N,3,H,W] are what was explained; `mean` and `std` undo their normalisation; `captions` name them.
+        `images` [N,3,H,W] are what was explained; `mean` and `std` undo their normalisation (without them, pictures
+        that leave [0, 1] are stretched to it, so colours are only roughly right); `captions` name them.
 
         Raises:
             ArgumentError: there is not one image, or not one caption, per map.
@@ -72,3 +74,38 @@ class Explanation:
             raise ArgumentError(f"`captions` must be {len(self)} texts, one per map; got {len(captions)}.")
         shown = zip(pictures(images, mean, std), self.heatmap, captions or [""] * len(self), strict=True)
         return draw([Row(picture, values, caption) for picture, values, caption in shown])
+
+
+@dataclass(frozen=True, eq=False)
+class ClassExplanations:
+    """Signed maps of several classes of each image, from one forward pass.
+
+    `heatmap` [N,M,h,w], `logits` [N,K], `target` [N,M]: the classes, most probable first unless they were named.
+    """
+
+    heatmap: Tensor
+    logits: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.heatmap)
+
+    def explanation(self, index: int) -> Explanation:
+        """The explanation of the class at place `index` of each image."""
+        return Explanation(self.heatmap[:, index], self.logits, self.target[:, index])
+
+    def pair(self, index: int, foil: int) -> Explanation:
+        """Why the class at place `index` rather than the one at place `foil`: the difference of their maps."""
+        return Explanation(self.heatmap[:, index] - self.heatmap[:, foil], self.logits, self.target[:, index])
+
+    def pairs(self) -> Tensor:
+        """All pairwise contrasts `[N,M,M,h,w]`: entry (i, j) is why class i rather than class j."""
+        return self.heatmap[:, :, None] - self.heatmap[:, None, :]
+
+    def weighted(self) -> Tensor:
+        """The weighted contrast `[N,M,h,w]` of each class against the other M - 1: `phi_i - sum_j a_j phi_j`."""
+        logits = self.logits.gather(1, self.target)
+        num = logits.shape[1]
+        itself = torch.eye(num, dtype=torch.bool, device=logits.device)
+        weights = logits[:, None].expand(-1, num, -1).masked_fill(itself, float("-inf")).softmax(2)
+        return self.heatmap - torch.einsum("nij,njhw->nihw", weights.to(self.heatmap), self.heatmap)

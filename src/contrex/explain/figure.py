@@ -50,10 +50,16 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def pictures(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """Normalised images `[N,3,H,W]` as pictures `[N,H,W,3]` in [0, 1]."""
-    scale, offset = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (std, mean))
-    restored = images.detach().float() * scale + offset
+def pictures(
+    images: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+) -> NDArray[np.float32]:
+    """Normalised images `[N,3,H,W]` as pictures `[N,H,W,3]` in [0, 1]; stretched to it where nothing tells how."""
+    restored = images.detach().float()
+    if mean is not None or std is not None:
+        scale, offset = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (std or (1.0,), mean or (0.0,)))
+        restored = restored * scale + offset
+    elif restored.numel() and (float(restored.min()) < 0 or float(restored.max()) > 1):
+        restored = heatmaps.normalise_min_max(restored.flatten(1, 2)).reshape(restored.shape)
     shown: NDArray[np.float32] = restored.clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
     return shown
 

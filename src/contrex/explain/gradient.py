@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.autograd import grad
 
-from contrex.explain import capture
-from contrex.explain.explainer import Explainer
+from contrex.explain.explainer import InputExplainer
 
 
-class Gradient(Explainer):
+class Gradient(InputExplainer):
     """`sum_c dS/dx_c` over the colour channels: the first-order effect on the score of brightening a pixel.
 
     Deviation: the paper shows `max_c |dS/dx_c|` (section 3). That is not linear in the score, so contrasts would not be
     differences of explanations; the signed sum is.
     """
 
-    def _forward(self, images: Tensor, *, differentiable: bool) -> capture.Pass:
-        return capture.forward(self.model, images, None, graph="all" if differentiable else "head")
-
-    def _heatmap(self, run: capture.Pass, cotangent: Tensor, *, differentiable: bool) -> Tensor:
-        (gradient,) = grad(run.logits, run.activation, cotangent, create_graph=differentiable)
-        return gradient.to(cotangent.dtype).sum(1)
+    def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
+        """Pixels and their gradient `[N,C,H,W]` to `[N,H,W]`."""
+        return gradient.sum(1)
