@@ -197,3 +197,23 @@ def test_refuses():
     outside = Crop(crop.top + 224, crop.left, crop.height, crop.width, crop.flip, 224)
     with pytest.raises(ArgumentError, match="leaves the 224 x 224 image"):
         cgc_loss(maps, maps, outside)
+
+
+@pytest.mark.parametrize("loss", [cgc_loss, l2_consistency_loss])
+def test_autocast_changes_nothing(loss):
+    """Nearly equal maps: in bfloat16 their distance would be rounding error."""
+    maps = torch.rand(6, 7, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    views = (maps.detach() + 0.01 * torch.rand(6, 7, 7)).requires_grad_()
+    crop = Crop.identity(6, 224)
+    outside = loss(maps, views, crop)
+    expected = torch.autograd.grad(outside, (maps, views))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = loss(maps, views, crop)
+    assert torch.equal(inside, outside)
+    for found, wanted in zip(torch.autograd.grad(inside, (maps, views)), expected, strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_size_must_be_positive():
+    with pytest.raises(ArgumentError, match=r"`size` must be at least 1 pixel on each side, got \(0, 0\)"):
+        cgc_loss(torch.rand(2, 7, 7), torch.rand(2, 7, 7), Crop.identity(2, 8), size=0)

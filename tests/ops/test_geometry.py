@@ -87,6 +87,34 @@ def test_heatmap_of_a_ramp_is_the_crops_coordinates():
     torch.testing.assert_close(columns[0, 0], (45.5 + 80 * inside).flip(0))
 
 
+def test_a_heatmap_at_the_images_resolution_moves_like_the_image(golden):
+    maps = torch.rand(6, 24, 32, dtype=torch.float64)
+    crop = crops(6, (24, 32))
+    torch.testing.assert_close(geometry.warp_heatmap(maps, crop), geometry.warp_images(maps[:, None], crop)[:, 0])
+    g = golden("cgc_a")
+    fields = [torch.from_numpy(g[name])[:2] for name in ("top", "left", "height", "width", "flip")]
+    found = geometry.warp_heatmap(torch.from_numpy(g["heatmap"]).double(), Crop(*fields, size=224))
+    expected = torch.from_numpy(g["warped_heatmap_first2"]).double()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * float(expected.max()))
+
+
+def test_what_lies_outside_the_crop_is_never_seen():
+    """A bright cell one pixel outside the crop stays out of the view, at any resolution."""
+    heatmap = torch.zeros(1, 16, 16)
+    heatmap[0, :, :8] = 1
+    crop = Crop(*(torch.tensor([v]) for v in (0, 8, 16, 8, False)), size=16)
+    assert geometry.warp_heatmap(heatmap, crop).max() == 0
+    assert geometry.warp_images(heatmap[:, None], crop).max() == 0
+
+
+@pytest.mark.parametrize("warp", [lambda c: geometry.warp_images(torch.rand(1, 3, 8, 8), c),
+                                  lambda c: geometry.warp_heatmap(torch.rand(1, 4, 4), c)])  # fmt: skip
+def test_a_crop_that_leaves_the_image_is_refused(warp):
+    crop = Crop(*(torch.tensor([v]) for v in (4, 0, 8, 8, False)), size=8)
+    with pytest.raises(ArgumentError, match="is empty or leaves the 8 x 8 image"):
+        warp(crop)
+
+
 def test_heatmap_and_image_move_together():
     """A blob in the image and the same blob in the map land in the same place."""
     image, size = torch.zeros(1, 1, 64, 64, dtype=torch.float64), 64

@@ -254,7 +254,7 @@ def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> l
     last = rows.shape[1] - 1
     gradients = []
     for index, row in enumerate(rows.unbind(1)):
-        keep = differentiable or run.is_shared or index < last
+        keep = differentiable or index < last
         (gradient,) = torch.autograd.grad(run.logits, run.images, row, retain_graph=keep, create_graph=differentiable)
         gradients.append(gradient.to(row.dtype))
     return gradients

@@ -68,7 +68,7 @@ def cgc_loss(
         A scalar. With N = 1 and no extra negatives it is 0 (and so is its gradient). All-zero maps count as uniform.
 
     Raises:
-        ArgumentError: shapes do not match, `temperature` is not positive, or `crop` leaves the image.
+        ArgumentError: shapes do not match, `temperature` or `size` is not positive, or `crop` leaves the image.
 
     >>> maps = torch.rand(4, 7, 7)
     >>> crop = Crop.identity(4, 224)
@@ -99,18 +99,19 @@ def cgc_losses(
     """`L_i` of every anchor, `[N]`; arguments and errors as in `cgc_loss`."""
     if not temperature > 0:
         raise ArgumentError(f"`temperature` must be positive, got {temperature}.")
-    query, key = _query_and_key(heatmaps, heatmaps_view, crop, size)
-    if variant == "paper":
-        candidates = similarity(query, _appended(key, extra_negatives))
-        positive = torch.arange(len(query), device=heatmaps.device)
-    elif variant == "published-code":
-        others = similarity(key, _appended(key, extra_negatives))
-        others = others.masked_fill(_diagonal(others), float("-inf"))
-        candidates = torch.cat([positive_similarity(query, key)[:, None], others], 1)
-        positive = torch.zeros(len(query), dtype=torch.long, device=heatmaps.device)
-    else:
-        raise unknown_name("`variant`", variant, ("paper", "published-code"))
-    return F.cross_entropy(candidates / temperature, positive, reduction="none")
+    with full_precision(heatmaps):
+        query, key = _query_and_key(heatmaps, heatmaps_view, crop, size)
+        if variant == "paper":
+            candidates = similarity(query, _appended(key, extra_negatives))
+            positive = torch.arange(len(query), device=heatmaps.device)
+        elif variant == "published-code":
+            others = similarity(key, _appended(key, extra_negatives))
+            others = others.masked_fill(_diagonal(others), float("-inf"))
+            candidates = torch.cat([positive_similarity(query, key)[:, None], others], 1)
+            positive = torch.zeros(len(query), dtype=torch.long, device=heatmaps.device)
+        else:
+            raise unknown_name("`variant`", variant, ("paper", "published-code"))
+        return F.cross_entropy(candidates / temperature, positive, reduction="none")
 
 
 def l2_consistency_loss(
@@ -123,8 +124,9 @@ def l2_consistency_loss(
 
     Arguments, shapes and errors as in `cgc_loss`.
     """
-    query, key = _query_and_key(heatmaps, heatmaps_view, crop, size)
-    distance = (2 - 2 * positive_similarity(query, key)).mean()
+    with full_precision(heatmaps):
+        query, key = _query_and_key(heatmaps, heatmaps_view, crop, size)
+        distance = (2 - 2 * positive_similarity(query, key)).mean()
     if variant == "paper":
         return distance
     if variant == "published-code":
@@ -189,10 +191,17 @@ def positive_similarity(query: Enlarged, key: Enlarged) -> Tensor:
     return product / (query.norm() * key.norm())
 
 
+def full_precision(heatmaps: Tensor) -> torch.autocast:
+    """Autocast would round the small matrices to bfloat16, and with them differences of nearly equal maps."""
+    return torch.autocast(heatmaps.device.type, enabled=False)
+
+
 def _query_and_key(heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop, size: Size) -> tuple[Enlarged, Enlarged]:
     """q and k of the whole batch, in float32 or better."""
     _check_shapes(heatmaps, heatmaps_view, crop)
     sides = (size, size) if isinstance(size, int) else size
+    if min(sides) < 1:
+        raise ArgumentError(f"`size` must be at least 1 pixel on each side, got {sides}.")
     dtype = torch.promote_types(heatmaps.dtype, torch.float32)
     cells, cells_view = (heatmap.positive(maps).to(dtype) for maps in (heatmaps, heatmaps_view))
     rows, columns = (

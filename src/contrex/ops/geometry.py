@@ -131,25 +131,23 @@ def warp_images(images: Tensor, crop: Crop) -> Tensor:
         raise ArgumentError(
             f"`images` must be {len(crop)} pictures of {crop.image_size}, the crop's size; got {list(images.shape)}."
         )
-    rows, columns = warp_matrices(crop, crop.image_size, like=images)
+    rows, columns = warp_matrices(crop.check(), crop.image_size, like=images)
     return rows[:, None] @ images @ columns[:, None].mT
 
 
 def warp_heatmap(heatmap: Tensor, crop: Crop) -> Tensor:
     """T applied to heatmaps `[N,h,w]` of any resolution, exactly (to the sub-cell) and differentiably; same shape.
 
-    The box is scaled to the map's cells and stays fractional. Values are held beyond the outermost cell centres of the
-    *map*, so content next to the crop's edge is interpolated with what lies just outside it.
+    Each cell of the view reads the map where its centre comes from in the image, and, like a pixel, never from outside
+    the crop. At the image's own resolution that is `warp_images`.
     """
     if heatmap.ndim != 3 or len(heatmap) != len(crop):
         raise ArgumentError(f"`heatmap` must be [{len(crop)},h,w], one per crop; got {list(heatmap.shape)}.")
-    (height, width), (h, w) = crop.image_size, heatmap.shape[1:]
-    dtype, device = heatmap.dtype, heatmap.device
-    top, length_y = (value.to(device, dtype) * (h / height) for value in (crop.top, crop.height))
-    left, length_x = (value.to(device, dtype) * (w / width) for value in (crop.left, crop.width))
-    rows = interpolation_matrix((top[:, None] + _centres(length_y, h) - 0.5).clamp(0, h - 1), h)
-    columns = interpolation_matrix((left[:, None] + _centres(length_x, w) - 0.5).clamp(0, w - 1), w)
-    return rows @ heatmap @ _mirrored(columns, crop.flip).mT
+    (height, width), (h, w) = crop.check().image_size, heatmap.shape[1:]
+    in_rows, in_columns = _sources(crop, (1.0, 1.0), (h, w), like=heatmap)
+    rows = ((in_rows + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
+    columns = ((in_columns + 0.5) * (w / width) - 0.5).clamp(0, w - 1)
+    return interpolation_matrix(rows, h) @ heatmap @ interpolation_matrix(columns, w).mT
 
 
 def warp_boxes(boxes: NDArray[np.float32], crop: Crop, index: int = 0) -> NDArray[np.float32]:
@@ -192,11 +190,16 @@ def warp_positions(crop: Crop, size: tuple[int, int], *, like: Tensor) -> tuple[
 
     Positions are held at the outermost pixel centres of the crop: cutting first and resizing afterwards.
     """
-    (height, width), dtype, device = crop.image_size, like.dtype, like.device
-    top, length_y = (value.to(device, dtype) * (size[0] / height) for value in (crop.top, crop.height))
-    left, length_x = (value.to(device, dtype) * (size[1] / width) for value in (crop.left, crop.width))
-    rows = top[:, None] + _held(_centres(length_y, size[0]) - 0.5, length_y)
-    columns = left[:, None] + _held(_centres(length_x, size[1]) - 0.5, length_x)
+    height, width = crop.image_size
+    return _sources(crop, (size[0] / height, size[1] / width), size, like=like)
+
+
+def _sources(crop: Crop, scale: tuple[float, float], num: tuple[int, int], *, like: Tensor) -> tuple[Tensor, Tensor]:
+    """`warp_positions` for `num` = (rows, columns) of output, in pixels of the image enlarged by `scale`."""
+    top, left, height, width = (v.to(like.device, like.dtype) for v in (crop.top, crop.left, crop.height, crop.width))
+    length_y, length_x = height * scale[0], width * scale[1]
+    rows = (top * scale[0])[:, None] + _held(_centres(length_y, num[0]) - 0.5, length_y)
+    columns = (left * scale[1])[:, None] + _held(_centres(length_x, num[1]) - 0.5, length_x)
     return rows, _mirrored(columns, crop.flip)
 
 
