@@ -189,3 +189,12 @@ def test_eval_mode_restores_each_module():
     with pytest.raises(ValueError, match="out"):
         fail()
     assert [m.training for m in network.modules()] == before
+
+
+def test_the_number_of_classes_is_read_from_the_weights_file(tmp_path):
+    source = build_network("torchvision:resnet18", {}, num_classes=37)
+    path = save(tmp_path, {f"_orig_mod.module.{key}": value for key, value in source.state_dict().items()})
+    found = load_classifier(Model("torchvision:resnet18", weights=path)).network
+    assert torch.equal(found.fc.weight, source.fc.weight)
+    with pytest.raises(WeightsError, match=r"file \[37\], network \[5\]\); check `model.name` and `model.num_classes`"):
+        load_classifier(Model("torchvision:resnet18", num_classes=5, weights=path))

@@ -64,11 +64,11 @@ class ConsistencyStep(Step):
 class CGCStep(ConsistencyStep):
     """CGC: consistency is contrastive, against the other images of the batch and a queue of past heatmaps."""
 
+    settings: CGC
     queue: Tensor
 
     def __init__(self, classifier: Classifier, settings: CGC) -> None:
         super().__init__(classifier, settings)
-        self.cgc = settings
         self.register_buffer("queue", torch.empty(0))
 
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
@@ -77,19 +77,19 @@ class CGCStep(ConsistencyStep):
             heatmaps,
             heatmaps_view,
             batch.crop,
-            temperature=self.cgc.temperature,
-            size=self.cgc.resolution,
-            variant=self.cgc.variant,
+            temperature=self.settings.temperature,
+            size=self.settings.resolution,
+            variant=self.settings.variant,
             extra_negatives=self.queue if len(self.queue) else None,
         )
-        if self.cgc.queue and self.training:
+        if self.settings.queue and self.training:
             self._enqueue(heatmaps_view.detach())
         return loss
 
     def _enqueue(self, heatmaps: Tensor) -> None:
         """Newest first, the oldest fall out."""
         queued = torch.cat([heatmaps, self.queue]) if len(self.queue) else heatmaps
-        self.queue = queued[: self.cgc.queue]
+        self.queue = queued[: self.settings.queue]
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         """Let a checkpoint with a filled queue into a new step."""
@@ -101,12 +101,10 @@ class CGCStep(ConsistencyStep):
 class CGCNoNegativesStep(ConsistencyStep):
     """The ablation of Table 5: the positive pair alone, which a uniform map satisfies."""
 
-    def __init__(self, classifier: Classifier, settings: CGCNoNegatives) -> None:
-        super().__init__(classifier, settings)
-        self.ablation = settings
+    settings: CGCNoNegatives
 
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
         """`l2_consistency_loss` with its settings."""
         return l2_consistency_loss(
-            heatmaps, heatmaps_view, batch.crop, size=self.ablation.resolution, variant=self.ablation.variant
+            heatmaps, heatmaps_view, batch.crop, size=self.settings.resolution, variant=self.settings.variant
         )

@@ -1,7 +1,8 @@
 """What every training method is: one module whose forward takes a batch and returns a loss.
 
 Everything that needs a gradient - all views, both losses - happens inside that one forward, so the step can be wrapped
-by DDP, Fabric or Accelerate and stays exact.
+by DDP, Fabric or Accelerate: its gradients are the mean over ranks of what each rank's step gives alone. A contrastive
+loss then has the rank's own images as negatives.
 """
 
 from __future__ import annotations
@@ -65,6 +66,6 @@ def view_cross_entropy(logits: Tensor, logits_view: Tensor, labels: Tensor, view
 
 
 def step_output(labels: Tensor, logits: Tensor, loss: Tensor, **terms: Tensor) -> StepOutput:
-    """The output with the loss, its terms and the accuracy on the plain images as logs."""
+    """The output with the loss, its terms and the accuracy of `logits` (the plain images', where a method sees them)."""
     accuracy = (logits.detach().argmax(1) == labels).float().mean()
     return StepOutput(loss, {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "accuracy": accuracy})

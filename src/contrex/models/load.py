@@ -34,7 +34,7 @@ class Classifier:
 def load_classifier(settings: Model, *, num_classes: int | None = None) -> Classifier:
     """Build the network, load its weights, and account for every key.
 
-    `num_classes` is the data set's; `settings.num_classes` wins over it.
+    `num_classes` is the data set's; `settings.num_classes` wins over it, and without either the weights file tells.
 
     Raises:
         UnknownNameError: no such library or architecture.
@@ -43,7 +43,10 @@ def load_classifier(settings: Model, *, num_classes: int | None = None) -> Class
     count = settings.num_classes if settings.num_classes is not None else num_classes
     network = build_network(settings.name, settings.options, num_classes=count)
     if settings.weights is not None:
-        load_weights(network, settings.weights, fresh=settings.fresh)
+        state = _plain_keys(read_state_dict(settings.weights))
+        if count is None and (found := _num_classes(network, state)) is not None:
+            network = build_network(settings.name, settings.options, num_classes=found)
+        load_weights(network, settings.weights, fresh=settings.fresh, state=state)
     elif settings.fresh:
         raise ArgumentError(f"`fresh` {settings.fresh} means something only with `weights`: pass a file or drop it.")
     return Classifier(network, _three(settings.mean, "mean"), _three(settings.std, "std"))
@@ -68,13 +71,15 @@ def build_network(name: str, options: Mapping[str, str], *, num_classes: int | N
         raise ArgumentError(f"`model.options` {dict(options)} do not fit {name}: {error}") from None
 
 
-def load_weights(network: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> None:
+def load_weights(
+    network: nn.Module, path: Path, *, fresh: Sequence[str] = (), state: Mapping[str, Tensor] | None = None
+) -> None:
     """Load a state_dict into `network`, all of it: only modules named in `fresh` keep their initialisation.
 
     Wrapper prefixes (`module.`, `_orig_mod.`) and checkpoints that hold the weights under "state_dict" or "model" are
-    understood. Nothing in the file is executed (`weights_only`).
+    understood. Nothing in the file is executed (`weights_only`). `state` is the file's content where it was read before.
     """
-    state = _plain_keys(read_state_dict(path))
+    state = _plain_keys(read_state_dict(path)) if state is None else state
     modules = dict(network.named_modules())
     for name in fresh:
         if name not in modules:
@@ -158,10 +163,21 @@ def _three(values: tuple[float, ...], name: str) -> tuple[float, float, float]:
 
 
 def _plain_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The keys without the prefixes of wrappers, however they are nested."""
     for prefix in ("module.", "_orig_mod."):
         if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+            return _plain_keys({key.removeprefix(prefix): value for key, value in state.items()})
     return state
+
+
+def _num_classes(network: nn.Module, state: Mapping[str, Tensor]) -> int | None:
+    """The classes of a file that differs from the network in nothing but the length of its classifier's tensors."""
+    own = network.state_dict()
+    other = [key for key in own if key in state and own[key].shape != state[key].shape]
+    fits = bool(other) and all(own[key].shape[1:] == state[key].shape[1:] for key in other)
+    here, there = {len(own[key]) for key in other}, {len(state[key]) for key in other}
+    modules = {key.rpartition(".")[0] for key in other}
+    return there.pop() if fits and len(here) == len(there) == len(modules) == 1 else None
 
 
 def _mismatch(
@@ -181,5 +197,5 @@ def _mismatch(
         key = min(shapes)
         found, wanted = list(state[key].shape), list(own[key].shape)
         parts.append(f"{len(shapes)} of another shape ({key}: file {found}, network {wanted});")
-    parts.append("name modules that should keep their initialisation in `model.fresh`.")
+    parts.append("check `model.name` and `model.num_classes`, or, to train them anew, name modules in `model.fresh`.")
     return " ".join(parts)
