@@ -499,6 +499,14 @@ def test_the_class_token_takes_all_gradient_behind_the_last_attention():
     assert contrex.GradCAM(net, "blocks.11.norm2")(torch.randn(2, 3, 64, 64)).empty.all()
 
 
+def test_a_classifier_of_zeros_does_not_send_the_search_to_the_stem():
+    net = Tokens()
+    nn.init.zeros_(net.fc.weight)
+    with pytest.raises(LayerError, match=r"no gradient reaches any feature map of Tokens \(is its classifier still"):
+        contrex.GradCAM(net)(torch.randn(1, 3, 32, 32))
+    assert contrex.GradCAM(net, "norm")(torch.randn(1, 3, 32, 32)).empty.all()
+
+
 def test_a_map_with_as_many_channels_as_classes_is_no_classifier():
     """Only one whose mean is the logits is (SqueezeNet's last convolution)."""
     net = network()

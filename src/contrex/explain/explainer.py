@@ -235,16 +235,18 @@ class ActivationExplainer(Explainer):
     def _last_feature_map(self, images: Tensor) -> nn.Module:
         """The last layer that gives a map; among tokens, the last whose cells the gradient reaches (the class token of
         a vision transformer takes all of it behind the last attention)."""
-        for candidate in capture.find_feature_maps(self.model, images):
-            if not candidate.gives_tokens:
-                return candidate.module
+        candidates = capture.find_feature_maps(self.model, images)
+        if not candidates[0].gives_tokens:
+            return candidates[0].module
+        for candidate in candidates:
             run = capture.forward(self.model, images[:1], [candidate.module], graph="head", reshape=self._reshape)
             (features,) = run.features
             (gradient,) = torch.autograd.grad(run.logits[:, 0].sum(), features.output)
             if bool((features.maps(gradient) != 0).any()):
                 return candidate.module
         raise LayerError(
-            f"no feature map of {type(self.model).__name__} is reached by the gradient: pass `layer=` the name of one."
+            f"no gradient reaches any feature map of {type(self.model).__name__} (is its classifier still all zeros?): "
+            "pass `layer=` the name of one."
         )
 
 
