@@ -3,11 +3,12 @@
 A method is one file with one class; `EXPLAINERS` is the list that the command line and the contract tests run over.
 """
 
-from contrex.explain.explainer import ActivationExplainer, Explainer, InputExplainer
+from contrex.explain.explainer import ActivationExplainer, Explainer, InputExplainer, LayerExplainer
 from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.grad_cam import GradCAM
 from contrex.explain.gradient import Gradient
 from contrex.explain.hires_cam import HiResCAM
+from contrex.explain.perturbation import PerturbationExplainer
 
 EXPLAINERS: dict[str, type[Explainer]] = {
     "grad_cam": GradCAM,
@@ -25,4 +26,6 @@ __all__ = [
     "Gradient",
     "HiResCAM",
     "InputExplainer",
+    "LayerExplainer",
+    "PerturbationExplainer",
 ]

@@ -26,10 +26,11 @@ _LOCKS_LOCK = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a layer gave: `output`, the tensor in the graph, and `maps(output)` or of its gradient, `[N,C,h,w]`."""
+    """What `layer` gave: `output`, the tensor in the graph, and `maps(output)` or of its gradient, `[N,C,h,w]`."""
 
     output: Tensor
     maps: Reshape
+    layer: nn.Module | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ def forward(
         features = _features(module, output, images, reshape)
         is_first = not any(seen.values())
         if is_first and (graph == "head" or (graph == "all" and not features.output.requires_grad)):
-            features = Features(features.output.detach().requires_grad_(), features.maps)
+            features = Features(features.output.detach().requires_grad_(), features.maps, module)
         torch.set_grad_enabled(graph != "none")
         seen[module].append(features)
         return features.output.clone()
@@ -82,6 +83,17 @@ def forward(
             "without (torch.no_grad() inside its forward?). Choose a later layer."
         )
     return Pass(images, logits, features)
+
+
+def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Tensor) -> Tensor:
+    """The logits for `images` when `layer` gives `output` instead of its own; nothing is recorded."""
+    owner = threading.get_ident()
+
+    def replace(module: nn.Module, inputs: object, own: object) -> Tensor | None:
+        return output.clone() if threading.get_ident() == owner else None
+
+    with torch.no_grad(), _hooked([layer], replace):
+        return _logits(model(images.clone()), model, images)
 
 
 def find_feature_maps(model: nn.Module, images: Tensor) -> Sequence[Candidate]:
@@ -140,7 +152,7 @@ def _features(layer: nn.Module, output: object, images: Tensor, reshape: Reshape
     shape = maps(output.detach()).shape
     if len(shape) != 4 or shape[0] != len(images):
         raise LayerError(f"`reshape` must give [{len(images)},C,h,w], it gave {list(shape)} for {list(output.shape)}.")
-    return Features(output, maps)
+    return Features(output, maps, layer)
 
 
 def _single(seen: Sequence[Features], layer: nn.Module, model: nn.Module) -> Features:

@@ -164,23 +164,18 @@ class InputExplainer(Explainer):
         return torch.stack([self.combine(run.images, gradient) for gradient in gradients], 1)
 
 
-class ActivationExplainer(Explainer):
-    """Methods that combine a layer's activation with the gradient that reaches it.
+class LayerExplainer(Explainer):
+    """Methods that explain at a layer: maps have the size of its grid.
 
     `layer` is a module or its name; None takes the last feature map before the classifier, found in the first call.
     Feature maps may be `[N,C,h,w]`, channels-last, or tokens whose grid is inferred; `reshape` overrides how the
     layer's output is read.
-
-    The gradient is `W^T (dS/dy) / (h w)`, in closed form, where only global average pooling and one linear layer follow
-    the layer; that is verified against autograd on the first batch. Otherwise autograd runs through what follows the
-    layer, and nothing before it is recorded.
     """
 
     def __init__(self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None) -> None:
         super().__init__(model)
         self._layer = None if layer is None else find_layer(self.model, layer)
         self._reshape = reshape
-        self._head = LinearHead(self.model)
 
     @property
     def layer(self) -> str | None:
@@ -213,24 +208,15 @@ class ActivationExplainer(Explainer):
             for module, heatmap in zip(modules, heatmaps, strict=True)
         }
 
-    @abstractmethod
-    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """The map `[N,h,w]` of an activation `[N,C,h,w]`; the gradient is `[N,C,h,w]`, or `[N,C,1,1]` if constant."""
-
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
+        graph = "all" if differentiable else "head"
+        return capture.forward(self.model, images, [self._found_layer(images)], graph=graph, reshape=self._reshape)
+
+    def _found_layer(self, images: Tensor) -> nn.Module:
+        """The layer to explain, found in these images where none was named."""
         if self._layer is None:
             self._layer = self._last_feature_map(images)
-        graph = "all" if differentiable else "head"
-        return capture.forward(self.model, images, [self._layer], graph=graph, reshape=self._reshape)
-
-    def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
-        rows, (features,) = question.cotangents(run.logits), run.features
-        gradient = self._head.gradient(run, features, rows, differentiable=differentiable)
-        activation, dtype, num = features.maps(features.output), rows.dtype, rows.shape[1]
-        with torch.set_grad_enabled(differentiable), torch.autocast(activation.device.type, enabled=False):
-            repeated = activation.to(dtype).repeat_interleave(num, 0) if num > 1 else activation.to(dtype)
-            maps = self.combine(repeated, gradient.to(dtype).flatten(0, 1))
-            return maps.reshape(-1, num, *maps.shape[1:])
+        return self._layer
 
     def _last_feature_map(self, images: Tensor) -> nn.Module:
         """The last layer that gives a map; among tokens, the last whose cells the gradient reaches (the class token of
@@ -248,6 +234,32 @@ class ActivationExplainer(Explainer):
             f"no gradient reaches any feature map of {type(self.model).__name__} (is its classifier still all zeros?): "
             "pass `layer=` the name of one."
         )
+
+
+class ActivationExplainer(LayerExplainer):
+    """Methods that combine a layer's activation with the gradient that reaches it.
+
+    The gradient is `W^T (dS/dy) / (h w)`, in closed form, where only global average pooling and one linear layer follow
+    the layer; that is verified against autograd on the first batch. Otherwise autograd runs through what follows the
+    layer, and nothing before it is recorded.
+    """
+
+    def __init__(self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None) -> None:
+        super().__init__(model, layer, reshape=reshape)
+        self._head = LinearHead(self.model)
+
+    @abstractmethod
+    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """The map `[N,h,w]` of an activation `[N,C,h,w]`; the gradient is `[N,C,h,w]`, or `[N,C,1,1]` if constant."""
+
+    def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        rows, (features,) = question.cotangents(run.logits), run.features
+        gradient = self._head.gradient(run, features, rows, differentiable=differentiable)
+        activation, dtype, num = features.maps(features.output), rows.dtype, rows.shape[1]
+        with torch.set_grad_enabled(differentiable), torch.autocast(activation.device.type, enabled=False):
+            repeated = activation.to(dtype).repeat_interleave(num, 0) if num > 1 else activation.to(dtype)
+            maps = self.combine(repeated, gradient.to(dtype).flatten(0, 1))
+            return maps.reshape(-1, num, *maps.shape[1:])
 
 
 def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> list[Tensor]:
