@@ -120,6 +120,18 @@ def test_numpy_boxes_as_a_sample_holds_them():
     assert content_heatmap(torch.ones(1, 7, 7), [boxes], [(20, 20)]).item() == pytest.approx(50)
 
 
+def test_boxes_as_plain_lists():
+    heatmaps, size = torch.ones(3, 7, 7), [(20, 20)] * 3
+    boxes = [[[0, 0, 10, 20]], [(0.0, 0.0, 5.0, 20.0), (5.0, 0.0, 10.0, 20.0)], []]
+    metric = ContentHeatmap()
+    metric.update(heatmaps, boxes, size)
+    torch.testing.assert_close(content_heatmap(heatmaps, boxes, size), metric.values(), equal_nan=True)
+    assert metric.values()[:2].tolist() == pytest.approx([50, 50])
+    assert metric.describe_skipped() == "1 without a box of the class"
+    with pytest.raises(ArgumentError, match=r"`boxes\[1\]` must be \[M,4\] or a boolean mask, got \[\[0, 0\], \[1\]\]"):
+        content_heatmap(heatmaps, [boxes[0], [[0, 0], [1]], []], size)
+
+
 @pytest.mark.parametrize("heatmap", [torch.zeros(1, 3, 3), -torch.rand(1, 3, 3)])
 def test_an_empty_map_has_no_value(heatmap):
     assert content_heatmap(heatmap, [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], [(8, 8)]).isnan().all()
@@ -146,7 +158,9 @@ def test_metric_counts_both_kinds_of_skipped_images():
     assert (record.num_counted, record.num_skipped) == (1, 4)
     assert record.skip_reason == "3 without a box of the class, 1 with an empty heatmap (no positive value)"
     metric.reset()
-    assert metric.describe_skipped().startswith("0 without a box of the class, 0 with")
+    assert metric.describe_skipped() == ""
+    metric.update(-heatmaps[:1], [box], [(8, 8)])
+    assert metric.describe_skipped() == "1 with an empty heatmap (no positive value)"
 
 
 BOX = torch.tensor([[0.0, 0.0, 4.0, 4.0]])

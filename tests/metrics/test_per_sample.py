@@ -4,6 +4,7 @@ import math
 import pickle
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torchmetrics import MetricCollection
 
 from contrex.errors import ArgumentError
 from contrex.metrics import METRICS, CGCLossMetric, ContentHeatmap, InsertionAUC, PerSampleMetric, TopKAccuracy
-from contrex.metrics.per_sample import bootstrap_interval
+from contrex.metrics.per_sample import Judged, bootstrap_interval
 from contrex.settings import Evaluation
 
 BOX = torch.tensor([[0.0, 0.0, 3.0, 8.0]])
@@ -23,6 +24,7 @@ class Given(PerSampleMetric):
 
     name = "given"
     title = "Given"
+    judges = "cgc_losses"
     skip_reason = "no value given"
     higher_is_better = True
 
@@ -185,6 +187,8 @@ def test_interface(name):
     metric = METRICS[name]()
     assert metric.name == name
     assert metric.title
+    assert metric.judges in get_args(Judged)
+    assert metric.min_classes == {"top5": 5}.get(name, 1)
     assert metric.unit in {"", "%"}
     assert isinstance(metric.higher_is_better, bool)
     arguments = batch(name, 6, 0)
@@ -251,7 +255,6 @@ def test_synchronised_values_and_counts():
     curves = InsertionAUC(**kwargs)
     curves.update(torch.rand(3, 5))
     assert len(curves.values()) == 6
-    assert curves.mean_curve().shape == (5,)
 
 
 WORKER = """
@@ -273,8 +276,7 @@ record = heat.record(num_bootstrap=10, seed=0)
 assert (record.num_counted, record.num_skipped, record.value) == (2, 1, 50.0), record
 assert record.skip_reason.startswith("1 without a box"), record
 assert curve.values().tolist() == [0.5, 0.75]
-assert curve.mean_curve().tolist() == [0.0, 0.75, 1.0]
-assert nothing.mean_curve().tolist() == []
+assert nothing.values().tolist() == []
 assert len(loss.values()) == 7 and len(loss._gathered(loss._state)) == 4 - rank
 dist.destroy_process_group()
 """

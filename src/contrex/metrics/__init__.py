@@ -8,7 +8,7 @@
 | `insertion_auc` | `insertion_curve`, `area_under_curve` | `InsertionAUC` | curves |
 | `deletion_auc` | `deletion_curve`, `area_under_curve` | `DeletionAUC` | curves |
 
-A new metric is a file with both, and a line in `METRICS`.
+A new metric is a file with both, and a line in `METRICS`; its `judges` tells the evaluation what to show it.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from torch.nn.functional import interpolate
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
 
-Region: TypeAlias = Tensor | NDArray[np.float32] | NDArray[np.bool_]
-"""Where the object is: boxes `[M,4]`, or a boolean mask `[H,W]`."""
+Region: TypeAlias = Tensor | NDArray[np.float32] | NDArray[np.bool_] | Sequence[Sequence[float]]
+"""Where the object is: boxes `[M,4]`, also as plain lists, or a boolean mask `[H,W]`."""
 
 
 def content_heatmap(heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> Tensor:
@@ -56,7 +56,7 @@ def content_heatmap(heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequ
     shares = torch.full((len(heatmaps),), torch.nan, dtype=torch.float64, device=heatmaps.device)
     for index, (heatmap, region, size) in enumerate(zip(heatmaps, boxes, image_sizes, strict=True)):
         mask = object_mask(region, size, index).to(heatmaps.device)
-        if _has_object(region):
+        if _has_object(region, index):
             shares[index] = _share_inside(heatmap, mask)
     return shares
 
@@ -71,7 +71,7 @@ def object_mask(region: Region, image_size: tuple[int, int], index: int = 0) -> 
     tensor([[0, 1, 1, 0],
             [0, 0, 0, 0]], dtype=torch.int32)
     """
-    known = region if isinstance(region, Tensor) else torch.tensor(region)
+    known = _as_tensor(region, index)
     if known.dtype == torch.bool:
         if known.shape != tuple(image_size):
             raise ArgumentError(f"`boxes[{index}]` is a mask of {list(known.shape)}, its image {list(image_size)}.")
@@ -93,11 +93,12 @@ class ContentHeatmap(PerSampleMetric):
     >>> metric.compute()
     tensor(50., dtype=torch.float64)
     >>> metric.describe_skipped()
-    '1 without a box of the class, 0 with an empty heatmap (no positive value)'
+    '1 without a box of the class'
     """
 
     name = "content_heatmap"
     title = "Content Heatmap"
+    judges = "whole_maps"
     unit = "%"
     skip_reason = "no box of the class, or an empty heatmap (no positive value)"
     higher_is_better = True
@@ -113,16 +114,19 @@ class ContentHeatmap(PerSampleMetric):
     def update(self, heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> None:
         """Count a batch; arguments as `content_heatmap`. An image with neither box nor heat counts as without box."""
         values = content_heatmap(heatmaps, boxes, image_sizes)
-        without_box = sum(not _has_object(region) for region in boxes)
+        without_box = sum(not _has_object(region, index) for index, region in enumerate(boxes))
         self.append(values)
         self.num_without_box = self.num_without_box + without_box
         self.num_empty = self.num_empty + (values.isnan().sum().to(self.num_empty.device) - without_box)
 
     def describe_skipped(self) -> str:
-        """How many images were skipped for which reason."""
+        """How many images were skipped for which reason; empty when none was."""
         with self._synchronised():
-            without_box, empty = int(self.num_without_box), int(self.num_empty)
-        return f"{without_box} without a box of the class, {empty} with an empty heatmap (no positive value)"
+            reasons = {
+                "without a box of the class": int(self.num_without_box),
+                "with an empty heatmap (no positive value)": int(self.num_empty),
+            }
+        return ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
 
 
 def _share_inside(heatmap: Tensor, mask: Tensor) -> Tensor:
@@ -133,8 +137,17 @@ def _share_inside(heatmap: Tensor, mask: Tensor) -> Tensor:
     return 100.0 * (resized * mask).sum() / resized.sum()
 
 
-def _has_object(region: Region) -> bool:
-    return bool(region.any()) if region.dtype in (torch.bool, np.bool_) else len(region) > 0
+def _as_tensor(region: Region, index: int) -> Tensor:
+    try:
+        known = region if isinstance(region, Tensor) else torch.tensor(region)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"`boxes[{index}]` must be [M,4] or a boolean mask, got {region!r}: {error}.") from None
+    return known.reshape(0, 4) if known.shape == (0,) else known  # an empty list
+
+
+def _has_object(region: Region, index: int) -> bool:
+    known = _as_tensor(region, index)
+    return bool(known.any()) if known.dtype == torch.bool else len(known) > 0
 
 
 def _check(heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> None:

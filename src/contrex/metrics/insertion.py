@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,42 +153,19 @@ def area_under_curve(curves: Tensor, fractions: Tensor | None = None) -> Tensor:
 
 
 class CurveArea(PerSampleMetric):
-    """Area under the curve of each image (`area_under_curve`); the curves are kept for `mean_curve`."""
-
-    num_points: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        # Flat, because a process without images contributes an empty tensor of one dimension.
-        self._curves = f"{self.name}_curves"
-        self.add_state(self._curves, default=[], dist_reduce_fx="cat")
-        self.add_state("num_points", default=torch.tensor(0), dist_reduce_fx="max")
+    """Area under the curve of each image: `area_under_curve`."""
 
     def update(self, curves: Tensor, fractions: Tensor | None = None) -> None:
         """Count `curves [N,S+1]`; `fractions` as in `area_under_curve`.
 
         Raises:
-            ArgumentError: the shape is wrong, S is not that of earlier curves, or a value is not finite.
+            ArgumentError: the shape is wrong, or a value is not finite.
         """
         areas = area_under_curve(curves, fractions)
-        if int(self.num_points) not in (0, curves.shape[1]):
-            raise ArgumentError(
-                f"`curves` must have {int(self.num_points)} points as the ones before, got {curves.shape[1]}: "
-                "use one step and image size."
-            )
         if not areas.isfinite().all():
             index = int((~areas.isfinite()).nonzero()[0])
             raise ArgumentError(f"`curves` must be finite, got NaN or infinity at index {index}.")
-        self.num_points = torch.full_like(self.num_points, curves.shape[1])
         self.append(areas)
-        getattr(self, self._curves).append(curves.detach().to(self.device, torch.float64).flatten())
-
-    def mean_curve(self) -> Tensor:
-        """The mean over all images, float64 `[S+1]`; empty when there are none. With several processes every one must
-        call it."""
-        with self._synchronised():
-            curves, num_points = self._gathered(self._curves), int(self.num_points)
-        return curves.view(-1, num_points).mean(dim=0) if len(curves) else curves
 
 
 class InsertionAUC(CurveArea):
@@ -197,12 +173,13 @@ class InsertionAUC(CurveArea):
 
     >>> metric = InsertionAUC()
     >>> metric.update(torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]))
-    >>> metric.compute(), metric.mean_curve()
-    (tensor(0.5000, dtype=torch.float64), tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64))
+    >>> metric.compute()
+    tensor(0.5000, dtype=torch.float64)
     """
 
     name = "insertion_auc"
     title = "Insertion AUC"
+    judges = "insertion_curves"
     higher_is_better = True
 
 
@@ -217,6 +194,7 @@ class DeletionAUC(CurveArea):
 
     name = "deletion_auc"
     title = "Deletion AUC"
+    judges = "deletion_curves"
     higher_is_better = False
 
 
