@@ -1,0 +1,280 @@
+"""What every explainer promises, as checks that any explainer can be put through - yours too.
+
+    from contrex.explain.contract import check_contract
+    check_contract(MyCAM, model, images)      # raises ContractError with the first promise that is broken
+
+`kind` is the class, or a function from a model to an explainer. The model must be in eval mode and tell the images
+apart; float64 makes the checks sharp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrex.errors import ArgumentError, ContrexError, NotDifferentiableError
+from contrex.explain.explainer import Explainer
+
+Kind = Callable[[nn.Module], Explainer]
+
+
+class ContractError(AssertionError):
+    """A promise that an explainer breaks."""
+
+
+def check_contract(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """Put an explainer through every check; `images` is a batch of at least two.
+
+    Raises:
+        ContractError: the first broken promise.
+    """
+    for check in CHECKS.values():
+        check(kind, model, images)
+
+
+def gives_what_it_promises(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """One finite, raw map per image on the images' device, in float32 or better, without a graph, beside the model's
+    own logits; the top prediction is the default target."""
+    why = kind(model)(images)
+    with torch.no_grad():
+        logits = model(images.clone())
+    num, heatmap = len(images), why.heatmap
+    _expect(heatmap.ndim == 3 and len(heatmap) == num and min(heatmap.shape) > 0, f"heatmap is {list(heatmap.shape)}")
+    _expect(heatmap.dtype == torch.promote_types(images.dtype, torch.float32), f"heatmap is {heatmap.dtype}")
+    _expect(heatmap.device == images.device, f"heatmap is on {heatmap.device}")
+    _expect(bool(heatmap.isfinite().all()), "heatmap is not finite")
+    _expect(not heatmap.requires_grad and not why.logits.requires_grad, "heatmap or logits carry a graph")
+    _expect(not heatmap.is_inference(), "heatmap is an inference tensor")
+    _expect_close(why.logits, logits, "logits and the model's own")
+    _expect(torch.equal(why.target, why.logits.argmax(1)), "the default target is not the top prediction")
+
+
+def explains_a_batch_as_single_images(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """A batch of mixed targets and foils is one image at a time."""
+    explainer = kind(model)
+    whole = explainer(images)
+    targets = (torch.arange(len(images), device=images.device) + 1) % whole.logits.shape[1]
+    foils = (targets + 1) % whole.logits.shape[1]
+    contrasts = [None, foils] if explainer.is_class_specific else [None]
+    for contrast in contrasts:
+        whole = explainer(images, target=targets, contrast=contrast)
+        for i in range(len(images)):
+            foil = None if contrast is None else int(foils[i])
+            one = explainer(images[i : i + 1], target=int(targets[i]), contrast=foil)
+            _expect_close(whole.heatmap[i : i + 1], one.heatmap, "the map in a batch and alone", scale=whole.heatmap)
+
+
+def answers_classes_as_single_calls(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """Several classes at once are the classes one by one, and contrasts are differences of signed class maps."""
+    explainer = kind(model)
+    many = explainer.classes(images, k=2)
+    for place in range(2):
+        one = explainer(images, target=many.target[:, place])
+        _expect_close(many.heatmap[:, place], one.heatmap, "a class among several and alone", scale=many.heatmap)
+    if explainer.is_class_specific:
+        pair = explainer(images, target=many.target[:, 0], contrast=many.target[:, 1])
+        _expect_close(many.pair(0, 1).heatmap, pair.heatmap, "the pair contrast and the difference of the class maps",
+                      scale=many.heatmap)  # fmt: skip
+
+
+def leaves_no_trace(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """Gradients, flags, parameters, buffers, modes, hooks and random state are as before, also when the call raises."""
+    explainer = kind(model)
+    with _some_modules_training(model):
+        before = _state(model)
+        explainer(images)
+        _expect_same(before, _state(model), "a call")
+        with contextlib.suppress(ContrexError):
+            explainer(images, target=10**6)
+        with contextlib.suppress(RuntimeError, ContrexError):
+            explainer(torch.zeros(1, 11, *images.shape[2:], dtype=images.dtype, device=images.device))
+        _expect_same(before, _state(model), "a call that raised")
+
+
+def works_in_every_context(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """Under no_grad and inference_mode, with modules in train mode and with frozen parameters the map is the same."""
+    expected = kind(model)(images, target=0).heatmap
+    for context in (torch.no_grad(), torch.inference_mode(), _some_modules_training(model), _frozen(model)):
+        with context:
+            found = kind(model)(images.clone(), target=0).heatmap
+        _expect_close(found, expected, f"the map under {type(context).__name__} and without")
+
+
+def survives_autocast(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """Under bfloat16 autocast the map is finite and float32 or better."""
+    with torch.autocast(images.device.type, dtype=torch.bfloat16):
+        found = kind(model)(images, target=0).heatmap
+    _expect(found.dtype == torch.promote_types(images.dtype, torch.float32), f"heatmap is {found.dtype}")
+    _expect(bool(found.isfinite().all()), "heatmap is not finite")
+
+
+def serves_several_threads(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """Four threads on one explainer get what each would get alone."""
+    explainer = kind(model)
+    batches = [images.roll(shift, 0)[:1] for shift in range(4)]
+    expected = [explainer(batch, target=0).heatmap for batch in batches]
+    failures: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            found = explainer(batches[index], target=0).heatmap
+            _expect_close(found, expected[index], "the map in a thread and alone")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise ContractError(f"in one of four threads: {failures[0]}") from failures[0]
+
+
+def explains_wrapped_models(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """`torch.compile` and `DataParallel` around the model change nothing."""
+    expected = kind(model)(images, target=0).heatmap
+    for wrapped in (torch.compile(model, backend="eager"), nn.DataParallel(model)):
+        found = kind(wrapped)(images, target=0).heatmap  # type: ignore[arg-type]
+        _expect_close(found, expected, f"the map of the {type(wrapped).__name__} and of the model")
+
+
+def frees_its_memory(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """Nothing of the forward pass outlives the call but the logits."""
+    explainer = kind(model)
+    made: list[torch.UntypedStorage] = []  # held here, so that no later tensor can lie at the same place
+
+    def watch(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            made.append(output.untyped_storage())
+
+    handles = [module.register_forward_hook(watch) for module in model.modules()]
+    try:
+        why = explainer(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    gc.collect()
+    theirs = {storage.data_ptr() for storage in made} - {t.untyped_storage().data_ptr() for t in (why.logits, images)}
+    kept = [o for o in gc.get_objects() if type(o) is Tensor and o.untyped_storage().data_ptr() in theirs]
+    _expect(not kept, f"{len(kept)} activations outlive the call, one of shape {[list(t.shape) for t in kept[:1]]}")
+
+
+def is_differentiable_or_says_so(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """`differentiable=True` gives the same map with a graph, or names a method that can."""
+    explainer = kind(model)
+    if not explainer.is_differentiable:
+        try:
+            explainer(images, differentiable=True)
+        except NotDifferentiableError:
+            return
+        raise ContractError("differentiable=True did not raise although is_differentiable is False")
+    plain, graph = explainer(images, target=0), explainer(images, target=0, differentiable=True)
+    _expect(graph.heatmap.requires_grad and graph.logits.requires_grad, "differentiable=True gives no graph")
+    _expect_close(graph.heatmap.detach(), plain.heatmap, "the differentiable map and the plain one")
+
+
+def refuses_what_it_cannot_do(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """Impossible targets, contrasts and images are refused by an `ArgumentError`."""
+    explainer = kind(model)
+    wrong: list[tuple[Tensor, dict[str, Any]]] = [
+        (images, {"target": 10**6}),
+        (images, {"target": [0] * (len(images) + 1)}),
+        (images, {"contrast": "other"}),
+        (images, {"target": 0, "contrast": 0}),
+        (images, {"score": "odds"}),
+        (images[0], {}),
+        (images.long(), {}),
+    ]
+    for pixels, options in wrong:
+        try:
+            explainer(pixels, **options)
+        except ArgumentError:
+            continue
+        raise ContractError(f"images {list(pixels.shape)} {pixels.dtype} with {options} were not refused")
+
+
+CHECKS: Mapping[str, Callable[[Kind, nn.Module, Tensor], None]] = {
+    check.__name__: check
+    for check in (
+        gives_what_it_promises,
+        explains_a_batch_as_single_images,
+        answers_classes_as_single_calls,
+        leaves_no_trace,
+        works_in_every_context,
+        survives_autocast,
+        serves_several_threads,
+        explains_wrapped_models,
+        frees_its_memory,
+        is_differentiable_or_says_so,
+        refuses_what_it_cannot_do,
+    )
+}
+
+
+def _state(model: nn.Module) -> dict[str, list[object]]:
+    """Everything of a model and of the process that a call must leave alone."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "values": [t.detach().clone() for t in (*model.parameters(), *model.buffers())],
+        "modes": [m.training for m in model.modules()],
+        "hooks": [len(getattr(m, name)) for m in model.modules() for name in hooks],
+        "attributes": [sorted(vars(m)) for m in model.modules()],
+        "flags": [{k: v for k, v in vars(m).items() if isinstance(v, bool)} for m in model.modules()],
+        "random state": [torch.get_rng_state()],
+        "grad mode": [torch.is_grad_enabled()],
+    }
+
+
+def _expect_same(before: Mapping[str, list[object]], after: Mapping[str, list[object]], what: str) -> None:
+    for name, values in before.items():
+        for old, new in zip(values, after[name], strict=True):
+            same = torch.equal(old, new) if isinstance(old, Tensor) and isinstance(new, Tensor) else old == new
+            _expect(bool(same), f"{what} changed the model's or the process's {name}")
+
+
+@contextlib.contextmanager
+def _some_modules_training(model: nn.Module) -> Iterator[None]:
+    """Every other module in train mode, and all as before afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        for index, module in enumerate(modes):
+            module.training = index % 2 == 0
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextlib.contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient."""
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        model.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+
+
+def _expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ContractError(otherwise)
+
+
+def _expect_close(found: Tensor, expected: Tensor, what: str, *, scale: Tensor | None = None) -> None:
+    """Equal up to rounding, measured against the largest value of `scale` (of `expected` without one)."""
+    tolerance = 1e-8 if expected.dtype == torch.float64 else 1e-3
+    _expect(found.shape == expected.shape, f"{what} differ in shape: {list(found.shape)}, {list(expected.shape)}")
+    largest = float((expected if scale is None else scale).abs().max())
+    difference = float((found - expected).abs().max())
+    _expect(difference <= tolerance * largest, f"{what} differ by {difference:.3g}, the largest value is {largest:.3g}")

@@ -1,0 +1,146 @@
+"""Every explainer through every promise: on small float64 networks, and (slow) on real architectures."""
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+import contrex
+from contrex.errors import LayerError
+from contrex.explain import EXPLAINERS
+from contrex.explain.contract import CHECKS, ContractError, check_contract
+from explain.networks import images, network
+
+ARCHITECTURES = {
+    "torchvision:resnet18": 48,
+    "torchvision:vgg16_bn": 64,
+    "torchvision:alexnet": 96,
+    "torchvision:mobilenet_v2": 64,
+    "torchvision:densenet121": 64,
+    "timm:efficientnet_b0": 64,
+    "timm:convnext_atto": 64,
+    "timm:vit_tiny_patch16_224": 48,
+    "timm:deit_tiny_distilled_patch16_224": 48,
+    "timm:swin_tiny_patch4_window7_224": 64,
+}
+TRANSFORMERS = {"attention_rollout", "gradient_attention_rollout"}
+"""Methods that need attention, and so another network than the small CNNs."""
+
+
+def small_network(method):
+    if method not in TRANSFORMERS:
+        return network("mlp"), images()
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    net = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=4, depth=2, embed_dim=12, num_heads=3)
+    return net.double().eval(), torch.randn(3, 3, 32, 32, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("method", EXPLAINERS)
+def test_small_networks(method, check):
+    CHECKS[check](EXPLAINERS[method], *small_network(method))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("method", EXPLAINERS)
+def test_real_architectures(method, architecture):
+    """Methods that do not fit an architecture say so by name; the others keep every promise, also when not square."""
+    from contrex.models import build_network
+
+    torch.manual_seed(0)
+    side = ARCHITECTURES[architecture]
+    options = {"img_size": str(side)} if "patch" in architecture else {}
+    net = build_network(architecture, options, num_classes=6).eval()
+    for module in net.modules():  # random weights whose classes and images differ enough to be told apart
+        if isinstance(module, nn.Linear) and module.out_features == 6:
+            nn.init.normal_(module.weight, std=0.3)
+    x = torch.randn(2, 3, side, side)
+    try:
+        EXPLAINERS[method](net)(x[:1])
+    except LayerError as error:
+        pytest.skip(str(error).splitlines()[0])
+    check_contract(EXPLAINERS[method], net, x)
+    if not options:
+        wide = torch.randn(1, 3, side, side + 32)
+        assert EXPLAINERS[method](net)(wide).heatmap.isfinite().all()
+
+
+# --- the checks themselves can fail ---------------------------------------------------------------------------------
+
+
+class Mixing(contrex.GradCAM):
+    """Subtracts the batch's mean map."""
+
+    def combine(self, activation, gradient):
+        maps = super().combine(activation, gradient)
+        return maps - maps.mean(0)
+
+
+class Rectified(contrex.GradCAM):
+    """Loses the sign, which contrasts need."""
+
+    def combine(self, activation, gradient):
+        return super().combine(activation, gradient).relu()
+
+
+class Leaving(contrex.GradCAM):
+    """Leaves a gradient behind."""
+
+    def combine(self, activation, gradient):
+        with torch.enable_grad():
+            sum(p.sum() for p in self.model.parameters()).backward()
+        return super().combine(activation, gradient)
+
+
+class Hoarding(contrex.GradCAM):
+    """Keeps the activation."""
+
+    def combine(self, activation, gradient):
+        self.kept = activation
+        return super().combine(activation, gradient)
+
+
+class Noisy(contrex.GradCAM):
+    """Draws from the global random state."""
+
+    def combine(self, activation, gradient):
+        maps = super().combine(activation, gradient)
+        return maps + torch.randn_like(maps)
+
+
+class Halved(contrex.GradCAM):
+    """Loses precision."""
+
+    def combine(self, activation, gradient):
+        return super().combine(activation, gradient).half()
+
+
+class Detached(contrex.GradCAM):
+    """Promises a graph and has none."""
+
+    def combine(self, activation, gradient):
+        return super().combine(activation, gradient).detach()
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken"),
+    [
+        (Mixing, "explains_a_batch_as_single_images"),
+        (Rectified, "answers_classes_as_single_calls"),
+        (Leaving, "leaves_no_trace"),
+        (Hoarding, "frees_its_memory"),
+        (Noisy, "explains_a_batch_as_single_images"),
+        (Halved, "gives_what_it_promises"),
+        (Halved, "survives_autocast"),
+        (Detached, "is_differentiable_or_says_so"),
+    ],
+)
+def test_a_broken_explainer_is_caught(kind, broken):
+    with pytest.raises(ContractError):
+        CHECKS[broken](kind, network("mlp"), images())
+    with contextlib.suppress(ContractError):
+        check_contract(kind, network("mlp"), images())
+        pytest.fail("the whole contract let it through")
