@@ -14,7 +14,9 @@ from contrex.errors import ArgumentError, LayerError, UnknownNameError
 from contrex.explain import EXPLAINERS
 from explain.networks import HEADS, images, network
 
-every_method = pytest.mark.parametrize("method", EXPLAINERS)
+METHODS = ("grad_cam", "hires_cam", "gradient")
+"""One of each kind that differentiates; `test_contract` puts every method through every promise."""
+every_method = pytest.mark.parametrize("method", METHODS)
 every_head = pytest.mark.parametrize("head", HEADS)
 
 
@@ -52,19 +54,6 @@ def test_leaves_no_trace(method, head):
     explainer = EXPLAINERS[method](net)
     for contrast in (None, "weighted"):
         explainer(images(), contrast=contrast)
-    assert_same_state(before, state_of(net))
-
-
-@every_method
-def test_leaves_no_trace_when_it_raises(method):
-    net = network("mlp")
-    net.train()
-    before = state_of(net)
-    explainer = EXPLAINERS[method](net)
-    with pytest.raises(ArgumentError, match="between 0 and 3"):
-        explainer(images(), target=99)
-    with pytest.raises(RuntimeError):
-        explainer(torch.zeros(2, 7, 8, 8, dtype=torch.float64))
     assert_same_state(before, state_of(net))
 
 
@@ -135,19 +124,6 @@ def test_every_way_of_calling_gives_the_same_map(method, head):
 
 
 @every_method
-@pytest.mark.parametrize("head", ["pooled", "mlp"])
-def test_autocast_gives_float32_maps(method, head):
-    net, x = network(head).float(), images().float()
-    expected = EXPLAINERS[method](net)(x, target=1).heatmap
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        explainer = EXPLAINERS[method](net)
-        for _ in range(2):
-            found = explainer(x, target=1).heatmap
-    assert found.dtype == torch.float32
-    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
-
-
-@every_method
 def test_in_place_relu_behind_the_layer(method):
     options = {} if method == "gradient" else {"layer": "features"}
     x = images()
@@ -164,31 +140,6 @@ def test_wrapped_models(method):
     compiled(x)
     for wrapped in (compiled, nn.DataParallel(net), nn.DataParallel(compiled)):
         torch.testing.assert_close(EXPLAINERS[method](wrapped)(x).heatmap, expected)
-
-
-@every_method
-@pytest.mark.parametrize("head", ["pooled", "mlp"])
-def test_four_threads_on_one_explainer(method, head):
-    net = network(head).train()
-    explainer = EXPLAINERS[method](net)
-    batches = [images(2) + i for i in range(4)]
-    expected = [EXPLAINERS[method](network(head))(x, contrast="mean").heatmap for x in batches]
-    failures = []
-
-    def work(i):
-        for _ in range(6):
-            try:
-                torch.testing.assert_close(explainer(batches[i], contrast="mean").heatmap, expected[i])
-            except BaseException as error:
-                failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    assert all(module.training for module in net.modules())
 
 
 def test_plain_forward_in_another_thread_is_not_touched():
@@ -360,7 +311,7 @@ def test_a_model_that_changes_its_input_in_place_leaves_the_images_alone():
         def forward(self, x):
             return self.net(x.mul_(2))
 
-    for kind in EXPLAINERS.values():
+    for kind in map(EXPLAINERS.get, METHODS):
         x = images()
         kind(Doubling())(x)
         assert torch.equal(x, images())
