@@ -1,5 +1,7 @@
 import math
+import shlex
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,13 +9,27 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from contrex import evaluation
 from contrex.data import image_set
 from contrex.data.evaluation_views import EvaluationViews
+from contrex.data.sample import Sample
 from contrex.errors import ArgumentError, DataError, UnknownNameError
-from contrex.evaluation import GROUP, Bench, Subject, evaluate, top1_accuracy
+from contrex.evaluation import (
+    GROUP,
+    Bench,
+    Subject,
+    check_names,
+    command_line,
+    configuration_of,
+    evaluate,
+    top1_accuracy,
+    weights_sha256,
+)
+from contrex.metrics import METRICS, PerSampleMetric, TopKAccuracy, area_under_curve, insertion_curve
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
-from contrex.settings import Digits, Evaluation, Folder
+from contrex.ops import heatmap
+from contrex.settings import Augmentation, Digits, Evaluation, Folder
 from oracles import consistency as oracle
 
 ALL = ("top1", "top5", "content_heatmap", "cgc_loss", "insertion_auc", "deletion_auc")
@@ -90,11 +106,11 @@ def test_cgc_loss_is_the_papers_on_batches_of_32(run):
     boxes = [(*tuple(int(side[0]) for side in (c.top, c.left, c.height, c.width)), bool(c.flip[0])) for c in crops]
     moved = torch.stack([oracle.cropped(c, *box) for c, box in zip(x[:, 0], boxes, strict=True)])
     assert moved.shape == (GROUP, 32, 32)
-    plain = bench.explain(x, None)
+    plain = bench.explain(x, None, group)
     every_channel = torch.stack(
         [torch.stack([oracle.cropped(c, *box) for c in image]) for image, box in zip(x, boxes, strict=True)]
     )
-    after = bench.explain(every_channel, plain.target)
+    after = bench.explain(every_channel, plain.target, group)
     expected = oracle.cgc_losses(
         plain.heatmap.double(),
         after.heatmap.double(),
@@ -116,7 +132,7 @@ def test_chunks_and_metric_subsets_change_nothing(run):
 def test_gallery_is_the_same_for_every_network(run):
     other = subject()
     torch.nn.init.normal_(other.classifier.network.fc.weight)
-    again = evaluate(other, options("top1"))
+    again = evaluate(other, options("content_heatmap"))
     assert again.gallery.paths == run.gallery.paths
     assert len(run.gallery.paths) == 3
     assert run.gallery.heatmaps[0].shape == (8, 8)
@@ -150,14 +166,15 @@ def test_evaluating_leaves_the_mode_of_a_training_network():
 
 
 def bright_spot(tmp_path, size, box):
-    """One picture of (W, H) that is bright inside `box`, and the box in boxes.csv."""
-    folder = tmp_path / "test" / "only"
-    folder.mkdir(parents=True)
+    """A picture of (W, H) that is bright inside `box`, the box in boxes.csv, and a grey one of another class."""
     array = np.zeros((size[1], size[0], 3), np.uint8)
     x0, y0, x1, y1 = box
     array[y0:y1, x0:x1] = 255
-    Image.fromarray(array).save(folder / "a.png")
-    (tmp_path / "boxes.csv").write_text(f"path,xmin,ymin,xmax,ymax\ntest/only/a.png,{x0},{y0},{x1},{y1}\n")
+    for name, pixels in (("bright", array), ("grey", np.full_like(array, 99)), ("none", np.zeros_like(array))):
+        folder = tmp_path / "test" / name
+        folder.mkdir(parents=True)
+        Image.fromarray(pixels).save(folder / "a.png")
+    (tmp_path / "boxes.csv").write_text(f"path,xmin,ymin,xmax,ymax\ntest/bright/a.png,{x0},{y0},{x1},{y1}\n")
     return Folder(tmp_path, image_size=64, resize=72)
 
 
@@ -184,6 +201,7 @@ def test_boxes_follow_the_resize_of_whole_images(tmp_path, size, protocol):
     bright = Subject("bright", Classifier(Brightness(), (0.0,) * 3, (1.0,) * 3), images, data)
     run = evaluate(bright, options("content_heatmap", content_heatmap_protocol=protocol))
     assert run.record.metric("content_heatmap").value > 90
+    assert run.record.metric("content_heatmap").num_counted == 1
     shown = run.gallery.boxes[0][0]
     picture = run.gallery.images[0]
     x0, y0, x1, y1 = shown.round().astype(int)
@@ -201,10 +219,192 @@ def test_refuses():
     with pytest.raises(ArgumentError, match="`layer` 'features' means nothing to gradient"):
         evaluate(subject(), options("top1", explainer="gradient", layer="features"))
     few = replace(subject(), classifier=classifier(num_classes=4))
-    with pytest.raises(DataError, match=r"has label 9, but the classifier has 4 classes"):
+    message = (
+        r"digits/test has 10 classes, the classifier 4, .* labels.csv .* classes.txt with its 4 names, or evaluate"
+    )
+    with pytest.raises(DataError, match=message):
         evaluate(few, options("top1"))
     with pytest.raises(DataError, match="has no images to evaluate"):
         evaluate(subject(replace(DATA, num_test=0)), options("top1"))
+
+
+@pytest.mark.parametrize("num_classes", [7, 1000])
+def test_positions_of_folders_are_not_read_as_classes_of_another_classifier(tmp_path, num_classes):
+    """Three folders are labelled 0, 1, 2, which are classes of any classifier of more."""
+    data = bright_spot(tmp_path, (64, 64), (20, 30, 60, 62))
+    other = Subject("other", classifier(num_classes), image_set(data, "test"), data)
+    with pytest.raises(DataError, match=f"/test has 3 classes, the classifier {num_classes}, so its labels"):
+        evaluate(other, options("content_heatmap"))
+
+
+def test_a_metric_that_needs_more_classes_is_refused():
+    message = "`evaluation.metrics` has top5, which needs at least 5 classes; there are 4: leave it out"
+    with pytest.raises(ArgumentError, match=message):
+        check_names(options("top1", "top5"), 4)
+    check_names(options("top1", "top5"), 5)
+    check_names(options("top1"), 2)
+    check_names(options("top1", "top5"))
+
+
+# --- a metric is its file and one line ------------------------------------------------------------------------------
+
+
+class MapMaximum(PerSampleMetric):
+    name, title, judges, higher_is_better = "map_maximum", "Maximum", "whole_maps", True
+
+    def update(self, heatmaps, boxes, image_sizes):
+        self.append(heatmaps.flatten(1).amax(1))
+
+
+@pytest.mark.parametrize("metric", [MapMaximum, partial(TopKAccuracy, k=3)])
+def test_a_new_metric_is_fed(monkeypatch, metric):
+    name = metric().name
+    monkeypatch.setitem(METRICS, name, metric)
+    found = evaluate(subject(), options(name))
+    assert found.record.metric(name).num_counted == len(DATA_IMAGES)
+    assert all(row[name] for row in found.samples)
+
+
+def test_a_metric_of_something_unknown_is_refused(monkeypatch):
+    class Odd(MapMaximum):
+        judges = "whole_map"
+
+    monkeypatch.setitem(METRICS, "odd", Odd)
+    with pytest.raises(
+        UnknownNameError, match=r"`judges` of the metric odd must be one of .* Did you mean 'whole_maps"
+    ):
+        evaluate(subject(), options("odd"))
+
+
+# --- errors name the image ------------------------------------------------------------------------------------------
+
+
+class Changed:
+    """A data set in which one sample is another."""
+
+    def __init__(self, images, index, **changes):
+        self.images, self.index, self.changes = images, index, changes
+        self.name, self.classes = images.name, images.classes
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index) -> Sample:
+        return replace(self.images[index], **(self.changes if index == self.index else {}))
+
+
+def test_a_box_outside_its_image_names_the_path():
+    images = Changed(subject().images, 7, boxes=np.array([[40, 40, 50, 50]], np.float32))
+    with pytest.raises(ArgumentError, match=r"^digits/test/00007: `boxes\[0\]` has .* outside its image"):
+        evaluate(replace(subject(), images=images), options("content_heatmap"))
+
+
+class NaNForBlack(ConvNet):
+    def forward(self, x):
+        return super().forward(x.where((x > -2).flatten(1).any(1)[:, None, None, None], torch.nan))
+
+
+def test_a_map_that_is_not_finite_names_the_path():
+    torch.manual_seed(0)
+    network = NaNForBlack(10, widths=(4, 6), strides=(2, 2))
+    images = Changed(subject().images, 11, image=Image.new("RGB", (32, 32)))
+    broken = replace(subject(), images=images, classifier=replace(classifier(), network=network))
+    for metric in ("content_heatmap", "cgc_loss"):
+        with pytest.raises(ArgumentError, match=r"^digits/test/00011: "):
+            evaluate(broken, options(metric, batch_size=4))
+
+
+# --- networks of one input size -------------------------------------------------------------------------------------
+
+
+class OneSize(Brightness):
+    def forward(self, x):
+        assert x.shape[2:] == (64, 64), f"input {tuple(x.shape[2:])} is not 64 x 64"
+        return super().forward(x)
+
+
+def test_a_network_of_one_size_needs_no_whole_images_for_accuracy(tmp_path):
+    data = bright_spot(tmp_path, (200, 120), (20, 30, 60, 90))
+    fixed = Subject("fixed", Classifier(OneSize(), (0.0,) * 3, (1.0,) * 3), image_set(data, "test"), data)
+    found = evaluate(fixed, options("top1"))
+    assert found.record.metric("top1").num_counted == 3
+    assert found.gallery is None
+    message = r'test/bright/a.png: .* 64 x 107 pixels \(input \(64, 107\) .* `content_heatmap_protocol` to "square"'
+    with pytest.raises(ArgumentError, match=message):
+        evaluate(fixed, options("top1", "content_heatmap"))
+    square = evaluate(fixed, options("content_heatmap", content_heatmap_protocol="square"))
+    assert len(square.gallery.paths) == 3
+
+
+# --- what a record says about its making ----------------------------------------------------------------------------
+
+
+def test_weights_are_told_apart():
+    one, other = classifier().network, classifier().network
+    assert weights_sha256(one) == weights_sha256(other.to(memory_format=torch.channels_last))
+    other.features[1][1].running_var[0] += 1e-6
+    assert weights_sha256(one) != weights_sha256(other)
+    found = configuration_of(replace(subject(), checkpoint={"name": "best", "step": 3}), options("top1"))
+    assert found["checkpoint"] == {"name": "best", "step": 3, "sha256": weights_sha256(one)}
+    assert found["evaluation"]["metrics"] == ["top1"]
+
+
+def test_the_command_is_recorded_only_when_the_command_line_runs(monkeypatch, run):
+    assert run.record.command == ""
+    for program in ("/usr/bin/contrex", "/x/contrex/__main__.py"):
+        monkeypatch.setattr("sys.argv", [program, "evaluate", "my runs/a", "--name", "it's"])
+        assert shlex.split(command_line()) == ["contrex", "evaluate", "my runs/a", "--name", "it's"]
+    monkeypatch.setattr("sys.argv", ["experiments/compare.py", "--fast"])
+    assert command_line() == ""
+
+
+def test_the_protocol_of_the_cgc_loss_tells_how_it_was_measured(run):
+    protocol = run.record.metric("cgc_loss").protocol
+    asked = Augmentation()
+    assert (protocol["crop_scale"], protocol["crop_ratio"]) == (list(asked.scale), list(asked.ratio))
+    assert (protocol["flip"], protocol["temperature"], protocol["seed"]) == (asked.flip, 0.5, 0)
+    other = replace(subject(), augmentation=Augmentation(scale=(0.4, 1.0), flip=0.0))
+    again = evaluate(other, options("cgc_loss", seed=5)).record.metric("cgc_loss").protocol
+    assert {key for key in protocol if protocol[key] != again[key]} == {"crop_scale", "flip", "seed"}
+
+
+def test_a_shorter_last_step_takes_its_true_place():
+    """32 x 32 pixels in steps of 300: the points are at 0, 300, 600, 900 and 1024."""
+    found = evaluate(subject(), options("insertion_auc", insertion_step=300, limit=5))
+    bench = Bench(subject(), options("insertion_auc"))
+    views = EvaluationViews(subject().images, (32, 32), whole_side=None, needs_whole=False, gallery=())
+    squares = bench.normalise(torch.stack([views[i].square for i in range(5)]))
+    saliency = heatmap.resize(bench.explain(squares, None, [views[i] for i in range(5)]).heatmap, 32)
+    curves = insertion_curve(bench.network, squares, saliency, step=300)
+    areas = area_under_curve(curves, torch.tensor([0, 300, 600, 900, 1024]) / 1024)
+    metric = found.record.metric("insertion_auc")
+    assert metric.value == pytest.approx(areas.mean().item(), rel=1e-5)
+    assert metric.value != pytest.approx(area_under_curve(curves).mean().item(), rel=1e-5)
+    assert metric.protocol["step"] == 300
+
+
+# --- accuracy while training ----------------------------------------------------------------------------------------
+
+
+def test_accuracy_of_nothing_is_refused():
+    nothing = image_set(replace(DATA, num_test=0), "test")
+    with pytest.raises(DataError, match="digits/test has no images, so there is no accuracy"):
+        top1_accuracy(classifier(), nothing, DATA, device=torch.device("cpu"))
+
+
+def test_accuracy_is_read_by_workers(monkeypatch):
+    asked = []
+
+    class Loader(evaluation.DataLoader):
+        def __init__(self, *args, num_workers, **kwargs):
+            asked.append(num_workers)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(evaluation, "DataLoader", Loader)
+    s = subject()
+    first = top1_accuracy(s.classifier, s.images, DATA, device=torch.device("cpu"))
+    assert top1_accuracy(s.classifier, s.images, DATA, device=torch.device("cpu"), workers=2) == first
+    assert asked == [0, 2]
 
 
 def test_uniform_guessing_gives_the_uniform_cgc_loss():

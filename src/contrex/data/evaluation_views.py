@@ -22,7 +22,8 @@ PICTURE_SIDE = 256
 class Views:
     """One image: uint8 `square` [3,S,S], `whole` [3,H',W'] and `picture` [H'',W'',3] or None where nobody asked.
 
-    `boxes` are in pixels of a frame of `image_size` = (H, W): the stored image, or the square when that is the whole.
+    `boxes` are in pixels of a frame of `image_size` = (H, W): the stored image, or the square where that is taken for
+    the whole.
     """
 
     index: int
@@ -66,11 +67,13 @@ class EvaluationViews(Dataset[Views]):
         sample = self.images[index]
         shown = index in self.gallery
         square = central_square(sample.image, resize=self.resize, size=self.size)
-        whole, frame, boxes = self._whole(sample, square)
+        whole, frame, boxes = None, sample.image, sample.boxes
+        if self.needs_whole or shown:
+            whole, frame, boxes = self._whole(sample, square)
         return Views(
             index=index,
             square=pixels(square),
-            whole=pixels(whole) if self.needs_whole or shown else None,
+            whole=None if whole is None else pixels(whole),
             picture=np.asarray(_thumbnail(frame)) if shown else None,
             boxes=boxes,
             image_size=(frame.height, frame.width),
