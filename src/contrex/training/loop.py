@@ -16,7 +16,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,7 +145,11 @@ def step_seed(seed: int, step: int) -> int:
 
 def load_trained(folder: Path, *, which: str = "last") -> tuple[Recipe, Classifier, tuple[str, ...]]:
     """The recipe, the classifier and the class names of a run folder, from its last or best checkpoint."""
-    content = Checkpoints(folder).load(which)
+    return trained(Checkpoints(folder).load(which))
+
+
+def trained(content: Mapping[str, Any]) -> tuple[Recipe, Classifier, tuple[str, ...]]:
+    """The recipe, the classifier and the class names of a checkpoint's content."""
     recipe: Recipe = from_plain(content["recipe"], Recipe, where="recipe")
     unweighted = replace(recipe.model, weights=None, fresh=())
     classifier = load_classifier(unweighted, num_classes=len(content["classes"]))
