@@ -41,6 +41,7 @@ benchmark: $(READY)  ## the ratios of benchmarks/, on this machine
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/consistency_loss.py
 	$(BIN)/python benchmarks/grad_cam.py
+	$(BIN)/python benchmarks/explainers.py
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

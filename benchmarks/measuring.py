@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import math
 import platform
 import statistics
 import sys
@@ -14,6 +17,7 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+MIB = 2**20
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -41,6 +45,32 @@ def compare(
             if round_number >= warmup:
                 times[name].append(taken)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_mib(function: Callable[[], object], device: torch.device) -> float:
+    """MiB that a call needs at its peak, beyond what was there before it; NaN where the system does not tell.
+
+    On a CPU it is the resident set's high-water mark (Linux), which does not see what the allocator had in store.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    clear = Path("/proc/self/clear_refs")
+    if not clear.exists():
+        return math.nan
+    ctypes.CDLL(None).malloc_trim(0)
+    clear.write_text("5")
+    before = _status("VmRSS")
+    function()
+    return (_status("VmHWM") - before) / MIB
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def save(name: str, figures: dict[str, object]) -> None:
