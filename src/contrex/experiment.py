@@ -3,25 +3,43 @@
 FOLDER/
     digits_cgc-seed0/        a run folder per recipe and seed (`contrex.training.loop`)
         evaluation-test/     a record per evaluated split (`contrex.records`)
+        evaluation-test-contrast=weighted/    and one per other way of measuring it, named by what differs
     report.html              the first split's report; report-SPLIT.html for further ones
+
+A record is replaced by one of the same settings only: looking at a run in another way never changes what it recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
 from contrex.data import image_set
-from contrex.evaluation import Subject, check_names, evaluate
+from contrex.errors import DataError, RecordError
+from contrex.evaluation import Subject, check_names, configuration_of, evaluate
 from contrex.models import load_classifier
 from contrex.records import RunRecord, read_run, to_plain, write_run
 from contrex.report import write_report
-from contrex.settings import Evaluation, Folder, Model, Recipe
-from contrex.training import curves, load_trained, train
+from contrex.settings import Data, Evaluation, Folder, Model, Recipe
+from contrex.training import curves, train
+from contrex.training.checkpoint import Checkpoints
+from contrex.training.loop import trained
+
+MACHINE = frozenset({"device", "workers", "checkpoint_minutes"})
+"""Settings that do not make a record another one."""
+
+PROGRESS = frozenset({"checkpoint.step", "checkpoint.epochs_done", "checkpoint.sha256"})
+"""How far a run has come: its last checkpoint, measured again later, replaces its record."""
+
+Configuration = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,46 +56,62 @@ def run_experiment(
 ) -> list[SplitReport]:
     """Train and evaluate every recipe, continuing what is there, and write a report per split.
 
-    The first recipe is the baseline that the others are compared with.
+    The first recipe is the baseline that the others are compared with. A record that is there already is used again
+    only if it measured these very weights in this very way.
     """
     for recipe in recipes:
         check_names(recipe.evaluation)
-    runs = [folder / f"{recipe.name}-seed{recipe.training.seed}" for recipe in recipes]
-    for recipe, run in zip(recipes, runs, strict=True):
+    records: dict[str, list[Path]] = {split: [] for split in splits}
+    for recipe in recipes:
+        run = folder / f"{recipe.name}-seed{recipe.training.seed}"
         train(recipe, run, resume=True, console=console)
         for split in splits:
-            if not (run / f"evaluation-{split}" / "record.json").is_file():
-                evaluate_run(run, replace(recipe.evaluation, split=split), console=console)
+            records[split].append(_up_to_date(run, replace(recipe.evaluation, split=split), console))
     reports = []
-    for split in splits:
+    for split, found in records.items():
         output = folder / ("report.html" if split == splits[0] else f"report-{split}.html")
-        records = [run / f"evaluation-{split}" for run in runs]
-        reports.append(SplitReport(split, [read_run(r) for r in records], write_report(records, output, title=title)))
+        reports.append(SplitReport(split, [read_run(r) for r in found], write_report(found, output, title=title)))
     return reports
 
 
 def evaluate_run(
-    run: Path, options: Evaluation, *, console: Console, output: Path | None = None, which: str = "last"
+    run: Path,
+    options: Evaluation,
+    *,
+    console: Console,
+    output: Path | None = None,
+    which: str = "last",
+    data: Data | None = None,
 ) -> tuple[RunRecord, Path]:
-    """Evaluate a trained run; the record goes to `output`, by default `RUN/evaluation-SPLIT`."""
-    recipe, classifier, _ = load_trained(run, which=which)
-    subject = Subject(
-        name=f"{recipe.name}-seed{recipe.training.seed}",
-        classifier=classifier,
-        images=image_set(recipe.data, options.split),
-        data=recipe.data,
-        augmentation=recipe.augmentation,
-        configuration=to_plain(recipe),
-        curves=curves(run),
-        seed=recipe.training.seed,
-    )
-    return _evaluate(subject, options, output or run / f"evaluation-{options.split}", console)
+    """Evaluate a trained run, on `data` instead of its recipe's where that is given, and return record and folder.
+
+    The record goes to `output`, by default to RUN/evaluation-SPLIT; the default names what differs from the recipe's
+    own evaluation of its last checkpoint, as in `evaluation-test-contrast=weighted`.
+
+    Raises:
+        RecordError: `output` holds a record of other settings.
+        DataError: the data have other classes than the run.
+    """
+    subject, default = _trained_subject(run, options, which, data)
+    return _evaluate(subject, options, _record_folder(output, default, configuration_of(subject, options)), console)
 
 
 def evaluate_model(
-    model: Model, data: Folder, options: Evaluation, output: Path, *, console: Console, name: str | None = None
+    model: Model,
+    data: Folder,
+    options: Evaluation,
+    output: Path | None = None,
+    *,
+    console: Console,
+    name: str | None = None,
 ) -> tuple[RunRecord, Path]:
-    """Evaluate a classifier from a weights file on image folders."""
+    """Evaluate a classifier from a weights file on image folders, and return record and folder.
+
+    The record goes to `output`, by default to runs/evaluation-NAME; NAME is the model's without `name`.
+
+    Raises:
+        RecordError: `output` holds a record of other settings, or of other weights.
+    """
     subject = Subject(
         name=name or model.name,
         classifier=load_classifier(model),
@@ -85,7 +119,8 @@ def evaluate_model(
         data=data,
         configuration={"model": to_plain(model), "data": to_plain(data)},
     )
-    return _evaluate(subject, options, output, console)
+    default = Path("runs") / f"evaluation-{_word(subject.name)}"
+    return _evaluate(subject, options, _record_folder(output, default, configuration_of(subject, options)), console)
 
 
 def _evaluate(subject: Subject, options: Evaluation, output: Path, console: Console) -> tuple[RunRecord, Path]:
@@ -98,3 +133,117 @@ def _evaluate(subject: Subject, options: Evaluation, output: Path, console: Cons
         run = evaluate(subject, options, progress=advance)
     write_run(output, run)
     return run, output
+
+
+def _up_to_date(run: Path, options: Evaluation, console: Console) -> Path:
+    """The folder of the record of the run's last weights, evaluated unless they have been."""
+    subject, default = _trained_subject(run, options, "last", None)
+    configuration = configuration_of(subject, options)
+    folder = _record_folder(None, default, configuration)
+    recorded = _recorded(folder)
+    if recorded is None or list(_different(recorded, configuration)):
+        _evaluate(subject, options, folder, console)
+    return folder
+
+
+def _trained_subject(run: Path, options: Evaluation, which: str, data: Data | None) -> tuple[Subject, Path]:
+    """What to evaluate, and the default folder of its record."""
+    content = Checkpoints(run).load(which)
+    recipe, classifier, classes = trained(content)
+    used = recipe.data if data is None else data
+    images = image_set(used, options.split)
+    if tuple(images.classes) != classes:
+        raise DataError(
+            f"{images.name} does not have the classes that {run} was trained on: {_listed(images.classes)} instead of "
+            f"{_listed(classes)}. Choose and order them with `data.classes`, or give the folder a labels.csv with the "
+            "run's class indices and a classes.txt with its names."
+        )
+    subject = Subject(
+        name=f"{recipe.name}-seed{recipe.training.seed}",
+        classifier=classifier,
+        images=images,
+        data=used,
+        augmentation=recipe.augmentation,
+        configuration=to_plain(replace(recipe, data=used)),
+        checkpoint={
+            "name": which,
+            "step": content["place"]["step"],
+            "epochs_done": content["place"]["epoch"],
+            "epochs": recipe.training.epochs,
+        },
+        curves=curves(run),
+        seed=recipe.training.seed,
+    )
+    return subject, run / _record_name(recipe, options, which, used)
+
+
+# --- where a record goes --------------------------------------------------------------------------------------------
+
+
+def _record_name(recipe: Recipe, options: Evaluation, which: str, data: Data) -> str:
+    """`evaluation-SPLIT` and what differs from the recipe's own evaluation of its last checkpoint, at most 120 letters."""
+    own, asked = to_plain(replace(recipe.evaluation, split=options.split)), to_plain(options)
+    parts = [f"{field}={_word(asked[field])}" for field in _different(own, asked)]
+    if which != "last":
+        parts.append(f"checkpoint={which}")
+    if data != recipe.data:
+        parts.append(f"data={_word(data.path.name if isinstance(data, Folder) else type(data).__name__)}")
+    return "-".join([f"evaluation-{options.split}", *parts])[:120]
+
+
+def _record_folder(output: Path | None, default: Path, configuration: Configuration) -> Path:
+    """`output` or the default folder; where the default holds another record, one with a name of its own."""
+    folder = default if output is None else output
+    recorded = _recorded(folder)
+    if recorded is None:
+        return folder
+    ignored = PROGRESS if "name" in configuration["checkpoint"] else frozenset()
+    others = [name for name in _different(recorded, configuration) if name not in ignored]
+    if not others:
+        return folder
+    if output is not None:
+        raise RecordError(
+            f"`output` {output} holds another record, which differs in {_listed(others)}: choose another folder."
+        )
+    settings = {name: value for name, value in _flat(configuration) if name not in ignored}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return default.with_name(f"{default.name}-{digest[:6]}")
+
+
+def _recorded(folder: Path) -> Configuration | None:
+    """The configuration of the record in `folder`, None without one; empty for a record that cannot be read."""
+    if not (folder / "record.json").is_file():
+        return None
+    try:
+        return read_run(folder).record.configuration
+    except RecordError:
+        return {}
+
+
+def _different(old: Configuration, new: Configuration) -> Iterator[str]:
+    """The dotted names of the settings that differ, but for those of the machine."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    return (name for name in {**after, **before} if before.get(name) != after.get(name))
+
+
+def _flat(plain: Configuration, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in plain.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif key not in MACHINE:
+            yield f"{prefix}{key}", value
+
+
+def _word(value: object) -> str:
+    """A value as a part of a folder's name.
+
+    >>> _word(["top1", "top5"]), _word("timm:resnet18"), _word(None)
+    ('top1+top5', 'timm-resnet18', 'None')
+    """
+    text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return re.sub(r"[^\w.+=-]+", "-", text)
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

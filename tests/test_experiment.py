@@ -1,0 +1,182 @@
+"""Records of runs: where they go, what they say about the weights, and when one is used again."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contrex import experiment
+from contrex.errors import DataError, InterruptedRunError, RecordError
+from contrex.experiment import evaluate_model, evaluate_run, run_experiment
+from contrex.methods.cgc import CGCStep
+from contrex.models import build_network
+from contrex.settings import Evaluation, Folder, Model
+from contrex.training import train
+from training.runs import quiet, tiny
+
+RECIPE = replace(tiny(), evaluation=Evaluation(("top1",), split="test", num_bootstrap=20, device="cpu"))
+OPTIONS = RECIPE.evaluation
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run stopped in its second epoch, so that last and best are two checkpoints."""
+    folder = tmp_path / "run"
+    stopped_after(4, folder)
+    return folder
+
+
+def stopped_after(num_steps, folder):
+    forward, calls = CGCStep.forward, []
+
+    def counting(self, batch):
+        calls.append(1)
+        if len(calls) == num_steps:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CGCStep, "forward", counting)
+        with pytest.raises(InterruptedRunError):
+            train(RECIPE, folder, console=quiet())
+
+
+def measured(run, options=OPTIONS, **others):
+    record, folder = evaluate_run(run, options, console=quiet(), **others)
+    return record.record, folder
+
+
+def test_a_record_says_which_weights_were_measured(run):
+    last, _ = measured(run)
+    best, _ = measured(run, which="best")
+    told = [record.configuration["checkpoint"] for record in (last, best)]
+    assert [(c["name"], c["step"], c["epochs_done"], c["epochs"]) for c in told] == [
+        ("last", 4, 1, 2),
+        ("best", 3, 1, 2),
+    ]
+    assert told[0]["sha256"] != told[1]["sha256"]
+    assert len(told[0]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "evaluation-test"),
+        ({"split": "val"}, "evaluation-val"),
+        ({"workers": 0, "device": "auto"}, "evaluation-test"),
+        ({"metrics": ("top1", "content_heatmap")}, "evaluation-test-metrics=top1+content_heatmap"),
+        ({"contrast": "weighted", "limit": 3}, "evaluation-test-contrast=weighted-limit=3"),
+    ],
+)
+def test_a_record_is_named_by_what_differs(run, changes, name):
+    assert measured(run, replace(OPTIONS, **changes))[1] == run / name
+
+
+def test_looking_at_a_run_leaves_its_record_alone(run):
+    _, folder = measured(run)
+    before = (folder / "record.json").read_bytes()
+    for options, others in (
+        (replace(OPTIONS, contrast="weighted"), {}),
+        (OPTIONS, {"which": "best"}),
+        (OPTIONS, {"data": replace(RECIPE.data, num_test=5)}),
+    ):
+        other = measured(run, options, **others)[1]
+        assert other.parent == run
+        assert other != folder
+    assert (folder / "record.json").read_bytes() == before
+    assert {path.name for path in run.glob("evaluation*")} == {
+        "evaluation-test",
+        "evaluation-test-contrast=weighted",
+        "evaluation-test-checkpoint=best",
+        "evaluation-test-data=Digits",
+    }
+
+
+def test_a_default_name_that_is_taken_gets_a_suffix(run):
+    data = [replace(RECIPE.data, num_test=num) for num in (5, 6)]
+    first, second, again = (measured(run, data=d)[1] for d in (*data, data[1]))
+    assert first.name == "evaluation-test-data=Digits"
+    assert second.name.startswith("evaluation-test-data=Digits-")
+    assert again == second
+
+
+def test_an_output_of_other_settings_is_refused(run, tmp_path):
+    output = tmp_path / "mine"
+    measured(run, output=output)
+    measured(run, output=output)
+    before = (output / "record.json").read_bytes()
+    message = r"`output` .*mine holds another record, which differs in evaluation.contrast: choose another folder"
+    with pytest.raises(RecordError, match=message):
+        measured(run, replace(OPTIONS, contrast="mean"), output=output)
+    with pytest.raises(RecordError, match=r"differs in checkpoint.name"):
+        measured(run, which="best", output=output)
+    assert (output / "record.json").read_bytes() == before
+    (output / "record.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"holds another record"):
+        measured(run, output=output)
+
+
+def test_other_data_are_measured_and_must_have_the_runs_classes(run, tmp_path):
+    record, _ = measured(run, data=replace(RECIPE.data, num_test=5))
+    assert record.dataset["num_images"] == 5
+    assert record.configuration["data"]["num_test"] == 5
+    for index in range(10):
+        (tmp_path / "photos" / "test" / f"class{index}").mkdir(parents=True)
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / f"photos/test/class{index}/a.png")
+    with pytest.raises(DataError, match=r"photos/test does not have the classes .* class0, .* instead of 0, 1, 2"):
+        measured(run, data=Folder(tmp_path / "photos", image_size=32, resize=32))
+
+
+def test_an_experiment_measures_new_weights_and_nothing_twice(tmp_path, monkeypatch):
+    run, evaluations = tmp_path / "tiny-seed3", []
+    stopped_after(4, run)
+    measured(run)
+    measured(run, replace(OPTIONS, contrast="weighted"))
+    real = experiment.evaluate
+    monkeypatch.setattr(
+        experiment, "evaluate", lambda s, o, **k: (evaluations.append(s.checkpoint), real(s, o, **k))[1]
+    )
+
+    def found():
+        (report,) = run_experiment([RECIPE], tmp_path, splits=["test"], console=quiet(), title="t")
+        return report.runs[0].record
+
+    first = found()
+    assert first.configuration["checkpoint"]["step"] == 6
+    assert first.configuration["evaluation"]["contrast"] is None
+    assert len(evaluations) == 1
+    assert found() == first
+    assert len(evaluations) == 1
+    record = json.loads((run / "evaluation-test" / "record.json").read_text())
+    record["configuration"]["evaluation"]["limit"] = 2  # a record of other settings under the default name
+    (run / "evaluation-test" / "record.json").write_text(json.dumps(record))
+    assert found().configuration["evaluation"]["limit"] is None
+    assert len(evaluations) == 2
+
+
+def test_models_do_not_share_a_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / "val" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / f"photos/val/{name}/a.png")
+    data, options = Folder(tmp_path / "photos", image_size=32, resize=32), replace(OPTIONS, split="val")
+    model = Model("contrex:convnet", num_classes=2, weights=tmp_path / "w.pth")
+
+    def folder(seed, **others):
+        torch.manual_seed(seed)
+        torch.save(build_network(model.name, {}, num_classes=2).state_dict(), model.weights)
+        return evaluate_model(model, data, options, console=quiet(), **others)[1]
+
+    first, again, other, named = folder(0), folder(0), folder(1), folder(1, name="my net")
+    assert first == again
+    assert str(first) == "runs/evaluation-contrex-convnet"
+    assert str(other).startswith("runs/evaluation-contrex-convnet-")
+    assert str(named) == "runs/evaluation-my-net"
+    with pytest.raises(RecordError, match=r"which differs in checkpoint.sha256"):
+        folder(1, output=first)
