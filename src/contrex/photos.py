@@ -83,9 +83,16 @@ def explain_photos(
     """Explain each photo on its own, whole, its shorter side resized to `side` pixels (None: the classifier's).
 
     `target` and `contrast` are class names or indices; `contrast` may also be mean, max or weighted.
+
+    Raises:
+        ArgumentError: `side` is below 1, or an argument does not fit the classifier.
+        ImageError: a photo cannot be read.
     """
+    shorter = named.side if side is None else side
+    if shorter < 1:
+        raise ArgumentError(f"`side` must be at least 1 pixel, got {shorter}: it is the photo's shorter side.")
     explain = build_explainer(named.classifier.network, explainer, layer)
-    return [_explain_photo(path, named, explain, target, contrast, side or named.side) for path in paths]
+    return [_explain_photo(path, named, explain, target, contrast, shorter) for path in paths]
 
 
 def _explain_photo(
@@ -105,7 +112,13 @@ def _explain_photo(
 
 
 def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
-    """All photos and their maps in one picture; its suffix is the format."""
+    """All photos and their maps in one picture, written to exactly `output`; its suffix is the format.
+
+    Raises:
+        ArgumentError: there is no suffix, or none of a picture format.
+    """
+    if not output.suffix:
+        raise ArgumentError(f"`output` {output} must end in a picture format, as in {output}.png.")
     rows = [
         Row(pictures(r.image)[0], r.explanation.heatmap[0], f"{r.path.name}\n{_answer(r)}", r.question) for r in results
     ]
