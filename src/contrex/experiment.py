@@ -181,7 +181,7 @@ def _trained_subject(run: Path, options: Evaluation, which: str, data: Data | No
 
 
 def _record_name(recipe: Recipe, options: Evaluation, which: str, data: Data) -> str:
-    """`evaluation-SPLIT` and what differs from the recipe's own evaluation of its last checkpoint, cut to 120 letters."""
+    """`evaluation-SPLIT` and what differs from the recipe's own evaluation of its last checkpoint, at most 120 long."""
     own, asked = to_plain(replace(recipe.evaluation, split=options.split)), to_plain(options)
     parts = [f"{field}={_word(asked[field])}" for field in _different(own, asked)]
     if which != "last":

@@ -16,6 +16,7 @@ import pytest
 from contrex.errors import ArgumentError, RecordError
 from contrex.records import write_run
 from contrex.report import render_report, write_report
+from contrex.report.words import MEANINGS
 
 VOID = {"meta", "link", "input", "br", "wbr", "img"}
 MARKUP = "<img src=x onerror=alert(1)>\"'"
@@ -132,6 +133,39 @@ def test_skipped_images_and_differing_settings_are_listed(html: str) -> None:
     assert settings is not None
     rows = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', settings[0])
     assert rows == [("method", "CrossEntropy", "CGC")]
+
+
+def test_it_says_how_long_the_measured_weights_were_trained(make_run) -> None:
+    def summary(*epochs_done) -> str:
+        runs = [make_run(f"method{index}") for index in range(len(epochs_done))]
+        for run, done in zip(runs, epochs_done, strict=True):
+            run.record.configuration["checkpoint"] = {
+                "name": "last", "step": 4, "epochs_done": done, "epochs": 15, "sha256": "0123456789abcdef" * 4,
+            }  # fmt: skip
+        return Page(render_report(runs, title="t")).text
+
+    assert "Trained for 15 epochs" in summary(15, 15)
+    assert "Trained for 15 and 5 of 15 epochs" in summary(15, 5)
+    assert "method1 (step 4, 5 of 15 epochs)" in summary(15, 5)
+    assert "knows nothing of the training" in Page(render_report([make_run()], title="t")).text
+
+
+def test_differences_on_other_or_fewer_images_say_so(make_run) -> None:
+    fewer = [make_run(values=[40.0, None, 60.0, 80.0]), make_run("cgc", [50.0, 51.0, 72.0, 93.0])]
+    assert "on 3 common images" in Page(render_report(fewer, title="t")).text
+    others = [make_run(), make_run("cgc", dataset={"name": "digits", "split": "test"})]
+    assert "not paired" in Page(render_report(others, title="t")).text
+
+
+def test_meanings_are_of_metrics_that_exist() -> None:
+    from contrex.metrics import METRICS
+
+    assert MEANINGS.keys() <= METRICS.keys()
+
+
+def test_a_run_from_python_has_no_command_to_copy(make_run) -> None:
+    assert render_report([make_run(command="")], title="t").count('class="command"') == 0
+    assert render_report([make_run()], title="t").count('class="command"') == 1
 
 
 def test_equal_runs_say_so(make_run) -> None:

@@ -62,6 +62,49 @@ def test_other_images_give_a_plain_difference(make_run) -> None:
     assert math.isnan(difference.estimate.low)
 
 
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_generated_images_are_the_same_only_from_the_same_settings(make_run, seeds: tuple[int, int]) -> None:
+    runs = [make_run(), make_run("cgc", [80.0] * 4)]
+    for run, seed in zip(runs, seeds, strict=True):
+        run.record.configuration["data"] = {"kind": "Digits", "seed": seed}
+    difference = cell(comparison(grouped(runs)), 1).difference
+    assert difference is not None
+    assert difference.num_pairs == (4 if seeds[0] == seeds[1] else 0)
+
+
+def with_checkpoint(run, **changes):
+    checkpoint = {"name": "last", "step": 60, "epochs_done": 15, "epochs": 15, "sha256": "ab" * 32, **changes}
+    run.record.configuration["checkpoint"] = checkpoint
+    return run
+
+
+def test_labels_tell_the_checkpoints_of_one_run_apart(make_run) -> None:
+    finished, stopped = {}, {"epochs_done": 5, "step": 22}
+    runs = [
+        with_checkpoint(make_run("cgc-seed0"), **changes)
+        for changes in (finished, stopped, {"name": "best"}, {"name": "best", **stopped})
+    ]
+    assert [group.label for group in grouped(runs)] == [
+        "cgc-seed0",
+        "cgc-seed0 (step 22, 5 of 15 epochs)",
+        "cgc-seed0 (best checkpoint)",
+        "cgc-seed0 (best checkpoint, step 22, 5 of 15 epochs)",
+    ]
+
+
+def test_seeds_are_averaged_over_equally_long_training_only(make_run) -> None:
+    def labels(name, *epochs):
+        runs = [
+            with_checkpoint(make_run(f"cgc-seed{seed}", seed=seed), name=name, epochs_done=done, sha256=str(seed))
+            for seed, done in enumerate(epochs)
+        ]
+        return [group.label for group in grouped(runs)]
+
+    assert labels("last", 15, 15) == ["cgc"]
+    assert labels("last", 15, 5) == ["cgc-seed0", "cgc-seed1 (step 60, 5 of 15 epochs)"]
+    assert len(labels("best", 15, 5)) == 1
+
+
 def test_samples_that_do_not_average_to_the_metric_are_not_paired(make_run) -> None:
     runs = [make_run(), make_run("cgc", [80.0] * 4, metric={"value": 0.8})]
     difference = cell(comparison(grouped(runs)), 1).difference

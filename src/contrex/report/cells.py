@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from contrex.report.numbers import Estimate, count, decimals, interval_text, number, one_digit, value_text
 from contrex.report.tables import Cell, Column, Difference
+
+
+def pieces(text: str) -> list[str]:
+    """The parts between which a narrow column may break a name: after - _ / and dots, and between words.
+
+    >>> pieces("digits_no-negatives (best)")
+    ['digits_', 'no-', 'negatives ', '(best)']
+    """
+    return re.split(r"(?<=[-_/. ])", text)
 
 
 def heading(column: Column) -> str:
@@ -41,15 +52,21 @@ def cell_count(cell: Cell) -> str:
     )
 
 
-def difference_text(difference: Difference) -> str:
-    """The signed difference with its interval, or alone when the images are not the same."""
-    return " ".join(part for part in difference_parts(difference) if part)
-
-
 def difference_parts(difference: Difference) -> tuple[str, str]:
+    """The signed difference, and its interval, which is empty when the images are not the same."""
     estimate: Estimate = difference.estimate
     places = decimals(estimate.half_width)
     return number(estimate.value, places, signed=True), interval_text(estimate, signed=True)
+
+
+def pairing(cell: Cell) -> str:
+    """What a reader must know about the images behind a difference: not the same ones, or fewer than the value's."""
+    if cell.difference is None:
+        return ""
+    num_pairs = cell.difference.num_pairs
+    if not num_pairs:
+        return "not paired"
+    return f"on {count(num_pairs)} common images" if num_pairs < max(cell.num_counted) else ""
 
 
 def verdict(cell: Cell, column: Column) -> str:

@@ -43,7 +43,7 @@ def _flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{name}.")
         else:
-            yield name.removesuffix(".kind"), as_text(value)
+            yield name.removesuffix(".kind"), as_text(value)[: 12 if key == "sha256" else None]
 
 
 def as_text(value: Any) -> str:

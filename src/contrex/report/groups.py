@@ -35,13 +35,14 @@ def grouped(runs: Sequence[RunRecord]) -> list[Group]:
     """The runs as groups, in order of first appearance, each under a label of its own.
 
     Runs are one group when their names are equal without the seed, their configurations are equal apart from
-    names, seeds, weights and machine, and their seeds all differ. Two runs of one seed are two rows.
+    names, seeds, weights and machine, they have come equally far, and their seeds all differ. Two runs of one seed are
+    two rows.
     """
     found: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
         found.setdefault((seedless_name(run.record.name), _signature(run.record.configuration)), []).append(run)
     parts = [part for members in found.values() for part in _apart(members)]
-    labels = [seedless_name(part[0].record.name) if len(part) > 1 else part[0].record.name for part in parts]
+    labels = [_label(part) for part in parts]
     return [Group(label, part) for label, part in zip(_numbered(labels), parts, strict=True)]
 
 
@@ -54,14 +55,39 @@ def seedless_name(name: str) -> str:
     return _SEED.sub("", name).strip() or name
 
 
+def progress(record: Record) -> str:
+    """Which weights of a training run were measured, where they are not those of its end; otherwise empty.
+
+    The record's `configuration["checkpoint"]` knows: `name`, `step`, `epochs_done` of `epochs`, `sha256`.
+    """
+    checkpoint = record.configuration.get("checkpoint", {})
+    if "name" not in checkpoint:
+        return ""
+    done, epochs = checkpoint["epochs_done"], checkpoint["epochs"]
+    stopped = f"step {checkpoint['step']}, {done} of {epochs} epochs" if done < epochs else ""
+    if checkpoint["name"] == "last":
+        return stopped
+    return ", ".join(part for part in (f"{checkpoint['name']} checkpoint", stopped) if part)
+
+
+def _label(part: Sequence[RunRecord]) -> str:
+    record = part[0].record
+    name = seedless_name(record.name) if len(part) > 1 else record.name
+    return f"{name} ({progress(record)})" if progress(record) else name
+
+
 def _apart(members: list[RunRecord]) -> list[list[RunRecord]]:
     distinct = len({run.record.seed for run in members}) == len(members)
     return [members] if distinct else [[run] for run in members]
 
 
 def _signature(configuration: Mapping[str, Any]) -> str:
-    """The settings that must be equal within a group; the seed of the data is one of them."""
+    """The settings that must be equal within a group; the seed of the data is one of them. The last checkpoints of a
+    group have seen as many epochs; the best ones may come from any."""
     kept = {key: _settled(value) if key != "data" else value for key, value in configuration.items()}
+    checkpoint = configuration.get("checkpoint", {})
+    is_last = checkpoint.get("name") == "last"
+    kept["checkpoint"] = [checkpoint.get("name"), checkpoint.get("epochs_done") if is_last else None]
     return json.dumps(_settled(kept), sort_keys=True, default=str)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -72,7 +71,7 @@ def breakable(text: str) -> Markup:
     >>> breakable("a_b/<i>")
     Markup('a_<wbr>b/<wbr>&lt;i&gt;')
     """
-    return Markup("<wbr>").join(re.split(r"(?<=[-_/.])", text))
+    return Markup("<wbr>").join(cells.pieces(text))
 
 
 def _page() -> dict[str, Any]:
@@ -100,7 +99,7 @@ def _content(groups: Sequence[Group]) -> dict[str, Any]:
         "strips": {column.name: [strip(table, column, row) for row in table.rows] for column in table.columns},
         "summary": summary(groups),
         "period": period(groups),
-        "commands": list(dict.fromkeys(run.record.command for run in runs)),
+        "commands": list(dict.fromkeys(run.record.command for run in runs if run.record.command)),
         "panels": curves.curve_panels(groups),
         "gallery": gallery_page(groups),
         "differences": differences(groups),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.errors import RecordError
-from contrex.records import MetricRecord, RunRecord
+from contrex.records import MetricRecord, Record, RunRecord
 from contrex.report.differences import paired_difference
 from contrex.report.groups import Group
 from contrex.report.numbers import Estimate
@@ -119,16 +120,24 @@ def _estimate(metrics: Sequence[MetricRecord]) -> tuple[Estimate, float]:
 
 
 def difference(group: Group, baseline: Group, name: str) -> Difference | None:
-    """`group` minus `baseline`: paired over images where `samples.csv` of all their runs has the same ones."""
+    """`group` minus `baseline`: paired over images where all their runs measured the same ones of the same split."""
     metrics, reference = _metrics(group, name), _metrics(baseline, name)
     if not metrics or not reference:
         return None
-    paired = _paired_values([*group.runs, *baseline.runs], name)
+    runs = [*group.runs, *baseline.runs]
+    paired = _paired_values(runs, name) if len({_images_of(run.record) for run in runs}) == 1 else None
     if paired is None:
         means = [float(np.mean([metric.value for metric in side])) for side in (metrics, reference)]
         return Difference(Estimate(means[0] - means[1]), 0)
     split = len(group.runs)
     return Difference(paired_difference(paired[:split], paired[split:]), paired.shape[1])
+
+
+def _images_of(record: Record) -> str:
+    """What must be equal for one path to be one image: data set and split, and all settings of generated data."""
+    data = record.configuration.get("data", {})
+    origin = [record.dataset.get("name"), record.dataset.get("split"), data if "seed" in data else None]
+    return json.dumps(origin, sort_keys=True, default=str)
 
 
 def _paired_values(runs: Sequence[RunRecord], name: str) -> NDArray[np.float64] | None:

@@ -3,43 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from contrex.records import RunRecord
-from contrex.report.cells import cell_spread, cell_value, difference_parts, heading
+from contrex.report.cells import cell_count, cell_spread, cell_value, difference_parts, heading, pairing, pieces
 from contrex.report.groups import grouped
-from contrex.report.tables import Cell, comparison
+from contrex.report.tables import Cell, Column, Row, comparison
+
+CAPTION = "value [95 % interval] or mean ± s.d. over seeds; below it the difference to the first; * best"
+UNPAIRED = "not paired: of other images than the first's, so the difference has no interval"
 
 
 def summary_table(runs: Sequence[RunRecord]) -> Table:
     """Metrics x methods, which fits a terminal: each value with its interval and the difference to the first run.
 
-    The same numbers as the page's.
+    The same numbers as the page's. How many images were counted and skipped stands below the metric, or, where methods
+    differ in it, in their cells.
     """
     found = comparison(grouped(runs))
-    table = Table(
-        caption="value [95 % interval] or mean ± s.d. over seeds; below it the difference to the first; * best"
-    )
+    cells = [cell for row in found.rows for cell in row.cells.values() if cell is not None]
+    is_unpaired = any(cell.difference is not None and not cell.difference.num_pairs for cell in cells)
+    table = Table(caption=f"{CAPTION}; {UNPAIRED}" if is_unpaired else CAPTION)
     table.add_column("metric")
     for row in found.rows:
-        table.add_column(Text(row.group.label), justify="right", overflow="fold")
+        table.add_column(_Flow([_Line(pieces(row.group.label))]), justify="right")
     for column in found.columns:
-        table.add_row(Text(heading(column)), *(_text(row.cells[column.name]) for row in found.rows))
+        shared = _shared_count(column, found.rows)
+        title = Text(heading(column)).append(f"\n{shared}" if shared else "", style="dim")
+        table.add_row(title, *(_flow(row.cells[column.name], counted=not shared) for row in found.rows))
     return table
 
 
-def _text(cell: Cell | None) -> Text:
+def _shared_count(column: Column, rows: Sequence[Row]) -> str:
+    """How many images every method counted and skipped; empty where methods differ."""
+    texts = {cell_count(cell) for row in rows if (cell := row.cells[column.name]) is not None}
+    return texts.pop() if len(texts) == 1 else ""
+
+
+def _flow(cell: Cell | None, *, counted: bool) -> _Flow:
     if cell is None:
-        return Text("not measured", style="dim")
-    value = f"{cell_value(cell)}{'*' if cell.best else ''} {_unbroken(cell_spread(cell))}"
-    text = Text(value, style="bold" if cell.best else "")
+        return _Flow([_Line(["not measured"], "dim")])
+    lines = [_Line([f"{cell_value(cell)}{'*' if cell.best else ''} ", cell_spread(cell)], "bold" if cell.best else "")]
     if cell.difference is not None:
-        text.append(f"\n{' '.join(map(_unbroken, difference_parts(cell.difference)))}", style="not bold dim")
-    return text
+        parts = [f"{part} " for part in difference_parts(cell.difference) if part]
+        lines.append(_Line([*parts, *pieces(pairing(cell))], "dim"))
+    if counted:
+        lines.append(_Line(pieces(cell_count(cell)), "dim"))
+    return _Flow(lines)
 
 
-def _unbroken(interval: str) -> str:
-    """An interval goes to the next line whole."""
-    return interval.replace(" ", "\N{NO-BREAK SPACE}")
+@dataclass(frozen=True)
+class _Line:
+    pieces: Sequence[str]
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """Lines that break between their pieces and nowhere else, so that intervals and words stay whole."""
+
+    lines: Sequence[_Line]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        longest = max(len(piece.rstrip()) for line in self.lines for piece in line.pieces)
+        return Measurement(longest, max(len("".join(line.pieces).rstrip()) for line in self.lines))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.lines:
+            yield Text("\n".join(_filled(line.pieces, options.max_width)), style=line.style)
+
+
+def _filled(pieces: Sequence[str], width: int) -> list[str]:
+    """The pieces in as few lines of at most `width` as their order allows.
+
+    >>> _filled(["no_", "negatives-", "seed0"], 14)
+    ['no_negatives-', 'seed0']
+    """
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]

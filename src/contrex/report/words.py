@@ -22,19 +22,13 @@ MEANINGS = {
     "heatmap found what the network needs.",
     "deletion_auc": "The mean probability while pixels are removed, most important first: low when the heatmap found "
     "what the network uses.",
-    "drop": "How much probability is lost when only the most important pixels are kept.",
-    "increase": "How much probability is gained when only the most important pixels are kept.",
-    "infidelity": "How badly the heatmap predicts the change of the output when the input is disturbed.",
-    "pointing_game": "How often the heatmap's highest point lies inside the object's box.",
-    "relative_probability": "The explained class's probability against its rival when only its evidence is kept.",
 }
-"""A sentence per metric name; longer names that start like one of these share it."""
+"""A sentence per metric of `contrex.metrics`, by name."""
 
 
 def meaning(column: Column) -> str:
     """The sentence for a metric, with its direction."""
-    known = [name for name in MEANINGS if column.name.startswith(name)]
-    sentence = MEANINGS[max(known, key=len)] if known else f"{column.title}, averaged over images."
+    sentence = MEANINGS.get(column.name, f"{column.title}, averaged over images.")
     return f"{sentence} {'Higher' if column.higher_is_better else 'Lower'} is better."
 
 
@@ -72,11 +66,19 @@ def _network(record: Record) -> str:
 
 def _training(records: Sequence[Record]) -> str:
     seeds = _unique(str(record.seed) for record in records)
-    epochs = _unique(str(e) for r in records if (e := _setting(r.configuration, "training", "epochs")) is not None)
+    epochs = _unique(text for text in map(_epochs, records) if text)
     with_seeds = f"with seed{'s' if len(seeds) > 1 else ''} {_enumerated(seeds)}"
     if not epochs:
         return f"Evaluated {with_seeds}; this report knows nothing of the training."
     return f"Trained for {_enumerated(epochs)} epochs {with_seeds}."
+
+
+def _epochs(record: Record) -> str:
+    """How many epochs the measured weights have seen, and of how many where that is not all; empty when unknown."""
+    done, epochs = (_setting(record.configuration, "checkpoint", key) for key in ("epochs_done", "epochs"))
+    if done is None:
+        return ""
+    return str(done) if done == epochs else f"{done} of {epochs}"
 
 
 def _measurement(records: Sequence[Record]) -> str:
