@@ -23,9 +23,9 @@ def independent(root, weights, *, side):
     network.load_state_dict(torch.load(weights, weights_only=True))
     network.eval()
     boxes = defaultdict(list)
-    for row in csv.DictReader((root / "boxes.csv").open()):
+    for row in csv.DictReader((root / "boxes.csv").read_text().splitlines()):
         boxes[row["path"]].append([float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")])
-    rows = sorted(csv.DictReader((root / "labels.csv").open()), key=lambda row: row["path"])
+    rows = sorted(csv.DictReader((root / "labels.csv").read_text().splitlines()), key=lambda row: row["path"])
     correct, shares = [], []
     for row in rows[:LIMIT]:
         with Image.open(root / row["path"]) as stored:
