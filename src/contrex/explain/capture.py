@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from contrex.errors import ArgumentError, LayerError
 from contrex.models import FeatureMapFinder, eval_mode
@@ -72,7 +73,7 @@ def forward(
 
     if not layers and graph != "none":
         images = images if images.requires_grad else images.detach().requires_grad_()
-    with torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")), _hooked(layers, keep):
+    with torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")), hooked(layers, keep):
         logits = _logits(model(images.clone()), model, images)
     if not layers:
         return Pass(images, logits, [Features(images, lambda pixels: pixels)])
@@ -92,7 +93,7 @@ def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Ten
     def replace(module: nn.Module, inputs: object, own: object) -> Tensor | None:
         return output.clone() if threading.get_ident() == owner else None
 
-    with torch.no_grad(), _hooked([layer], replace):
+    with torch.no_grad(), hooked([layer], replace):
         return _logits(model(images.clone()), model, images)
 
 
@@ -105,9 +106,36 @@ def find_feature_maps(model: nn.Module, images: Tensor) -> Sequence[Candidate]:
         if threading.get_ident() == owner:
             finder.see(module, output)
 
-    with undisturbed(model, images.device), torch.no_grad(), _hooked(list(model.modules()), see):
+    with undisturbed(model, images.device), torch.no_grad(), hooked(list(model.modules()), see):
         logits = _logits(model(images[:1].clone()), model, images[:1])
     return finder.candidates(model, logits)
+
+
+Interceptor = Callable[[Callable[..., object], tuple[object, ...], dict[str, object]], object]
+"""Called as `(function, arguments, keywords)` instead of a torch function; what it returns is the function's result."""
+
+
+@contextlib.contextmanager
+def intercepted(interceptor: Interceptor) -> Iterator[None]:
+    """Every torch function that this thread calls inside, also `+` and `x.mean()`, goes to `interceptor` instead.
+
+    Nothing is set in the model, so there is nothing to put back. Inside `interceptor` torch is itself again.
+    """
+    with _Interception(interceptor):
+        yield
+
+
+@contextlib.contextmanager
+def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], None]) -> Iterator[None]:
+    """`see(module, output)` for each pass of `modules` in this thread."""
+    owner = threading.get_ident()
+
+    def watch(module: nn.Module, inputs: object, output: object) -> None:
+        if threading.get_ident() == owner:
+            see(module, output)
+
+    with hooked(modules, watch):
+        yield
 
 
 @contextlib.contextmanager
@@ -127,8 +155,24 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
         yield
 
 
+class _Interception(TorchFunctionMode):
+    def __init__(self, interceptor: Interceptor) -> None:
+        super().__init__()
+        self._interceptor = interceptor
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        return self._interceptor(func, args, kwargs or {})
+
+
 @contextlib.contextmanager
-def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
+def hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
+    """`hook(module, inputs, output)` after the forward of each module, for a while."""
     handles = []
     try:
         for module in modules:

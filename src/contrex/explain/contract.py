@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, ContrexError, NotDifferentiableError
+from contrex.explain.capture import hooked
 from contrex.explain.explainer import Explainer
 
 Kind = Callable[[nn.Module], Explainer]
@@ -154,12 +155,8 @@ def frees_its_memory(kind: Kind, model: nn.Module, images: Tensor) -> None:
         if isinstance(output, Tensor):
             made.append(output.untyped_storage())
 
-    handles = [module.register_forward_hook(watch) for module in model.modules()]
-    try:
+    with hooked(list(model.modules()), watch):
         why = explainer(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     gc.collect()
     theirs = {storage.data_ptr() for storage in made} - {t.untyped_storage().data_ptr() for t in (why.logits, images)}
     kept = [o for o in gc.get_objects() if type(o) is Tensor and o.untyped_storage().data_ptr() in theirs]
