@@ -2,19 +2,49 @@
 
 This module imports no torch, so the command line can show, check and override a recipe before anything heavy is
 loaded. The parts of a run read their own dataclass; nothing else carries options.
+
+A value outside its range raises `ArgumentError` as soon as the dataclass is made, with the field's name on the command
+line of `contrex train`, such as `training.epochs`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
+
+from contrex.errors import ArgumentError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Views = Literal["both", "plain", "transformed"]
 Variant = Literal["paper", "published-code"]
+
+SMALLEST_DIGIT = 8
+"""Least height of a digit in pixels: that of its source."""
+
+
+# --- the ranges -----------------------------------------------------------------------------------------------------
+
+
+def _check(ok: bool, name: str, value: object, must: str) -> None:
+    if not ok:
+        raise ArgumentError(f"`{name}` must be {must}, got {value}.")
+
+
+def _check_at_least(least: int, group: str, **values: float | None) -> None:
+    """Every value is None or a finite number of at least `least`."""
+    for name, value in values.items():
+        _check(value is None or least <= value < math.inf, f"{group}.{name}", value, f"at least {least}")
+
+
+def _check_positive(group: str, **values: float | None) -> None:
+    """Every value is None or a finite number above 0."""
+    for name, value in values.items():
+        _check(value is None or 0 < value < math.inf, f"{group}.{name}", value, "positive")
 
 
 # --- the data -------------------------------------------------------------------------------------------------------
@@ -39,6 +69,18 @@ class Digits:
     seed: int = 0
     """Seed of the generator: the same seed gives the same pixels."""
 
+    def __post_init__(self) -> None:
+        counts = {"num_train": self.num_train, "num_val": self.num_val, "num_test": self.num_test}
+        _check_at_least(0, "data", **counts, num_clutter=self.num_clutter, seed=self.seed)
+        _check(0 <= self.shortcut <= 1, "data.shortcut", self.shortcut, "a share of the images, from 0 to 1")
+        smallest, largest = self.digit_size
+        _check(
+            SMALLEST_DIGIT <= smallest <= largest <= self.image_size,
+            "data.digit_size",
+            self.digit_size,
+            f"rising, from {SMALLEST_DIGIT} pixels or more to at most `data.image_size` ({self.image_size})",
+        )
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -60,6 +102,17 @@ class Folder:
     on_bad_image: Literal["error", "skip"] = "error"
     """What to do with an unreadable image: stop with its path, or leave it out, count it and list it."""
 
+    def __post_init__(self) -> None:
+        _check_at_least(1, "data", resize=self.resize, limit_per_class=self.limit_per_class)
+        _check(
+            1 <= self.image_size <= self.resize,
+            "data.image_size",
+            self.image_size,
+            f"from 1 to `data.resize` ({self.resize}), which it is cut out of",
+        )
+        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        _check(not repeated, "data.classes", f"{', '.join(repeated)} more than once", "each folder's name once")
+
 
 Data = Digits | Folder
 
@@ -76,6 +129,12 @@ class Augmentation:
     """Probability of a horizontal flip."""
     where: Literal["worker", "device"] = "worker"
     """Cut crops in the loader's workers (Pillow, antialiased) or as one batched resample on the training device."""
+
+    def __post_init__(self) -> None:
+        (low, high), (narrow, wide) = self.scale, self.ratio
+        _check(0 < low <= high <= 1, "augmentation.scale", self.scale, "(low, high) with 0 < low <= high <= 1")
+        _check(0 < narrow <= wide < math.inf, "augmentation.ratio", self.ratio, "(low, high) with 0 < low <= high")
+        _check(0 <= self.flip <= 1, "augmentation.flip", self.flip, "a probability, from 0 to 1")
 
 
 # --- the network ----------------------------------------------------------------------------------------------------
@@ -99,6 +158,9 @@ class Model:
     """Channel means of the input, for pixel values in [0, 1]; one value stands for all channels."""
     std: tuple[float, ...] = IMAGENET_STD
     """Channel standard deviations of the input; one value stands for all channels."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, "model", num_classes=self.num_classes)
 
 
 # --- the training objective -----------------------------------------------------------------------------------------
@@ -133,6 +195,11 @@ class CGC:
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
 
+    def __post_init__(self) -> None:
+        _check_at_least(0, "method", weight=self.weight, queue=self.queue)
+        _check_at_least(1, "method", resolution=self.resolution)
+        _check_positive("method", temperature=self.temperature)
+
 
 @dataclass(frozen=True)
 class CGCNoNegatives:
@@ -151,6 +218,10 @@ class CGCNoNegatives:
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
 
+    def __post_init__(self) -> None:
+        _check_at_least(0, "method", weight=self.weight)
+        _check_at_least(1, "method", resolution=self.resolution)
+
 
 Method = CrossEntropy | CGC | CGCNoNegatives
 
@@ -168,9 +239,21 @@ class Optimizer:
     momentum: float = 0.9
     """SGD's momentum, or AdamW's beta1."""
     nesterov: bool = False
+    """Nesterov's momentum, for SGD only."""
     weight_decay: float = 1e-4
     clip_norm: float | None = None
     """Largest norm of the whole gradient; None does not clip."""
+
+    def __post_init__(self) -> None:
+        _check_positive("optimizer", lr=self.lr, clip_norm=self.clip_norm)
+        _check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "from 0 to below 1")
+        _check_at_least(0, "optimizer", weight_decay=self.weight_decay)
+        if self.nesterov and self.name != "sgd":
+            raise ArgumentError(f"`optimizer.nesterov` is SGD's, {self.name} has none: add --optimizer.no-nesterov.")
+        if self.nesterov and self.momentum == 0:
+            raise ArgumentError(
+                "`optimizer.nesterov` needs `optimizer.momentum` > 0: set one, or add --optimizer.no-nesterov."
+            )
 
 
 @dataclass(frozen=True)
@@ -185,6 +268,13 @@ class Schedule:
     gamma: float = 0.1
     final: float = 0.0
     """Where the cosine ends, as a share of the peak rate."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(0, "schedule", warmup_epochs=self.warmup_epochs)
+        rising = all(one < next_ for one, next_ in pairwise((0, *self.milestones)))
+        _check(rising, "schedule.milestones", self.milestones, "rising epochs, from 1 on")
+        _check_positive("schedule", gamma=self.gamma)
+        _check(0 <= self.final <= 1, "schedule.final", self.final, "a share of the peak rate, from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -204,6 +294,11 @@ class Training:
     """Loader processes; the result does not depend on their number."""
     checkpoint_minutes: float = 5.0
     """Write a checkpoint at the end of each epoch and whenever this much time has passed since the last one."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, "training", epochs=self.epochs, batch_size=self.batch_size)
+        _check_at_least(0, "training", seed=self.seed, workers=self.workers)
+        _check(self.checkpoint_minutes >= 0, "training.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
 
 
 # --- the measurement ------------------------------------------------------------------------------------------------
@@ -238,6 +333,13 @@ class Evaluation:
     workers: int = 0
     """Loader processes."""
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        repeated = len(set(self.metrics)) < len(self.metrics)
+        _check(bool(self.metrics) and not repeated, "evaluation.metrics", self.metrics, "one metric or more, each once")
+        least_one = {"insertion_step": self.insertion_step, "batch_size": self.batch_size, "limit": self.limit}
+        _check_at_least(1, "evaluation", **least_one, num_bootstrap=self.num_bootstrap)
+        _check_at_least(0, "evaluation", gallery=self.gallery, seed=self.seed, workers=self.workers)
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def test_both_ways_of_cutting_crops_train(tmp_path, where):
     "change",
     [
         {"training": {"precision": "bfloat16"}},
-        {"optimizer": {"name": "adamw", "lr": 1e-3}},
+        {"optimizer": {"name": "adamw", "lr": 1e-3, "nesterov": False}},
         {"method": {"variant": "published-code"}},
         {"method": {"contrast": "weighted"}},
     ],

@@ -25,7 +25,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from contrex.data.sample import Sample
-from contrex.errors import ArgumentError, unknown_name
+from contrex.errors import unknown_name
 from contrex.settings import Digits
 
 Split = Literal["train", "val", "test"]
@@ -85,7 +85,6 @@ COLOUR_TRIES = 16
 """Random colours tried for each glyph; the best is taken where none has the contrast."""
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
-SMALLEST_DIGIT = 8
 CHUNK = 64
 """Images made at once: large enough for numpy, small enough for the cache."""
 
@@ -98,7 +97,7 @@ class DigitImages:
     digits), `textures` int64 [N] (index into `PLANTED`; -1 without a shortcut). On one machine the same seed gives the
     same pixels, bit for bit, whatever the sizes of the other splits.
 
-    Raises `ArgumentError` for impossible settings and `UnknownNameError` for another split.
+    Raises `UnknownNameError` for another split.
 
     >>> digits = DigitImages(Digits(num_val=20), "val")
     >>> digits.images.shape, digits[3].path
@@ -108,7 +107,6 @@ class DigitImages:
     classes: Sequence[str] = tuple("0123456789")
 
     def __init__(self, settings: Digits, split: Split) -> None:
-        _check_settings(settings)
         if split not in SOURCE_SHARE:
             raise unknown_name("`split` of the digits", split, SOURCE_SHARE)
         self.settings = settings
@@ -135,20 +133,6 @@ class DigitImages:
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image."""
         return int(self.labels[index])
-
-
-def _check_settings(settings: Digits) -> None:
-    for name in ("num_train", "num_val", "num_test", "num_clutter", "seed"):
-        if getattr(settings, name) < 0:
-            raise ArgumentError(f"`{name}` must not be negative, got {getattr(settings, name)}")
-    if not 0 <= settings.shortcut <= 1:
-        raise ArgumentError(f"`shortcut` is a share of the images, from 0 to 1; got {settings.shortcut}")
-    smallest, largest = settings.digit_size
-    if not SMALLEST_DIGIT <= smallest <= largest <= settings.image_size:
-        raise ArgumentError(
-            f"`digit_size` must rise from {SMALLEST_DIGIT} px or more to at most `image_size` "
-            f"({settings.image_size}); got {settings.digit_size}"
-        )
 
 
 # --- the sources ----------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from PIL import Image
 from contrex.data.images import SWAPPED, is_image, read_indices, read_oriented, upright, upright_boxes
 from contrex.data.sample import Sample
 from contrex.data.tables import parse_integer, parse_number, read_classes, read_columns, read_records
-from contrex.errors import ArgumentError, DataError, ImageError, unknown_name
+from contrex.errors import DataError, ImageError, unknown_name
 from contrex.settings import Folder
 
 TRIMAPS = "trimaps"
@@ -54,11 +54,10 @@ class FolderImages:
     unreadable ones are left out before `limit_per_class` counts; `skipped` lists them with the reason. With "error",
     nothing is decoded here and reading such a sample raises `ImageError`.
 
-    Raises `DataError` for folders or tables that are not laid out as above, `ArgumentError` for impossible settings.
+    Raises `DataError` for folders or tables not laid out as above, `UnknownNameError` for a class or kind they lack.
     """
 
     def __init__(self, settings: Folder, split: str) -> None:
-        _check_settings(settings)
         self.settings = settings
         self.name = f"{settings.path.name}/{split}"
         _check_split(settings.path, split)
@@ -83,7 +82,7 @@ class FolderImages:
         try:
             image, orientation = read_oriented(self.settings.path / path)
         except ImageError as error:
-            raise ImageError(f'{error} Or pass on_bad_image="skip" to leave such files out.') from error
+            raise ImageError(f"{error} Or leave such files out: --data.on-bad-image skip.") from error
         width, height = image.size[::-1] if orientation in SWAPPED else image.size
         boxes = upright_boxes(self._boxes.get(path, NO_BOXES), orientation, width, height)
         mask = self._mask(path, orientation, width, height)
@@ -112,14 +111,6 @@ class FolderImages:
 
 
 # --- folders and files ----------------------------------------------------------------------------------------------
-
-
-def _check_settings(settings: Folder) -> None:
-    if settings.limit_per_class is not None and settings.limit_per_class < 1:
-        raise ArgumentError(f"`limit_per_class` must be at least 1, or None for all; got {settings.limit_per_class}")
-    repeated = [name for name, times in Counter(settings.classes).items() if times > 1]
-    if repeated:
-        raise ArgumentError(f"`classes` must name each folder once; {', '.join(repeated)} occur more than once")
 
 
 def _check_split(root: Path, split: str) -> None:
