@@ -196,7 +196,7 @@ class LayerExplainer(Explainer):
         if not modules or len(set(modules)) != len(modules):
             raise ArgumentError(f"`layers` must name different layers, at least one; got {list(layers)}.")
         with self._started(images, differentiable=False) as checked:
-            run = capture.forward(self.model, checked, modules, graph="head", reshape=self._reshape)
+            run = self._run(checked, modules, graph="head")
             classes = scores.class_indices(target(run.logits) if callable(target) else target, run.logits)
             alone = [replace(run, features=[features], is_shared=True) for features in run.features]
             heatmaps = [
@@ -210,7 +210,11 @@ class LayerExplainer(Explainer):
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
         graph = "all" if differentiable else "head"
-        return capture.forward(self.model, images, [self._found_layer(images)], graph=graph, reshape=self._reshape)
+        return self._run(images, [self._found_layer(images)], graph=graph)
+
+    def _run(self, images: Tensor, layers: Sequence[nn.Module], *, graph: str) -> Pass:
+        """The forward pass of a call, and of `layers`; `graph` as in `capture.forward`."""
+        return capture.forward(self.model, images, layers, graph=graph, reshape=self._reshape)
 
     def _found_layer(self, images: Tensor) -> nn.Module:
         """The layer to explain, found in these images where none was named."""
