@@ -45,12 +45,14 @@ def recipe_named(name: str) -> Recipe:
 def recipe_from(source: str) -> Recipe:
     """The recipe called `source`, or the one saved in the file `source` (a run's `recipe.json`, or its folder).
 
+    A name wins over a folder that is called the same: write ./NAME for the folder.
+
     Raises:
         UnknownNameError: it is neither.
         RecordError: the file is not a recipe.
     """
     path = Path(source)
-    if path.is_dir() or path.suffix == ".json":
+    if source.replace("-", "_") not in RECIPES and (path.is_dir() or path.suffix == ".json"):
         path = path / "recipe.json" if path.is_dir() else path
         recipe: Recipe = from_plain(_read(path), Recipe, where="recipe")
         return recipe

@@ -1,4 +1,7 @@
-"""Oxford-IIIT Pet in image folders: fine-tuning a ResNet-18 whose last stage starts from scratch."""
+"""Oxford-IIIT Pet in image folders: fine-tuning a ResNet-18 whose last stage starts from scratch.
+
+Any number of breeds will do, so the top-5 accuracy is not measured. At 112 pixels the last feature map is 4 x 4.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from contrex.settings import (
     CGC,
     Augmentation,
     CrossEntropy,
+    Evaluation,
     Folder,
     Model,
     Optimizer,
@@ -29,6 +33,7 @@ def cross_entropy() -> Recipe:
         optimizer=Optimizer(lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4, clip_norm=5.0),
         schedule=Schedule("cosine", warmup_epochs=1.0),
         training=Training(epochs=8, batch_size=32),
+        evaluation=Evaluation(metrics=("top1", "content_heatmap", "cgc_loss", "insertion_auc", "deletion_auc")),
     )
 
 
