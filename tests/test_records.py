@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contrex.errors import RecordError, UnknownNameError
+from contrex.errors import ArgumentError, RecordError, UnknownNameError
 from contrex.recipes import RECIPES
 from contrex.records import (
     Gallery,
@@ -122,3 +122,46 @@ def test_damaged_recipes_are_refused_by_field():
         from_plain({k: v for k, v in plain.items() if k != "data"}, Recipe, where="recipe")
     with pytest.raises(RecordError, match="must be the fields of Training, got 3"):
         from_plain({**plain, "training": 3}, Recipe, where="recipe")
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("optimizer", "name", "adam", r"must be one of sgd, adamw, got 'adam'"),
+        ("optimizer", "nesterov", "false", r"must be bool, got 'false'"),
+        ("optimizer", "nesterov", 1, r"must be bool, got 1"),
+        ("optimizer", "clip_norm", "5", r"must be float, got '5'"),
+        ("training", "epochs", 1.9, r"must be int, got 1\.9"),
+        ("training", "epochs", True, r"must be int, got True"),
+        ("training", "device", None, r"must be str, got None"),
+        ("augmentation", "scale", [0.5], r"must be a list of 2, got \[0\.5\]"),
+        ("augmentation", "scale", [0.5, "1"], r"must be float, got '1'"),
+        ("evaluation", "metrics", "top1", r"must be a list, got 'top1'"),
+        ("schedule", "milestones", [1, 2.5], r"must be int, got 2\.5"),
+        ("model", "weights", 3, r"must be Path, got 3"),
+        ("model", "options", ["a"], r"must be names with values, got \['a'\]"),
+        ("model", "options", {"a": 1}, r"must be str, got 1"),
+        ("model", "kind", "Digits", r"must be the fields of Model, got \{"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_field(part, field, value, message):
+    """None of them is converted: `bool("false")` is True, `int(1.9)` is 1."""
+    plain = json.loads(json.dumps(to_plain(RECIPES["digits_cgc"]())))
+    plain[part][field] = value
+    name = rf"recipe\.{part}" if field == "kind" else rf"recipe\.{part}\.{field}"
+    with pytest.raises(RecordError, match=rf"^{name}(\.a)? {message}"):
+        from_plain(plain, Recipe, where="recipe")
+
+
+def test_a_union_needs_its_tag():
+    plain = to_plain(RECIPES["digits_cgc"]())
+    with pytest.raises(RecordError, match=r"recipe.data must be fields with the kind Digits or Folder, got \{'path'"):
+        from_plain({**plain, "data": {"path": "x"}}, Recipe, where="recipe")
+
+
+def test_whole_numbers_stand_for_floats_and_ranges_are_checked():
+    plain = to_plain(RECIPES["digits_cgc"]())
+    optimizer = {**plain["optimizer"], "lr": 1}
+    assert from_plain({**plain, "optimizer": optimizer}, Recipe).optimizer.lr == 1.0
+    with pytest.raises(ArgumentError, match=r"`optimizer.lr` must be positive, got -1"):
+        from_plain({**plain, "optimizer": {**optimizer, "lr": -1}}, Recipe)

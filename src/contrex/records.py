@@ -139,41 +139,61 @@ def to_plain(value: object) -> Any:
 
 
 def from_plain(plain: Any, kind: Any, *, where: str = "value") -> Any:
-    """The inverse of `to_plain` for the type `kind`: dataclasses (and unions of them, by their tag), tuples, paths.
+    """The inverse of `to_plain` for the type `kind`: dataclasses (and unions of them, by their tag), tuples, dicts,
+    literals, paths and scalars. Nothing is converted that JSON already tells apart: "false" is no bool, 1.9 no int.
 
     Raises:
-        RecordError: a field is unknown or missing, or a value has another type; `where` names it.
+        RecordError: a field is missing, or a value has another type; `where` names it.
+        UnknownNameError: there is no such field or tag.
+        ArgumentError: the dataclass itself refuses a value.
     """
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return _from_union(plain, typing.get_args(kind), where)
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _from_union(plain, parts, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _from_fields(plain, kind, where)
-    if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        return tuple(from_plain(part, item, where=where) for part in plain)
-    if typing.get_origin(kind) in (dict, typing.Literal):
+    if origin is tuple:
+        return _from_list(plain, parts, where)
+    if origin is dict:
+        _expect(isinstance(plain, Mapping), where, "names with values", plain)
+        return {key: from_plain(value, parts[1], where=f"{where}.{key}") for key, value in plain.items()}
+    if origin is typing.Literal:
+        _expect(plain in parts, where, f"one of {', '.join(map(str, parts))}", plain)
         return plain
-    try:
-        return None if kind is type(None) else kind(plain)
-    except (TypeError, ValueError):
-        raise RecordError(f"{where} must be {getattr(kind, '__name__', kind)}, got {plain!r}.") from None
+    accepted = {float: (float, int), Path: (str,)}.get(kind, (kind,))
+    fits = isinstance(plain, accepted) and (kind is bool or not isinstance(plain, bool))
+    _expect(fits, where, getattr(kind, "__name__", str(kind)), plain)
+    return kind(plain)
+
+
+def _expect(ok: bool, where: str, what: str, plain: object) -> None:
+    if not ok:
+        raise RecordError(f"{where} must be {what}, got {plain!r}.")
 
 
 def _from_union(plain: Any, kinds: Sequence[Any], where: str) -> Any:
     if plain is None and type(None) in kinds:
         return None
-    kinds = [kind for kind in kinds if kind is not type(None)]
-    if isinstance(plain, Mapping) and "kind" in plain:
-        names = {kind.__name__: kind for kind in kinds}
-        if plain["kind"] not in names:
-            raise unknown_name(f"{where}.kind", plain["kind"], names)
-        return from_plain(plain, names[plain["kind"]], where=where)
-    return from_plain(plain, kinds[0], where=where)
+    names = {kind.__name__: kind for kind in kinds if kind is not type(None)}
+    if len(names) == 1:
+        return from_plain(plain, *names.values(), where=where)
+    _expect(isinstance(plain, Mapping) and "kind" in plain, where, f"fields with the kind {' or '.join(names)}", plain)
+    if plain["kind"] not in names:
+        raise unknown_name(f"{where}.kind", plain["kind"], names)
+    return from_plain(plain, names[plain["kind"]], where=where)
+
+
+def _from_list(plain: Any, parts: Sequence[Any], where: str) -> tuple[Any, ...]:
+    """A tuple of one kind and any length, `tuple[int, ...]`, or of one kind for each place."""
+    _expect(isinstance(plain, (list, tuple)), where, "a list", plain)
+    kinds = [parts[0]] * len(plain) if parts[-1] is Ellipsis else parts
+    _expect(len(plain) == len(kinds), where, f"a list of {len(kinds)}", plain)
+    return tuple(from_plain(value, kind, where=where) for value, kind in zip(plain, kinds, strict=True))
 
 
 def _from_fields(plain: Any, kind: type, where: str) -> Any:
-    if not isinstance(plain, Mapping):
-        raise RecordError(f"{where} must be the fields of {kind.__name__}, got {plain!r}.")
+    fits = isinstance(plain, Mapping) and plain.get("kind", kind.__name__) == kind.__name__
+    _expect(fits, where, f"the fields of {kind.__name__}", plain)
     hints = typing.get_type_hints(kind)
     for name in plain:
         if name not in hints and name != "kind":
