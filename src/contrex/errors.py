@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TypeVar
 
 
 class ContrexError(Exception):
@@ -53,7 +54,7 @@ class RecordError(ContrexError, ValueError):
 
 
 class NonFiniteLossError(ContrexError, ArithmeticError):
-    """The training loss became NaN or infinite."""
+    """The training loss, its gradient or the validation logits became NaN or infinite."""
 
     exit_code = 3
 
@@ -64,6 +65,20 @@ class InterruptedRunError(ContrexError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+E = TypeVar("E", bound=ContrexError)
+
+
+def unwrapped(error: E) -> E:
+    """`error` as it was raised: a DataLoader puts the traceback of its worker into the message.
+
+    >>> unwrapped(ImageError("Caught ImageError in a worker.\\nTraceback:\\ncontrex.errors.ImageError: no pixels.\\n"))
+    ImageError('no pixels.')
+    """
+    kind = type(error)
+    _, wrapping, message = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
+    return kind(message.strip()) if wrapping else error
 
 
 _LISTED = 24

@@ -1,17 +1,27 @@
 import json
 import os
+import shlex
 import signal
 import threading
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
-from contrex.errors import ArgumentError, CheckpointError, InterruptedRunError, NonFiniteLossError
-from contrex.methods import Step
+from contrex.errors import (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    ImageError,
+    InterruptedRunError,
+    NonFiniteLossError,
+)
+from contrex.methods import Step, training_step
 from contrex.methods.cgc import CGCStep
-from contrex.settings import CrossEntropy, Schedule
-from contrex.training import curves, load_trained, read_log, train
+from contrex.models import load_classifier
+from contrex.settings import CrossEntropy, Folder, Schedule
+from contrex.training import curves, load_trained, loop, read_log, saved_recipe, train
 from contrex.training.checkpoint import Checkpoints
 from training.runs import quiet, tiny, varied
 
@@ -103,6 +113,25 @@ def test_without_a_recent_checkpoint_steps_are_repeated_and_logged_once(straight
     assert_same_run(straight, tmp_path)
 
 
+def test_killed_between_the_validation_and_its_checkpoint(straight, tmp_path, monkeypatch):
+    """The timed checkpoint of the epoch's last batch has the step of the validation's line: it is written once."""
+    save = Checkpoints.save
+
+    def dying(self, content, *, step, best):
+        if content["place"]["epoch"] == 1:
+            raise Killed
+        save(self, content, step=step, best=best)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", dying)
+        with pytest.raises(Killed):
+            train(tiny(checkpoint_minutes=0.0), tmp_path, console=quiet())
+    assert "val_top1" in read_log(tmp_path)[-1]
+    assert Checkpoints(tmp_path).load()["place"] | {"best": 0} == {"epoch": 0, "batch": 3, "step": 3, "best": 0}
+    train(tiny(), tmp_path, resume=True, console=quiet())
+    assert_same_run(straight, tmp_path)
+
+
 def test_resuming_a_finished_run_changes_nothing(straight, tmp_path):
     train(tiny(), tmp_path, console=quiet())
     train(tiny(), tmp_path, resume=True, console=quiet())
@@ -123,6 +152,36 @@ def test_a_signal_leaves_a_resumable_run(straight, tmp_path, monkeypatch, number
     assert Checkpoints(tmp_path).load()["place"]["step"] == 2
     train(tiny(), tmp_path, resume=True, console=quiet())
     assert_same_run(straight, tmp_path)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_signal_during_validation_ends_the_run_after_its_checkpoint(straight, tmp_path, monkeypatch, epoch):
+    """Also after the last epoch: who runs several runs in a row must learn that it is to stop."""
+    validate, calls = loop.top1_accuracy, []
+
+    def signalled(*args, **options):
+        calls.append(1)
+        if len(calls) == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "top1_accuracy", signalled)
+        with pytest.raises(InterruptedRunError, match=f"stopped by SIGTERM after step {3 * epoch}; continue") as error:
+            train(tiny(), tmp_path, console=quiet())
+    assert error.value.exit_code == 143
+    assert Checkpoints(tmp_path).load()["place"]["epoch"] == epoch
+    train(tiny(), tmp_path, resume=True, console=quiet())
+    assert_same_run(straight, tmp_path)
+
+
+def test_the_command_that_continues_is_quoted_for_a_shell(tmp_path, monkeypatch):
+    fail_at(monkeypatch, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    folder = tmp_path / "two words"
+    with pytest.raises(InterruptedRunError) as error:
+        train(tiny(), folder, console=quiet())
+    words = shlex.split(str(error.value).partition("continue with: ")[2])
+    assert words == ["contrex", "train", f"{folder}/recipe.json", "--folder", str(folder), "--resume"]
 
 
 def test_training_in_a_thread_leaves_signals_alone(straight, tmp_path):
@@ -179,6 +238,97 @@ def test_another_recipe_is_not_resumed(straight):
     train(varied(tiny(), checkpoint_minutes=1.0), straight, resume=True, console=quiet())
 
 
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of four pictures to train on and one to validate on."""
+    root = tmp_path / "photos"
+    for split, num in (("train", 4), ("val", 1)):
+        for label in range(2):
+            (root / split / f"class{label}").mkdir(parents=True)
+            for i in range(num):
+                picture = Image.new("RGB", (40, 36), (40 * i, 200 * label, 9))
+                picture.save(root / split / f"class{label}" / f"{i}.png")
+    return root
+
+
+def on_photos(root, **training):
+    """The tiny recipe on a folder: two steps an epoch."""
+    recipe = tiny(**{"batch_size": 4, **training})
+    return replace(recipe, data=Folder(root, image_size=32, resize=32), method=CrossEntropy())
+
+
+def test_the_data_may_move(tmp_path, photos, monkeypatch):
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    train(on_photos(photos), straight, console=quiet())
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "top1_accuracy", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or 0.0)
+        with pytest.raises(InterruptedRunError):
+            train(on_photos(photos), run, console=quiet())
+    elsewhere = photos.rename(tmp_path / "moved")
+    train(on_photos(elsewhere), run, resume=True, console=quiet())
+    first, second = weights(straight), weights(run)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert saved_recipe(run).data.path == elsewhere
+
+
+def test_a_resumed_run_needs_its_weights_file_no_more(tmp_path, photos):
+    recipe = on_photos(photos)
+    network = load_classifier(recipe.model, num_classes=2).network
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    recipe = replace(recipe, model=replace(recipe.model, weights=tmp_path / "weights.pth"))
+    train(recipe, tmp_path / "run", console=quiet())
+    (tmp_path / "weights.pth").unlink()
+    train(recipe, tmp_path / "run", resume=True, console=quiet())
+
+
+def test_other_images_are_not_the_same_run(tmp_path, photos):
+    train(on_photos(photos), tmp_path / "run", console=quiet())
+    (photos / "train" / "class0" / "3.png").unlink()
+    with pytest.raises(CheckpointError, match="photos/train has 7 images, the run was started on 8"):
+        train(on_photos(photos), tmp_path / "run", resume=True, console=quiet())
+    for split in ("train", "val"):
+        (photos / split / "class0").rename(photos / split / "class9")
+    with pytest.raises(CheckpointError, match="photos/train has other classes than the run was started on"):
+        train(on_photos(photos), tmp_path / "run", resume=True, console=quiet())
+
+
+def test_what_would_fail_after_an_epoch_is_refused_before(tmp_path, photos):
+    recipe = tiny()
+    with pytest.raises(DataError, match=r"digits/val has no images, and a run is validated on them"):
+        train(replace(recipe, data=replace(recipe.data, num_val=0)), tmp_path / "run", console=quiet())
+    with pytest.raises(ArgumentError, match=r"`model.num_classes` is 12, digits/train has 10 classes: leave it out"):
+        train(replace(recipe, model=replace(recipe.model, num_classes=12)), tmp_path / "run", console=quiet())
+    for label in range(2):
+        (photos / "val" / f"class{label}").rename(photos / "val" / f"other{label}")
+    with pytest.raises(DataError, match=r"photos/val has other classes than photos/train"):
+        train(on_photos(photos), tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_is_one_sentence(tmp_path, photos, workers):
+    (photos / "train" / "class0" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"^cannot read image '.*/2\.png': .*: --data\.on-bad-image skip\.$") as error:
+        train(on_photos(photos, workers=workers), tmp_path / "run", console=quiet())
+    assert "\n" not in str(error.value)
+
+
+def test_skipped_images_are_counted_and_listed(tmp_path, photos):
+    (photos / "train" / "class0" / "2.png").write_bytes(b"no picture")
+    (photos / "train" / "class1" / "0.png").write_bytes(b"")
+    recipe = on_photos(photos, epochs=1)
+    console = quiet()
+    train(replace(recipe, data=replace(recipe.data, on_bad_image="skip")), tmp_path / "run", console=console)
+    listed = json.loads((tmp_path / "run" / "skipped_images.json").read_text())
+    assert list(listed) == ["photos/train"]
+    assert ["2.png" in listed["photos/train"][0], "0.png" in listed["photos/train"][1]] == [True, True]
+    said = console.file.getvalue()
+    assert (
+        f"unreadable images left out of photos/train: 2, listed in {tmp_path / 'run' / 'skipped_images.json'}" in said
+    )
+    assert "0.png': the file is empty" in said
+
+
 def test_more_images_in_a_batch_than_in_the_set(tmp_path):
     with pytest.raises(ArgumentError, match=r"`training.batch_size` 64 is larger than the training set, 26"):
         train(tiny(batch_size=64), tmp_path, console=quiet())
@@ -199,6 +349,57 @@ def test_a_nan_loss_stops_before_the_weights(tmp_path, monkeypatch):
     saved = json.loads((tmp_path / "nonfinite.json").read_text())
     assert saved["paths"] == list(calls[4])
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
+    assert "The last checkpoint is from before it" in str(error.value)
+
+
+def test_a_nan_gradient_of_a_finite_loss_stops_before_the_weights(tmp_path, monkeypatch):
+    forward, seen = CGCStep.forward, []
+
+    def poisoned(self, batch):
+        output = forward(self, batch)
+        seen.append(self.network.fc.weight.detach().clone())
+        zero = self.network.fc.weight.sum() * 0
+        return replace(output, loss=output.loss + 0 * zero.sqrt()) if len(seen) == 2 else output
+
+    monkeypatch.setattr(CGCStep, "forward", poisoned)
+    trained = []
+    monkeypatch.setattr(loop, "training_step", lambda *args: trained.append(training_step(*args)) or trained[0])
+    with pytest.raises(NonFiniteLossError, match=r"the gradient became NaN .* at step 1 .* no single") as error:
+        train(tiny(), tmp_path, console=quiet())
+    assert torch.equal(trained[0].network.fc.weight, seen[1])
+    assert "There is no checkpoint yet." in str(error.value)
+    assert [line["step"] for line in read_log(tmp_path)] == [1]
+
+
+def test_diverged_weights_are_not_blamed_on_images(tmp_path, monkeypatch):
+    def poison():
+        raise_nan(classifiers[0].network)
+
+    classifiers, load = [], loop.load_classifier
+    monkeypatch.setattr(loop, "load_classifier", lambda *a, **k: classifiers.append(load(*a, **k)) or classifiers[0])
+    fail_at(monkeypatch, 1, poison)
+    with pytest.raises(NonFiniteLossError, match=r"every image of the batch .* weights have diverged: lower `optim"):
+        train(tiny(), tmp_path, console=quiet())
+
+
+def test_nan_in_the_validation_is_a_divergence(tmp_path, monkeypatch):
+    validate = loop.top1_accuracy
+
+    def poisoned(classifier, *args, **options):
+        raise_nan(classifier.network.network)
+        return validate(classifier, *args, **options)
+
+    monkeypatch.setattr(loop, "top1_accuracy", poisoned)
+    message = r"validation logits became NaN after step 3, at the end of epoch 0: the weights have diverged; lower"
+    with pytest.raises(NonFiniteLossError, match=message) as error:
+        train(tiny(), tmp_path, console=quiet())
+    assert error.value.exit_code == 3
+    assert not Checkpoints(tmp_path).exists()
+
+
+def raise_nan(network):
+    with torch.no_grad():
+        network.fc.weight.fill_(torch.nan)
 
 
 def test_images_that_alone_give_nan_are_named(tmp_path, monkeypatch):

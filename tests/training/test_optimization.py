@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from contrex.errors import ArgumentError
 from contrex.settings import Optimizer, Schedule
 from contrex.training.optimization import build_optimizer, descend, learning_rate
 
@@ -43,13 +42,22 @@ def test_optimisers_take_their_settings():
     adamw = build_optimizer(parameters, Optimizer("adamw", momentum=0.7, weight_decay=0.2))
     assert adamw.defaults["betas"] == (0.7, 0.999)
     assert adamw.defaults["weight_decay"] == 0.2
-    with pytest.raises(ArgumentError, match=r"`optimizer.lr` must be positive, got 0"):
-        build_optimizer(parameters, Optimizer(lr=0.0))
 
 
 @pytest.mark.parametrize(("clip", "expected"), [(None, 10.0), (1.0, 1.0)])
 def test_descend_clips_the_whole_gradient(clip, expected):
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    descend(optimizer, (weight * torch.tensor([6.0, 8.0])).sum(), lr=0.5, clip_norm=clip)
+    assert descend(optimizer, (weight * torch.tensor([6.0, 8.0])).sum(), lr=0.5, clip_norm=clip)
     assert weight.detach().norm().item() == pytest.approx(0.5 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_descend_takes_no_step_along_what_is_not_finite(clip):
+    """A square root at 0 has a finite value and no finite gradient."""
+    weight = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+    for loss in (weight.sum().sqrt(), weight.sum() * torch.nan, weight.sum() + torch.inf):
+        assert not descend(optimizer, loss, lr=0.5, clip_norm=clip)
+        assert weight.tolist() == [0.0, 0.0]
+        assert not optimizer.state

@@ -105,6 +105,7 @@ class DigitImages:
     """
 
     classes: Sequence[str] = tuple("0123456789")
+    skipped: Sequence[str] = ()
 
     def __init__(self, settings: Digits, split: Split) -> None:
         if split not in SOURCE_SHARE:

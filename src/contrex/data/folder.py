@@ -65,6 +65,7 @@ class FolderImages:
         self.folders = _class_folders(settings, split, indexed=table.indexed)
         self.classes: Sequence[str] = _class_names(settings.path, self.folders, indexed=table.indexed)
         found = _labelled_files(settings.path, split, self.folders, table, len(self.classes))
+        self.skipped: Sequence[str]
         kept, self.skipped = _kept_files(found, settings)
         if not kept:
             raise DataError(f"split '{split}' of '{settings.path}' has no readable images. {_listed(self.skipped)}")

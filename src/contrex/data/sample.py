@@ -34,6 +34,8 @@ class ImageSet(Protocol):
 
     name: str
     classes: Sequence[str]
+    skipped: Sequence[str]
+    """What was left out because it could not be read: a sentence each, with the path and the reason."""
 
     def __len__(self) -> int: ...
 

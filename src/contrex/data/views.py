@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from contrex.data.sample import ImageSet
+from contrex.errors import ContrexError, unwrapped
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
 from contrex.settings import Augmentation, Data, Folder
@@ -110,7 +111,10 @@ class TrainingViews(Dataset[Batch]):
 def training_batches(
     views: TrainingViews, *, epoch: int, batch_size: int, start: int = 0, workers: int = 0, pin_memory: bool = False
 ) -> Iterator[Batch]:
-    """The batches `start`, `start + 1`, ... of an epoch; the incomplete last batch is dropped."""
+    """The batches `start`, `start + 1`, ... of an epoch; the incomplete last batch is dropped.
+
+    Raises `ImageError` for an unreadable image, also where a worker found it.
+    """
     order = stream("order", views.seed, epoch).permutation(len(views.images)).tolist()
     positions = [(epoch, index) for index in order]
     batches = [positions[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
@@ -122,7 +126,10 @@ def training_batches(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except ContrexError as error:
+        raise unwrapped(error) from None
 
 
 def num_batches(images: ImageSet, batch_size: int) -> int:

@@ -1,6 +1,6 @@
 """Training: one readable loop, checkpoints that survive, a log that can be replayed."""
 
 from contrex.training.log import curves, read_log
-from contrex.training.loop import load_trained, train
+from contrex.training.loop import load_trained, saved_recipe, train
 
-__all__ = ["curves", "load_trained", "read_log", "train"]
+__all__ = ["curves", "load_trained", "read_log", "saved_recipe", "train"]

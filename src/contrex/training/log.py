@@ -19,6 +19,9 @@ from contrex.records import write_atomically
 
 FILE_NAME = "metrics.jsonl"
 
+VALIDATION = "val_top1"
+"""What the line at an epoch's end holds."""
+
 
 class MetricsLog:
     """Appends to the `metrics.jsonl` of a run folder."""
@@ -26,9 +29,11 @@ class MetricsLog:
     def __init__(self, run: Path) -> None:
         self.path = run / FILE_NAME
 
-    def rewind(self, step: int) -> None:
-        """Drop what was written after optimiser step `step`: it will be written again."""
-        kept = [json.dumps(line) for line in read_log(self.path.parent) if line["step"] <= step]
+    def rewind(self, *, step: int, epoch: int) -> None:
+        """Drop what was written after optimiser step `step`, and the ends of `epoch` and later ones: it will be written
+        again. An epoch's end has the number of its last step, which may be saved before it."""
+        lines = (line for line in read_log(self.path.parent) if line["step"] <= step)
+        kept = [json.dumps(line) for line in lines if line["epoch"] < epoch or VALIDATION not in line]
         write_atomically(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def write(self, values: Mapping[str, Any]) -> None:

@@ -5,7 +5,8 @@ A run folder:
     recipe.json       the resolved recipe; `contrex train FOLDER/recipe.json` runs it again
     metrics.jsonl     a line per step and per epoch
     checkpoints/      the last and the best one
-    nonfinite.json    only after a NaN loss: the images of the batch
+    nonfinite.json    only after a NaN loss or gradient: the images of the batch
+    skipped_images.json    only where unreadable images were left out: which and why
 
 Everything random is a pure function of (seed, epoch, index) or (seed, step), so a run that is killed and resumed ends
 with the same weights, bit for bit on a CPU, as one that was not.
@@ -13,10 +14,11 @@ with the same weights, bit for bit on a CPU, as one that was not.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,24 +27,32 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from contrex.data import image_set
 from contrex.data.sample import ImageSet
 from contrex.data.views import Batch, TrainingViews, num_batches, stream, training_batches, view_sizes
 from contrex.devices import device_named
-from contrex.errors import ArgumentError, CheckpointError, InterruptedRunError, NonFiniteLossError
+from contrex.errors import ArgumentError, CheckpointError, DataError, InterruptedRunError, NonFiniteLossError
 from contrex.evaluation import top1_accuracy
 from contrex.methods import Step, StepOutput, training_step
 from contrex.models import Classifier, load_classifier
 from contrex.records import from_plain, to_plain, write_json
-from contrex.settings import Recipe
+from contrex.settings import Model, Recipe
 from contrex.training.checkpoint import Checkpoints
-from contrex.training.log import MetricsLog, progress_bar
+from contrex.training.log import VALIDATION, MetricsLog, progress_bar
 from contrex.training.optimization import build_optimizer, descend, learning_rate
 
-FREE_TO_CHANGE = ("evaluation", "device", "workers", "checkpoint_minutes")
-"""What a resumed run may do differently without changing its result."""
+FREE_TO_CHANGE = frozenset(
+    {"data.path", "evaluation", "training.device", "training.workers", "training.checkpoint_minutes"}
+)
+"""What a resumed run may do differently without changing its result: the same images may lie elsewhere."""
+
+ADVICE = "lower `optimizer.lr` or set `optimizer.clip_norm`"
+"""Against a run that diverges."""
+
+SKIPPED = "skipped_images.json"
 
 
 @dataclass
@@ -58,23 +68,26 @@ class Place:
 def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Console | None = None) -> Classifier:
     """Run `recipe`, leaving everything in `folder`, and return the trained classifier.
 
+    With `resume`, a run that is there is continued, and one that is not is started.
+
     Raises:
-        CheckpointError: the folder holds a run and `resume` is not set, or the run there has another recipe.
-        NonFiniteLossError: the loss became NaN or infinite; the last checkpoint is from before it.
+        CheckpointError: the folder holds a run and `resume` is not set, or the run there has another recipe or images.
+        DataError: there are no images to validate on, or they have other classes.
+        NonFiniteLossError: the loss, its gradient or the validation logits became NaN or infinite, which reaches
+            neither the weights nor a checkpoint.
         InterruptedRunError: Ctrl-C or SIGTERM; a checkpoint was written first.
     """
     checkpoints, log = Checkpoints(folder), MetricsLog(folder)
     saved = _saved(checkpoints, recipe, resume)
     options, device = recipe.training, device_named(recipe.training.device)
     images, validation = image_set(recipe.data, "train"), image_set(recipe.data, "val")
+    _check_images(recipe, images, validation, saved)
     steps_per_epoch = num_batches(images, options.batch_size)
-    if steps_per_epoch == 0:
-        raise ArgumentError(
-            f"`training.batch_size` {options.batch_size} is larger than the training set, {len(images)} images."
-        )
+    console = console or Console(stderr=True)
 
     torch.manual_seed(options.seed)
-    classifier = load_classifier(recipe.model, num_classes=len(images.classes))
+    model = recipe.model if saved is None else without_file(recipe.model)
+    classifier = load_classifier(model, num_classes=len(images.classes))
     step = training_step(classifier, recipe.method).to(device)
     if options.channels_last:
         step = step.to(memory_format=torch.channels_last)
@@ -82,7 +95,8 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
     place = _restore(saved, step, optimizer)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "recipe.json", recipe)
-    log.rewind(place.step)
+    log.rewind(step=place.step, epoch=place.epoch)
+    _report_skipped(folder, (images, validation), console)
     views = _views(recipe, images, extra=step.needs_extra_views)
 
     def save(*, best: bool = False) -> None:
@@ -92,6 +106,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
             "place": vars(place),
             "recipe": to_plain(recipe),
             "classes": list(images.classes),
+            "num_images": len(images),
             "torch": str(torch.__version__),
         }
         checkpoints.save(content, step=place.step, best=best)
@@ -99,7 +114,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
     total = options.epochs * steps_per_epoch
     with (
         _signals() as received,
-        progress_bar(recipe.name, total=total, done=place.step, console=console or Console(stderr=True)) as bar,
+        progress_bar(recipe.name, total=total, done=place.step, console=console) as bar,
     ):
         saved_at = time.monotonic()
         while place.epoch < options.epochs:
@@ -114,10 +129,9 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
             ):
                 torch.manual_seed(step_seed(options.seed, place.step))  # dropout and the like
                 output = _forward(step, batch.to(device, channels_last=options.channels_last), options.precision)
-                if not torch.isfinite(output.loss):  # a sync point: a NaN must never reach the weights
-                    raise _nonfinite(folder, classifier, batch, place, device)
                 lr = learning_rate(place.step, steps_per_epoch, options.epochs, recipe.optimizer.lr, recipe.schedule)
-                descend(optimizer, output.loss, lr=lr, clip_norm=recipe.optimizer.clip_norm)
+                if not descend(optimizer, output.loss, lr=lr, clip_norm=recipe.optimizer.clip_norm):
+                    raise _nonfinite(checkpoints, output.loss, classifier, batch, place, device)
                 terms = {name: float(value) for name, value in output.logs.items()}
                 place.step, place.batch = place.step + 1, place.batch + 1
                 log.write({"step": place.step, "epoch": place.epoch, "lr": lr, **terms})
@@ -127,13 +141,16 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
                     saved_at = time.monotonic()
                 if received:
                     raise _interrupted(received[0], folder, place)
-            accuracy = top1_accuracy(classifier, validation, recipe.data, device=device)
-            log.write({"step": place.step, "epoch": place.epoch, "val_top1": accuracy})
+            watched = replace(classifier, network=_Watched(classifier.network, place))
+            accuracy = top1_accuracy(watched, validation, recipe.data, device=device, workers=options.workers)
+            log.write({"step": place.step, "epoch": place.epoch, VALIDATION: accuracy})
             best = accuracy > place.best
             place.epoch, place.batch, place.best = place.epoch + 1, 0, max(accuracy, place.best)
             save(best=best)
             saved_at = time.monotonic()
             bar.say(f"{recipe.name}: epoch {place.epoch}/{options.epochs}, validation top-1 {accuracy:.1f} %")
+            if received:  # during the validation
+                raise _interrupted(received[0], folder, place)
     step.eval()
     return classifier
 
@@ -151,11 +168,72 @@ def load_trained(folder: Path, *, which: str = "last") -> tuple[Recipe, Classifi
 def trained(content: Mapping[str, Any]) -> tuple[Recipe, Classifier, tuple[str, ...]]:
     """The recipe, the classifier and the class names of a checkpoint's content."""
     recipe: Recipe = from_plain(content["recipe"], Recipe, where="recipe")
-    unweighted = replace(recipe.model, weights=None, fresh=())
-    classifier = load_classifier(unweighted, num_classes=len(content["classes"]))
+    classifier = load_classifier(without_file(recipe.model), num_classes=len(content["classes"]))
     training_step(classifier, recipe.method).load_state_dict(content["step"])
     classifier.network.eval()
     return recipe, classifier, tuple(content["classes"])
+
+
+def saved_recipe(folder: Path) -> Recipe:
+    """The recipe that the last checkpoint of a run folder was trained with."""
+    recipe: Recipe = from_plain(Checkpoints(folder).load()["recipe"], Recipe, where="recipe")
+    return recipe
+
+
+def without_file(model: Model) -> Model:
+    """The same network without the weights file that its run started from: the checkpoint has what became of it."""
+    return replace(model, weights=None, fresh=())
+
+
+class _Watched(nn.Module):
+    """The network in validation: NaN logits have no first class."""
+
+    def __init__(self, network: nn.Module, place: Place) -> None:
+        super().__init__()
+        self.network = network
+        self._place = place
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        if logits.isnan().any():
+            raise NonFiniteLossError(
+                f"the validation logits became NaN after step {self._place.step}, at the end of epoch "
+                f"{self._place.epoch}: the weights have diverged; {ADVICE}."
+            )
+        return logits
+
+
+def _check_images(recipe: Recipe, images: ImageSet, validation: ImageSet, saved: Mapping[str, Any] | None) -> None:
+    """Refuse now what would fail after an epoch, or go on as another run."""
+    options, count = recipe.training, len(images.classes)
+    if len(images) < options.batch_size:
+        raise ArgumentError(
+            f"`training.batch_size` {options.batch_size} is larger than the training set, {len(images)} images."
+        )
+    if len(validation) == 0:
+        raise DataError(f"{validation.name} has no images, and a run is validated on them: give it at least one.")
+    if list(validation.classes) != list(images.classes):
+        raise DataError(f"{validation.name} has other classes than {images.name}: give both the same, in one order.")
+    if recipe.model.num_classes not in (None, count):
+        raise ArgumentError(
+            f"`model.num_classes` is {recipe.model.num_classes}, {images.name} has {count} classes: leave it out."
+        )
+    if saved is not None and list(images.classes) != saved["classes"]:
+        raise CheckpointError(f"{images.name} has other classes than the run was started on: use the same images.")
+    if saved is not None and len(images) != saved.get("num_images", len(images)):
+        raise CheckpointError(
+            f"{images.name} has {len(images)} images, the run was started on {saved['num_images']}: use the same."
+        )
+
+
+def _report_skipped(folder: Path, splits: Sequence[ImageSet], console: Console) -> None:
+    """Count and list the unreadable images that were left out."""
+    skipped = {images.name: list(images.skipped) for images in splits if images.skipped}
+    if skipped:
+        write_json(folder / SKIPPED, skipped)
+    for name, faults in skipped.items():
+        lines = [f"unreadable images left out of {name}: {len(faults)}, listed in {folder / SKIPPED}", *faults[:5]]
+        console.print("\n  ".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def _views(recipe: Recipe, images: ImageSet, *, extra: bool) -> TrainingViews:
@@ -183,7 +261,7 @@ def _saved(checkpoints: Checkpoints, recipe: Recipe, resume: bool) -> dict[str, 
     if changed:
         raise CheckpointError(
             f"{run} was started with another recipe, different in {', '.join(changed)}: choose another --folder, "
-            f"or resume it as it was with: contrex train {run / 'recipe.json'} --folder {run} --resume"
+            f"or resume it as it was with: {_resuming(run)}"
         )
     return content
 
@@ -192,8 +270,10 @@ def _changed(old: Any, new: Any, name: str = "") -> set[str]:
     """The dotted names of the fields that differ and that a resumed run may not change."""
     if not isinstance(old, dict) or not isinstance(new, dict) or old.keys() != new.keys():
         return {name} if old != new else set()
-    fields = (key for key in old if key not in FREE_TO_CHANGE)
-    return set().union(*(_changed(old[key], new[key], f"{name}.{key}".lstrip(".")) for key in fields))
+    names = {key: f"{name}.{key}".lstrip(".") for key in old}
+    return set().union(
+        *(_changed(old[k], new[k], dotted) for k, dotted in names.items() if dotted not in FREE_TO_CHANGE)
+    )
 
 
 def _restore(saved: dict[str, Any] | None, step: Step, optimizer: Optimizer) -> Place:
@@ -230,28 +310,33 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _interrupted(number: int, folder: Path, place: Place) -> InterruptedRunError:
-    return InterruptedRunError(
-        f"stopped by {signal.Signals(number).name} after step {place.step}; "
-        f"continue with: contrex train {folder / 'recipe.json'} --folder {folder} --resume",
-        number,
-    )
+    name = signal.Signals(number).name
+    return InterruptedRunError(f"stopped by {name} after step {place.step}; continue with: {_resuming(folder)}", number)
+
+
+def _resuming(folder: Path) -> str:
+    """The command that continues a run, as a shell reads it."""
+    return shlex.join(["contrex", "train", str(folder / "recipe.json"), "--folder", str(folder), "--resume"])
 
 
 def _nonfinite(
-    folder: Path, classifier: Classifier, batch: Batch, place: Place, device: torch.device
+    checkpoints: Checkpoints, loss: Tensor, classifier: Classifier, batch: Batch, place: Place, device: torch.device
 ) -> NonFiniteLossError:
-    """The error for a NaN or infinite loss, after writing which images it came from."""
+    """The error for a NaN or infinite loss or gradient, after writing which images it came from."""
+    what = "gradient" if loss.isfinite() else "loss"
     offending = _offending(classifier, batch, device)
-    paths = offending or list(batch.paths)
-    write_json(folder / "nonfinite.json", {"step": place.step, "epoch": place.epoch, "paths": paths})
-    cause = (
-        f"these images alone give non-finite logits: {', '.join(offending[:5])}"
-        if offending
-        else f"no single image does it (the first of the batch is {batch.paths[0]}): lower the learning rate or clip"
-    )
+    listed = checkpoints.folder.parent / "nonfinite.json"
+    write_json(listed, {"step": place.step, "epoch": place.epoch, "paths": offending or list(batch.paths)})
+    if len(offending) == len(batch):
+        cause = f"every image of the batch gives non-finite logits, so the weights have diverged: {ADVICE}"
+    elif offending:
+        cause = f"these images alone give non-finite logits: {', '.join(offending[:5])}"
+    else:
+        cause = f"no single image does it (the first of the batch is {batch.paths[0]}): {ADVICE}"
+    last = "The last checkpoint is from before it." if checkpoints.exists() else "There is no checkpoint yet."
     return NonFiniteLossError(
-        f"the loss became NaN or infinite at step {place.step} of epoch {place.epoch}; {cause}. "
-        f"All paths: {folder / 'nonfinite.json'}. The last checkpoint is from before it."
+        f"the {what} became NaN or infinite at step {place.step} of epoch {place.epoch}; {cause}. "
+        f"All paths: {listed}. {last}"
     )
 
 

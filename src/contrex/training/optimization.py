@@ -9,13 +9,10 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from contrex import settings
-from contrex.errors import ArgumentError
 
 
 def build_optimizer(parameters: list[nn.Parameter], options: settings.Optimizer) -> Optimizer:
     """SGD or AdamW over `parameters`."""
-    if not options.lr > 0:
-        raise ArgumentError(f"`optimizer.lr` must be positive, got {options.lr}.")
     if options.name == "adamw":
         return AdamW(
             parameters, lr=options.lr, betas=(options.momentum, 0.999), weight_decay=options.weight_decay, fused=False
@@ -50,13 +47,15 @@ def learning_rate(step: int, steps_per_epoch: int, epochs: int, peak: float, sch
     return peak
 
 
-def descend(optimizer: Optimizer, loss: torch.Tensor, *, lr: float, clip_norm: float | None) -> None:
-    """One optimiser step along the gradient of `loss`."""
+def descend(optimizer: Optimizer, loss: torch.Tensor, *, lr: float, clip_norm: float | None) -> bool:
+    """One optimiser step along the gradient of `loss`; where either is NaN or infinite, no step, and False."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    if clip_norm is not None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-    optimizer.step()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
+    finite = bool(loss.isfinite() & norm.isfinite())  # a sync point: a NaN must never reach the weights
+    if finite:
+        optimizer.step()
+    return finite
