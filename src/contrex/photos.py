@@ -15,7 +15,7 @@ from contrex.data.views import pixels, short_side
 from contrex.errors import ArgumentError
 from contrex.evaluation import build_explainer
 from contrex.explain import Explainer, Explanation
-from contrex.explain.figure import Row, draw, pictures
+from contrex.explain.figure import Panel, Row, draw, pictures
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier
 from contrex.ops.scores import CONTRASTS
 from contrex.settings import Model
@@ -120,7 +120,8 @@ def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
     if not output.suffix:
         raise ArgumentError(f"`output` {output} must end in a picture format, as in {output}.png.")
     rows = [
-        Row(pictures(r.image)[0], r.explanation.heatmap[0], f"{r.path.name}\n{_answer(r)}", r.question) for r in results
+        Row(pictures(r.image)[0], [Panel(r.explanation.heatmap[0], r.question)], f"{r.path.name}\n{_answer(r)}")
+        for r in results
     ]
     figure = draw(rows)
     output.parent.mkdir(parents=True, exist_ok=True)

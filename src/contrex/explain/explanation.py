@@ -66,14 +66,14 @@ class Explanation:
         Raises:
             ArgumentError: there is not one image, or not one caption, per map.
         """
-        from contrex.explain.figure import Row, draw, pictures
+        from contrex.explain.figure import Panel, Row, draw, pictures
 
         if images.ndim != 4 or len(images) != len(self):
             raise ArgumentError(f"`images` must be [{len(self)},3,H,W], one per map; got {list(images.shape)}.")
         if captions and len(captions) != len(self):
             raise ArgumentError(f"`captions` must be {len(self)} texts, one per map; got {len(captions)}.")
         shown = zip(pictures(images, mean, std), self.heatmap, captions or [""] * len(self), strict=True)
-        return draw([Row(picture, values, caption) for picture, values, caption in shown])
+        return draw([Row(picture, [Panel(values)], caption) for picture, values, caption in shown])
 
 
 @dataclass(frozen=True, eq=False)

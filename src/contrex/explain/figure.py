@@ -23,13 +23,20 @@ COLOUR_MAP = "PuOr_r"
 
 
 @dataclass(frozen=True, eq=False)
+class Panel:
+    """One raw map [h,w] and the question it answers."""
+
+    heatmap: Tensor
+    question: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Row:
-    """One line of a sheet: a picture [H,W,3] in [0, 1] and a raw map [h,w] with their captions."""
+    """One line of a sheet: a picture [H,W,3] in [0, 1] with its caption, and the maps beside it."""
 
     picture: NDArray[np.float32]
-    heatmap: Tensor
+    panels: Sequence[Panel]
     caption: str = ""
-    question: str = ""
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -38,15 +45,17 @@ def draw(rows: Sequence[Row]) -> Figure:
 
     if not rows:
         raise ArgumentError("`rows` is empty: there is nothing to draw.")
-    heights = [7.0 * row.picture.shape[0] / row.picture.shape[1] / 2 + 0.5 for row in rows]
-    figure = Figure(figsize=(7.6, sum(heights)), layout="constrained")
-    axes = figure.subplots(len(rows), 2, squeeze=False, height_ratios=heights)
-    for (left, right), row in zip(axes, rows, strict=True):
+    num_columns = 1 + max(len(row.panels) for row in rows)
+    heights = [3.5 * row.picture.shape[0] / row.picture.shape[1] + 0.5 for row in rows]
+    figure = Figure(figsize=(3.8 * num_columns, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(rows), num_columns, squeeze=False, height_ratios=heights)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for (left, *others), row in zip(axes, rows, strict=True):
         left.imshow(row.picture)
         left.set_title(row.caption, fontsize=9)
-        _overlay(right, row)
-        for axis in (left, right):
-            axis.set_axis_off()
+        for axis, panel in zip(others, row.panels, strict=False):
+            _overlay(axis, row.picture, panel)
     return figure
 
 
@@ -64,12 +73,12 @@ def pictures(
     return shown
 
 
-def _overlay(axis: Axes, row: Row) -> None:
+def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
     """The map over the grey picture; where it is near zero the picture shows through."""
-    height, width = row.picture.shape[:2]
-    values = heatmaps.resize(row.heatmap.detach().float().cpu()[None], (height, width))[0].numpy()
+    height, width = picture.shape[:2]
+    values = heatmaps.resize(panel.heatmap.detach().float().cpu()[None], (height, width))[0].numpy()
     largest = float(np.abs(values).max())
-    axis.imshow(np.clip(row.picture.mean(-1) * 0.6 + 0.4, 0, 1), cmap="gray", vmin=0, vmax=1)
+    axis.imshow(np.clip(picture.mean(-1) * 0.6 + 0.4, 0, 1), cmap="gray", vmin=0, vmax=1)
     scale = largest or 1.0
     shown = axis.imshow(
         values, cmap=COLOUR_MAP, vmin=-scale, vmax=scale, alpha=np.clip(np.abs(values) / scale, 0.1, 0.8)
@@ -79,4 +88,4 @@ def _overlay(axis: Axes, row: Row) -> None:
         bar.solids.set_alpha(1)
     bar.ax.tick_params(labelsize=7)
     legend = "orange for, purple against" if largest else "empty map: zero everywhere"
-    axis.set_title(f"{row.question}\n{legend}".strip(), fontsize=9)
+    axis.set_title(f"{panel.question}\n{legend}".strip(), fontsize=9)
