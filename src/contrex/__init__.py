@@ -17,9 +17,41 @@ from contrex._version import __version__
 
 if TYPE_CHECKING:
     from contrex import data, evaluation, explain, losses, methods, metrics, models, ops, recipes, report, training
-    from contrex.explain import EXPLAINERS, Explainer, Explanation, GradCAM, Gradient, HiResCAM
+    from contrex.explain import (
+        EXPLAINERS,
+        RISE,
+        Captum,
+        Deconvnet,
+        Explainer,
+        Explanation,
+        FullGrad,
+        GradCAM,
+        Gradient,
+        GradientTimesInput,
+        GuidedBackprop,
+        HiResCAM,
+        IntegratedGradients,
+        Occlusion,
+        SmoothGrad,
+    )
 
-_EXPLAIN = ("EXPLAINERS", "Explainer", "Explanation", "GradCAM", "Gradient", "HiResCAM")
+_EXPLAIN = (
+    "EXPLAINERS",
+    "Explainer",
+    "Explanation",
+    "GradCAM",
+    "Gradient",
+    "HiResCAM",
+    "GradientTimesInput",
+    "SmoothGrad",
+    "IntegratedGradients",
+    "GuidedBackprop",
+    "Deconvnet",
+    "FullGrad",
+    "RISE",
+    "Occlusion",
+    "Captum",
+)
 _PACKAGES = (
     "data",
     "evaluation",
@@ -36,11 +68,20 @@ _PACKAGES = (
 
 __all__ = [
     "EXPLAINERS",
+    "RISE",
+    "Captum",
+    "Deconvnet",
     "Explainer",
     "Explanation",
+    "FullGrad",
     "GradCAM",
     "Gradient",
+    "GradientTimesInput",
+    "GuidedBackprop",
     "HiResCAM",
+    "IntegratedGradients",
+    "Occlusion",
+    "SmoothGrad",
     "__version__",
     "data",
     "evaluation",

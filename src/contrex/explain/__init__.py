@@ -3,29 +3,55 @@
 A method is one file with one class; `EXPLAINERS` is the list that the command line and the contract tests run over.
 """
 
+from contrex.explain.captum import Captum
+from contrex.explain.deconvnet import Deconvnet
 from contrex.explain.explainer import ActivationExplainer, Explainer, InputExplainer, LayerExplainer
 from contrex.explain.explanation import ClassExplanations, Explanation
+from contrex.explain.full_grad import FullGrad
 from contrex.explain.grad_cam import GradCAM
 from contrex.explain.gradient import Gradient
+from contrex.explain.gradient_times_input import GradientTimesInput
+from contrex.explain.guided_backprop import GuidedBackprop
 from contrex.explain.hires_cam import HiResCAM
+from contrex.explain.integrated_gradients import IntegratedGradients
+from contrex.explain.occlusion import Occlusion
 from contrex.explain.perturbation import PerturbationExplainer
+from contrex.explain.rise import RISE
+from contrex.explain.smooth_grad import SmoothGrad
 
 EXPLAINERS: dict[str, type[Explainer]] = {
     "grad_cam": GradCAM,
     "hires_cam": HiResCAM,
     "gradient": Gradient,
+    "gradient_times_input": GradientTimesInput,
+    "smooth_grad": SmoothGrad,
+    "integrated_gradients": IntegratedGradients,
+    "guided_backprop": GuidedBackprop,
+    "deconvnet": Deconvnet,
+    "full_grad": FullGrad,
+    "rise": RISE,
+    "occlusion": Occlusion,
 }
 
 __all__ = [
     "EXPLAINERS",
+    "RISE",
     "ActivationExplainer",
+    "Captum",
     "ClassExplanations",
+    "Deconvnet",
     "Explainer",
     "Explanation",
+    "FullGrad",
     "GradCAM",
     "Gradient",
+    "GradientTimesInput",
+    "GuidedBackprop",
     "HiResCAM",
     "InputExplainer",
+    "IntegratedGradients",
     "LayerExplainer",
+    "Occlusion",
     "PerturbationExplainer",
+    "SmoothGrad",
 ]

@@ -12,9 +12,11 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from contrex.errors import ArgumentError, LayerError
@@ -87,14 +89,17 @@ def forward(
 
 
 def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Tensor) -> Tensor:
-    """The logits for `images` when `layer` gives `output` instead of its own; nothing is recorded."""
+    """The logits for `images` when `layer` gives `output` instead of its own; nothing is recorded.
+
+    A single image may stand for many outputs, [n,...] to [n,K], in networks that broadcast what bypasses the layer.
+    """
     owner = threading.get_ident()
 
     def replace(module: nn.Module, inputs: object, own: object) -> Tensor | None:
         return output.clone() if threading.get_ident() == owner else None
 
     with torch.no_grad(), hooked([layer], replace):
-        return _logits(model(images.clone()), model, images)
+        return _logits(model(images.clone()), model, output)
 
 
 def find_feature_maps(model: nn.Module, images: Tensor) -> Sequence[Candidate]:
@@ -136,6 +141,42 @@ def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], Non
 
     with hooked(modules, watch):
         yield
+
+
+def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Every ReLU in the graph behind `logits` sends back `rule(gradient it would send, gradient it received)`.
+
+    The rule is set in the graph of this one pass, not in the model, and goes with it; so modules, functions and
+    in-place ReLUs are caught alike. ReLU6 counts, and so does any hardtanh that clips at 0.
+
+    Raises:
+        LayerError: there is no ReLU, or a part of the graph hides what it runs (compiled or checkpointed inside).
+    """
+    waiting: list[Any] = [logits.grad_fn]
+    seen, num = set(waiting), 0  # `seen` holds the nodes, whose Python side would otherwise be made anew
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            continue
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            raise LayerError(
+                f"the model runs {type(node).__name__}, which hides its ReLUs: explain it without torch.compile and "
+                "activation checkpointing inside."
+            )
+        if _sends_back_as_relu(node):
+            node.register_hook(lambda sent, received: tuple(rule(grad, received[0]) for grad in sent))
+            num += 1
+        after = {following for following, _ in node.next_functions} - seen
+        seen |= after
+        waiting.extend(after)
+    if not num:
+        raise LayerError("the model has no ReLU whose backward rule could be changed: use the plain Gradient.")
+
+
+def _sends_back_as_relu(node: Node) -> bool:
+    return node.name().startswith("ReluBackward") or (
+        node.name().startswith("HardtanhBackward") and getattr(node, "_saved_min_val", None) == 0
+    )
 
 
 @contextlib.contextmanager

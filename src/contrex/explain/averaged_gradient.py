@@ -1,0 +1,57 @@
+"""Averaging the gradient over changed copies of an image, a few copies at a time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from contrex.explain import capture
+from contrex.explain.explainer import InputExplainer, pixel_gradients
+from contrex.explain.perturbation import checked_batch_size
+from contrex.ops.scores import Question
+
+
+class AveragedGradient(InputExplainer):
+    """Methods that combine the pixels with a weighted mean of the gradients at changed copies of the image.
+
+    The same question - class weights fixed on the explained image - is asked at every copy. `batch_size` is the number
+    of copies in one forward and backward pass, which bounds the memory; None chooses by device. With
+    `differentiable=True` the graphs of all copies are kept.
+    """
+
+    def __init__(self, model: nn.Module, *, batch_size: int | None = None) -> None:
+        super().__init__(model)
+        self._batch_size = checked_batch_size(batch_size)
+
+    @abstractmethod
+    def copies(self, images: Tensor) -> Iterator[tuple[float, Tensor]]:
+        """Weight and copy `[N,C,H,W]`, one after another; each image's copies must not depend on the others'."""
+
+    def _forward(self, images: Tensor, *, differentiable: bool) -> capture.Pass:
+        return capture.forward(self.model, images, (), graph="all" if differentiable else "none")
+
+    def _maps(self, run: capture.Pass, question: Question, *, differentiable: bool) -> Tensor:
+        size = self._batch_size or (8 if run.images.device.type == "cpu" else 32)
+        parts = zip(torch.split(run.images, size), torch.split(question.rows, size), strict=True)
+        return torch.cat(
+            [self._part(images, Question(rows, question.score), size, differentiable) for images, rows in parts]
+        )
+
+    def _part(self, images: Tensor, question: Question, size: int, differentiable: bool) -> Tensor:
+        """The maps `[n,M,H,W]` of so few images that one copy of each fits into a pass."""
+        copies, means = self.copies(images), [torch.zeros((), device=images.device)] * question.rows.shape[1]
+        while chunk := list(islice(copies, size // len(images))):
+            num = len(chunk)
+            points = torch.cat([copy for _, copy in chunk])
+            weights = question.rows.new_tensor([weight for weight, _ in chunk])
+            repeated = Question(question.rows.repeat(num, 1, 1), question.score)
+            run = capture.forward(self.model, points, (), graph="all" if differentiable else "head")
+            gradients = pixel_gradients(run, repeated, differentiable=differentiable)
+            for index, gradient in enumerate(gradients):
+                means[index] = means[index] + torch.einsum("s,snchw->nchw", weights, gradient.view(num, *images.shape))
+        with torch.set_grad_enabled(differentiable):
+            return torch.stack([self.combine(images, mean) for mean in means], 1)
