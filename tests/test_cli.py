@@ -1,7 +1,9 @@
 """The commands, as a person types them."""
 
 import json
+import re
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +15,9 @@ from PIL import Image
 import contrex
 from contrex.cli import COMMANDS, main
 from contrex.models import build_network
-from contrex.recipes import RECIPES
+from contrex.recipes import RECIPES, recipe_from
+from contrex.recipes.tiny_imagenet import TEN_CLASSES
+from contrex.training import saved_recipe
 
 SMALL_DIGITS = [
     *("--data.num-train", "16", "--data.num-val", "8", "--data.num-test", "34", "--data.image-size", "32"),
@@ -29,16 +33,16 @@ def run(*words):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Two classes of pictures in the folder layout, with boxes: 16 to train on, 4 to judge."""
+    """Ten classes of pictures in the folder layout, with boxes: 30 to train on, 10 to judge."""
     root = tmp_path_factory.mktemp("photos")
     rng, lines = np.random.default_rng(0), ["path,xmin,ymin,xmax,ymax,kind"]
-    for split, num in (("train", 8), ("val", 2)):
-        for label, name in enumerate(("n01443537", "n02002724")):
+    for split, num in (("train", 3), ("val", 1)):
+        for label, name in enumerate(TEN_CLASSES):
             folder = root / split / name
             folder.mkdir(parents=True)
             for i in range(num):
                 array = rng.integers(0, 100, (72, 80, 3), dtype=np.uint8)
-                array[20:50, 30:60, label] += 150
+                array[20:50, 30:60, label % 3] += 15 * label
                 Image.fromarray(array).save(folder / f"{i}.png")
                 lines.append(f"{split}/{name}/{i}.png,30,20,60,50,body_from_trimap")
     (root / "boxes.csv").write_text("\n".join(lines) + "\n")
@@ -126,16 +130,39 @@ def test_contrex_and_python_m_contrex_are_one_command():
         (["train", "digits_cg"], "got 'digits_cg'. Did you mean 'digits_cgc'"),
         (["train"], "name a recipe"),
         (["train", "nothing/recipe.json"], "is not a saved recipe: No such file"),
-        (["evaluate", "nowhere"], "got 'nowhere'|is not a saved recipe"),
+        (["evaluate", "nowhere"], "no 'last' checkpoint in nowhere"),
         (["report", "nowhere"], "no record in nowhere"),
         (["explain", "x.jpg"], "`model.weights` is needed"),
         (["train", "pets_cgc", "--folder", "/nonexistent/x"], "data/pets"),
+        (["train", "digits_cgc", "--training.epochs", "0"], "`training.epochs` must be at least 1, got 0"),
+        (["train", "digits_cgc", "--optimizer.name", "adamw"], "add --optimizer.no-nesterov"),
+        (["train", "pets_cgc", "--data.image-size", "0"], r"`data.image_size` must be from 1 to `data.resize` \(128\)"),
+        (["train", "digits_cgc", "--model.options", "widths"], "KEY VALUE .*: 'widths' has no value"),
+        (["train", "digits_cgc", "--folder", "typo", "--resume"], "--resume finds no run in typo"),
+        (["train", "digits_cgc", "--evaluation.split", "tset"], "got 'tset'. Did you mean 'test'"),
+        (["train", "digits_cgc", "--evaluation.device", "abacus"], "`device` 'abacus' cannot be used"),
+        (["train", "digits_cgc", "--evaluation.contrast", "mena"], "`contrast` must be one of"),
+        (["train", "digits_cgc", "--data.num-test", "0"], "`evaluation.split`: digits/test has no images"),
+        (["quickstart", "--epochs", "0"], "`training.epochs` must be at least 1, got 0"),
+        (["quickstart", "--seeds", "0"], "`seeds` must be at least 1, got 0"),
+        (["evaluate", "--data.path", "x"], "`model.weights` is needed: an untrained network measures nothing"),
+        (["evaluate", "--data.path", "x", "--limit", "0"], "`evaluation.limit` must be at least 1, got 0"),
+        (["explain"], "name one photo or more: contrex explain PHOTO"),
+        (
+            ["explain", "x.jpg", "--run", "a", "--model.name", "timm:resnet18"],
+            "--run and --model.* are two classifiers",
+        ),
+        (
+            ["explain", "x.jpg", "--run", "a", "--output", "why"],
+            r"`output` why needs the suffix of a format: .png, .jpg",
+        ),
     ],
 )
-def test_mistakes_are_answered_in_one_line(words, message, capsys):
-    import re
-
+def test_mistakes_are_answered_in_one_line(words, message, capsys, tmp_path, monkeypatch):
+    """And before anything is computed or written."""
+    monkeypatch.chdir(tmp_path)
     assert main(words) == 2
+    assert not list(tmp_path.iterdir())
     error = capsys.readouterr().err.strip()
     assert error.startswith("contrex: ")
     assert "\n" not in error
@@ -147,6 +174,13 @@ def test_unknown_options_are_refused(capsys):
         run("train", "digits_cgc", "--method.wieght", "1")
     assert stop.value.code == 2
     assert "--method.weight" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_one_line(trained, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run("report", trained / "evaluation-test", "--output", tmp_path / "file" / "page.html") == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"contrex: (Not a directory|File exists): {tmp_path}/file.*\n", error)
 
 
 def test_recipes_and_doctor(capsys):
@@ -198,6 +232,62 @@ def test_evaluate_a_run(trained, tmp_path, capsys):
     assert f"record: {tmp_path}" in capsys.readouterr().out
 
 
+def test_a_run_is_what_its_checkpoint_says(trained, tmp_path):
+    """recipe.json is there to be run again, and may be edited for it."""
+    again = tmp_path / "run"
+    shutil.copytree(trained, again)
+    (again / "recipe.json").write_text("{}")
+    assert run("evaluate", again, "--metrics", "top1", "--output", tmp_path / "record") == 0
+    record = json.loads((tmp_path / "record" / "record.json").read_text())
+    assert record["configuration"]["data"]["num_train"] == 16
+
+
+def test_a_run_goes_on_and_is_measured_where_its_data_have_moved_to(photos, tmp_path):
+    before, after, folder = tmp_path / "before", tmp_path / "after", tmp_path / "run"
+    shutil.copytree(photos, before)
+    words = ["tiny_imagenet10_cgc", "--folder", folder, "--training.batch-size", "8", "--training.epochs", "1"]
+    words += ["--training.device", "cpu", "--evaluation.device", "cpu", "--evaluation.metrics", "top1", "top5"]
+    assert run("train", *words, "--data.path", before, "--no-evaluate") == 0
+    before.rename(after)
+    assert run("train", *words, "--data.path", after, "--resume") == 0
+    assert run("evaluate", folder, "--data.path", after, "--output", tmp_path / "record", "--limit", "5") == 0
+    record = json.loads((tmp_path / "record" / "record.json").read_text())
+    assert [m["num_counted"] for m in record["metrics"]] == [5, 5]
+    assert record["configuration"]["data"]["path"] == str(after)
+    assert saved_recipe(folder).data.path == before
+
+
+def test_the_network_of_a_recipe_can_be_exchanged(tmp_path, capsys):
+    words = ["--folder", tmp_path, "--no-evaluate", *SMALL_DIGITS]
+    words += ["--model.name", "timm:resnet10t", "--model.options", "output_stride", "16", "stem_type", "tiered"]
+    assert run("train", "digits_cross_entropy", *words) == 0
+    assert recipe_from(str(tmp_path)).model.options == {"output_stride": "16", "stem_type": "tiered"}
+    resume = ["--folder", tmp_path, "--resume", "--no-evaluate"]
+    for given in ([], ["stem_type", "deep"]):  # the saved options are replaced by what is given, or by nothing
+        assert run("train", tmp_path, *resume, "--model.options", *given) == 2
+        assert "different in model.options:" in capsys.readouterr().err
+    assert run("train", tmp_path, *resume) == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_one_line(photos, tmp_path, workers, capsys):
+    root = tmp_path / "photos"
+    shutil.copytree(photos, root)
+    (root / "val" / TEN_CLASSES[3] / "0.png").write_bytes(b"no picture")
+    words = ["tiny_imagenet10_cross_entropy", "--folder", tmp_path / "run", "--data.path", root]
+    words += ["--training.batch-size", "8", "--training.epochs", "1", "--training.workers", workers]
+    assert run("train", *words, "--training.device", "cpu", "--no-evaluate") == 2
+    error = capsys.readouterr().err.strip()
+    assert re.fullmatch(r"contrex: cannot read image '.*0.png': .* Or leave .*: --data.on-bad-image skip\.", error)
+
+
+def test_a_metric_for_more_classes_is_refused_before_training(photos, tmp_path, capsys):
+    words = ["--data.path", photos, "--data.classes", *TEN_CLASSES[:3], "--folder", tmp_path / "run"]
+    assert run("train", "tiny_imagenet10_cgc", *words) == 2
+    assert "`evaluation.metrics` has top5, which needs at least 5 classes" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_report_of_runs(trained, tmp_path, capsys):
     page = tmp_path / "page.html"
     folder = trained / "evaluation-test"
@@ -229,10 +319,11 @@ def test_explain_and_evaluate_with_a_weights_file(photos, tmp_path, capsys):
     assert run("explain", photo, photo, *model, *words, "--side", "64", "--output", tmp_path / "two.png") == 0
     assert capsys.readouterr().out.count("why black stork and not the others (weighted)?") == 2
     data = ["--data.path", photos, "--data.image-size", "64", "--data.resize", "64"]
+    data += ["--data.classes", *TEN_CLASSES[:2]]
     words = ["--metrics", "top1", "content_heatmap", "--output", tmp_path / "evaluation", "--num-bootstrap", "20"]
     assert run("evaluate", *model, *data, *words) == 0
     record = json.loads((tmp_path / "evaluation" / "record.json").read_text())
-    assert record["metrics"][0]["num_counted"] == 4
+    assert record["metrics"][0]["num_counted"] == 2
 
 
 def test_explain_refuses(trained, photos, tmp_path, capsys):
@@ -242,8 +333,9 @@ def test_explain_refuses(trained, photos, tmp_path, capsys):
         (["--contrast", "weigthed"], "`contrast` must be one of"),
         (["--explainer", "gradcam"], "Did you mean 'grad_cam'"),
         (["--output", tmp_path / "x.xyz"], "has no picture format"),
+        (["--side", "0"], "`side` must be at least 1 pixel, got 0"),
     ):
-        assert run("explain", photo, "--run", trained, "--side", "32", *words) == 2
+        assert run("explain", photo, "--run", trained, *words) == 2
         assert message in capsys.readouterr().err
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     assert run("explain", tmp_path / "broken.jpg", "--run", trained) == 2
@@ -265,23 +357,23 @@ def test_quickstart_with_a_shortcut_reports_both_splits(tmp_path, monkeypatch, c
     assert run("quickstart", "--folder", tmp_path, "--epochs", "1", "--shortcut", "0.9") == 0
 
 
-# --- every recipe, on 16 images, through the real command -----------------------------------------------------------
+# --- every recipe, on 30 images or less, through the real command ---------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_trains(name, photos, tmp_path):
+def test_every_recipe_trains_and_is_measured_by_its_own_metrics(name, photos, tmp_path):
     words = ["--folder", tmp_path / "run", "--training.epochs", "1", "--training.batch-size", "8"]
     words += ["--training.workers", "0", "--training.device", "cpu", "--evaluation.device", "cpu"]
-    words += ["--evaluation.num-bootstrap", "20", "--evaluation.metrics", "top1", "content_heatmap"]
+    words += ["--evaluation.num-bootstrap", "20"]
     if name.startswith("digits"):
         words += ["--data.num-train", "16", "--data.num-val", "8", "--data.num-test", "8"]
     else:
         words += ["--data.path", photos, "--data.image-size", "64", "--data.resize", "64", "--model.weights", "None"]
-        words += ["--data.inclusive-boxes"] if name.startswith("tiny") else []
-    if name.startswith("tiny_imagenet10"):
-        words += ["--data.classes", "n01443537", "n02002724"]
     if name.startswith("pets"):
-        words += ["--model.fresh"]
+        words += ["--model.fresh", "--data.classes", *TEN_CLASSES[:3]]
     assert run("train", name, *words) == 0
     record = json.loads(next(tmp_path.rglob("record.json")).read_text())
-    assert record["metrics"][1]["num_counted"] > 0
+    assert [metric["name"] for metric in record["metrics"]] == list(RECIPES[name]().evaluation.metrics)
+    counted = {metric["name"]: metric["num_counted"] for metric in record["metrics"]}
+    assert counted.pop("cgc_loss") == 0  # it is defined on 32 images
+    assert all(counted.values())

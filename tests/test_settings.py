@@ -35,6 +35,7 @@ FOLDER = Folder(Path("data"))
         (Digits(), "data", "num_test", [-1], [0]),
         (Digits(), "data", "num_clutter", [-1], [0]),
         (Digits(), "data", "seed", [-1], [0]),
+        (Digits(digit_size=(8, 8)), "data", "image_size", [0, -3], [8]),
         (Digits(), "data", "shortcut", [-0.1, 1.1, NAN], [0.0, 1.0]),
         (Digits(), "data", "digit_size", [(20, 65), (30, 20), (7, 20)], [(8, 64)]),
         (FOLDER, "data", "image_size", [0, -3, 257], [1, 256]),

@@ -5,6 +5,8 @@ Nothing heavy is imported before a command runs.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from contrex import settings
 from contrex._version import __version__
-from contrex.errors import ArgumentError, ContrexError, unknown_name
+from contrex.errors import ArgumentError, ContrexError, DataError, unknown_name, unwrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,8 +45,11 @@ def main(arguments: Arguments | None = None) -> int:
             raise unknown_name("the command", words[0], COMMANDS)
         return COMMANDS[words[0]](words[1:])
     except ContrexError as error:
-        print(f"contrex: {error}", file=sys.stderr)
+        print(f"contrex: {unwrapped(error)}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"contrex: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("contrex: stopped", file=sys.stderr)
         return 130
@@ -97,7 +103,7 @@ class Train:
     folder: Path | None = None
     """Where the run goes; None is runs/NAME-seedSEED."""
     resume: bool = False
-    """Continue the run in the folder, from the step after its last checkpoint."""
+    """Continue the run in the folder, which must be there, from the step after its last checkpoint."""
     evaluate: bool = True
     """Evaluate the trained classifier on `evaluation.split`."""
 
@@ -113,20 +119,36 @@ def train(arguments: Arguments) -> int:
     from contrex.recipes import recipe_from
 
     options = _parse(Train, f"train {arguments[0]}", arguments[1:], default=Train(recipe_from(arguments[0])))
+    recipe = options.recipe
+    folder = options.folder or Path("runs") / f"{recipe.name}-seed{recipe.training.seed}"
+    if options.resume and not (folder / "recipe.json").is_file():
+        raise ArgumentError(f"--resume finds no run in {folder}: name its --folder, or start one without --resume.")
     from contrex import training
-    from contrex.evaluation import check_names
     from contrex.experiment import evaluate_run
 
-    recipe = options.recipe
-    check_names(recipe.evaluation)
-    folder = options.folder or Path("runs") / f"{recipe.name}-seed{recipe.training.seed}"
+    if options.evaluate:
+        _check_evaluation(recipe)
     training.train(recipe, folder, resume=options.resume, console=_console())
     print(f"trained: {folder}")
     if options.evaluate:
-        run, output = evaluate_run(folder, recipe.evaluation, console=_console())
+        run, output = evaluate_run(folder, recipe.evaluation, console=_console(), data=recipe.data)
         _print_summary([run], f"{recipe.evaluation.split} split")
         print(f"record: {output}")
     return 0
+
+
+def _check_evaluation(recipe: settings.Recipe) -> None:
+    """Refuse an evaluation that cannot be made now rather than after hours of training."""
+    from contrex.data import image_set
+    from contrex.devices import device_named
+    from contrex.evaluation import check_names
+
+    check_names(recipe.evaluation)
+    device_named(recipe.evaluation.device)
+    images = image_set(recipe.data, recipe.evaluation.split)
+    check_names(recipe.evaluation, len(images.classes))
+    if len(images) == 0:
+        raise DataError(f"`evaluation.split`: {images.name} has no images. Choose another, or add --no-evaluate.")
 
 
 # --- evaluate -------------------------------------------------------------------------------------------------------
@@ -139,8 +161,8 @@ class EvaluateModel:
     model: settings.Model
     data: settings.Folder
     evaluation: Evaluation = field(default_factory=settings.Evaluation)
-    output: Path = Path("runs/evaluation")
-    """Where the record goes."""
+    output: Path | None = None
+    """Where the record goes; None is runs/evaluation-NAME."""
     name: str | None = None
     """What reports call it; None is the model's name."""
 
@@ -150,8 +172,9 @@ class EvaluateRun:
     """Evaluate a trained run."""
 
     evaluation: Evaluation
+    data: settings.Data
     output: Path | None = None
-    """Where the record goes; None is RUN/evaluation-SPLIT."""
+    """Where the record goes; None is RUN/evaluation-SPLIT, and what differs from the run's own settings."""
     checkpoint: Literal["last", "best"] = "last"
     """Which of the run's checkpoints."""
 
@@ -162,6 +185,8 @@ def evaluate(arguments: Arguments) -> int:
         run, output = _evaluate_run(Path(arguments[0]), arguments[1:])
     else:
         options = _parse(EvaluateModel, "evaluate", arguments)
+        if options.model.weights is None:
+            raise ArgumentError("`model.weights` is needed: an untrained network measures nothing. Or name a run.")
         from contrex.experiment import evaluate_model
 
         run, output = evaluate_model(
@@ -173,13 +198,21 @@ def evaluate(arguments: Arguments) -> int:
 
 
 def _evaluate_run(folder: Path, arguments: Arguments) -> tuple[RunRecord, Path]:
-    from contrex.recipes import recipe_from
+    from contrex.training import saved_recipe
 
-    default = EvaluateRun(recipe_from(str(folder / "recipe.json")).evaluation)
+    recipe = saved_recipe(folder)
+    default = EvaluateRun(recipe.evaluation, recipe.data)
     options = _parse(EvaluateRun, f"evaluate {folder}", arguments, default=default)
     from contrex.experiment import evaluate_run
 
-    return evaluate_run(folder, options.evaluation, console=_console(), output=options.output, which=options.checkpoint)
+    return evaluate_run(
+        folder,
+        options.evaluation,
+        console=_console(),
+        output=options.output,
+        which=options.checkpoint,
+        data=options.data,
+    )
 
 
 # --- explain --------------------------------------------------------------------------------------------------------
@@ -206,11 +239,18 @@ class Explain:
     side: int | None = None
     """Shorter side of the photo as the network sees it, in pixels, nothing is cropped; None is the run's, or 224."""
     output: Path = Path("explanation.png")
+    """The picture; its suffix names the format."""
 
 
 def explain(arguments: Arguments) -> int:
     """Draw why a photo is what the classifier says it is, and name its most probable classes."""
     options = _parse(Explain, "explain", arguments)
+    if not options.photos:
+        raise ArgumentError("name one photo or more: contrex explain PHOTO ... --run RUN")
+    if options.run is not None and options.model != settings.Model():
+        raise ArgumentError("--run and --model.* are two classifiers: give one of them.")
+    if not options.output.suffix:
+        raise ArgumentError(f"`output` {options.output} needs the suffix of a format: .png, .jpg, .webp, .pdf or .svg.")
     from contrex import photos
 
     results = photos.explain_photos(
@@ -296,11 +336,54 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
 
 
 def _parse(kind: type[T], command: str, arguments: Arguments, *, default: T | None = None) -> T:
-    """The options of a command; exits with 2 and a message on a wrong one, with 0 after --help."""
-    config = (tyro.conf.AvoidSubcommands,)
-    if default is None:
-        return tyro.cli(kind, prog=f"contrex {command}", args=arguments, config=config)
-    return tyro.cli(kind, prog=f"contrex {command}", args=arguments, default=default, config=config)
+    """The options of a command; exits with 2 and a message on an unknown one, with 0 after --help.
+
+    Raises:
+        ArgumentError: a value that its dataclass refuses; tyro prints those in its own words and exits.
+    """
+    prog, config, printed = f"contrex {command}", (tyro.conf.AvoidSubcommands,), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed), RULES:
+            if default is None:
+                return tyro.cli(kind, prog=prog, args=arguments, config=config)
+            return tyro.cli(kind, prog=prog, args=arguments, default=default, config=config)
+    except SystemExit as stop:
+        refusal = _refusal(stop)
+        if refusal is not None:
+            raise refusal from None
+        print(printed.getvalue(), end="", file=sys.stderr)
+        raise
+
+
+def _refusal(error: BaseException | None) -> ArgumentError | None:
+    """The `ArgumentError` that led to `error`, if one did."""
+    while error is not None and not isinstance(error, ArgumentError):
+        error = error.__context__
+    return error
+
+
+RULES = ConstructorRegistry()
+"""Where the command line differs from tyro's own."""
+
+
+@RULES.primitive_rule
+def _pairs(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, str]] | None:
+    """Dictionaries are `KEY VALUE KEY VALUE ...`, which replaces all of the default, or nothing, which empties it."""
+    if info.type != dict[str, str]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[KEY VALUE ...]",
+        instance_from_str=_paired,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [word for pair in value.items() for word in pair],
+    )
+
+
+def _paired(words: Sequence[str]) -> dict[str, str]:
+    if len(words) % 2:
+        raise ArgumentError(f"options come as KEY VALUE KEY VALUE ...: {words[-1]!r} has no value.")
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def _overview() -> str:

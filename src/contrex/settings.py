@@ -72,6 +72,7 @@ class Digits:
     def __post_init__(self) -> None:
         counts = {"num_train": self.num_train, "num_val": self.num_val, "num_test": self.num_test}
         _check_at_least(0, "data", **counts, num_clutter=self.num_clutter, seed=self.seed)
+        _check_at_least(SMALLEST_DIGIT, "data", image_size=self.image_size)
         _check(0 <= self.shortcut <= 1, "data.shortcut", self.shortcut, "a share of the images, from 0 to 1")
         smallest, largest = self.digit_size
         _check(

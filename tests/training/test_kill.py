@@ -22,8 +22,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def start(folder, *more):
+    resume = ["--resume"] if (folder / "recipe.json").is_file() else []
     return subprocess.Popen(
-        [*COMMAND, "--folder", str(folder), "--resume", *more],
+        [*COMMAND, "--folder", str(folder), *resume, *more],
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

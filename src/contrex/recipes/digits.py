@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from contrex.errors import ArgumentError
 from contrex.settings import (
     CGC,
     Augmentation,
@@ -48,6 +49,8 @@ def cgc_no_negatives() -> Recipe:
 
 def comparison(*, seeds: int = 1, shortcut: float = 0.0, epochs: int | None = None) -> list[Recipe]:
     """The three methods, each with `seeds` seeds, on digits with or without a planted shortcut; the baseline first."""
+    if seeds < 1:
+        raise ArgumentError(f"`seeds` must be at least 1, got {seeds}.")
     return [
         _varied(recipe, seed, shortcut, epochs)
         for recipe in (cross_entropy(), cgc(), cgc_no_negatives())
@@ -56,5 +59,5 @@ def comparison(*, seeds: int = 1, shortcut: float = 0.0, epochs: int | None = No
 
 
 def _varied(recipe: Recipe, seed: int, shortcut: float, epochs: int | None) -> Recipe:
-    training = replace(recipe.training, seed=seed, epochs=epochs or recipe.training.epochs)
+    training = replace(recipe.training, seed=seed, epochs=recipe.training.epochs if epochs is None else epochs)
     return replace(recipe, data=replace(DATA, shortcut=shortcut), training=training)

@@ -73,8 +73,8 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
     Raises:
         CheckpointError: the folder holds a run and `resume` is not set, or the run there has another recipe or images.
         DataError: there are no images to validate on, or they have other classes.
-        NonFiniteLossError: the loss, its gradient or the validation logits became NaN or infinite, which reaches
-            neither the weights nor a checkpoint.
+        NonFiniteLossError: the loss, its gradient or the validation logits became NaN or infinite; no step was taken
+            along such a gradient.
         InterruptedRunError: Ctrl-C or SIGTERM; a checkpoint was written first.
     """
     checkpoints, log = Checkpoints(folder), MetricsLog(folder)
