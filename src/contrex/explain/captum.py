@@ -124,7 +124,7 @@ def _attribution_class(name: str) -> Any:
     try:
         attr = importlib.import_module("captum.attr")
     except ModuleNotFoundError as error:
-        if error.name != "captum":
+        if error.name not in ("captum", "captum.attr"):
             raise
         raise CaptumMissingError("Captum needs the package captum: pip install 'contrex[captum]'.") from None
     kinds = {each: kind for each, kind in vars(attr).items() if inspect.isclass(kind) and _attributes_outputs(kind)}

@@ -25,7 +25,6 @@ _ACTIVATIONS = {
     "hardsigmoid",
     "hardswish",
     "hardtanh",
-    "logsigmoid",
     "mish",
     "relu6",
     "selu",
@@ -121,12 +120,14 @@ def _part(bias: Tensor, gradient: Tensor, images: Tensor) -> Tensor:
     """`sum_c b_c dS/dz_c` `[N,h,w]`; one cell where z is no grid."""
     num = len(images)
     contribution = bias.to(gradient) * gradient
+    total = contribution.reshape(num, -1).sum(1)[:, None, None]
     maps = feature_maps(contribution, (images.shape[2], images.shape[3]), num)
     if maps is not None:
-        return maps(contribution).sum(1)
+        grid = maps(contribution).sum(1)
+        return grid + (total - grid.sum((1, 2), keepdim=True)) / grid[0].numel()  # the tokens before the grid
     if contribution.ndim == 4 and len(contribution) == num:
         return contribution.sum(1)
-    return contribution.reshape(num, -1).sum(1)[:, None, None]
+    return total
 
 
 def _spreading(size_in: int, size_out: int, *, like: Tensor) -> Tensor:
