@@ -3,25 +3,39 @@
 A method is one file with one class; `EXPLAINERS` is the list that the command line and the contract tests run over.
 """
 
+from contrex.explain.ablation_cam import AblationCAM
+from contrex.explain.cam import CAM
 from contrex.explain.captum import Captum
 from contrex.explain.deconvnet import Deconvnet
+from contrex.explain.eigen_cam import EigenCAM
 from contrex.explain.explainer import ActivationExplainer, Explainer, InputExplainer, LayerExplainer
 from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.full_grad import FullGrad
 from contrex.explain.grad_cam import GradCAM
+from contrex.explain.grad_cam_plus_plus import GradCAMPlusPlus
 from contrex.explain.gradient import Gradient
 from contrex.explain.gradient_times_input import GradientTimesInput
 from contrex.explain.guided_backprop import GuidedBackprop
 from contrex.explain.hires_cam import HiResCAM
 from contrex.explain.integrated_gradients import IntegratedGradients
+from contrex.explain.layer_cam import LayerCAM
 from contrex.explain.occlusion import Occlusion
 from contrex.explain.perturbation import PerturbationExplainer
 from contrex.explain.rise import RISE
+from contrex.explain.score_cam import ScoreCAM
 from contrex.explain.smooth_grad import SmoothGrad
+from contrex.explain.xgrad_cam import XGradCAM
 
 EXPLAINERS: dict[str, type[Explainer]] = {
     "grad_cam": GradCAM,
     "hires_cam": HiResCAM,
+    "cam": CAM,
+    "xgrad_cam": XGradCAM,
+    "grad_cam_plus_plus": GradCAMPlusPlus,
+    "layer_cam": LayerCAM,
+    "eigen_cam": EigenCAM,
+    "score_cam": ScoreCAM,
+    "ablation_cam": AblationCAM,
     "gradient": Gradient,
     "gradient_times_input": GradientTimesInput,
     "smooth_grad": SmoothGrad,
@@ -34,24 +48,31 @@ EXPLAINERS: dict[str, type[Explainer]] = {
 }
 
 __all__ = [
+    "CAM",
     "EXPLAINERS",
     "RISE",
+    "AblationCAM",
     "ActivationExplainer",
     "Captum",
     "ClassExplanations",
     "Deconvnet",
+    "EigenCAM",
     "Explainer",
     "Explanation",
     "FullGrad",
     "GradCAM",
+    "GradCAMPlusPlus",
     "Gradient",
     "GradientTimesInput",
     "GuidedBackprop",
     "HiResCAM",
     "InputExplainer",
     "IntegratedGradients",
+    "LayerCAM",
     "LayerExplainer",
     "Occlusion",
     "PerturbationExplainer",
+    "ScoreCAM",
     "SmoothGrad",
+    "XGradCAM",
 ]

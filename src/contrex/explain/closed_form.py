@@ -19,7 +19,7 @@ FULL_PRECISION = (torch.float32, torch.float64)
 class LinearHead:
     """Gives `dS/dA`, in closed form where it holds and by autograd elsewhere.
 
-    It is taken where the logits of the very batch are the model's last linear layer of the pooled activation, and that
+    It holds where the logits of the very batch are the model's last linear layer of the pooled activation, and that
     layer's gradient has once been found equal to autograd's.
     """
 
@@ -29,19 +29,27 @@ class LinearHead:
 
     def gradient(self, run: Pass, features: Features, rows: Tensor, *, differentiable: bool) -> Tensor:
         """`dS/dA` for the cotangents `rows` [N,M,K]: `[N,M,C,h,w]` or, in closed form, `[N,M,C,1,1]`."""
-        activation = features.maps(features.output)
-        linear = self._fitting(run.logits, activation)
-        if linear is not None and linear is not self._verified:
-            expected = features.maps(_by_autograd(run, features, rows[:, 0].detach(), keep=True, differentiable=False))
-            self._verified = linear if _agree(closed_form(linear, activation, rows[:, 0, None]), expected) else None
-        if linear is not None and linear is self._verified:
-            return closed_form(linear, activation, rows)
+        linear = self.linear(run, features, rows)
+        if linear is not None:
+            return closed_form(linear, features.maps(features.output), rows)
         last = rows.shape[1] - 1
         gradients = [
             _by_autograd(run, features, row, keep=index < last, differentiable=differentiable)
             for index, row in enumerate(rows.unbind(1))
         ]
         return torch.stack([features.maps(gradient) for gradient in gradients], 1)
+
+    def linear(self, run: Pass, features: Features, rows: Tensor) -> nn.Linear | None:
+        """The linear layer that makes the logits of this batch from the pooled activation, or None.
+
+        It is believed once its closed form has given autograd's gradient for the first of the cotangents `rows`.
+        """
+        activation = features.maps(features.output)
+        linear = self._fitting(run.logits, activation)
+        if linear is not None and linear is not self._verified:
+            expected = features.maps(_by_autograd(run, features, rows[:, 0].detach(), keep=True, differentiable=False))
+            self._verified = linear if _agree(closed_form(linear, activation, rows[:, 0, None]), expected) else None
+        return linear if linear is self._verified else None
 
     def _fitting(self, logits: Tensor, activation: Tensor) -> nn.Linear | None:
         """The model's last linear layer from the activation's channels to the classes, if the logits are what it makes

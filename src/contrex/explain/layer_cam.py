@@ -1,0 +1,24 @@
+"""LayerCAM (Jiang et al., IEEE Transactions on Image Processing 2021)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from contrex.explain.explainer import ActivationExplainer
+
+
+class LayerCAM(ActivationExplainer):
+    """`sum_c relu(dS/dA_c) A_c`, cell by cell (section III).
+
+    HiResCAM of the positive gradients only, which keeps the maps of early layers clean. Behind a ReLU no cell is
+    negative; the evidence against a class appears in contrasts.
+
+    Deviation: the paper stretches the maps of early layers by a tanh before it fuses several layers; that is a step of
+    the fusion, and not done here.
+    """
+
+    is_linear = False
+
+    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """`[N,C,h,w]` twice to `[N,h,w]`."""
+        return (gradient.relu() * activation).sum(1)
