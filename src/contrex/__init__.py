@@ -19,14 +19,19 @@ if TYPE_CHECKING:
     from contrex import data, evaluation, explain, losses, methods, metrics, models, ops, recipes, report, training
     from contrex.explain import (
         EXPLAINERS,
+        LRP,
         RISE,
+        AttentionRollout,
         Captum,
+        ContrastiveExcitationBackprop,
         Deconvnet,
+        ExcitationBackprop,
         Explainer,
         Explanation,
         FullGrad,
         GradCAM,
         Gradient,
+        GradientAttentionRollout,
         GradientTimesInput,
         GuidedBackprop,
         HiResCAM,
@@ -36,6 +41,11 @@ if TYPE_CHECKING:
     )
 
 _EXPLAIN = (
+    "ExcitationBackprop",
+    "ContrastiveExcitationBackprop",
+    "LRP",
+    "AttentionRollout",
+    "GradientAttentionRollout",
     "EXPLAINERS",
     "Explainer",
     "Explanation",
@@ -68,14 +78,19 @@ _PACKAGES = (
 
 __all__ = [
     "EXPLAINERS",
+    "LRP",
     "RISE",
+    "AttentionRollout",
     "Captum",
+    "ContrastiveExcitationBackprop",
     "Deconvnet",
+    "ExcitationBackprop",
     "Explainer",
     "Explanation",
     "FullGrad",
     "GradCAM",
     "Gradient",
+    "GradientAttentionRollout",
     "GradientTimesInput",
     "GuidedBackprop",
     "HiResCAM",

@@ -4,21 +4,26 @@ A method is one file with one class; `EXPLAINERS` is the list that the command l
 """
 
 from contrex.explain.ablation_cam import AblationCAM
+from contrex.explain.attention_rollout import AttentionRollout
 from contrex.explain.cam import CAM
 from contrex.explain.captum import Captum
+from contrex.explain.contrastive_excitation_backprop import ContrastiveExcitationBackprop
 from contrex.explain.deconvnet import Deconvnet
 from contrex.explain.eigen_cam import EigenCAM
+from contrex.explain.excitation_backprop import ExcitationBackprop
 from contrex.explain.explainer import ActivationExplainer, Explainer, InputExplainer, LayerExplainer
 from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.full_grad import FullGrad
 from contrex.explain.grad_cam import GradCAM
 from contrex.explain.grad_cam_plus_plus import GradCAMPlusPlus
 from contrex.explain.gradient import Gradient
+from contrex.explain.gradient_attention_rollout import GradientAttentionRollout
 from contrex.explain.gradient_times_input import GradientTimesInput
 from contrex.explain.guided_backprop import GuidedBackprop
 from contrex.explain.hires_cam import HiResCAM
 from contrex.explain.integrated_gradients import IntegratedGradients
 from contrex.explain.layer_cam import LayerCAM
+from contrex.explain.lrp import LRP
 from contrex.explain.occlusion import Occlusion
 from contrex.explain.perturbation import PerturbationExplainer
 from contrex.explain.rise import RISE
@@ -45,24 +50,34 @@ EXPLAINERS: dict[str, type[Explainer]] = {
     "full_grad": FullGrad,
     "rise": RISE,
     "occlusion": Occlusion,
+    "excitation_backprop": ExcitationBackprop,
+    "contrastive_excitation_backprop": ContrastiveExcitationBackprop,
+    "lrp": LRP,
+    "attention_rollout": AttentionRollout,
+    "gradient_attention_rollout": GradientAttentionRollout,
 }
 
 __all__ = [
     "CAM",
     "EXPLAINERS",
+    "LRP",
     "RISE",
     "AblationCAM",
     "ActivationExplainer",
+    "AttentionRollout",
     "Captum",
     "ClassExplanations",
+    "ContrastiveExcitationBackprop",
     "Deconvnet",
     "EigenCAM",
+    "ExcitationBackprop",
     "Explainer",
     "Explanation",
     "FullGrad",
     "GradCAM",
     "GradCAMPlusPlus",
     "Gradient",
+    "GradientAttentionRollout",
     "GradientTimesInput",
     "GuidedBackprop",
     "HiResCAM",

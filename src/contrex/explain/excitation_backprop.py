@@ -1,0 +1,111 @@
+"""Excitation backprop (Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from contrex.errors import unknown_name
+from contrex.explain import capture
+from contrex.explain.capture import Pass
+from contrex.explain.propagation import LinearMap, RelevanceExplainer, Rules, part, propagated, ratio
+from contrex.models.layers import Layer, Reshape
+from contrex.settings import Variant
+
+_WHOLE = 0.99
+"""The share of all walks that counts as all: neurons that only a bias excites lose a few."""
+
+
+class ExcitationBackprop(RelevanceExplainer):
+    """`P(x_j) = x_j sum_i w+_ij P(z_i) / sum_k w+_ik x_k`: the chance that a random walk from the explained class down
+    the exciting connections passes a neuron (marginal winning probability, section 3.2); the map sums it over channels.
+
+    It starts with probability 1 at the class; a contrast starts with its weights, so it is the signed difference of the
+    probabilities. ReLU and maximum pooling pass it on, averages share it like weights of one.
+
+    `layer` is by default the last that every walk passes and whose neurons fire or are silent (are not negative), on a
+    finer grid than the last feature map: `layer3` of a ResNet, the last ReLU before the fifth pooling of VGG-16.
+    `"input"` are the images.
+
+    Deviations: the paper asks for neurons that are never negative. Here negative ones are silent and get nothing;
+    pixels, which have both signs, share by their positive contributions `w_ij x_j > 0`. Batch norm is folded, and a sum
+    of two branches shares by their positive parts. With `variant="published-code"` (TorchRay, with which the CGC paper
+    measures) batch norm passes, and negative neurons and branches take part with their sign.
+
+    Raises:
+        LayerError: a function behind the layer has no rule: products of activations, softmax, layer norm.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: Layer = None,
+        *,
+        variant: Variant = "paper",
+        reshape: Reshape | None = None,
+    ) -> None:
+        super().__init__(model, layer, reshape=reshape)
+        if variant not in get_args(Variant):
+            raise unknown_name("`variant`", variant, get_args(Variant))
+        self._variant = variant
+
+    def _rules(self) -> Rules:
+        return _Excitation() if self._variant == "paper" else _SignedExcitation()
+
+    def _start(self, run: Pass, row: Tensor) -> Tensor:
+        return row
+
+    def _last_feature_map(self, images: Tensor) -> nn.Module:
+        modules = [candidate.module for candidate in capture.find_feature_maps(self.model, images)]
+        with capture.undisturbed(self.model, images.device):
+            run = capture.forward(self.model, images[:1], modules, graph="none", reshape=self._reshape)
+        maps = [features.maps(features.output) for features in run.features]
+        finer = [index for index, values in enumerate(maps) if values[0, 0].numel() > maps[0][0, 0].numel()]
+        places = finer or range(len(maps))
+        firing = [index for index in places if bool((maps[index] >= 0).all())]
+        shares = dict.fromkeys(firing or places, 0.0)
+        for index in shares:
+            shares[index] = self._share_of(modules[index], images[:1])
+            if shares[index] > _WHOLE:
+                return modules[index]
+        return modules[max(shares, key=lambda index: shares[index])]
+
+    def _share_of(self, layer: nn.Module, images: Tensor) -> float:
+        """The probability that a walk from the top class passes `layer`: less than 1 if it is one branch of several."""
+        with capture.undisturbed(self.model, images.device):
+            run = self._run(images, [layer], graph="head")
+        start = torch.zeros_like(run.logits).scatter(1, run.logits.argmax(1)[:, None], 1.0)
+        return float(propagated(run.logits, run.features[0].output, start).sum())
+
+
+class _Excitation(Rules):
+    """The paper's rule."""
+
+    def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        if layer.kind == "normalisation":
+            return relevance
+        terms = layer.exciting()
+        return layer.share(terms if layer.is_first else terms[:1], relevance, epsilon=0.0)
+
+    def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:
+        firing = [part(addend, 1) for addend in addends]
+        shares = ratio(relevance, sum(firing[1:], firing[0]), 0.0)
+        return [addend * shares for addend in firing]
+
+
+class _SignedExcitation(Rules):
+    """The rule of the published code."""
+
+    folds_batch_norm: ClassVar[bool] = False
+
+    def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        if layer.kind == "normalisation":
+            return relevance
+        return layer.share([(layer.x, layer.weights(1))], relevance, epsilon=0.0)
+
+    def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:
+        shares = ratio(relevance, sum(addends[1:], addends[0]), 0.0)
+        return [addend * shares for addend in addends]
