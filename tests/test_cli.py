@@ -61,7 +61,7 @@ def trained(tmp_path_factory):
 
 def test_the_commands_are_these():
     """Public: a name that goes needs a line in the changelog."""
-    assert list(COMMANDS) == ["quickstart", "train", "evaluate", "explain", "report", "recipes", "doctor"]
+    assert list(COMMANDS) == ["quickstart", "train", "evaluate", "explain", "report", "recipes", "explainers", "doctor"]
 
 
 def test_the_public_names_are_these():
@@ -301,10 +301,29 @@ def test_explain_with_a_run(trained, photos, tmp_path, capsys):
     words = ["--run", trained, "--target", "3", "--contrast", "5", "--side", "32", "--output", picture]
     assert run("explain", photo, *words) == 0
     text = capsys.readouterr().out
-    assert "why 3 rather than 5?" in text
+    assert "grad_cam: why 3 rather than 5?" in text
     assert text.count("%") == 5
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 500
+
+
+def test_explain_the_top_two_classes_by_two_methods(trained, photos, tmp_path, capsys):
+    photo = next((photos / "val").rglob("*.png"))
+    words = ["--run", trained, "--top", "2", "--explainer", "grad_cam", "gradient", "--output", tmp_path / "two.png"]
+    assert run("explain", photo, *words) == 0
+    text = capsys.readouterr().out
+    assert text.count("and not the others (weighted)?") == 4
+    assert text.count("%") == 5
+    assert run("explain", photo, "--run", trained, "--top", "0") == 2
+    assert run("explain", photo, "--run", trained, "--top", "2", "--target", "3") == 2
+    assert "--top 2 must be 1 or more, and not with --target" in capsys.readouterr().err
+
+
+def test_explainers_are_listed(capsys):
+    assert run("explainers") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(contrex.EXPLAINERS)
+    assert all(len(line.split()) > 2 for line in lines)
 
 
 def test_explain_and_evaluate_with_a_weights_file(photos, tmp_path, capsys):

@@ -227,13 +227,17 @@ class Explain:
     run: Path | None = None
     """A trained run to explain with, instead of --model."""
     model: settings.Model = field(default_factory=settings.Model)
-    explainer: str = "grad_cam"
+    explainer: tuple[str, ...] = ("grad_cam",)
+    """One row of maps for each: a name (contrex explainers lists them), FILE.py:CLASS, MODULE:CLASS or captum:CLASS."""
     layer: str | None = None
     """Layer to explain; None is the last feature map."""
-    target: str | None = None
-    """Class to explain, by name or index; None is the top prediction of each photo."""
-    contrast: str | None = None
-    """Against the others (mean, max, weighted), or against one class by name or index."""
+    target: tuple[str, ...] = ()
+    """Classes to explain, by name or index; none are the most probable ones of each photo."""
+    top: int | None = None
+    """How many of the most probable classes to explain; without --contrast each has its map and its weighted contrast
+    side by side."""
+    contrast: tuple[str, ...] = ()
+    """One map for each: none, against the others (mean, max, weighted), or against one class by name or index."""
     classes: Path | None = None
     """File of class names, one a line or `index<TAB>id<TAB>names`; None takes the run's, or ImageNet's for 1000."""
     side: int | None = None
@@ -251,21 +255,23 @@ def explain(arguments: Arguments) -> int:
         raise ArgumentError("--run and --model.* are two classifiers: give one of them.")
     if not options.output.suffix:
         raise ArgumentError(f"`output` {options.output} needs the suffix of a format: .png, .jpg, .webp, .pdf or .svg.")
+    if options.top is not None and (options.top < 1 or options.target):
+        raise ArgumentError(
+            f"--top {options.top} must be 1 or more, and not with --target: the classes are one or other."
+        )
     from contrex import photos
 
-    results = photos.explain_photos(
-        options.photos,
-        photos.classifier_of(options.run, options.model, options.classes),
-        explainer=options.explainer,
-        layer=options.layer,
-        target=options.target,
-        contrast=options.contrast,
-        side=options.side,
-    )
+    usual = ("none", "weighted") if options.top is not None else ("none",)
+    asked = photos.Asked(options.explainer, options.layer, options.target, options.top or 1, options.contrast or usual)
+    named = photos.classifier_of(options.run, options.model, options.classes)
+    results = photos.explain_photos(options.photos, named, asked, side=options.side)
     for result in results:
-        empty = "   (the map is zero everywhere)" if bool(result.explanation.empty) else ""
-        print(f"{result.path}: {result.question}{empty}")
-        for name, probability in result.top:
+        for panel in result.panels:
+            empty = "" if panel.heatmap.any() else "   (the map is zero everywhere)"
+            print(f"{result.path}: {result.explainer}: {panel.question}{empty}")
+    for path, top in {result.path: result.top for result in results}.items():
+        print(path)
+        for name, probability in top:
             print(f"  {probability:7.2%}  {name}")
     photos.save_picture(results, options.output)
     print(f"picture: {options.output}")
@@ -294,6 +300,18 @@ def report(arguments: Arguments) -> int:
     output = write_report(options.records, options.output, title=options.title)
     _print_summary([read_run(folder) for folder in options.records], "")
     print(f"report: {output}")
+    return 0
+
+
+def explainers(arguments: Arguments) -> int:
+    """List the explainers."""
+    tyro.cli(_Nothing, prog="contrex explainers", description="List the explainers.", args=arguments)
+    from contrex.explain import EXPLAINERS
+
+    width = max(map(len, EXPLAINERS))
+    for name, kind in EXPLAINERS.items():
+        module = sys.modules[kind.__module__]
+        print(f"  {name:{width}}  {(module.__doc__ or '').splitlines()[0]}")
     return 0
 
 
@@ -331,6 +349,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "explain": explain,
     "report": report,
     "recipes": recipes,
+    "explainers": explainers,
     "doctor": doctor,
 }
 

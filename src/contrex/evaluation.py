@@ -35,7 +35,8 @@ from contrex.data.sample import ImageSet
 from contrex.data.views import stream, view_sizes
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, DataError, unknown_name
-from contrex.explain import EXPLAINERS, ActivationExplainer, Explainer, Explanation
+from contrex.explain import Explanation, LayerExplainer
+from contrex.explain.named import build_explainer, explainer_class
 from contrex.losses import cgc_losses
 from contrex.metrics import (
     METRICS,
@@ -137,8 +138,7 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None) ->
                 f"`evaluation.metrics` has {name}, which needs at least {metric.min_classes} classes; "
                 f"there are {num_classes}: leave it out."
             )
-    if options.explainer not in EXPLAINERS:
-        raise unknown_name("`explainer`", options.explainer, EXPLAINERS)
+    explainer_class(options.explainer)
     if options.contrast is not None and options.contrast not in CONTRASTS:
         raise unknown_name("`contrast`", options.contrast, CONTRASTS)
 
@@ -350,18 +350,6 @@ class Bench:
         check_names(self.options, num_classes)
 
 
-def build_explainer(network: torch.nn.Module, name: str, layer: str | None) -> Explainer:
-    """The explainer called `name`, at `layer` where it has one."""
-    if name not in EXPLAINERS:
-        raise unknown_name("`explainer`", name, EXPLAINERS)
-    kind = EXPLAINERS[name]
-    if issubclass(kind, ActivationExplainer):
-        return kind(network, layer)
-    if layer is not None:
-        raise ArgumentError(f"`layer` {layer!r} means nothing to {name}, which explains the input: drop it.")
-    return kind(network)
-
-
 def configuration_of(subject: Subject, options: settings.Evaluation) -> dict[str, Any]:
     """What a record says about its making, as plain values: the subject's configuration, how it was measured, and
     which weights were."""
@@ -427,7 +415,7 @@ def _protocol(judged: Judged, bench: Bench) -> dict[str, Any]:
     options, augmentation = bench.options, bench.subject.augmentation
     if judged == "logits":
         return {}
-    layer = bench.explainer.layer if isinstance(bench.explainer, ActivationExplainer) else "input"
+    layer = bench.explainer.layer if isinstance(bench.explainer, LayerExplainer) else "input"
     shared = {"explainer": options.explainer, "layer": layer, "contrast": options.contrast}
     if judged == "whole_maps":
         return {**shared, "explained_class": "label", "view": options.content_heatmap_protocol}

@@ -13,9 +13,9 @@ from contrex.data.images import read_image
 from contrex.data.tables import read_classes
 from contrex.data.views import pixels, short_side
 from contrex.errors import ArgumentError
-from contrex.evaluation import build_explainer
-from contrex.explain import Explainer, Explanation
+from contrex.explain import Explainer
 from contrex.explain.figure import Panel, Row, draw, pictures
+from contrex.explain.named import build_explainer
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier
 from contrex.ops.scores import CONTRASTS
 from contrex.settings import Model
@@ -30,14 +30,29 @@ DEFAULT_SIDE = 224
 
 @dataclass(frozen=True, eq=False)
 class PhotoExplanation:
-    """One photo: its image [1,3,H,W] in [0, 1], its explanation, and the words for what was asked and answered."""
+    """One photo, explained by one method: its image [1,3,H,W] in [0, 1] and the maps with the question each answers."""
 
     path: Path
     image: Tensor
-    explanation: Explanation
-    question: str
+    explainer: str
+    panels: Sequence[Panel]
     top: Sequence[tuple[str, float]]
     """The most probable classes, by name, with their probabilities."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to draw of each photo: maps by every explainer, of every class, with every contrast.
+
+    `classes` are names or indices; without any it is the `top` most probable classes of each photo. A contrast is
+    `"none"`, `"mean"`, `"max"`, `"weighted"`, or a class by name or index.
+    """
+
+    explainers: Sequence[str] = ("grad_cam",)
+    layer: str | None = None
+    classes: Sequence[str] = ()
+    top: int = 1
+    contrasts: Sequence[str] = ("none",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +86,9 @@ def classifier_of(run: Path | None, model: Model, classes: Path | None) -> Named
 
 
 def explain_photos(
-    paths: Sequence[Path],
-    named: NamedClassifier,
-    *,
-    explainer: str,
-    layer: str | None,
-    target: str | None,
-    contrast: str | None,
-    side: int | None,
+    paths: Sequence[Path], named: NamedClassifier, asked: Asked, *, side: int | None = None
 ) -> list[PhotoExplanation]:
     """Explain each photo on its own, whole, its shorter side resized to `side` pixels (None: the classifier's).
-
-    `target` and `contrast` are class names or indices; `contrast` may also be mean, max or weighted.
 
     Raises:
         ArgumentError: `side` is below 1, or an argument does not fit the classifier.
@@ -91,24 +97,40 @@ def explain_photos(
     shorter = named.side if side is None else side
     if shorter < 1:
         raise ArgumentError(f"`side` must be at least 1 pixel, got {shorter}: it is the photo's shorter side.")
-    explain = build_explainer(named.classifier.network, explainer, layer)
-    return [_explain_photo(path, named, explain, target, contrast, shorter) for path in paths]
-
-
-def _explain_photo(
-    path: Path, named: NamedClassifier, explain: Explainer, target: str | None, contrast: str | None, side: int
-) -> PhotoExplanation:
-    image = pixels(short_side(read_image(path), side))[None] / 255
-    inputs = named.classifier.normalise(image)
     network = named.classifier.network
-    with eval_mode(network), torch.inference_mode():
-        probs = network(inputs).float().softmax(1)[0]
-    names = named.names_of(len(probs))
-    wanted = None if target is None else class_index(target, names)
-    against = contrast if contrast in (None, *CONTRASTS) else class_index(str(contrast), names, what="`contrast`")
-    why = explain(inputs, target=wanted, contrast=against)
-    top = [(names[int(index)], float(probs[index])) for index in probs.argsort(descending=True)[:NUM_TOP]]
-    return PhotoExplanation(path, image, why, _question(names, int(why.target), against), top)
+    explainers = {name: build_explainer(network, name, asked.layer) for name in asked.explainers}
+    results = []
+    for path in paths:
+        image = pixels(short_side(read_image(path), shorter))[None] / 255
+        inputs = named.classifier.normalise(image)
+        with eval_mode(network), torch.inference_mode():
+            probs = network(inputs).float().softmax(1)[0]
+        names = named.names_of(len(probs))
+        order = probs.argsort(descending=True).tolist()
+        classes = [class_index(text, names) for text in asked.classes] or order[: asked.top]
+        top = [(names[index], float(probs[index])) for index in order[:NUM_TOP]]
+        for name, explain in explainers.items():
+            panels = _panels(explain, inputs, classes, asked.contrasts, names)
+            results.append(PhotoExplanation(path, image, name, panels, top))
+    return results
+
+
+def _panels(
+    explain: Explainer, inputs: Tensor, classes: Sequence[int], contrasts: Sequence[str], names: Sequence[str]
+) -> list[Panel]:
+    """The maps of one photo, class by class and, within a class, contrast by contrast."""
+    columns = []
+    for text in contrasts:
+        against = _contrast(text, names)
+        maps = explain.classes(inputs, classes=classes, contrast=against).heatmap[0]
+        columns.append([Panel(m, _question(names, t, against)) for m, t in zip(maps, classes, strict=True)])
+    return [panel for of_a_class in zip(*columns, strict=True) for panel in of_a_class]
+
+
+def _contrast(text: str, names: Sequence[str]) -> str | int | None:
+    if text == "none":
+        return None
+    return text if text in CONTRASTS else class_index(text, names, what="`contrast`")
 
 
 def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
@@ -119,8 +141,9 @@ def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
     """
     if not output.suffix:
         raise ArgumentError(f"`output` {output} must end in a picture format, as in {output}.png.")
+    several = len({result.explainer for result in results}) > 1
     rows = [
-        Row(pictures(r.image)[0], [Panel(r.explanation.heatmap[0], r.question)], f"{r.path.name}\n{_answer(r)}")
+        Row(pictures(r.image)[0], r.panels, "\n".join([r.path.name, _answer(r), *([r.explainer] if several else [])]))
         for r in results
     ]
     figure = draw(rows)

@@ -66,6 +66,6 @@ def view_cross_entropy(logits: Tensor, logits_view: Tensor, labels: Tensor, view
 
 
 def step_output(labels: Tensor, logits: Tensor, loss: Tensor, **terms: Tensor) -> StepOutput:
-    """The output with the loss, its terms and the accuracy of `logits` (the plain images', where a method sees them)."""
+    """The output with the loss, its terms and the accuracy of `logits` (of the plain images where it sees them)."""
     accuracy = (logits.detach().argmax(1) == labels).float().mean()
     return StepOutput(loss, {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "accuracy": accuracy})

@@ -77,7 +77,7 @@ def load_weights(
     """Load a state_dict into `network`, all of it: only modules named in `fresh` keep their initialisation.
 
     Wrapper prefixes (`module.`, `_orig_mod.`) and checkpoints that hold the weights under "state_dict" or "model" are
-    understood. Nothing in the file is executed (`weights_only`). `state` is the file's content where it was read before.
+    understood. Nothing in the file is executed (`weights_only`). `state` is its content where it was read before.
     """
     state = _plain_keys(read_state_dict(path)) if state is None else state
     modules = dict(network.named_modules())
