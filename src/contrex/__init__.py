@@ -5,7 +5,8 @@
     why_not = explainer(images, contrast="weighted")     # why this class and not the others
     rather = explainer(images, target=cat, contrast=dog) # why cat rather than dog
 
-Names are loaded when they are first used, so that `import contrex` costs next to nothing.
+Everything of `contrex.explain` is here too. Names are loaded when they are first used, so that `import contrex` costs
+next to nothing.
 """
 
 from __future__ import annotations
@@ -13,55 +14,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from contrex._version import __version__
+from contrex._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from contrex import data, evaluation, explain, losses, methods, metrics, models, ops, recipes, report, training
-    from contrex.explain import (
-        EXPLAINERS,
-        LRP,
-        RISE,
-        AttentionRollout,
-        Captum,
-        ContrastiveExcitationBackprop,
-        Deconvnet,
-        ExcitationBackprop,
-        Explainer,
-        Explanation,
-        FullGrad,
-        GradCAM,
-        Gradient,
-        GradientAttentionRollout,
-        GradientTimesInput,
-        GuidedBackprop,
-        HiResCAM,
-        IntegratedGradients,
-        Occlusion,
-        SmoothGrad,
-    )
+    from contrex import data as data
+    from contrex import evaluation as evaluation
+    from contrex import explain as explain
+    from contrex import losses as losses
+    from contrex import methods as methods
+    from contrex import metrics as metrics
+    from contrex import models as models
+    from contrex import ops as ops
+    from contrex import recipes as recipes
+    from contrex import report as report
+    from contrex import training as training
+    from contrex.explain import *  # noqa: F403
 
-_EXPLAIN = (
-    "ExcitationBackprop",
-    "ContrastiveExcitationBackprop",
-    "LRP",
-    "AttentionRollout",
-    "GradientAttentionRollout",
-    "EXPLAINERS",
-    "Explainer",
-    "Explanation",
-    "GradCAM",
-    "Gradient",
-    "HiResCAM",
-    "GradientTimesInput",
-    "SmoothGrad",
-    "IntegratedGradients",
-    "GuidedBackprop",
-    "Deconvnet",
-    "FullGrad",
-    "RISE",
-    "Occlusion",
-    "Captum",
-)
 _PACKAGES = (
     "data",
     "evaluation",
@@ -76,49 +44,17 @@ _PACKAGES = (
     "training",
 )
 
-__all__ = [
-    "EXPLAINERS",
-    "LRP",
-    "RISE",
-    "AttentionRollout",
-    "Captum",
-    "ContrastiveExcitationBackprop",
-    "Deconvnet",
-    "ExcitationBackprop",
-    "Explainer",
-    "Explanation",
-    "FullGrad",
-    "GradCAM",
-    "Gradient",
-    "GradientAttentionRollout",
-    "GradientTimesInput",
-    "GuidedBackprop",
-    "HiResCAM",
-    "IntegratedGradients",
-    "Occlusion",
-    "SmoothGrad",
-    "__version__",
-    "data",
-    "evaluation",
-    "explain",
-    "losses",
-    "methods",
-    "metrics",
-    "models",
-    "ops",
-    "recipes",
-    "report",
-    "training",
-]
-
 
 def __getattr__(name: str) -> object:
     if name in _PACKAGES:
         return importlib.import_module(f"contrex.{name}")
-    if name in _EXPLAIN:
-        return getattr(importlib.import_module("contrex.explain"), name)
+    if name[:1].isupper():  # a class or a table; anything else may be a submodule about to be imported
+        explain = importlib.import_module("contrex.explain")
+        if name in explain.__all__:
+            return getattr(explain, name)
     raise AttributeError(f"module 'contrex' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    explain = importlib.import_module("contrex.explain")
+    return sorted([*explain.__all__, *_PACKAGES, "__version__"])

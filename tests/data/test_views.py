@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from contrex.data import image_set
-from contrex.data.views import TrainingViews, central_square, num_batches, short_side, stream, training_batches
-from contrex.ops.geometry import warp_images
+from contrex.data.views import Batch, TrainingViews, central_square, num_batches, short_side, stream, training_batches
+from contrex.ops.geometry import Crop, warp_images
 from contrex.settings import Augmentation, Digits
 
 DATA = Digits(num_train=20, num_val=2, num_test=2, image_size=32, digit_size=(14, 18), num_clutter=2)
@@ -99,3 +99,13 @@ def test_streams_differ_by_place():
     places = [("a",), ("a", 0), ("a", 0, 0), ("a", 0, 1), ("a", 1, 0), ("a", 0, 0, 1), ("b", 0, 0)]
     assert len({stream(*place).integers(2**62) for place in places}) == 7
     assert stream("a", 3, 4).integers(2**62) == stream("a", 3, 4).integers(2**62)
+
+
+def test_a_batch_is_pinned_whole(monkeypatch):
+    """The loader pins only what has this method; without it transfers wait for the device without a word."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    zeros = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    batch = Batch(zeros, zeros, Crop.identity(2, 4), None, None, torch.zeros(2, dtype=torch.long), ["a", "b"])
+    assert torch.equal(batch.pin_memory().images, zeros)
+    assert len(pinned) == 3

@@ -52,6 +52,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, for the loader's `pin_memory`; crops stay where they are."""
+        pinned = {name: v.pin_memory() for name in ("images", "views", "extra_views", "labels")
+                  if (v := getattr(self, name)) is not None}  # fmt: skip
+        return replace(self, **pinned)
+
     def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
         """The batch on `device`, pixel values in [0, 1], views cut on the device where the loader has not."""
         images = _as_float(self.images, device, channels_last)
