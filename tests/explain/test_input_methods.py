@@ -342,6 +342,14 @@ def test_full_grad_knows_the_implicit_bias_of_activations(name):
     torch.testing.assert_close(why.heatmap.sum((1, 2)), why.logits.amax(1))
 
 
+def test_full_grad_refuses_batch_norms_without_running_statistics():
+    """They are no affine map of an image; those of weights would count as parts of the image."""
+    net = network("mlp")
+    net.features[3] = nn.BatchNorm2d(6, track_running_stats=False).double()
+    with pytest.raises(LayerError, match="FullGrad needs batch norms with running statistics"):
+        contrex.FullGrad(net)(images())
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_full_grad_differentiates(training):
     """Also through batch statistics, where the implicit bias is made of the batch."""
@@ -380,6 +388,32 @@ def test_full_grad_reads_tokens_and_places_them():
     net = Tokens().double()
     why = contrex.FullGrad(net)(images(3, (20, 28)))
     torch.testing.assert_close(why.heatmap.sum((1, 2)), why.logits.amax(1))
+
+
+@pytest.mark.parametrize("name", ["mul", "imul", "layer_norm", "softmax", "scaled_dot_product_attention", "group_norm"])
+def test_full_grad_refuses_networks_that_it_cannot_divide(name):
+    """A map that does not sum to the score would be no full gradient."""
+    change = {
+        "mul": lambda a: a * a.mean((2, 3), keepdim=True).sigmoid(),
+        "imul": lambda a: a.mul_(a.mean((2, 3), keepdim=True).sigmoid()),
+        "layer_norm": lambda a: F.layer_norm(a, a.shape[1:]),
+        "softmax": lambda a: a.softmax(1),
+        "scaled_dot_product_attention": lambda a: F.scaled_dot_product_attention(a, a, a),
+        "group_norm": lambda a: F.group_norm(a, 1),
+    }[name]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.scale = nn.Conv2d(3, 4, 3), nn.Parameter(torch.ones(4, 1, 1))
+
+        def forward(self, x):
+            return change(self.scale * self.conv(x)).mean((2, 3))
+
+    with pytest.raises(
+        LayerError, match=f"a network with i?{name.removeprefix('i')} of activations does not allow: use"
+    ):
+        contrex.FullGrad(Net().double())(images())
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------

@@ -262,7 +262,7 @@ def test_captum_refuses_what_it_cannot_do():
     net = simple()
     with pytest.raises(UnknownNameError, match=r"`attribution` must be one of .*got 'DeepLyft'. Did you|Near it"):
         contrex.Captum(net, "DeepLyft")
-    for name in ("NeuronGradient", "NoiseTunnel", "LayerActivation"):
+    for name in ("NeuronGradient", "NoiseTunnel", "LayerActivation", "FeaturePermutation"):
         with pytest.raises(UnknownNameError, match="`attribution` must be one of"):
             contrex.Captum(net, name)
     with pytest.raises(UnknownNameError, match=r"option of captum's Saliency must be one of abs; got 'n_steps'"):

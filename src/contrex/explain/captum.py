@@ -134,7 +134,10 @@ def _attribution_class(name: str) -> Any:
 
 
 def _attributes_outputs(kind: Any) -> bool:
-    """Whether a class is made from a model, and explains an output of it - not a neuron, nor through another method."""
+    """Whether a class is made from a model and explains an output of it - not a neuron, nor through another method -
+    for one image: permutations exchange features between images."""
+    if "Permutation" in kind.__name__:
+        return False
     made_with = next(iter(inspect.signature(kind).parameters), None)
     return (
         made_with in ("model", "forward_func")

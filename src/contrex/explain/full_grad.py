@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import Explainer
@@ -35,6 +36,18 @@ _ACTIVATIONS = {
     "tanh",
 }
 """Element-wise torch functions, by name, for which `eta(x) = eta'(x) x` does not hold, as it does for ReLUs."""
+_PRODUCTS = {"bmm", "div", "einsum", "imul", "matmul", "mul", "truediv"}
+_WITHOUT_BIAS = {
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "multi_head_attention_forward",
+    "normalize",
+    "rms_norm",
+    "scaled_dot_product_attention",
+    "softmax",
+}
+"""Torch functions through which a score cannot be divided into parts of biases."""
 Function = Callable[..., object]
 
 
@@ -55,13 +68,13 @@ class BiasedPass(Pass):
 
 class FullGrad(Explainer):
     """`sum_c x_c dS/dx_c + sum_l U(sum_c b_lc dS/dz_lc)`: what the pixels and what the biases b of all layers l, with
-    output z, contribute (section 3, equation 2, signed); U spreads a layer's cells over the pixels.
+    output z, contribute (section 3); U spreads a layer's cells over the pixels.
 
     Biases are those of convolutions, linear layers and batch norms (`beta - gamma mu / sigma`), and the implicit biases
-    `eta(x) - eta'(x) x` of element-wise activations (section 3.1). So the map sums to the score (proposition 1:
-    completeness) for any weighted sum of logits, where the network is made of these, ReLUs, pooling, sums and
-    concatenations. What products, attention and other norms add is left out. Linear layers on vectors have no place:
-    their part is spread evenly.
+    `eta(x) - eta'(x) x` of element-wise activations. So the map sums to the score (completeness)
+    for any weighted sum of logits, where the network is made of these, ReLUs, pooling, sums and concatenations. Linear
+    layers on vectors have no place: their part is spread evenly. Products of activations, attention and other norms
+    are no affine maps; networks with them are refused by a `LayerError`.
 
     Deviations: section 4 and the published code take the absolute value of every part and stretch it to [0, 1] before
     they add them, and drop linear layers. That loses sign, scale and completeness, and makes a contrast something else
@@ -140,17 +153,27 @@ def _spreading(size_in: int, size_out: int, *, like: Tensor) -> Tensor:
 
 def _bias(function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], *, differentiable: bool) -> Tensor | None:
     """What a torch function adds to its output, as called; None for those that add nothing or are not known."""
-    name = getattr(function, "__name__", "").removesuffix("_")
+    name = getattr(function, "__name__", "").strip("_")
+    if name in _WITHOUT_BIAS or (name in _PRODUCTS and sum(map(_is_activation, args)) > 1):
+        raise LayerError(
+            f"FullGrad divides the score among biases, which a network with {name} of activations does not allow: use "
+            "IntegratedGradients or GradientTimesInput."
+        )
     if name in _CONVOLUTIONS:
         bias = _argument(2, "bias", args, kwargs)
         return None if bias is None else bias.reshape(-1, *[1] * (args[0].ndim - 2))
     if name == "linear":
         return _argument(2, "bias", args, kwargs)
     if name == "batch_norm":
-        return _batch_norm_bias(*args, **kwargs)
+        return _batch_norm_bias(*args, **kwargs, in_training=differentiable)
     if name in _ACTIVATIONS:
         return _activation_bias(function, args, kwargs, differentiable=differentiable)
     return None
+
+
+def _is_activation(value: object) -> bool:
+    """Whether it depends on the images; parameters are leaves of the graph."""
+    return isinstance(value, Tensor) and value.grad_fn is not None
 
 
 def _argument(place: int, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -167,9 +190,16 @@ def _batch_norm_bias(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    in_training: bool,
 ) -> Tensor:
     """`beta - gamma mu / sigma`, with the statistics that `F.batch_norm` would use."""
     if training or running_mean is None or running_var is None:
+        if not in_training:
+            raise LayerError(
+                "FullGrad needs batch norms with running statistics, and none of weights (weight standardisation): use "
+                "IntegratedGradients or GradientTimesInput."
+            )
         axes = [axis for axis in range(images.ndim) if axis != 1]
         running_var, running_mean = torch.var_mean(images, axes, correction=0)
     value = -running_mean / (running_var + eps).sqrt()

@@ -10,7 +10,7 @@ from contrex.explain.explainer import InputExplainer
 class GradientTimesInput(InputExplainer):
     """`sum_c x_c dS/dx_c`: each pixel's share of the linear model that the network is near the image.
 
-    "Not Just a Black Box" (Shrikumar et al., 2016, section 2). The sum over the pixels is the score itself where the
+    "Not Just a Black Box" (Shrikumar et al., 2016). The sum over the pixels is the score itself where the
     network is piecewise linear and has no biases; `FullGrad` adds what the biases hold.
 
     Deviation: pixels are those the model gets, so "no evidence" is a normalised zero, the mean colour of the data set.

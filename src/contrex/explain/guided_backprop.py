@@ -12,7 +12,7 @@ from contrex.explain.explainer import InputExplainer
 class GuidedBackprop(InputExplainer):
     """`sum_c R_c`, R the gradient `dS/dx` with a changed rule at each ReLU: `R_in = [x > 0] max(R_out, 0)`.
 
-    Only positive evidence goes on, through active units (section 3.4, figure 1). ReLUs are found in the graph of the
+    Only positive evidence goes on, through active units (section 4, figure 1). ReLUs are found in the graph of the
     pass: modules, functions, in-place, and ReLU6.
 
     The rule is not linear in R, so a contrast is the difference of the maps of the classes. Deviation: the paper shows

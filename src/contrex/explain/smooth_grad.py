@@ -12,11 +12,10 @@ from contrex.explain.averaged_gradient import AveragedGradient
 
 
 class SmoothGrad(AveragedGradient):
-    """`1/n sum_i sum_c dS/dx_c (x + e_i)`: the mean gradient over `n = num_samples` noisy copies (section 2).
+    """`1/n sum_i sum_c dS/dx_c (x + e_i)`: the mean gradient over `n = num_samples` noisy copies (section 2.2).
 
-    The noise is Gaussian; its standard deviation is `noise` times the image's range `max(x) - min(x)` (section 3.1; the
-    paper recommends 10 to 20 % and finds little gain beyond 50 samples). It is drawn from `seed`, alike for every image
-    and every call.
+    The noise is Gaussian; its standard deviation is `noise` times the image's range `max(x) - min(x)` (section
+    3.2: 10 to 20 %, and little gain beyond 50 samples). It is drawn from `seed`, alike for every image and every call.
 
     Deviation: signed, as `Gradient`; the paper shows the absolute value.
     """
