@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 COLOUR_MAP = "PuOr_r"
 """Diverging, neutral at zero, told apart with any common colour blindness: orange is for, purple against."""
 
+FULL_COLOUR = 0.995
+"""Quantile of a map's absolute values that has the full colour: single pixels beyond it, which maps at the pixels have,
+do not fade the others. The colour bar's pointed ends say that there are some."""
+
 
 @dataclass(frozen=True, eq=False)
 class Panel:
@@ -79,11 +83,13 @@ def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
     values = heatmaps.resize(panel.heatmap.detach().float().cpu()[None], (height, width))[0].numpy()
     largest = float(np.abs(values).max())
     axis.imshow(np.clip(picture.mean(-1) * 0.6 + 0.4, 0, 1), cmap="gray", vmin=0, vmax=1)
-    scale = largest or 1.0
+    scale = float(np.quantile(np.abs(values), FULL_COLOUR)) or largest or 1.0
     shown = axis.imshow(
         values, cmap=COLOUR_MAP, vmin=-scale, vmax=scale, alpha=np.clip(np.abs(values) / scale, 0.1, 0.8)
     )
-    bar = axis.figure.colorbar(shown, ax=axis, fraction=0.045, pad=0.02)
+    bar = axis.figure.colorbar(
+        shown, ax=axis, fraction=0.045, pad=0.02, extend="both" if largest > scale else "neither"
+    )
     if bar.solids is not None:
         bar.solids.set_alpha(1)
     bar.ax.tick_params(labelsize=7)

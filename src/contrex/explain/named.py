@@ -45,11 +45,11 @@ def build_explainer(model: nn.Module, name: str, layer: str | None = None) -> Ex
     if kind is Captum:
         attribution = name.removeprefix("captum:")
         return Captum(model, attribution) if layer is None else Captum(model, attribution, layer=layer)
+    if layer is None:
+        return kind(model)
     if issubclass(kind, LayerExplainer):
         return kind(model, layer)
-    if layer is not None:
-        raise ArgumentError(f"`layer` {layer!r} means nothing to {name}, which explains the input: drop it.")
-    return kind(model)
+    raise ArgumentError(f"`layer` {layer!r} means nothing to {name}, which explains the input: drop it.")
 
 
 def _module(source: str) -> ModuleType:
