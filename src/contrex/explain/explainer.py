@@ -114,10 +114,9 @@ class Explainer(ABC):
 
     def _answer(self, run: Pass, classes: Tensor, contrast: Contrast, score: str, *, differentiable: bool) -> Tensor:
         """Maps `[N,M,h,w]` of `classes` [N,M], by whichever of Proposition 3's roads is right for the method."""
-        if contrast is not None and not self.is_class_specific:
-            raise ArgumentError(
-                f"`contrast` means nothing to {type(self).__name__}: its map is the same for any class."
-            )
+        if not self.is_class_specific and (contrast is not None or score != "logit"):
+            name = "score" if contrast is None else "contrast"
+            raise ArgumentError(f"`{name}` means nothing to {type(self).__name__}: its map is the same for any class.")
         rows = torch.stack([scores.cotangent(run.logits, column, contrast) for column in classes.unbind(1)], 1)
         if self.is_linear or contrast is None:
             return self._maps(run, Question(rows, score), differentiable=differentiable)

@@ -1,0 +1,44 @@
+"""The README's Python runs, in order, as a reader would type it; its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from contrex.models.convnet import ConvNet
+from contrex.ops.geometry import Crop, warp_images
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+
+
+def test_python_of_the_readme_runs():
+    torch.manual_seed(0)
+    model = ConvNet(1000, widths=(6, 8), strides=(2, 2), pointwise=10).double().eval()
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    crop = Crop(*(torch.tensor([v] * 3) for v in (4, 0, 16, 24, True)), size=32)
+    names = {
+        "model": model,
+        "network": model,
+        "images": images,
+        "labels": torch.tensor([0, 1, 2]),
+        "crop": crop,
+        "views": warp_images(images, crop),
+        "mean": (0.5,),
+        "std": (0.25,),
+        "cross_entropy": cross_entropy,
+    }
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["loss"].requires_grad
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
