@@ -419,6 +419,19 @@ def test_full_grad_refuses_networks_that_it_cannot_divide(name):
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["gradient_times_input", "smooth_grad", "integrated_gradients", "guided_backprop",
+                                    "deconvnet", "full_grad", "rise", "occlusion"])  # fmt: skip
+def test_autocast_reaches_the_network_only(method):
+    """Sums over copies, masks and layers stay in full precision: the map is near the one without autocast."""
+    kind, net, x = contrex.EXPLAINERS[method], chain().float(), pixels().float()
+    expected = kind(net)(x, target=1).heatmap
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = kind(net)(x, target=1).heatmap
+    assert found.dtype == torch.float32
+    assert not torch.equal(found.bfloat16().float(), found)
+    assert (found - expected).norm() < 0.4 * expected.norm()  # bfloat16 moves maxima and signs
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [

@@ -51,7 +51,9 @@ class AveragedGradient(InputExplainer):
             repeated = Question(question.rows.repeat(num, 1, 1), question.score)
             run = capture.forward(self.model, points, (), graph="all" if differentiable else "head")
             gradients = pixel_gradients(run, repeated, differentiable=differentiable)
-            for index, gradient in enumerate(gradients):
-                means[index] = means[index] + torch.einsum("s,snchw->nchw", weights, gradient.view(num, *images.shape))
+            with torch.autocast(images.device.type, enabled=False):
+                for index, gradient in enumerate(gradients):
+                    total = torch.einsum("s,snchw->nchw", weights, gradient.view(num, *images.shape))
+                    means[index] = means[index] + total
         with torch.set_grad_enabled(differentiable):
             return torch.stack([self.combine(images, mean) for mean in means], 1)
