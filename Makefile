@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+PARALLEL := --numprocesses auto --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help quickstart test test-slow check format benchmark clean
@@ -22,7 +23,7 @@ quickstart: $(READY)  ## train, explain, measure and show on the built-in digits
 	$(BIN)/contrex quickstart
 
 test: $(READY)   ## the default suite: no network, under 2 minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(READY)   ## everything, also what takes minutes
 	$(BIN)/python -m pytest -m "slow or not slow"
@@ -31,7 +32,7 @@ check: $(READY)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff format .

@@ -11,6 +11,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the processes share the cores; more threads than cores make everything slower
+
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:

@@ -30,7 +30,7 @@ def test_python_of_the_readme_runs():
         "std": (0.25,),
         "cross_entropy": cross_entropy,
     }
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)

@@ -265,16 +265,14 @@ class ActivationExplainer(LayerExplainer):
             return maps.reshape(-1, num, *maps.shape[1:])
 
 
-def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> list[Tensor]:
-    """`dS/dx` `[N,C,H,W]` of each of the question's M scores, at the images of the pass."""
+def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> Iterator[Tensor]:
+    """`dS/dx` `[N,C,H,W]` of each of the question's M scores, one after the other, at the images of the pass."""
     rows = question.cotangents(run.logits)
     last = rows.shape[1] - 1
-    gradients = []
     for index, row in enumerate(rows.unbind(1)):
         keep = differentiable or index < last
         (gradient,) = torch.autograd.grad(run.logits, run.images, row, retain_graph=keep, create_graph=differentiable)
-        gradients.append(gradient.to(row.dtype))
-    return gradients
+        yield gradient.to(row.dtype)
 
 
 def _explanation(heatmap: Tensor, logits: Tensor, classes: Tensor, *, differentiable: bool) -> Explanation:
