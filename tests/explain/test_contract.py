@@ -5,7 +5,9 @@ from functools import cache, partial
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import contrex
 from contrex.errors import LayerError
@@ -42,6 +44,31 @@ def small_network(method):
 @pytest.mark.parametrize("method", EXPLAINERS)
 def test_small_networks(method, check):
     CHECKS[check](EXPLAINERS[method], *small_network(method))
+
+
+@pytest.mark.parametrize("method", EXPLAINERS)
+def test_models_wrapped_for_data_parallel_training(method, tmp_path):
+    net, x = small_network(method)
+    expected = EXPLAINERS[method](net)(x, target=0).heatmap
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        found = EXPLAINERS[method](DistributedDataParallel(net))(x, target=0).heatmap
+    finally:
+        dist.destroy_process_group()
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", EXPLAINERS)
+def test_autocast_on_a_float32_network(method, dtype):
+    """The small networks are float64, which autocast leaves alone."""
+    net, x = small_network(method)
+    net, x = net.float(), x.float()
+    expected = EXPLAINERS[method](net)(x, target=1).heatmap
+    with torch.autocast("cpu", dtype=dtype):
+        found = EXPLAINERS[method](net)(x, target=1).heatmap
+    assert found.dtype == torch.float32
+    assert (found - expected).norm() < 0.5 * expected.norm()  # half precision moves maxima and signs
 
 
 CHEAPER = {

@@ -109,11 +109,12 @@ def works_in_every_context(kind: Kind, model: nn.Module, images: Tensor) -> None
 
 
 def survives_autocast(kind: Kind, model: nn.Module, images: Tensor) -> None:
-    """Under bfloat16 autocast the map is finite and float32 or better."""
-    with torch.autocast(images.device.type, dtype=torch.bfloat16):
-        found = kind(model)(images, target=0).heatmap
-    _expect(found.dtype == torch.promote_types(images.dtype, torch.float32), f"heatmap is {found.dtype}")
-    _expect(bool(found.isfinite().all()), "heatmap is not finite")
+    """Under bfloat16 and float16 autocast the map is finite and float32 or better."""
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast(images.device.type, dtype=dtype):
+            found = kind(model)(images, target=0).heatmap
+        _expect(found.dtype == torch.promote_types(images.dtype, torch.float32), f"heatmap is {found.dtype}")
+        _expect(bool(found.isfinite().all()), f"heatmap is not finite under {dtype}")
 
 
 def serves_several_threads(kind: Kind, model: nn.Module, images: Tensor) -> None:
