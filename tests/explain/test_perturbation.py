@@ -283,3 +283,32 @@ def test_captum_missing_is_said_with_the_fix(monkeypatch):
     monkeypatch.setitem(sys.modules, "captum", None)
     with pytest.raises(CaptumMissingError, match=r"pip install 'contrex\[captum\]'"):
         contrex.Captum(simple(), "Saliency")
+
+
+def test_a_network_that_views_its_feature_map_is_asked_in_its_own_layout():
+    """`.view` fails on channels last; the answers are the same as those of a network that flattens."""
+
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 8 * 8, 5)
+            self.layouts = []
+
+        def forward(self, x):
+            self.layouts.append(x.is_contiguous())
+            return self.fc(self.conv(x).view(len(x), -1))
+
+    class Flattening(Viewing):
+        def forward(self, x):
+            self.layouts.append(x.is_contiguous())
+            return self.fc(self.conv(x).flatten(1))
+
+    viewing, flattening, x = Viewing(), Flattening(), torch.randn(2, 3, 8, 8)
+    options = {"window": 4, "stride": 4, "batch_size": 4}
+    found = contrex.Occlusion(viewing, **options)(x, target=1).heatmap
+    torch.testing.assert_close(found, contrex.Occlusion(flattening, **options)(x, target=1).heatmap)
+    assert viewing.layouts == [True, False, True, True]  # the first pass, one that failed, and what it takes
+    assert flattening.layouts == [True, False, False]
+    with pytest.raises(RuntimeError, match="shape"):
+        contrex.Occlusion(viewing, **options)(torch.randn(1, 3, 9, 9))

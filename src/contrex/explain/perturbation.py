@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +43,26 @@ def at_once(batch_size: int | None, device: torch.device) -> int:
     return batch_size or (8 if device.type == "cpu" else 128)
 
 
+_CHANNELS_FIRST_ONLY: WeakSet[nn.Module] = WeakSet()
+"""Networks that were found to fail on channels last."""
+
+
 def outputs_of(model: nn.Module, batches: Iterable[Tensor], question: Question) -> Iterator[Tensor]:
-    """`f(y)` `[n,K]` of the question's score for each batch of changed images `[n,C,H,W]`."""
+    """`f(y)` `[n,K]` of the question's score for each batch of changed images `[n,C,H,W]`.
+
+    Images go in channels last, which makes convolutions up to 1.4 times as fast on a CPU whatever the layout of the
+    weights; a network that cannot have it (it calls `.view` on a feature map) gets them channels first.
+    """
     for images in batches:
-        run = capture.forward(model, images, (), graph="none")
-        yield question.outputs(run.logits)
+        yield question.outputs(_logits(model, images))
 
 
-def outputs_from(model: nn.Module, layer: nn.Module, images: Tensor, output: Tensor, question: Question) -> Tensor:
-    """`f(y)` `[n,K]` for `images` `[n,C,H,W]` when `layer` gives `output` instead of what it computes."""
-    return question.outputs(capture.forward_with(model, images, layer, output))
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    if model not in _CHANNELS_FIRST_ONLY:
+        try:
+            return capture.forward(model, images.contiguous(memory_format=torch.channels_last), (), graph="none").logits
+        except RuntimeError:
+            logits = capture.forward(model, images.contiguous(), (), graph="none").logits
+            _CHANNELS_FIRST_ONLY.add(model)  # it is the layout that failed
+            return logits
+    return capture.forward(model, images.contiguous(), (), graph="none").logits
