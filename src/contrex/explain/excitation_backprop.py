@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from contrex.errors import unknown_name
 from contrex.explain import capture
 from contrex.explain.capture import Pass
-from contrex.explain.propagation import LinearMap, RelevanceExplainer, Rules, part, propagated, ratio
+from contrex.explain.propagation import RelevanceExplainer, propagated
+from contrex.explain.relevance_rules import LinearMap, Rules, part, ratio
 from contrex.models.layers import Layer, Reshape
 from contrex.settings import Variant
 

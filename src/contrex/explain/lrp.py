@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.explain.capture import Pass
-from contrex.explain.propagation import LinearMap, RelevanceExplainer, Rules, part, ratio
+from contrex.explain.propagation import RelevanceExplainer
+from contrex.explain.relevance_rules import LinearMap, Rules, part, ratio
 from contrex.models.layers import Layer, Reshape
 
 _TINY = 1e-9

@@ -1,0 +1,107 @@
+"""Rules of relevance: how much of a layer's output each of its inputs is made of.
+
+Every rule of a linear map `z_i = sum_j w_ij x_j + b_i` is a list of terms `(x', w')` and shares out relevance `R_i` by
+
+    R_j = sum_k x'_kj sum_i w'_kij R_i / z'_i,   z'_i = sum_k sum_j w'_kij x'_kj + b'_i
+
+Legend: x the input of a map, w its weights, b its bias, z its output, R relevance, of the output unless said.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["convolution", "dense", "normalisation", "pooling"]
+Term = tuple[Tensor, Tensor | None]
+"""An input and weights for it, `(x', w')`; the weights are None where the map has none of its own (pooling)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """A layer that is linear in its input `x`, as a rule sees it: `z = function(x, weight) + bias`.
+
+    Convolutions and dense layers come with the batch norm beside them folded in; one that stands alone is a map of its
+    own, one weight for each channel. Pooling has no weights: they are positive and `function` knows them. `name` is the
+    module's that holds the weights, "" if none does.
+    """
+
+    function: Callable[[Tensor, Tensor | None], Tensor]
+    x: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    kind: Kind
+    is_first: bool
+    """Whether `x` is the images themselves."""
+    name: str = ""
+
+    def share(self, terms: Sequence[Term], relevance: Tensor, *, bias: Tensor | None = None, epsilon: float) -> Tensor:
+        """Relevance of the input: `relevance` in proportion to what each input adds to the sum of the terms."""
+        with torch.enable_grad(), torch.autocast(relevance.device.type, enabled=False):
+            inputs = [x.detach().requires_grad_() for x, _ in terms]
+            outputs = [self.function(x, weight) for x, (_, weight) in zip(inputs, terms, strict=True)]
+            total = sum(outputs[1:], outputs[0])
+            shares = ratio(relevance.to(total.dtype), self._with(bias, total.detach()), epsilon)
+            gradients = torch.autograd.grad(total, inputs, shares)
+        products = [x.detach() * gradient for x, gradient in zip(inputs, gradients, strict=True)]
+        return sum(products[1:], products[0])
+
+    def output(self) -> Tensor:
+        """`z`."""
+        return self._with(self.bias, self.function(self.x, self.weight))
+
+    def weights(self, sign: int) -> Tensor | None:
+        """The positive (`sign` 1) or negative (-1) weights, zeros elsewhere; None for pooling, which has none."""
+        return None if self.weight is None else part(self.weight, sign)
+
+    def exciting(self) -> list[Term]:
+        """The terms of all positive contributions `w_ij x_j > 0`: `(x+, w+)` and, where there are any, `(x-, w-)`."""
+        return self._terms((1, 1), (-1, -1))
+
+    def inhibiting(self) -> list[Term]:
+        """The terms of all negative contributions: `(x+, w-)` and `(x-, w+)`."""
+        return self._terms((1, -1), (-1, 1))
+
+    def _terms(self, *signs: tuple[int, int]) -> list[Term]:
+        """Terms by the signs of the input and of the weights, without those that are certainly empty."""
+        return [
+            (part(self.x, of_x), self.weights(of_weight))
+            for of_x, of_weight in signs
+            if (of_x > 0 or bool((self.x < 0).any())) and (of_weight > 0 or self.weight is not None)
+        ]
+
+    def _with(self, bias: Tensor | None, total: Tensor) -> Tensor:
+        if bias is None:
+            return total
+        return total + (bias if self.kind == "dense" else bias.view(-1, *[1] * (total.ndim - 2)))
+
+
+def part(values: Tensor, sign: int) -> Tensor:
+    """The positive (`sign` 1) or the negative (-1) values, zeros elsewhere."""
+    return values.clamp(min=0) if sign > 0 else values.clamp(max=0)
+
+
+def ratio(relevance: Tensor, total: Tensor, epsilon: float) -> Tensor:
+    """`R / (z + epsilon sign(z))`; 0 where z is 0 and so is epsilon."""
+    if epsilon:
+        return relevance / (total + epsilon * torch.where(total < 0, -1.0, 1.0))
+    return torch.where(total == 0, 0.0, relevance / torch.where(total == 0, 1.0, total))
+
+
+class Rules(ABC):
+    """What a method does with relevance; activations, dropout and products with a constant pass it on as it is."""
+
+    folds_batch_norm: ClassVar[bool] = True
+
+    @abstractmethod
+    def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        """Relevance of the input of a linear map."""
+
+    @abstractmethod
+    def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:
+        """Relevance of each addend of `z = sum_k addend_k + constant`, all of the same shape."""
