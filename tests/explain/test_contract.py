@@ -71,6 +71,40 @@ def test_autocast_on_a_float32_network(method, dtype):
     assert (found - expected).norm() < 0.5 * expected.norm()  # half precision moves maxima and signs
 
 
+@pytest.mark.parametrize("contrast", [None, "weighted"])
+@pytest.mark.parametrize("method", [name for name, kind in EXPLAINERS.items() if kind.is_differentiable])
+def test_a_loss_on_maps_has_the_right_gradient(method, contrast):
+    """Along a random direction in the parameters, against finite differences of the plain call."""
+    net, x = small_network(method)
+    for module in net.modules():  # smooth, so that finite differences mean something
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.Softplus())
+    explainer = EXPLAINERS[method](net)
+    if contrast is not None and not explainer.is_class_specific:
+        pytest.skip("no contrast")
+    parameters = list(net.parameters())
+    directions = [torch.randn_like(p) for p in parameters]
+
+    scale = explainer(x, target=1, contrast=contrast).heatmap.abs().max()
+
+    def loss(**options):
+        why = explainer(x, target=1, contrast=contrast, **options)
+        return (why.heatmap / scale).square().sum() + why.logits.sum()
+
+    gradients = torch.autograd.grad(loss(differentiable=True), parameters, allow_unused=True)
+    found = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None)
+    sides = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, d in zip(parameters, directions, strict=True):
+                p += sign * 1e-6 * d
+            sides.append(loss())
+            for p, d in zip(parameters, directions, strict=True):
+                p -= sign * 1e-6 * d
+    assert found.item() == pytest.approx(((sides[0] - sides[1]) / 2e-6).item(), rel=1e-4)
+
+
 CHEAPER = {
     "rise": partial(contrex.RISE, num_masks=16),
     "smooth_grad": partial(contrex.SmoothGrad, num_samples=4),
