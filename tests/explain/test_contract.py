@@ -98,10 +98,10 @@ def test_a_loss_on_maps_has_the_right_gradient(method, contrast):
     for sign in (1, -1):
         with torch.no_grad():
             for p, d in zip(parameters, directions, strict=True):
-                p += sign * 1e-6 * d
+                p.add_(d, alpha=sign * 1e-6)
             sides.append(loss())
             for p, d in zip(parameters, directions, strict=True):
-                p -= sign * 1e-6 * d
+                p.sub_(d, alpha=sign * 1e-6)
     assert found.item() == pytest.approx(((sides[0] - sides[1]) / 2e-6).item(), rel=1e-4)
 
 
