@@ -67,6 +67,8 @@ def test_agrees_with_captum_and_grad_cam():
     net, x, target = network("mlp").float(), images().float(), torch.tensor([0, 1, 3])
     theirs = captum.LayerGradCam(net, net.act).attribute(x, target)
     torch.testing.assert_close(contrex.GradCAM(net, "act")(x, target=target).heatmap, theirs.detach()[:, 0])
+    theirs = captum.LayerGradientXActivation(net, net.act).attribute(x, target)
+    torch.testing.assert_close(contrex.HiResCAM(net, "act")(x, target=target).heatmap, theirs.detach().sum(1))
     saliency = captum.Saliency(net).attribute(x.requires_grad_(), target, abs=False)
     torch.testing.assert_close(contrex.Gradient(net)(x.detach(), target=target).heatmap, saliency.sum(1))
 
