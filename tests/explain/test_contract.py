@@ -14,7 +14,7 @@ import contrex
 from contrex.errors import LayerError
 from contrex.explain import EXPLAINERS
 from contrex.explain.contract import CHECKS, ContractError, check_contract
-from explain.networks import images, network
+from explain.networks import HEADS, images, network
 
 ARCHITECTURES = {
     "torchvision:resnet18": 48,
@@ -45,6 +45,12 @@ def small_network(method):
 @pytest.mark.parametrize("method", EXPLAINERS)
 def test_small_networks(method, check):
     CHECKS[check](EXPLAINERS[method], *small_network(method))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "gradient"])
+def test_every_kind_of_head(method, head):
+    check_contract(EXPLAINERS[method], network(head), images())
 
 
 @pytest.mark.parametrize("method", EXPLAINERS)

@@ -66,8 +66,8 @@ def forward(
         if threading.get_ident() != owner:
             return None
         features = _features(module, output, images, reshape)
-        is_first = not any(seen.values())
-        if is_first and (graph == "head" or (graph == "all" and not features.output.requires_grad)):
+        starts_graph = (graph == "head" and not any(seen.values())) or not features.output.requires_grad
+        if graph != "none" and starts_graph:
             features = Features(features.output.detach().requires_grad_(), features.maps, module)
         torch.set_grad_enabled(graph != "none")
         seen[module].append(features)
@@ -75,7 +75,7 @@ def forward(
 
     if not layers and graph != "none":
         images = images if images.requires_grad else images.detach().requires_grad_()
-    with torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")), hooked(layers, keep):
+    with torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")), _hooked(layers, keep):
         logits = _logits(model(images.clone()), model, images)
     if not layers:
         return Pass(images, logits, [Features(images, lambda pixels: pixels)])
@@ -98,20 +98,14 @@ def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Ten
     def replace(module: nn.Module, inputs: object, own: object) -> Tensor | None:
         return output.clone() if threading.get_ident() == owner else None
 
-    with torch.no_grad(), hooked([layer], replace):
+    with torch.no_grad(), _hooked([layer], replace):
         return _logits(model(images.clone()), model, output)
 
 
 def find_feature_maps(model: nn.Module, images: Tensor) -> Sequence[Candidate]:
     """The layers before the classifier that give feature maps, the last one first, seen in a pass of one image."""
     finder = FeatureMapFinder((images.shape[2], images.shape[3]))
-    owner = threading.get_ident()
-
-    def see(module: nn.Module, inputs: object, output: object) -> None:
-        if threading.get_ident() == owner:
-            finder.see(module, output)
-
-    with undisturbed(model, images.device), torch.no_grad(), hooked(list(model.modules()), see):
+    with undisturbed(model, images.device), torch.no_grad(), watched(list(model.modules()), finder.see):
         logits = _logits(model(images[:1].clone()), model, images[:1])
     return finder.candidates(model, logits)
 
@@ -139,7 +133,7 @@ def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], Non
         if threading.get_ident() == owner:
             see(module, output)
 
-    with hooked(modules, watch):
+    with _hooked(modules, watch):
         yield
 
 
@@ -212,7 +206,7 @@ class _Interception(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
+def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
     """`hook(module, inputs, output)` after the forward of each module, for a while."""
     handles = []
     try:

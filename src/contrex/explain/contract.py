@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, ContrexError, NotDifferentiableError
-from contrex.explain.capture import hooked
+from contrex.explain.capture import watched
 from contrex.explain.explainer import Explainer
 
 Kind = Callable[[nn.Module], Explainer]
@@ -91,6 +91,8 @@ def leaves_no_trace(kind: Kind, model: nn.Module, images: Tensor) -> None:
     with _some_modules_training(model):
         before = _state(model)
         explainer(images)
+        if explainer.is_class_specific:
+            explainer(images, contrast="weighted")
         _expect_same(before, _state(model), "a call")
         with contextlib.suppress(ContrexError):
             explainer(images, target=10**6)
@@ -153,11 +155,11 @@ def frees_its_memory(kind: Kind, model: nn.Module, images: Tensor) -> None:
     explainer = kind(model)
     made: list[torch.UntypedStorage] = []  # held here, so that no later tensor can lie at the same place
 
-    def watch(module: nn.Module, inputs: object, output: object) -> None:
+    def see(module: nn.Module, output: object) -> None:
         if isinstance(output, Tensor):
             made.append(output.untyped_storage())
 
-    with hooked(list(model.modules()), watch):
+    with watched(list(model.modules()), see):
         why = explainer(images)
     gc.collect()
     theirs = {storage.data_ptr() for storage in made} - {t.untyped_storage().data_ptr() for t in (why.logits, images)}
@@ -174,9 +176,11 @@ def is_differentiable_or_says_so(kind: Kind, model: nn.Module, images: Tensor) -
         except NotDifferentiableError:
             return
         raise ContractError("differentiable=True did not raise although is_differentiable is False")
-    plain, graph = explainer(images, target=0), explainer(images, target=0, differentiable=True)
-    _expect(graph.heatmap.requires_grad and graph.logits.requires_grad, "differentiable=True gives no graph")
-    _expect_close(graph.heatmap.detach(), plain.heatmap, "the differentiable map and the plain one")
+    for contrast in (None, "weighted") if explainer.is_class_specific else (None,):
+        plain = explainer(images, target=0, contrast=contrast)
+        graph = explainer(images, target=0, contrast=contrast, differentiable=True)
+        _expect(graph.heatmap.requires_grad and graph.logits.requires_grad, "differentiable=True gives no graph")
+        _expect_close(graph.heatmap.detach(), plain.heatmap, "the differentiable map and the plain one")
 
 
 def refuses_what_it_cannot_do(kind: Kind, model: nn.Module, images: Tensor) -> None:
