@@ -560,7 +560,7 @@ def test_layers_on_parallel_branches():
         def forward(self, x):
             return self.fc(torch.cat([self.left(x).relu(), self.right(x).relu()], 1).mean((2, 3)))
 
-    net, x = Branches(), images()
+    net, x = Branches().requires_grad_(False), images()
     for name, why in contrex.GradCAM(net).layers(x, ["left", "right"], target=1).items():
         torch.testing.assert_close(why.heatmap, contrex.GradCAM(net, name)(x, target=1).heatmap)
 
