@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
+from contrex.metrics import probing
 from contrex.metrics.per_sample import PerSampleMetric
 from contrex.models import eval_mode
 from contrex.ops.pixels import gaussian_blur
@@ -211,34 +212,36 @@ def _curve(
     logits: Tensor | None,
 ) -> Tensor:
     images, saliency = images.detach(), saliency.detach()
-    _check(images, saliency, step, batch_size)
-    at_once = batch_size or (8 if images.device.type == "cpu" else 128)
+    num_images = probing.at_once(images, batch_size)
+    probing.check_saliency(images, saliency)
+    if step < 1:
+        raise ArgumentError(f"`step` must be at least 1 pixel, got {step}.")
     if baseline is None:
         baseline = gaussian_blur(images) if inserting else torch.zeros_like(images)
     baseline = _expand(baseline, images)
     order = saliency.flatten(1).argsort(dim=1, descending=True, stable=True)
     with eval_mode(model), torch.inference_mode():
-        whole = _whole_logits(model, images, logits, at_once)
-        target = _target(target, whole)
+        whole = probing.whole_logits(model, images, logits, num_images)
+        target = probing.chosen_target(target, whole)
         start, end = (baseline, images) if inserting else (images, baseline)
         # The whole image is known already: it is the last state of an insertion and the first of a deletion.
         skip = 0 if inserting else 1
-        inner = _inner_points(model, start, end, order.to(images.device), target, step, at_once, skip)
-        ends = _probability(whole, target)[:, None]
+        inner = _inner_points(model, start, end, order.to(images.device), target, step, num_images, skip)
+        ends = probing.class_probability(whole, target)[:, None]
         curve = torch.cat([inner, ends] if inserting else [ends, inner], dim=1)
     return curve.clone()  # outside inference mode: an ordinary tensor
 
 
 def _inner_points(
-    model: nn.Module, start: Tensor, end: Tensor, order: Tensor, target: Tensor, step: int, at_once: int, skip: int
+    model: nn.Module, start: Tensor, end: Tensor, order: Tensor, target: Tensor, step: int, num_images: int, skip: int
 ) -> Tensor:
     """`[N,S]`: the points of S successive states from number `skip` on."""
     num_steps = -(-order.shape[1] // step)
     rows = []
-    for first in range(0, len(start), at_once):
-        some = slice(first, first + at_once)
+    for first in range(0, len(start), num_images):
+        some = slice(first, first + num_images)
         states = islice(_states(start[some], end[some], order[some], step), skip, skip + num_steps)
-        rows.append(_probabilities(model, states, target[some], at_once))
+        rows.append(_probabilities(model, states, target[some], num_images))
     return torch.cat(rows)
 
 
@@ -253,42 +256,17 @@ def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Te
         yield state
 
 
-def _probabilities(model: nn.Module, states: Iterator[Tensor], target: Tensor, at_once: int) -> Tensor:
-    """`[n,S]`, as many states in a forward pass as `at_once` images allow."""
-    num_states = max(1, at_once // len(target))
+def _probabilities(model: nn.Module, states: Iterator[Tensor], target: Tensor, num_images: int) -> Tensor:
+    """`[n,S]`, as many states in a forward pass as `num_images` images allow."""
+    num_states = max(1, num_images // len(target))
     columns = []
     while chunk := [state.clone() for state in islice(states, num_states)]:
         batch = chunk[0] if len(chunk) == 1 else torch.cat(chunk)
         if chunk[0].is_contiguous(memory_format=torch.channels_last):  # `cat` forgets it for chunks of one image
             batch = batch.contiguous(memory_format=torch.channels_last)
-        points = _probability(model(batch), target.repeat(len(chunk)))
+        points = probing.class_probability(model(batch), target.repeat(len(chunk)))
         columns.append(points.view(len(chunk), -1))
     return torch.cat(columns).T
-
-
-def _probability(logits: Tensor, target: Tensor) -> Tensor:
-    probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
-    return probs.gather(1, target[:, None])[:, 0]
-
-
-def _whole_logits(model: nn.Module, images: Tensor, logits: Tensor | None, at_once: int) -> Tensor:
-    if logits is None:
-        logits = torch.cat([model(some.clone()) for some in torch.split(images, at_once)])
-    if logits.ndim != 2 or len(logits) != len(images):
-        raise ArgumentError(f"`logits` must be [N,K] with N = {len(images)}, got {list(logits.shape)}.")
-    return logits.detach().to(images.device)
-
-
-def _target(target: Tensor | None, logits: Tensor) -> Tensor:
-    if target is None:
-        return logits.argmax(dim=1)
-    if target.shape != logits.shape[:1] or target.is_floating_point():
-        raise ArgumentError(
-            f"`target` must be integers [{len(logits)}], one class per image, got {target.dtype} {list(target.shape)}."
-        )
-    if ((target < 0) | (target >= logits.shape[1])).any():
-        raise ArgumentError(f"`target` must lie in 0..{logits.shape[1] - 1}, got {target.tolist()}.")
-    return target.to(logits.device)
 
 
 def _expand(baseline: Tensor, images: Tensor) -> Tensor:
@@ -299,20 +277,3 @@ def _expand(baseline: Tensor, images: Tensor) -> Tensor:
             f"`baseline` must have the images' shape {list(images.shape)} or broadcast to it, "
             f"got {list(baseline.shape)}."
         ) from None
-
-
-def _check(images: Tensor, saliency: Tensor, step: int, batch_size: int | None) -> None:
-    if images.ndim != 4 or not len(images):
-        raise ArgumentError(f"`images` must be [N,C,H,W] with N >= 1, got {list(images.shape)}.")
-    expected = (images.shape[0], *images.shape[2:])
-    if saliency.shape != expected:
-        raise ArgumentError(
-            f"`saliency` must be [N,H,W] = {list(expected)}, got {list(saliency.shape)}: resize the heatmaps first."
-        )
-    if step < 1:
-        raise ArgumentError(f"`step` must be at least 1 pixel, got {step}.")
-    if batch_size is not None and batch_size < 1:
-        raise ArgumentError(f"`batch_size` must be at least 1 image, got {batch_size}.")
-    if saliency.isnan().any():
-        index = int(saliency.isnan().flatten(1).any(dim=1).nonzero()[0])
-        raise ArgumentError(f"`saliency` must not be NaN, got NaN at index {index}.")
