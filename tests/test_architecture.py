@@ -11,6 +11,7 @@ FLOORS = {
     "errors": 1,
     "settings": 1,
     "devices": 1,
+    "ranks": 1,
     "ops": 2,
     "models": 2,
     "records": 2,

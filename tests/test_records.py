@@ -10,6 +10,7 @@ from contrex.recipes import RECIPES
 from contrex.records import (
     Gallery,
     MetricRecord,
+    Profile,
     Record,
     RunRecord,
     from_plain,
@@ -34,6 +35,7 @@ def a_run():
         classes=["a", "b"],
         metrics=[metric],
         curves={"loss": [(1.0, 2.5), (2.0, 1.5)]},
+        profiles=[Profile("c", "Curve", "x", "y", {"": [(0.0, 0.5, 0.25, 0.75)], "<b>": []})],
         skipped_images=["x.jpg"],
     )
     gallery = Gallery(
@@ -155,7 +157,7 @@ def test_values_of_another_type_are_refused_by_field(part, field, value, message
 
 def test_a_union_needs_its_tag():
     plain = to_plain(RECIPES["digits_cgc"]())
-    with pytest.raises(RecordError, match=r"recipe.data must be fields with the kind Digits or Folder, got \{'path'"):
+    with pytest.raises(RecordError, match=r"recipe.data must be fields with the kind Digits or Folder.*, got \{'path'"):
         from_plain({**plain, "data": {"path": "x"}}, Recipe, where="recipe")
 
 

@@ -15,6 +15,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import types
 import typing
@@ -52,6 +53,20 @@ class MetricRecord:
     unit: str
     higher_is_better: bool
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    family: str = ""
+    """The entry of `evaluation.metrics` that it belongs to, which may give several."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A curve that a metric measured: `lines` by name, each `[(x, mean over images, low, high), ...]` with the ends of
+    the 95 % interval."""
+
+    name: str
+    title: str
+    x_title: str
+    y_title: str
+    lines: Mapping[str, Sequence[tuple[float, float, float, float]]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ class Record:
     metrics: Sequence[MetricRecord]
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Training curves: name -> [(epoch, value), ...]."""
+    profiles: Sequence[Profile] = ()
     skipped_images: Sequence[str] = ()
     schema_version: int = SCHEMA_VERSION
 
@@ -244,6 +260,7 @@ def _record(plain: dict[str, Any], path: Path) -> Record:
     fields = {key: value for key, value in plain.items() if key != "kind"}
     try:
         fields["metrics"] = [_metric(metric) for metric in fields["metrics"]]
+        fields["profiles"] = [_profile(profile) for profile in fields.get("profiles", ())]
         fields["curves"] = {name: [(x, y) for x, y in points] for name, points in fields["curves"].items()}
         return Record(**fields)
     except (KeyError, TypeError, ValueError) as error:
@@ -255,6 +272,15 @@ def _metric(plain: Mapping[str, Any]) -> MetricRecord:
     for number in ("value", "low", "high"):
         fields[number] = float("nan") if fields[number] is None else float(fields[number])
     return MetricRecord(**fields)
+
+
+def _profile(plain: Mapping[str, Any]) -> Profile:
+    fields = {key: value for key, value in plain.items() if key != "kind"}
+    lines = {
+        name: [(x, *(math.nan if y is None else float(y) for y in values)) for x, *values in points]
+        for name, points in fields["lines"].items()
+    }
+    return Profile(**{**fields, "lines": lines})
 
 
 def _csv(rows: Sequence[Mapping[str, object]]) -> bytes:

@@ -158,9 +158,9 @@ def test_differences_on_other_or_fewer_images_say_so(make_run) -> None:
 
 
 def test_meanings_are_of_metrics_that_exist() -> None:
-    from contrex.metrics import METRICS
+    from contrex.evaluation import PROTOCOLS
 
-    assert MEANINGS.keys() <= METRICS.keys()
+    assert MEANINGS.keys() <= PROTOCOLS.keys()
 
 
 def test_a_run_from_python_has_no_command_to_copy(make_run) -> None:

@@ -8,18 +8,17 @@
 | `insertion_auc` | `insertion_curve`, `area_under_curve` | `InsertionAUC` | curves |
 | `deletion_auc` | `deletion_curve`, `area_under_curve` | `DeletionAUC` | curves |
 
-A new metric is a file with both, and a line in `METRICS`; its `judges` tells the evaluation what to show it.
+A new metric is a file with both, and a protocol in `contrex.evaluation` that shows it a data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from contrex.metrics.accuracy import TopKAccuracy, top_k_correct
 from contrex.metrics.consistency import CGCLossMetric
 from contrex.metrics.content_heatmap import ContentHeatmap, content_heatmap, object_mask
+from contrex.metrics.curve_mean import CurveMean
 from contrex.metrics.insertion import (
+    CurveArea,
     DeletionAUC,
     InsertionAUC,
     area_under_curve,
@@ -29,20 +28,11 @@ from contrex.metrics.insertion import (
 )
 from contrex.metrics.per_sample import PerSampleMetric, bootstrap_interval
 
-METRICS: dict[str, Callable[[], PerSampleMetric]] = {
-    "top1": partial(TopKAccuracy, k=1),
-    "top5": partial(TopKAccuracy, k=5),
-    "content_heatmap": ContentHeatmap,
-    "cgc_loss": CGCLossMetric,
-    "insertion_auc": InsertionAUC,
-    "deletion_auc": DeletionAUC,
-}
-"""What makes each metric, by the name it has in settings and records."""
-
 __all__ = [
-    "METRICS",
     "CGCLossMetric",
     "ContentHeatmap",
+    "CurveArea",
+    "CurveMean",
     "DeletionAUC",
     "InsertionAUC",
     "PerSampleMetric",

@@ -52,14 +52,13 @@ class TopKAccuracy(PerSampleMetric):
     tensor(75., dtype=torch.float64)
     """
 
-    judges = "logits"
     unit = "%"
     higher_is_better = True
 
     def __init__(self, k: int, **kwargs: Any) -> None:
         if k < 1:
             raise ArgumentError(f"`k` must be at least 1, got {k}.")
-        self.k, self.name, self.title, self.min_classes = k, f"top{k}", f"Top-{k} accuracy", k
+        self.k, self.name, self.title = k, f"top{k}", f"Top-{k} accuracy"
         super().__init__(**kwargs)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:

@@ -28,7 +28,6 @@ class CGCLossMetric(PerSampleMetric):
 
     name = "cgc_loss"
     title = "CGC loss"
-    judges = "cgc_losses"
     higher_is_better = False
     skip_reason = "in a last, incomplete batch"
 

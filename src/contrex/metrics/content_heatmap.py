@@ -98,7 +98,6 @@ class ContentHeatmap(PerSampleMetric):
 
     name = "content_heatmap"
     title = "Content Heatmap"
-    judges = "whole_maps"
     unit = "%"
     skip_reason = "no box of the class, or an empty heatmap (no positive value)"
     higher_is_better = True

@@ -180,7 +180,6 @@ class InsertionAUC(CurveArea):
 
     name = "insertion_auc"
     title = "Insertion AUC"
-    judges = "insertion_curves"
     higher_is_better = True
 
 
@@ -195,7 +194,6 @@ class DeletionAUC(CurveArea):
 
     name = "deletion_auc"
     title = "Deletion AUC"
-    judges = "deletion_curves"
     higher_is_better = False
 
 

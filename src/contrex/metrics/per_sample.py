@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +22,6 @@ from torchmetrics import Metric
 from contrex.errors import ArgumentError
 from contrex.ops.bootstrap import resampled_means
 from contrex.records import MetricRecord
-
-Judged = Literal["logits", "whole_maps", "cgc_losses", "insertion_curves", "deletion_curves"]
-"""What an evaluation has to show a metric, and so the arguments of its `update`:
-
-- `logits`: logits [N,K] and labels [N];
-- `whole_maps`: heatmaps [N,h,w] of the label's class on whole images, their boxes, and their sizes (H, W);
-- `cgc_losses`: the CGC loss of each anchor [N], or none and how many anchors were left out;
-- `insertion_curves`, `deletion_curves`: curves [N,S+1] and the share of pixels at each point [S+1].
-"""
 
 
 def bootstrap_interval(values: ArrayLike, *, num_resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
@@ -72,20 +63,16 @@ class PerSampleMetric(Metric):
     different numbers of images, or none. The result over all processes equals that of one process on all the images.
 
     - `name`: key in records; `title`: words for a reader.
-    - `judges`: what its `update` takes, see `Judged`.
     - `unit`: `"%"` when the values are percentages, else `""`.
     - `higher_is_better`: whether more is better.
     - `skip_reason`: which images have no value; empty when each has one.
-    - `min_classes`: how many classes a classifier must have for the metric to mean something.
     """
 
     name: str
     title: str
-    judges: Judged
     unit: str = ""
     skip_reason: str = ""
     higher_is_better: bool
-    min_classes: int = 1
     is_differentiable = False
     full_state_update = False
 
@@ -119,6 +106,10 @@ class PerSampleMetric(Metric):
         Images come in the order of the updates, process after process; with several processes all must call it."""
         with self._synchronised():
             return self._gathered(self._state)
+
+    def own_values(self) -> Tensor:
+        """The values of this process' images only, float64 `[N]`, in the order of the updates."""
+        return self._gathered(self._state)
 
     def record(self, num_bootstrap: int, seed: int, protocol: Mapping[str, Any] | None = None) -> MetricRecord:
         """The metric's entry in a run's record, its interval from `num_bootstrap` resamples drawn from `seed`.

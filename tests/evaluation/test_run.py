@@ -1,7 +1,6 @@
 import math
 import shlex
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -9,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from contrex import evaluation
 from contrex.data import image_set
 from contrex.data.evaluation_views import EvaluationViews
 from contrex.data.sample import Sample
 from contrex.errors import ArgumentError, DataError, UnknownNameError
 from contrex.evaluation import (
-    GROUP,
+    PROTOCOLS,
     Bench,
+    Group,
+    Protocol,
     Subject,
     check_names,
     command_line,
@@ -25,10 +25,13 @@ from contrex.evaluation import (
     top1_accuracy,
     weights_sha256,
 )
-from contrex.metrics import METRICS, PerSampleMetric, TopKAccuracy, area_under_curve, insertion_curve
+from contrex.evaluation import run as run_module
+from contrex.evaluation.classification import Top1
+from contrex.evaluation.consistency import CGCLoss
+from contrex.evaluation.run import GROUP
+from contrex.metrics import PerSampleMetric, area_under_curve, insertion_curve
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
-from contrex.ops import heatmap
 from contrex.settings import Augmentation, Digits, Evaluation, Folder
 from oracles import consistency as oracle
 
@@ -102,7 +105,7 @@ def test_cgc_loss_is_the_papers_on_batches_of_32(run):
     views = EvaluationViews(subject().images, (32, 32), whole_side=32, needs_whole=False, gallery=())
     group = [views[i] for i in range(GROUP)]
     x = bench.normalise(torch.stack([v.square for v in group]))
-    crops = [bench._crop(v) for v in group]
+    crops = [CGCLoss(bench).crop(v) for v in group]
     boxes = [(*tuple(int(side[0]) for side in (c.top, c.left, c.height, c.width)), bool(c.flip[0])) for c in crops]
     moved = torch.stack([oracle.cropped(c, *box) for c, box in zip(x[:, 0], boxes, strict=True)])
     assert moved.shape == (GROUP, 32, 32)
@@ -209,6 +212,10 @@ def test_boxes_follow_the_resize_of_whole_images(tmp_path, size, protocol):
     assert picture[: max(y0 - 2, 0)].max(initial=0) < 60
 
 
+def test_settings_ask_for_metrics_that_exist():
+    assert set(Evaluation().metrics) <= set(PROTOCOLS)
+
+
 def test_refuses():
     with pytest.raises(
         UnknownNameError, match=r"`evaluation.metrics` must be one of .*; got 'top2'. Did you mean 'top"
@@ -250,30 +257,66 @@ def test_a_metric_that_needs_more_classes_is_refused():
 
 
 class MapMaximum(PerSampleMetric):
-    name, title, judges, higher_is_better = "map_maximum", "Maximum", "whole_maps", True
+    name, title, higher_is_better = "map_maximum", "Maximum", True
 
-    def update(self, heatmaps, boxes, image_sizes):
+    def update(self, heatmaps):
         self.append(heatmaps.flatten(1).amax(1))
 
 
-@pytest.mark.parametrize("metric", [MapMaximum, partial(TopKAccuracy, k=3)])
-def test_a_new_metric_is_fed(monkeypatch, metric):
-    name = metric().name
-    monkeypatch.setitem(METRICS, name, metric)
-    found = evaluate(subject(), options(name))
-    assert found.record.metric(name).num_counted == len(DATA_IMAGES)
-    assert all(row[name] for row in found.samples)
+class MaximumOfWhole(Protocol):
+    needs_whole = True
+
+    def __init__(self, bench):
+        super().__init__(bench)
+        self.metrics = [MapMaximum()]
+
+    def judge(self, group):
+        for same in group.wholes:
+            self.metrics[0].update(same.heatmaps)
+        return [views.index for same in group.wholes for views in same.views]
 
 
-def test_a_metric_of_something_unknown_is_refused(monkeypatch):
-    class Odd(MapMaximum):
-        judges = "whole_map"
+class Top3(Top1):
+    k = 3
 
-    monkeypatch.setitem(METRICS, "odd", Odd)
-    with pytest.raises(
-        UnknownNameError, match=r"`judges` of the metric odd must be one of .* Did you mean 'whole_maps"
-    ):
-        evaluate(subject(), options("odd"))
+
+@pytest.mark.parametrize(("protocol", "column"), [(MaximumOfWhole, "map_maximum"), (Top3, "top3")])
+def test_a_new_protocol_is_shown_every_image(monkeypatch, protocol, column):
+    monkeypatch.setitem(PROTOCOLS, "mine", protocol)
+    found = evaluate(subject(), options("mine"))
+    assert found.record.metric(column).num_counted == len(DATA_IMAGES)
+    assert found.record.metric(column).family == "mine"
+    assert all(row[column] for row in found.samples)
+
+
+def test_values_keep_their_images_when_shapes_are_mixed(tmp_path):
+    """Images of one shape are judged together, so values come in another order than the images."""
+    for position, (name, size) in enumerate([("a", (64, 64)), ("b", (96, 64)), ("c", (64, 64))]):
+        folder = tmp_path / "test" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", size, (80 * position,) * 3).save(folder / "x.png")
+    data = Folder(tmp_path, image_size=64, resize=64)
+    PROTOCOLS["mine"] = MaximumOfWhole
+    try:
+        bright = Subject("bright", Classifier(Brightness(), (0.0,) * 3, (1.0,) * 3), image_set(data, "test"), data)
+        found = evaluate(bright, options("mine"))
+    finally:
+        del PROTOCOLS["mine"]
+    values = {row["path"].rpartition("/")[0][-1]: float(row["map_maximum"]) for row in found.samples}
+    assert values["a"] == 0
+    assert values["b"] * 64 * 96 == pytest.approx(-80 / 255, rel=1e-3)
+    assert values["c"] * 64 * 64 == pytest.approx(-160 / 255, rel=1e-3)
+
+
+def test_curves_are_kept(run):
+    (insertion, deletion) = run.record.profiles
+    assert (insertion.name, deletion.name) == ("insertion_auc", "deletion_auc")
+    ((name, points),) = insertion.lines.items()
+    assert name == ""
+    assert [point[0] for point in points] == [0, 25, 50, 75, 100]
+    probability = np.mean([float(row["probability"]) for row in run.samples])
+    assert points[-1][1] == pytest.approx(probability, rel=1e-4)
+    assert all(low <= mean <= high for _, mean, low, high in points)
 
 
 # --- errors name the image ------------------------------------------------------------------------------------------
@@ -373,9 +416,8 @@ def test_a_shorter_last_step_takes_its_true_place():
     found = evaluate(subject(), options("insertion_auc", insertion_step=300, limit=5))
     bench = Bench(subject(), options("insertion_auc"))
     views = EvaluationViews(subject().images, (32, 32), whole_side=None, needs_whole=False, gallery=())
-    squares = bench.normalise(torch.stack([views[i].square for i in range(5)]))
-    saliency = heatmap.resize(bench.explain(squares, None, [views[i] for i in range(5)]).heatmap, 32)
-    curves = insertion_curve(bench.network, squares, saliency, step=300)
+    group = Group(bench, [views[i] for i in range(5)])
+    curves = insertion_curve(bench.network, group.squares, group.saliency, step=300)
     areas = area_under_curve(curves, torch.tensor([0, 300, 600, 900, 1024]) / 1024)
     metric = found.record.metric("insertion_auc")
     assert metric.value == pytest.approx(areas.mean().item(), rel=1e-5)
@@ -395,12 +437,12 @@ def test_accuracy_of_nothing_is_refused():
 def test_accuracy_is_read_by_workers(monkeypatch):
     asked = []
 
-    class Loader(evaluation.DataLoader):
+    class Loader(run_module.DataLoader):
         def __init__(self, *args, num_workers, **kwargs):
             asked.append(num_workers)
             super().__init__(*args, **kwargs)
 
-    monkeypatch.setattr(evaluation, "DataLoader", Loader)
+    monkeypatch.setattr(run_module, "DataLoader", Loader)
     s = subject()
     first = top1_accuracy(s.classifier, s.images, DATA, device=torch.device("cpu"))
     assert top1_accuracy(s.classifier, s.images, DATA, device=torch.device("cpu"), workers=2) == first

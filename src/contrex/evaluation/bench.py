@@ -1,0 +1,185 @@
+"""The classifier and its explainer on their device, and one group of images with what they give for it.
+
+Two views of every image are judged. The *square* is what the network was made for (shorter side resized, central
+square): accuracy, curves, consistency and everything that changes pixels use it. The *whole* image, uncropped, is what
+localisation uses, as the published protocol does, so that no part of a box is cut off.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contrex import settings
+from contrex.data.evaluation_views import Views
+from contrex.devices import device_named
+from contrex.errors import ArgumentError
+from contrex.evaluation.subject import Subject
+from contrex.explain import Explainer, Explanation, LayerExplainer
+from contrex.explain.named import build_explainer
+from contrex.models import eval_mode
+from contrex.ops import heatmap
+
+
+class Bench:
+    """Runs the network and the explainer in chunks; names the image where one of them fails."""
+
+    def __init__(self, subject: Subject, options: settings.Evaluation) -> None:
+        self.subject = subject
+        self.options = options
+        self.device = device_named(options.device)
+        self.chunk = options.batch_size or (8 if self.device.type == "cpu" else 64)
+        self.network = subject.classifier.network.to(self.device)
+        self.explainer: Explainer = build_explainer(self.network, options.explainer, options.layer)
+
+    @property
+    def std(self) -> Tensor:
+        """The channel standard deviations [3] of the input: one step of the network's input in pixel values."""
+        return torch.tensor(self.subject.classifier.std, device=self.device)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 images as the network expects them, on the device."""
+        return self.subject.classifier.normalise(images.to(self.device))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The network's logits in eval mode, in chunks."""
+        with eval_mode(self.network), torch.inference_mode():
+            return torch.cat([self.network(chunk).float() for chunk in images.split(self.chunk)])  # type: ignore[no-untyped-call]
+
+    def explain(
+        self,
+        images: Tensor,
+        target: Tensor | None,
+        group: Sequence[Views],
+        *,
+        contrast: str | None = None,
+        explainer: Explainer | None = None,
+    ) -> Explanation:
+        """`explainer(images)` in chunks, the bench's own without one; `group` names the images where one cannot be
+        explained."""
+        chosen = explainer or self.explainer
+
+        def part(start: int, num: int) -> Explanation:
+            some = None if target is None else target[start : start + num]
+            return chosen(images[start : start + num], target=some, contrast=contrast)
+
+        try:
+            parts = [part(start, self.chunk) for start in range(0, len(images), self.chunk)]
+        except ArgumentError as error:
+            raise of_an_image(error, group, lambda position: part(position, 1)) from None
+        return Explanation(*(torch.cat([getattr(p, name) for p in parts]) for name in ("heatmap", "logits", "target")))
+
+    def shared_details(self) -> dict[str, object]:
+        """How the heatmaps behind a number were made."""
+        layer = self.explainer.layer if isinstance(self.explainer, LayerExplainer) else "input"
+        return {"explainer": self.options.explainer, "layer": layer, "contrast": self.options.contrast}
+
+
+@dataclass(frozen=True, eq=False)
+class Wholes:
+    """Whole images of one shape: their views, and the heatmaps [N,h,w] of their labels' classes."""
+
+    views: Sequence[Views]
+    heatmaps: Tensor
+
+
+class Group:
+    """Images judged together. What several protocols ask for is computed once, and nothing that nobody asks for."""
+
+    def __init__(self, bench: Bench, views: Sequence[Views], *, has_heatmaps: bool = True) -> None:
+        self.bench = bench
+        self.views = views
+        self.has_heatmaps = has_heatmaps
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def alone(self, position: int) -> Group:
+        """One image as a group of its own."""
+        return Group(self.bench, [self.views[position]], has_heatmaps=self.has_heatmaps)
+
+    @cached_property
+    def indices(self) -> list[int]:
+        """The place of each image in the data set."""
+        return [views.index for views in self.views]
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """[N]"""
+        return torch.tensor([views.label for views in self.views], device=self.bench.device)
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """[N,3,S,S], normalised."""
+        return self.bench.normalise(torch.stack([views.square for views in self.views]))
+
+    @cached_property
+    def explanation(self) -> Explanation:
+        """The squares explained for the class predicted on them, with the contrast asked for."""
+        return self.bench.explain(self.squares, None, self.views, contrast=self.bench.options.contrast)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """[N,K], of the squares; from the explanation's own forward pass where there is one."""
+        return self.explanation.logits if self.has_heatmaps else self.bench.logits(self.squares)
+
+    @cached_property
+    def saliency(self) -> Tensor:
+        """[N,S,S]: the signed heatmaps of the explanation, resized to the squares."""
+        return heatmap.resize(self.explanation.heatmap, (self.squares.shape[2], self.squares.shape[3]))
+
+    @cached_property
+    def wholes(self) -> list[Wholes]:
+        """The whole images, those of one shape together, explained for their labels' classes."""
+        by_shape: dict[tuple[int, ...], list[Views]] = defaultdict(list)
+        for views in self.views:
+            if views.whole is not None:
+                by_shape[tuple(views.whole.shape)].append(views)
+        return [Wholes(same, self._whole_maps(same)) for same in by_shape.values()]
+
+    def pictures(self) -> list[tuple[Views, NDArray[np.float32]]]:
+        """The views that have a picture for the report, with the heatmap of the whole image."""
+        return [
+            (views, values)
+            for same in self.wholes
+            for views, values in zip(same.views, same.heatmaps.float().cpu().numpy(), strict=True)
+            if views.picture is not None
+        ]
+
+    def _whole_maps(self, same: Sequence[Views]) -> Tensor:
+        """The heatmaps of whole images, or an error that knows of networks made for one size."""
+        images = self.bench.normalise(torch.stack([views.whole for views in same if views.whole is not None]))
+        labels = torch.tensor([views.label for views in same], device=self.bench.device)
+        try:
+            return self.bench.explain(images, labels, same, contrast=self.bench.options.contrast).heatmap
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, RuntimeError) as error:
+            if images.shape[2:] == same[0].square.shape[1:]:
+                raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise ArgumentError(
+                f"{same[0].path}: the classifier does not take the whole image, {images.shape[2]} x "
+                f"{images.shape[3]} pixels ({reason}). For a network of one input size set "
+                '`content_heatmap_protocol` to "square".'
+            ) from error
+
+
+def of_an_image(error: ArgumentError, group: Sequence[Views], alone: Callable[[int], object]) -> ArgumentError:
+    """The error of the first image of the group that raises one `alone`, with its path; else `error` itself."""
+    if any(str(error).startswith(f"{views.path}: ") for views in group):
+        return error
+    for position, views in enumerate(group):
+        try:
+            alone(position)
+        except ArgumentError as own:
+            is_named = str(own).startswith(f"{views.path}: ")
+            return own if is_named else type(own)(f"{views.path}: {own}")
+    return error

@@ -1,0 +1,115 @@
+"""Insertion and deletion: the probability of the predicted class while the most salient pixels come, or go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from contrex.data.views import view_sizes
+from contrex.evaluation.bench import Bench, Group
+from contrex.evaluation.protocol import Protocol
+from contrex.metrics import (
+    CurveArea,
+    CurveMean,
+    DeletionAUC,
+    InsertionAUC,
+    curve_fractions,
+    deletion_curve,
+    insertion_curve,
+)
+from contrex.records import Profile
+
+
+class PixelCurve(Protocol):
+    """A curve over the share of changed pixels, and the area under it."""
+
+    needs_heatmaps = True
+    title: ClassVar[str]
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.step = bench.options.insertion_step or 8 * view_sizes(bench.subject.data)[1]
+        self.area = self._area()
+        self.metrics = [self.area]
+        self.mean = CurveMean()
+        self._fractions: Tensor | None = None
+
+    def judge(self, group: Group) -> Sequence[int]:
+        self._fractions = curve_fractions(group.saliency[0].numel(), self.step)
+        curves = self._curves(group)
+        self.area.update(curves, self._fractions)
+        self.mean.update(curves)
+        return group.indices
+
+    def profiles(self) -> Sequence[Profile]:
+        options = self.bench.options
+        x = [] if self._fractions is None else (100 * self._fractions).tolist()
+        points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
+        return [Profile(self.area.name, self.title, "pixels changed, %", "probability", {"": points})]
+
+    def details(self) -> dict[str, Any]:
+        return {
+            **self.bench.shared_details(),
+            "explained_class": "predicted",
+            "scored_class": "predicted",
+            "ranking": "signed map",
+            "step": self.step,
+            "baseline": self._baseline(),
+        }
+
+    def _area(self) -> CurveArea:
+        raise NotImplementedError
+
+    def _curves(self, group: Group) -> Tensor:
+        raise NotImplementedError
+
+    def _baseline(self) -> str:
+        raise NotImplementedError
+
+
+class Insertion(PixelCurve):
+    """Pixels come back, the most salient first."""
+
+    title = "Insertion"
+
+    def _area(self) -> CurveArea:
+        return InsertionAUC()
+
+    def _curves(self, group: Group) -> Tensor:
+        bench = self.bench
+        return insertion_curve(
+            bench.network,
+            group.squares,
+            group.saliency,
+            step=self.step,
+            logits=group.logits,
+            batch_size=bench.chunk,
+        )
+
+    def _baseline(self) -> str:
+        return "blur"
+
+
+class Deletion(PixelCurve):
+    """Pixels go, the most salient first."""
+
+    title = "Deletion"
+
+    def _area(self) -> CurveArea:
+        return DeletionAUC()
+
+    def _curves(self, group: Group) -> Tensor:
+        bench = self.bench
+        return deletion_curve(
+            bench.network,
+            group.squares,
+            group.saliency,
+            step=self.step,
+            logits=group.logits,
+            batch_size=bench.chunk,
+        )
+
+    def _baseline(self) -> str:
+        return "zero"

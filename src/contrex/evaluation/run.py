@@ -1,0 +1,213 @@
+"""Measuring everything a run asks for over a data set, and writing down what came out."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from contrex import ranks, settings
+from contrex.data.evaluation_views import EvaluationViews, Views
+from contrex.data.sample import ImageSet
+from contrex.data.views import view_sizes
+from contrex.errors import ArgumentError, DataError
+from contrex.evaluation import consistency
+from contrex.evaluation.bench import Bench, Group, of_an_image
+from contrex.evaluation.protocol import Protocol
+from contrex.evaluation.protocols import PROTOCOLS, check_names
+from contrex.evaluation.subject import Subject, command_line, configuration_of, versions
+from contrex.metrics import top_k_correct
+from contrex.models import Classifier, eval_mode
+from contrex.records import Gallery, Record, RunRecord
+
+GROUP = consistency.BATCH
+"""Images judged together."""
+
+PUBLISHED_SHORT_SIDE = 448
+"""Shorter side of the whole image in the published content-heatmap protocol."""
+
+
+def evaluate(
+    subject: Subject, options: settings.Evaluation, *, progress: Callable[[int, int], None] | None = None
+) -> RunRecord:
+    """Measure everything `options.metrics` names and keep a row per image.
+
+    `progress(done, total)` is called after each group of images. With several processes (torch.distributed) each judges
+    every `world_size`-th group, none twice, and all return the record that one process would have written.
+
+    Raises:
+        UnknownNameError: a metric or the explainer does not exist.
+        DataError: the split is empty, or its classes are not the classifier's.
+        ArgumentError: a box or a heatmap cannot be judged (the message names the image), or the classifier has too few
+            classes for a metric, or it takes squares only.
+    """
+    check_names(options)
+    total = min(len(subject.images), options.limit or len(subject.images))
+    if total == 0:
+        raise DataError(f"the split {options.split!r} of {subject.images.name} has no images to evaluate.")
+    panel = Panel(subject, options)
+    num_shown = min(options.gallery, total) if panel.wants_maps else 0  # pictures are shown with their heatmap
+    gallery = set(np.linspace(0, total - 1, num_shown).round().astype(int).tolist())
+    sizes = view_sizes(subject.data)
+    whole_sides = {"native": sizes[1], "published": PUBLISHED_SHORT_SIDE, "square": None}
+    views = EvaluationViews(
+        subject.images,
+        sizes,
+        whole_side=whole_sides[options.content_heatmap_protocol],
+        needs_whole=panel.needs_whole,
+        gallery=gallery,
+    )
+    done = 0
+    for group in groups(views, total, workers=options.workers):
+        panel.judge(group)
+        done = min(done + ranks.world_size() * GROUP, total)
+        if progress is not None:
+            progress(done, total)
+    return panel.record(total)
+
+
+def top1_accuracy(
+    classifier: Classifier, images: ImageSet, data: settings.Data, *, device: torch.device, workers: int = 0
+) -> float:
+    """Accuracy in % on the square views, in eval mode; the network's mode is restored.
+
+    Raises:
+        DataError: there are no images.
+    """
+    if len(images) == 0:
+        raise DataError(f"{images.name} has no images, so there is no accuracy: give it at least one.")
+    views = EvaluationViews(images, view_sizes(data), whole_side=None, needs_whole=False, gallery=())
+    network, correct = classifier.network, 0
+    with eval_mode(network), torch.inference_mode():
+        for group in groups(views, len(images), workers=workers, size=4 * GROUP):
+            squares = torch.stack([views.square for views in group])
+            logits = network(classifier.normalise(squares.to(device)))
+            labels = torch.tensor([views.label for views in group], device=device)
+            correct += int(top_k_correct(logits.float(), labels, 1).sum())
+    return 100 * sum(ranks.gathered(correct)) / len(images)
+
+
+class Panel:
+    """The protocols that judge one subject, the rows they fill and the pictures that are kept."""
+
+    def __init__(self, subject: Subject, options: settings.Evaluation) -> None:
+        self.subject = subject
+        self.options = options
+        self.bench = Bench(subject, options)
+        self.protocols: dict[str, Protocol] = {name: PROTOCOLS[name](self.bench) for name in options.metrics}
+        self.needs_heatmaps = any(protocol.needs_heatmaps for protocol in self.protocols.values())
+        self.needs_whole = any(protocol.needs_whole for protocol in self.protocols.values())
+        self._order: dict[str, list[int]] = {name: [] for name in options.metrics}
+        self._rows: dict[int, dict[str, str]] = {}
+        self._shown: dict[int, tuple[Views, NDArray[np.float32]]] = {}
+
+    @property
+    def wants_maps(self) -> bool:
+        """Whether any protocol judges heatmaps."""
+        return self.needs_heatmaps or self.needs_whole
+
+    def judge(self, views: Sequence[Views]) -> None:
+        """Everything about one group of images."""
+        group = Group(self.bench, views, has_heatmaps=self.needs_heatmaps)
+        if not self._rows:
+            self._check_classes(group.logits.shape[1])
+        probability, prediction = group.logits.softmax(1).max(1)
+        for position, view in enumerate(views):
+            self._rows[view.index] = {
+                "path": view.path,
+                "label": str(view.label),
+                "prediction": str(int(prediction[position])),
+                "probability": f"{float(probability[position]):.6g}",
+            }
+        for name, protocol in self.protocols.items():
+            self._order[name] += _judged(protocol, group)
+        if self.wants_maps:
+            self._shown |= {view.index: (view, values) for view, values in group.pictures()}
+
+    def record(self, total: int) -> RunRecord:
+        """What came out, the same on every process."""
+        subject, options = self.subject, self.options
+        protocols = self.protocols.items()
+        record = Record(
+            name=subject.name,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            command=command_line(),
+            configuration=configuration_of(subject, options),
+            versions=versions(),
+            seed=subject.seed,
+            dataset={"name": subject.images.name, "split": options.split, "num_images": total},
+            classes=list(subject.images.classes),
+            metrics=[
+                replace(metric.record(options.num_bootstrap, options.seed, protocol=protocol.details()), family=name)
+                for name, protocol in protocols
+                for metric in protocol.metrics
+            ],
+            profiles=[profile for _, protocol in protocols for profile in protocol.profiles()],
+            curves=subject.curves,
+            skipped_images=list(getattr(subject.images, "skipped", ())),
+        )
+        rows = self._all_rows()
+        return RunRecord(record, [rows[index] for index in sorted(rows)], self._gallery(rows))
+
+    def _all_rows(self) -> dict[int, dict[str, str]]:
+        """A row per image of every process, with a column per metric; skipped values are empty."""
+        for name, protocol in self.protocols.items():
+            for metric in protocol.metrics:
+                for index, value in zip(self._order[name], metric.own_values().tolist(), strict=True):
+                    self._rows[index][metric.name] = "" if math.isnan(value) else f"{value:.6g}"
+        return {index: row for rows in ranks.gathered(self._rows) for index, row in rows.items()}
+
+    def _gallery(self, rows: dict[int, dict[str, str]]) -> Gallery | None:
+        """The pictures kept for a report."""
+        found = {index: pair for part in ranks.gathered(self._shown) for index, pair in part.items()}
+        if not found:
+            return None
+        shown = [found[index] for index in sorted(found)]
+        kept = [rows[views.index] for views, _ in shown]
+        return Gallery(
+            images=[np.asarray(views.picture) for views, _ in shown],
+            heatmaps=[values for _, values in shown],
+            boxes=[views.picture_boxes() for views, _ in shown],
+            paths=[views.path for views, _ in shown],
+            labels=[views.label for views, _ in shown],
+            predictions=[int(row["prediction"]) for row in kept],
+            probabilities=[float(row["probability"]) for row in kept],
+        )
+
+    def _check_classes(self, num_classes: int) -> None:
+        """Labels are positions among the classes: they mean nothing to a classifier of others."""
+        images = self.subject.images
+        if len(images.classes) != num_classes:
+            raise DataError(
+                f"{images.name} has {len(images.classes)} classes, the classifier {num_classes}, so its labels would "
+                f"be read as other classes: give the folder a labels.csv with the classifier's class indices and a "
+                f"classes.txt with its {num_classes} names, or evaluate a classifier of these {len(images.classes)}."
+            )
+        check_names(self.options, num_classes)
+
+
+def groups(views: EvaluationViews, total: int, *, workers: int, size: int = GROUP) -> Iterator[list[Views]]:
+    """This process' groups of `size` images: every `world_size`-th of all; the last one may be smaller."""
+    positions = [list(range(start, min(start + size, total))) for start in range(0, total, size)]
+    loader: Iterable[list[Views]] = DataLoader(
+        views,
+        batch_sampler=positions[ranks.rank() :: ranks.world_size()],
+        collate_fn=list,
+        num_workers=workers,
+        generator=torch.Generator(),
+    )
+    yield from loader
+
+
+def _judged(protocol: Protocol, group: Group) -> Sequence[int]:
+    try:
+        return protocol.judge(group)
+    except ArgumentError as error:
+        fresh = type(protocol)(protocol.bench)
+        raise of_an_image(error, group.views, lambda position: fresh.judge(group.alone(position))) from None
