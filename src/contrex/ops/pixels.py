@@ -1,4 +1,4 @@
-"""Operations on the pixels of images: the Gaussian blur that insertion curves start from.
+"""Operations on the pixels of images: the Gaussian blur that insertion curves start from, the mask of an explanation.
 
 Axes: N images, C channels, H W pixels.
 """
@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from contrex.errors import ArgumentError
+from contrex.ops import heatmap
+
+SPAN_EPS = 1e-8
+"""The published code's of ExCon: added to the span of a heatmap that min-max normalises it."""
 
 
 def gaussian_blur(images: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> Tensor:
@@ -70,6 +74,65 @@ def gaussian_kernel(kernel_size: int, sigma: float) -> Tensor:
     position = (kernel_size // 2 + offset) % (2 * kernel_size)
     folded = torch.minimum(position, 2 * kernel_size - 1 - position)
     return torch.zeros(kernel_size, dtype=torch.float64).index_add(0, folded, weight / weight.sum())
+
+
+def explanation_mask(heatmaps: Tensor, size: int | tuple[int, int], *, threshold: float = 0.5) -> Tensor:
+    """Boolean `[N,H,W]`, True at the pixels that the explanation points at (ExCon, ICLR 2022 submission, section 3.3).
+
+    `(u - min u) / (max u - min u + 1e-8) > threshold`, u the signed map upsampled bilinearly (`align_corners=False`)
+    to the image; extremes are those of each map at image size. Steps and eps are the published code's, the paper gives
+    none. No ReLU comes before: evidence against the class lowers the floor, it is not cut off.
+
+    A constant map has no True pixel, as it points nowhere; one that varies by less than about 1e-8 has none either.
+
+    Args:
+        heatmaps: raw signed maps `[N,h,w]`.
+        size: H and W of the images, or the side of square ones.
+        threshold: from 0 (all but the lowest pixels) to below 1.
+
+    Raises:
+        ArgumentError: `heatmaps` are not floating point `[N,h,w]` or not finite, `size` or `threshold` is out of range.
+
+    >>> explanation_mask(torch.tensor([[[-2.0, 0.0, 3.0]], [[7.0, 7.0, 7.0]]]), (1, 3))
+    tensor([[[False, False,  True]],
+    <BLANKLINE>
+            [[False, False, False]]])
+    """
+    if not 0 <= threshold < 1:
+        raise ArgumentError(f"`threshold` must be from 0 to below 1, a share of the map's span, got {threshold}.")
+    if heatmaps.ndim != 3 or not heatmaps.is_floating_point():
+        raise ArgumentError(f"`heatmaps` must be floating point [N,h,w], got {heatmaps.dtype} {list(heatmaps.shape)}.")
+    is_finite = heatmaps.isfinite().flatten(1).all(1)
+    if not is_finite.all():
+        raise ArgumentError(
+            f"`heatmaps` must be finite, that of index {int(is_finite.int().argmin())} is not: leave it out."
+        )
+    upsampled = heatmap.resize(heatmaps.to(torch.promote_types(heatmaps.dtype, torch.float32)), size)
+    low, high = _extremes(upsampled)
+    least, most = _extremes(heatmaps)  # of the cells: upsampling a constant map can round its pixels apart
+    return ((upsampled - low) / (high - low + SPAN_EPS) > threshold) & (most > least)
+
+
+def masked_images(images: Tensor, mask: Tensor) -> Tensor:
+    """Images `[N,C,H,W]` times a mask `[N,H,W]`: pixels where it is False become 0.
+
+    0 is whatever the images' space makes of it: ExCon masks normalised images, where it is the data set's mean colour.
+
+    Raises:
+        ArgumentError: `mask` is not boolean or not one per image.
+
+    >>> masked_images(torch.full((1, 1, 1, 2), 5.0), torch.tensor([[[True, False]]]))
+    tensor([[[[5., 0.]]]])
+    """
+    if mask.dtype != torch.bool or images.ndim != 4 or mask.shape != (len(images), *images.shape[2:]):
+        raise ArgumentError(
+            f"`mask` must be boolean [N,H,W], one per image {list(images.shape)}, got {mask.dtype} {list(mask.shape)}."
+        )
+    return images * mask[:, None]
+
+
+def _extremes(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    return heatmaps.amin((1, 2), keepdim=True), heatmaps.amax((1, 2), keepdim=True)
 
 
 def _correlate(images: Tensor, kernel: list[float], axis: int) -> Tensor:
