@@ -115,12 +115,51 @@ class Folder:
         _check(not repeated, "data.classes", f"{', '.join(repeated)} more than once", "each folder's name once")
 
 
-Data = Digits | Folder
+@dataclass(frozen=True)
+class Cifar:
+    """CIFAR-10 or CIFAR-100 (its 100 fine classes): the published Python folders, or `train.npz` and `test.npz`."""
+
+    path: Path
+    """`cifar-10-batches-py` or `cifar-100-python`, the folder that holds it, or one with the two npz files."""
+    image_size: int = 32
+    """Height and width that the network sees, in pixels; other sizes are resized from 32."""
+    val_share: float = 0.0
+    """Share of each class's training images kept back as `val`; 0 trains on all of them, and `val` is the test split:
+    the best checkpoint is then chosen on the test images, as ExCon's final runs did."""
+    val_seed: int = 0
+    """Which training images are kept back."""
+    limit_per_class: int | None = None
+    """Use only the first images of each class, in stored order."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, "data", image_size=self.image_size, limit_per_class=self.limit_per_class)
+        _check(0 <= self.val_share < 1, "data.val_share", self.val_share, "a share of the images, from 0 to below 1")
+        _check_at_least(0, "data", val_seed=self.val_seed)
+
+
+@dataclass(frozen=True)
+class TinyImageNet:
+    """Tiny-ImageNet as its archive unpacks: `wnids.txt`, `words.txt`, `train/` and `val/`, with its boxes."""
+
+    path: Path
+    image_size: int = 64
+    """Height and width that the network sees, in pixels; other sizes are resized from 64."""
+    limit_per_class: int | None = None
+    """Use only the first images of each class, in name order."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with an unreadable image: stop with its path, or leave it out, count it and list it."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, "data", image_size=self.image_size, limit_per_class=self.limit_per_class)
+
+
+Data = Digits | Folder | Cifar | TinyImageNet
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random spatial transform T: random resized crop and horizontal flip (CGC, section 3.1)."""
+    """The random view: resized crop and horizontal flip (the transform T of CGC, section 3.1), then, where a strength
+    is set, colour jitter and greyscale (SimCLR, appendix A)."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     """Range of the crop's share of the image area."""
@@ -128,14 +167,31 @@ class Augmentation:
     """Range of the crop's width / height."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Strengths of brightness, contrast, saturation and hue: factors are drawn from 1 - strength (at least 0) to
+    1 + strength, the hue's turn from -strength to strength of the circle."""
+    jitter_probability: float = 0.8
+    """Share of the views whose colours are jittered, all four in a random order."""
+    grayscale: float = 0.0
+    """Probability that a view is grey."""
     where: Literal["worker", "device"] = "worker"
-    """Cut crops in the loader's workers (Pillow, antialiased) or as one batched resample on the training device."""
+    """Make views in the loader's workers (crops by Pillow, antialiased) or on the training device (crops as one batched
+    resample, colours image by image)."""
 
     def __post_init__(self) -> None:
         (low, high), (narrow, wide) = self.scale, self.ratio
         _check(0 < low <= high <= 1, "augmentation.scale", self.scale, "(low, high) with 0 < low <= high <= 1")
         _check(0 < narrow <= wide < math.inf, "augmentation.ratio", self.ratio, "(low, high) with 0 < low <= high")
-        _check(0 <= self.flip <= 1, "augmentation.flip", self.flip, "a probability, from 0 to 1")
+        for name in ("flip", "jitter_probability", "grayscale"):
+            _check(0 <= (p := getattr(self, name)) <= 1, f"augmentation.{name}", p, "a probability, from 0 to 1")
+        jitter = self.color_jitter
+        in_range = all(0 <= strength < math.inf for strength in jitter) and jitter[-1] <= 0.5
+        _check(in_range, "augmentation.color_jitter", jitter, "strengths of at least 0, and of the hue at most 0.5")
+
+    @property
+    def recolours(self) -> bool:
+        """Whether any view can change its colours."""
+        return self.grayscale > 0 or (self.jitter_probability > 0 and any(self.color_jitter))
 
 
 # --- the network ----------------------------------------------------------------------------------------------------
@@ -162,69 +218,6 @@ class Model:
 
     def __post_init__(self) -> None:
         _check_at_least(1, "model", num_classes=self.num_classes)
-
-
-# --- the training objective -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CrossEntropy:
-    """Cross-entropy alone: the baseline, on the same views as the methods it is compared with."""
-
-    views: Views = "both"
-    """Classify the untransformed image, its transformed view, or both (mean)."""
-
-
-@dataclass(frozen=True)
-class CGC:
-    """Cross-entropy + `weight` x contrastive Grad-CAM consistency (CVPR 2022)."""
-
-    weight: float = 1.0
-    """lambda: the weight of the consistency loss."""
-    temperature: float = 0.5
-    """tau: the temperature of the similarities."""
-    variant: Variant = "paper"
-    """The paper's equation, or the published code's (its negatives, and three cross-entropy terms)."""
-    views: Views = "both"
-    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead."""
-    layer: str | None = None
-    """Layer of the heatmaps; None is the last feature map."""
-    contrast: str | None = None
-    """The contrast inside g: None, "mean", "max" or "weighted"."""
-    queue: int = 0
-    """Past heatmaps kept as extra negatives; 0 is off, as in the paper."""
-    resolution: int = 224
-    """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
-
-    def __post_init__(self) -> None:
-        _check_at_least(0, "method", weight=self.weight, queue=self.queue)
-        _check_at_least(1, "method", resolution=self.resolution)
-        _check_positive("method", temperature=self.temperature)
-
-
-@dataclass(frozen=True)
-class CGCNoNegatives:
-    """Cross-entropy + `weight` x squared L2 distance of the normalised heatmaps (CGC, Table 5)."""
-
-    weight: float = 1.0
-    """lambda: the weight of the consistency loss."""
-    variant: Variant = "paper"
-    """Squared distance summed over pixels, or averaged over them as in the published code."""
-    views: Views = "both"
-    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead."""
-    layer: str | None = None
-    """Layer of the heatmaps; None is the last feature map."""
-    contrast: str | None = None
-    """The contrast inside g: None, "mean", "max" or "weighted"."""
-    resolution: int = 224
-    """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
-
-    def __post_init__(self) -> None:
-        _check_at_least(0, "method", weight=self.weight)
-        _check_at_least(1, "method", resolution=self.resolution)
-
-
-Method = CrossEntropy | CGC | CGCNoNegatives
 
 
 # --- the optimisation -----------------------------------------------------------------------------------------------
@@ -302,6 +295,149 @@ class Training:
         _check(self.checkpoint_minutes >= 0, "training.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
 
 
+# --- the training objective -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy alone: the baseline, on the same views as the methods it is compared with."""
+
+    views: Views = "both"
+    """Classify the untransformed image, its transformed view, or both (mean)."""
+
+
+@dataclass(frozen=True)
+class CGC:
+    """Cross-entropy + `weight` x contrastive Grad-CAM consistency (CVPR 2022)."""
+
+    weight: float = 1.0
+    """lambda: the weight of the consistency loss."""
+    temperature: float = 0.5
+    """tau: the temperature of the similarities."""
+    variant: Variant = "paper"
+    """The paper's equation, or the published code's (its negatives, and three cross-entropy terms)."""
+    views: Views = "both"
+    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead."""
+    layer: str | None = None
+    """Layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """The contrast inside g: None, "mean", "max" or "weighted"."""
+    queue: int = 0
+    """Past heatmaps kept as extra negatives; 0 is off, as in the paper."""
+    resolution: int = 224
+    """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(0, "method", weight=self.weight, queue=self.queue)
+        _check_at_least(1, "method", resolution=self.resolution)
+        _check_positive("method", temperature=self.temperature)
+
+
+@dataclass(frozen=True)
+class CGCNoNegatives:
+    """Cross-entropy + `weight` x squared L2 distance of the normalised heatmaps (CGC, Table 5)."""
+
+    weight: float = 1.0
+    """lambda: the weight of the consistency loss."""
+    variant: Variant = "paper"
+    """Squared distance summed over pixels, or averaged over them as in the published code."""
+    views: Views = "both"
+    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead."""
+    layer: str | None = None
+    """Layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """The contrast inside g: None, "mean", "max" or "weighted"."""
+    resolution: int = 224
+    """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(0, "method", weight=self.weight)
+        _check_at_least(1, "method", resolution=self.resolution)
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """The second phase: the encoder frozen in eval mode, its linear classifier trained with cross-entropy."""
+
+    optimizer: Optimizer | None = None
+    """None is the recipe's."""
+    schedule: Schedule | None = None
+    """None is the recipe's."""
+    epochs: int | None = None
+    """With the encoder first: epochs of this phase, None as many as the encoder's. Alternating has one for each."""
+    views: Literal["transformed", "plain"] = "transformed"
+    """Train on crops and flips, as the paper, or on the plain images."""
+    cache_features: bool = False
+    """Compute the features of a plain image once for as long as the encoder does not change; needs plain views."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, "method.classifier", epochs=self.epochs)
+        if self.cache_features and self.views != "plain":
+            raise ArgumentError(
+                "`method.classifier.cache_features` needs `method.classifier.views` plain: transformed views are new "
+                "images in every epoch."
+            )
+
+
+@dataclass(frozen=True)
+class SupCon:
+    """Supervised contrastive learning of the encoder, and a linear classifier on it (ExCon, section 3)."""
+
+    temperature: float = 0.1
+    """tau: the temperature of the similarities."""
+    base_temperature: float | None = None
+    """Multiplies the loss by temperature / base_temperature (0.07 in the published code); None does not."""
+    labels: bool = True
+    """Images of one class are positives of each other; without labels only views of one image are (SimCLR)."""
+    order: Literal["alternating", "encoder-first"] = "alternating"
+    """Encoder and classifier in turns, an epoch each (Algorithm 1), or all epochs of the encoder first (SupConOri)."""
+    projection_dim: int = 128
+    """D: the length of the embeddings, made by two linear layers with a ReLU between them."""
+    classifier: LinearClassifier = LinearClassifier()
+    """The second phase."""
+
+    def __post_init__(self) -> None:
+        _check_positive("method", temperature=self.temperature, base_temperature=self.base_temperature)
+        _check_at_least(1, "method", projection_dim=self.projection_dim)
+        if self.order == "alternating" and self.classifier.epochs is not None:
+            raise ArgumentError(
+                "`method.classifier.epochs` is for `method.order` encoder-first: alternating has an epoch of the "
+                "classifier after each of the encoder."
+            )
+
+
+@dataclass(frozen=True)
+class ExCon(SupCon):
+    """SupCon with the explanation as a view: where the classifier is right on what its heatmap keeps of an image, that
+    is the first view (section 3.3); with `background`, where it is wrong, that is a negative of all (ExConB, 3.4)."""
+
+    background: bool = False
+    """ExConB: masked images that are not classified right are added as background, in denominators only."""
+    starting_epoch: int = 0
+    """Random views until this epoch."""
+    explainer: str = "grad_cam"
+    """What explains the plain image for its label: a name (contrex explainers), FILE.py:CLASS or MODULE:CLASS."""
+    layer: str | None = None
+    """Layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """Explain the label against the others: None, as in the paper, "mean", "max" or "weighted"."""
+    threshold: float = 0.5
+    """Pixels whose heatmap, scaled to 0..1, is at most this become zero."""
+    variant: Variant = "paper"
+    """`published-code` explains and checks in train mode (batch-norm statistics move), and runs each background image
+    through the network twice."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_at_least(0, "method", starting_epoch=self.starting_epoch)
+        _check(0 <= self.threshold < 1, "method.threshold", self.threshold, "from 0 to below 1")
+        if not self.labels:
+            raise ArgumentError("`method.labels` must be set for ExCon: it explains each image for its label.")
+
+
+Method = CrossEntropy | CGC | CGCNoNegatives | SupCon | ExCon
+
+
 # --- the measurement ------------------------------------------------------------------------------------------------
 
 
@@ -330,7 +466,9 @@ class Evaluation:
     num_bootstrap: int = 2000
     """Resamples behind each interval."""
     seed: int = 0
-    """Seeds the bootstrap and the crops of the CGC loss."""
+    """Seeds the bootstrap and everything that a metric draws."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which weights of a training run: the last ones, or those of the best validation accuracy."""
     workers: int = 0
     """Loader processes."""
     device: str = "auto"

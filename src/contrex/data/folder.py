@@ -17,7 +17,6 @@ ImageNet's 1000 classes), and `classes` only filters.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -26,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contrex.data.images import SWAPPED, is_image, read_indices, read_oriented, upright, upright_boxes
-from contrex.data.sample import Sample
-from contrex.data.tables import parse_integer, parse_number, read_classes, read_columns, read_records
-from contrex.errors import DataError, ImageError, unknown_name
+from contrex.data.files import ImageFiles, image_names, shortened, subfolders
+from contrex.data.images import read_indices, upright
+from contrex.data.tables import EDGES, parse_box, parse_integer, read_classes, read_columns, read_records
+from contrex.errors import DataError, unknown_name
 from contrex.settings import Folder
 
 TRIMAPS = "trimaps"
@@ -38,60 +37,33 @@ TRIMAPS = "trimaps"
 OBJECT, BACKGROUND, BORDER = 1, 2, 3
 """Values of a trimap. The border, a few pixels of fur or edge, counts as object."""
 
-EDGES = ("xmin", "ymin", "xmax", "ymax")
-NO_BOXES = np.zeros((0, 4), dtype=np.float32)
 
-
-class FolderImages:
+class FolderImages(ImageFiles):
     """One split of a `Folder` as an `ImageSet`; see the module's docstring for the layout.
 
     `classes` are readable names: from classes.txt where it knows the folder, else the folder's name. `folders` are the
     class folders read, `paths` the samples (`split/folder/file`), `labels` int64 [N]. A sample's boxes are as written
     in boxes.csv (plus 1 at the maxima with `inclusive_boxes`) and may reach beyond the image; its mask, where there is
-    a trimap, is True on object and border.
-
-    With `on_bad_image="skip"` every file is decoded once here - about as long as reading the split once - and
-    unreadable ones are left out before `limit_per_class` counts; `skipped` lists them with the reason. With "error",
-    nothing is decoded here and reading such a sample raises `ImageError`.
+    a trimap, is True on object and border. Unreadable images: see `ImageFiles`.
 
     Raises `DataError` for folders or tables not laid out as above, `UnknownNameError` for a class or kind they lack.
     """
 
     def __init__(self, settings: Folder, split: str) -> None:
         self.settings = settings
-        self.name = f"{settings.path.name}/{split}"
         _check_split(settings.path, split)
         table = _read_labels(settings.path, split)
         self.folders = _class_folders(settings, split, indexed=table.indexed)
         self.classes: Sequence[str] = _class_names(settings.path, self.folders, indexed=table.indexed)
-        found = _labelled_files(settings.path, split, self.folders, table, len(self.classes))
-        self.skipped: Sequence[str]
-        kept, self.skipped = _kept_files(found, settings)
-        if not kept:
-            raise DataError(f"split '{split}' of '{settings.path}' has no readable images. {_listed(self.skipped)}")
-        self.paths = [path for path, _ in kept]
-        self.labels = np.array([label for _, label in kept], dtype=np.int64)
         self._trimaps = table.trimaps
-        self._boxes = _read_boxes(settings, split)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        path = self.paths[index]
-        try:
-            image, orientation = read_oriented(self.settings.path / path)
-        except ImageError as error:
-            raise ImageError(f"{error} Or leave such files out: --data.on-bad-image skip.") from error
-        width, height = image.size[::-1] if orientation in SWAPPED else image.size
-        boxes = upright_boxes(self._boxes.get(path, NO_BOXES), orientation, width, height)
-        mask = self._mask(path, orientation, width, height)
-        return Sample(image, int(self.labels[index]), boxes, mask, path, index)
-
-    def label(self, index: int) -> int:
-        """The label of sample `index` without reading its image."""
-        return int(self.labels[index])
+        super().__init__(
+            settings.path,
+            split,
+            _labelled_files(settings.path, split, self.folders, table, len(self.classes)),
+            boxes=_read_boxes(settings, split),
+            limit_per_class=settings.limit_per_class,
+            on_bad_image=settings.on_bad_image,
+        )
 
     def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
         if path not in self._trimaps:
@@ -124,16 +96,12 @@ def _check_split(root: Path, split: str) -> None:
 
 
 def _splits(root: Path) -> list[str]:
-    return [name for name in _subfolders(root) if name != TRIMAPS]
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [name for name in subfolders(root) if name != TRIMAPS]
 
 
 def _class_folders(settings: Folder, split: str, *, indexed: bool) -> list[str]:
     """The class folders to read, in label order."""
-    found = _subfolders(settings.path / split)
+    found = subfolders(settings.path / split)
     if not found:
         raise DataError(f"'{settings.path / split}' has no class folders. Expected '{split}/class/*.jpg' below it.")
     for name in settings.classes:
@@ -147,12 +115,12 @@ def _class_folders(settings: Folder, split: str, *, indexed: bool) -> list[str]:
 def _check_splits_agree(root: Path, split: str, found: list[str]) -> None:
     """Labels are positions among the folders: a class that one split lacks would shift all later labels there."""
     for other in _splits(root):
-        theirs = set(_subfolders(root / other))
+        theirs = set(subfolders(root / other))
         different = sorted(theirs.symmetric_difference(found))
         if different and theirs.intersection(found):
             raise DataError(
                 f"splits '{split}' and '{other}' of '{root}' have different class folders, so their labels would not "
-                f"agree: only one of them has {_shortened(different)}. List the folders to read in `classes`, or give "
+                f"agree: only one of them has {shortened(different)}. List the folders to read in `classes`, or give "
                 f"labels.csv a class_index column."
             )
 
@@ -162,39 +130,12 @@ def _labelled_files(
 ) -> Iterator[tuple[str, int]]:
     """Each image's path and label, by class folder, then by name."""
     for position, folder in enumerate(folders):
-        names = _image_names(root / split / folder)
+        names = image_names(root / split / folder)
         if not names and not table.indexed:
             raise DataError(f"class folder '{root / split / folder}' has no images. Fill it or leave it out.")
         for name in names:
             path = f"{split}/{folder}/{name}"
             yield path, table.label(path, num_classes) if table.indexed else position
-
-
-def _image_names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if is_image(entry) and entry.is_file())
-
-
-def _kept_files(found: Iterator[tuple[str, int]], settings: Folder) -> tuple[list[tuple[str, int]], list[str]]:
-    """The images to use, and the faults of those left out."""
-    kept, faults, counts = [], [], Counter[int]()
-    for path, label in found:
-        if counts[label] == settings.limit_per_class:
-            continue
-        fault = _fault(settings.path / path) if settings.on_bad_image == "skip" else None
-        if fault is None:
-            counts[label] += 1
-            kept.append((path, label))
-        else:
-            faults.append(fault)
-    return kept, faults
-
-
-def _fault(file: Path) -> str | None:
-    try:
-        read_oriented(file)
-    except ImageError as error:
-        return str(error)
-    return None
 
 
 # --- labels.csv and classes.txt -------------------------------------------------------------------------------------
@@ -263,22 +204,10 @@ def _read_boxes(settings: Folder, split: str) -> dict[str, NDArray[np.float32]]:
     _check_kinds(file, settings.box_kinds)
     boxes: dict[str, list[list[float]]] = {}
     for line, path, row in _rows(file, split, ("path", *EDGES)):
-        box = _box(file, line, row, inclusive=settings.inclusive_boxes)
+        box = parse_box(file, line, [row[name] for name in EDGES], inclusive=settings.inclusive_boxes)
         if not settings.box_kinds or row["kind"] in settings.box_kinds:
             boxes.setdefault(path, []).append(box)
     return {path: np.array(several, dtype=np.float32) for path, several in boxes.items()}
-
-
-def _box(file: Path, line: int, row: dict[str, str], *, inclusive: bool) -> list[float]:
-    xmin, ymin, xmax, ymax = (parse_number(file, line, name, row[name]) for name in EDGES)
-    xmax, ymax = xmax + inclusive, ymax + inclusive
-    if xmax <= xmin or ymax <= ymin:
-        hint = "" if inclusive else " (are the maxima the last pixels inside? Then set `inclusive_boxes`)"
-        raise DataError(
-            f"'{file}', line {line}: the box {', '.join(row[name] for name in EDGES)} is empty; xmax and ymax must be "
-            f"larger than xmin and ymin{hint}"
-        )
-    return [xmin, ymin, xmax, ymax]
 
 
 def _check_kinds(file: Path, kinds: Sequence[str]) -> None:
@@ -313,12 +242,3 @@ def _rows(file: Path, split: str, needed: Sequence[str]) -> Iterator[tuple[int, 
 def _check_exists(file: Path, line: int, path: str) -> None:
     if not (file.parent / path).is_file():
         raise DataError(f"'{file}', line {line}: there is no file '{path}' in '{file.parent}'")
-
-
-def _shortened(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _listed(faults: Sequence[str]) -> str:
-    return f"Left out: {_shortened(faults)}" if faults else "Add images to its class folders."

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+NO_BOXES = np.zeros((0, 4), dtype=np.float32)
+
 
 @dataclass(frozen=True)
 class Sample:

@@ -1,13 +1,17 @@
-"""The small text tables beside image folders: CSV files and lists of class names, with errors that name the line."""
+"""The small text tables beside images: CSV files, tab-separated lists, class names and boxes, with errors that name the
+line."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 
 from contrex.errors import DataError
+
+EDGES = ("xmin", "ymin", "xmax", "ymax")
+"""The columns of a box."""
 
 
 def read_classes(file: Path) -> list[tuple[str, str]]:
@@ -23,6 +27,16 @@ def read_classes(file: Path) -> list[tuple[str, str]]:
     if sorted(names) != list(range(len(lines))):
         raise DataError(f"'{file}': the indices must be 0..{len(lines) - 1}, each once")
     return [names[index] for index in range(len(lines))]
+
+
+def read_tabbed(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of every line of a tab-separated list without a header; empty lines are passed over."""
+    for line, text in enumerate(_text(file).splitlines(), start=1):
+        fields = [part.strip() for part in text.split("\t")]
+        if len(fields) == len(columns):
+            yield line, fields
+        elif text.strip():
+            raise DataError(f"'{file}', line {line}: expected {'<TAB>'.join(columns)}, got {text!r}")
 
 
 def read_records(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -66,3 +80,17 @@ def parse_number(file: Path, line: int, name: str, text: str) -> float:
     if not isfinite(number):
         raise DataError(f"'{file}', line {line}: {name} must be a number, got {text!r}")
     return number
+
+
+def parse_box(file: Path, line: int, texts: Sequence[str], *, inclusive: bool) -> list[float]:
+    """The edges `xmin, ymin, xmax, ymax` of a box; `inclusive` maxima are the last pixels inside it."""
+    sides = zip(EDGES, texts, strict=True)
+    xmin, ymin, xmax, ymax = (parse_number(file, line, name, text) for name, text in sides)
+    xmax, ymax = xmax + inclusive, ymax + inclusive
+    if xmax <= xmin or ymax <= ymin:
+        hint = "" if inclusive else " (are the maxima the last pixels inside? Then set `inclusive_boxes`)"
+        raise DataError(
+            f"'{file}', line {line}: the box {', '.join(texts)} is empty; xmax and ymax must be larger than xmin and "
+            f"ymin{hint}"
+        )
+    return [xmin, ymin, xmax, ymax]

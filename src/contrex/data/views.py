@@ -1,10 +1,11 @@
 """Training batches: each image plain and transformed, as a pure function of (seed, epoch, index).
 
 The plain view is the evaluation view: shorter side resized, central square. The transform T acts on that square, so its
-box and the heatmap of the plain view share one frame (CGC, section 3.1; its code does the same).
+box and the heatmap of the plain view share one frame (CGC, section 3.1; its code does the same). Changes of colour come
+after it and never touch the plain view.
 
-Nothing here has state: order, boxes and flips follow from the seed, so a run resumed in the middle of an epoch, with
-any number of workers, sees exactly the batches it would have seen.
+Nothing here has state: order, boxes, flips and colours follow from the seed, so a run resumed in the middle of an
+epoch, with any number of workers, sees exactly the batches it would have seen.
 
 Legend: N images, S side of the square in pixels.
 """
@@ -23,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from contrex.data.photometric import Look, random_look, recoloured, recoloured_pixels
 from contrex.data.sample import ImageSet
 from contrex.errors import ContrexError, unwrapped
 from contrex.ops import geometry
@@ -37,8 +39,10 @@ Position = tuple[int, int]
 class Batch:
     """N labelled images with their views.
 
-    `images`, `views` [N,3,S,S] are uint8 until `to` has put them on the device; views are `crop` applied to images.
-    `extra_views` is a second, independent set of views for methods that want one more, or None. Crops stay on the CPU.
+    `images`, `views` [N,3,S,S] are uint8 until `to` has put them on the device; views are `crop`, then `look` (None
+    changes no colours) applied to images. `extra_views` is a second, independent set of views for methods that want one
+    more, or None. `indices` int64 [N] are the images' places in their `ImageSet`, or None where they have none. Crops
+    and looks stay on the CPU.
     """
 
     images: Tensor
@@ -48,25 +52,34 @@ class Batch:
     extra_crop: Crop | None
     labels: Tensor
     paths: Sequence[str]
+    look: Look | None = None
+    extra_look: Look | None = None
+    indices: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory, for the loader's `pin_memory`; crops stay where they are."""
-        pinned = {name: v.pin_memory() for name in ("images", "views", "extra_views", "labels")
+        """The batch in page-locked memory, for the loader's `pin_memory`; crops and looks stay where they are."""
+        pinned = {name: v.pin_memory() for name in ("images", "views", "extra_views", "labels", "indices")
                   if (v := getattr(self, name)) is not None}  # fmt: skip
         return replace(self, **pinned)
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
-        """The batch on `device`, pixel values in [0, 1], views cut on the device where the loader has not."""
+        """The batch on `device`, pixel values in [0, 1], views made on the device where the loader has not."""
         images = _as_float(self.images, device, channels_last)
-        views = _warped(images, self.crop) if self.views is None else _as_float(self.views, device, channels_last)
-        extra = self.extra_views
-        if self.extra_crop is not None:
-            extra = _warped(images, self.extra_crop) if extra is None else _as_float(extra, device, channels_last)
-        labels = self.labels.to(device, non_blocking=True)
-        return replace(self, images=images, views=views, extra_views=extra, labels=labels)
+
+        def made(views: Tensor | None, crop: Crop, look: Look | None) -> Tensor:
+            return _made(images, crop, look) if views is None else _as_float(views, device, channels_last)
+
+        return replace(
+            self,
+            images=images,
+            views=made(self.views, self.crop, self.look),
+            extra_views=None if self.extra_crop is None else made(self.extra_views, self.extra_crop, self.extra_look),
+            labels=self.labels.to(device, non_blocking=True),
+            indices=None if self.indices is None else self.indices.to(device, non_blocking=True),
+        )
 
 
 class TrainingViews(Dataset[Batch]):
@@ -86,16 +99,20 @@ class TrainingViews(Dataset[Batch]):
         epoch, index = position
         sample = self.images[index]
         plain = central_square(sample.image, resize=self.resize, size=self.size)
-        crop = self._crop(epoch, index, view=0)
-        extra = self._crop(epoch, index, view=1) if self.extra else None
+        crop, look = self._crop(epoch, index, view=0), self._look(epoch, index, view=0)
+        extra_crop = self._crop(epoch, index, view=1) if self.extra else None
+        extra_look = self._look(epoch, index, view=1) if self.extra else None
         return Batch(
             images=pixels(plain)[None],
-            views=self._view(plain, crop),
+            views=self._view(plain, crop, look),
             crop=crop,
-            extra_views=None if extra is None else self._view(plain, extra),
-            extra_crop=extra,
+            extra_views=None if extra_crop is None else self._view(plain, extra_crop, extra_look),
+            extra_crop=extra_crop,
             labels=torch.tensor([sample.label]),
             paths=[sample.path],
+            look=look,
+            extra_look=extra_look,
+            indices=torch.tensor([index]),
         )
 
     def _crop(self, epoch: int, index: int, *, view: int) -> Crop:
@@ -110,8 +127,24 @@ class TrainingViews(Dataset[Batch]):
             generator=generator,
         )
 
-    def _view(self, plain: Image.Image, crop: Crop) -> Tensor | None:
-        return pixels(geometry.crop_image(plain, crop))[None] if self.augmentation.where == "worker" else None
+    def _look(self, epoch: int, index: int, *, view: int) -> Look | None:
+        """The change of colour of one image in one epoch, a pure function of its place, with a stream of its own."""
+        augmentation = self.augmentation
+        if not augmentation.recolours:
+            return None
+        return random_look(
+            1,
+            strengths=augmentation.color_jitter,
+            probability=augmentation.jitter_probability,
+            grayscale=augmentation.grayscale,
+            generator=stream("look", self.seed, epoch, index, view),
+        )
+
+    def _view(self, plain: Image.Image, crop: Crop, look: Look | None) -> Tensor | None:
+        if self.augmentation.where == "device":
+            return None
+        view = pixels(geometry.crop_image(plain, crop))[None]
+        return view if look is None else recoloured_pixels(view, look)
 
 
 def training_batches(
@@ -146,6 +179,8 @@ def num_batches(images: ImageSet, batch_size: int) -> int:
 def join(batches: list[Batch]) -> Batch:
     """One batch of several."""
     extra_crops = [batch.extra_crop for batch in batches if batch.extra_crop is not None]
+    looks = [batch.look for batch in batches if batch.look is not None]
+    extra_looks = [batch.extra_look for batch in batches if batch.extra_look is not None]
     return Batch(
         images=torch.cat([batch.images for batch in batches]),
         views=_cat([batch.views for batch in batches]),
@@ -154,6 +189,9 @@ def join(batches: list[Batch]) -> Batch:
         extra_crop=Crop.stack(extra_crops) if extra_crops else None,
         labels=torch.cat([batch.labels for batch in batches]),
         paths=list(itertools.chain.from_iterable(batch.paths for batch in batches)),
+        look=Look.stack(looks) if looks else None,
+        extra_look=Look.stack(extra_looks) if extra_looks else None,
+        indices=_cat([batch.indices for batch in batches]),
     )
 
 
@@ -211,9 +249,10 @@ def _as_float(images: Tensor, device: torch.device, channels_last: bool) -> Tens
     return (images.to(device, non_blocking=True).float() / 255).contiguous(memory_format=layout)
 
 
-def _warped(images: Tensor, crop: Crop) -> Tensor:
+def _made(images: Tensor, crop: Crop, look: Look | None) -> Tensor:
     layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    return geometry.warp_images(images, crop).contiguous(memory_format=layout)
+    views = geometry.warp_images(images, crop)
+    return (views if look is None else recoloured(views, look)).contiguous(memory_format=layout)
 
 
 def _cat(tensors: list[Tensor | None]) -> Tensor | None:

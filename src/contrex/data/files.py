@@ -1,0 +1,115 @@
+"""The image files of a split: finding them, leaving out bad ones, and reading one with its boxes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contrex.data.images import SWAPPED, is_image, read_oriented, upright_boxes
+from contrex.data.sample import NO_BOXES, Sample
+from contrex.errors import DataError, ImageError
+
+
+class ImageFiles:
+    """Labelled files below `root` as a sequence of samples: what the readers of image files share.
+
+    `found` are paths relative to `root` with labels, in order; `boxes` are edges in stored pixels, float32 [M,4] by
+    path. `paths` and `labels` (int64 [N]) are those of the images kept.
+
+    With `on_bad_image="skip"` every file is decoded once here - about as long as reading the split once - and
+    unreadable ones are left out before `limit_per_class` counts; `skipped` lists them with the reason. With "error",
+    nothing is decoded here and reading such a sample raises `ImageError`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        found: Iterable[tuple[str, int]],
+        *,
+        boxes: Mapping[str, NDArray[np.float32]],
+        limit_per_class: int | None,
+        on_bad_image: str,
+    ) -> None:
+        self.root = root
+        self.name = f"{root.name}/{split}"
+        self.skipped: Sequence[str]
+        kept, self.skipped = _kept_files(root, found, limit_per_class, skip=on_bad_image == "skip")
+        if not kept:
+            left_out = f"Left out: {shortened(self.skipped)}" if self.skipped else "Add images to its class folders."
+            raise DataError(f"split '{split}' of '{root}' has no readable images. {left_out}")
+        self.paths = [path for path, _ in kept]
+        self.labels = np.array([label for _, label in kept], dtype=np.int64)
+        self._boxes = boxes
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self))[index]
+        path = self.paths[index]
+        try:
+            image, orientation = read_oriented(self.root / path)
+        except ImageError as error:
+            raise ImageError(f"{error} Or leave such files out: --data.on-bad-image skip.") from error
+        width, height = image.size[::-1] if orientation in SWAPPED else image.size
+        boxes = upright_boxes(self._boxes.get(path, NO_BOXES), orientation, width, height)
+        mask = self._mask(path, orientation, width, height)
+        return Sample(image, int(self.labels[index]), boxes, mask, path, index)
+
+    def label(self, index: int) -> int:
+        """The label of sample `index` without reading its image."""
+        return int(self.labels[index])
+
+    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
+        """The upright mask of the object in an image stored as `width` x `height`, for readers that have masks."""
+        return None
+
+
+def subfolders(folder: Path) -> list[str]:
+    """The names of the folders in `folder`, hidden ones left out, sorted."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def image_names(folder: Path) -> list[str]:
+    """The names of the image files in `folder`, sorted."""
+    return sorted(entry.name for entry in folder.iterdir() if is_image(entry) and entry.is_file())
+
+
+def shortened(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a long list.
+
+    >>> shortened("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _kept_files(
+    root: Path, found: Iterable[tuple[str, int]], limit: int | None, *, skip: bool
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """The images to use, and the faults of those left out."""
+    kept, faults, counts = [], [], Counter[int]()
+    for path, label in found:
+        if counts[label] == limit:
+            continue
+        fault = _fault(root / path) if skip else None
+        if fault is None:
+            counts[label] += 1
+            kept.append((path, label))
+        else:
+            faults.append(fault)
+    return kept, faults
+
+
+def _fault(file: Path) -> str | None:
+    try:
+        read_oriented(file)
+    except ImageError as error:
+        return str(error)
+    return None
