@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from contrex.data import image_set
+from contrex.data.photometric import recoloured
 from contrex.data.views import Batch, TrainingViews, central_square, num_batches, short_side, stream, training_batches
 from contrex.ops.geometry import Crop, warp_images
 from contrex.settings import Augmentation, Digits
@@ -16,8 +19,11 @@ def images():
     return image_set(DATA, "train")
 
 
-def views(images, *, where="device", seed=0, extra=False, flip=0.5):
-    augmentation = Augmentation(scale=(0.3, 1.0), flip=flip, where=where)
+COLOURS = {"color_jitter": (0.4, 0.4, 0.4, 0.1), "grayscale": 0.3}
+
+
+def views(images, *, where="device", seed=0, extra=False, flip=0.5, **colours):
+    augmentation = Augmentation(scale=(0.3, 1.0), flip=flip, where=where, **colours)
     return TrainingViews(images, resize=32, size=32, augmentation=augmentation, seed=seed, extra=extra)
 
 
@@ -85,6 +91,85 @@ def test_extra_views_are_independent(images):
     assert batches(views(images))[0].to(torch.device("cpu")).extra_views is None
 
 
+def test_a_batch_knows_its_images_places(images):
+    for batch in batches(views(images)):
+        assert batch.indices.dtype == torch.int64
+        assert [images[index].path for index in batch.indices.tolist()] == batch.paths
+        assert batch.to(torch.device("cpu")).indices.tolist() == batch.indices.tolist()
+
+
+# --- colours --------------------------------------------------------------------------------------------------------
+
+
+def test_without_colours_there_is_no_look(images, monkeypatch):
+    monkeypatch.setattr("contrex.data.views.random_look", lambda *_, **__: pytest.fail("drawn"))
+    batch = batches(views(images, extra=True))[0]
+    assert (batch.look, batch.extra_look) == (None, None)
+
+
+def test_colours_come_after_crop_and_flip(images):
+    batch = batches(views(images, extra=True, **COLOURS))[0]
+    assert batch.views is None
+    moved = batch.to(torch.device("cpu"), channels_last=True)
+    torch.testing.assert_close(moved.views, recoloured(warp_images(moved.images, batch.crop), batch.look))
+    torch.testing.assert_close(
+        moved.extra_views, recoloured(warp_images(moved.images, batch.extra_crop), batch.extra_look)
+    )
+    assert moved.views.is_contiguous(memory_format=torch.channels_last)
+    assert batch.look.factors.tolist() != batch.extra_look.factors.tolist()
+
+
+@pytest.mark.parametrize("where", ["worker", "device"])
+def test_colours_change_neither_crops_nor_plain_images(images, where):
+    for plain, coloured in zip(batches(views(images)), batches(views(images, where=where, **COLOURS)), strict=True):
+        assert torch.equal(plain.images, coloured.images)
+        assert plain.crop.left.tolist() == coloured.crop.left.tolist()
+        assert plain.crop.flip.tolist() == coloured.crop.flip.tolist()
+        assert plain.paths == coloured.paths
+
+
+def test_worker_and_device_change_colours_alike(images):
+    """They differ by the rounding of the crop and of the view, which a strong contrast can only double."""
+    on_device = batches(views(images, extra=True, **COLOURS))[0].to(torch.device("cpu"))
+    in_worker = batches(views(images, where="worker", extra=True, **COLOURS))[0]
+    assert in_worker.views.dtype == torch.uint8
+    moved = in_worker.to(torch.device("cpu"))
+    plain = batches(views(images))[0].to(torch.device("cpu"))
+    for ours, theirs in ((on_device.views, moved.views), (on_device.extra_views, moved.extra_views)):
+        assert (ours - theirs).abs().max() < 6 / 255
+        assert (ours - theirs).abs().mean() < 0.6 / 255
+    assert (moved.views - plain.views).abs().mean() > 10 / 255
+
+
+def test_colours_are_functions_of_seed_epoch_and_index(images):
+    def found(seed=0, **options):
+        source = views(images, where="worker", seed=seed, **COLOURS)
+        return {
+            path: (look, view.tolist())
+            for b in batches(source, **options)
+            for path, look, view in zip(b.paths, b.look.factors.tolist(), b.views, strict=True)
+        }
+
+    first = found()
+    assert found(start=1).items() <= first.items()
+    resized = found(batch_size=5)
+    assert all(resized[path] == first[path] for path in resized.keys() & first.keys())
+    assert found(workers=1) == first
+    for other in (found(epoch=1), found(seed=1)):
+        assert all(other[path][0] != first[path][0] for path in other.keys() & first.keys() if other[path][0][0] != 1)
+
+
+def test_grey_views_are_grey_after_the_jitter(images):
+    batch = batches(views(images, where="worker", color_jitter=(0, 0, 0, 0.5), jitter_probability=1.0, grayscale=1.0))[
+        0
+    ]
+    assert torch.equal(batch.views[:, 0], batch.views[:, 1])
+    assert torch.equal(batch.views[:, 0], batch.views[:, 2])
+
+
+# --- the plain view -------------------------------------------------------------------------------------------------
+
+
 def test_plain_views_are_resized_and_centred():
     array = np.zeros((40, 80, 3), np.uint8)
     array[:, 20:60] = 255
@@ -109,3 +194,5 @@ def test_a_batch_is_pinned_whole(monkeypatch):
     batch = Batch(zeros, zeros, Crop.identity(2, 4), None, None, torch.zeros(2, dtype=torch.long), ["a", "b"])
     assert torch.equal(batch.pin_memory().images, zeros)
     assert len(pinned) == 3
+    replace(batch, extra_views=zeros, indices=torch.arange(2)).pin_memory()
+    assert len(pinned) == 3 + 5

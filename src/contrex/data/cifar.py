@@ -181,7 +181,7 @@ def _labels(file: Path) -> NDArray[np.int64]:
 
 def _array(file: Path, name: str) -> NDArray[Any]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             array: NDArray[Any] = arrays[name]
             return array
     except KeyError:

@@ -92,10 +92,9 @@ def recoloured_pixels(images: Tensor, look: Look) -> Tensor:
 def _changed(image: Tensor, factors: Sequence[float], order: Sequence[int], grey: bool) -> Tensor:
     from torchvision.transforms.v2 import functional  # loads slowly, and only here is it needed
 
-    adjust = [getattr(functional, f"adjust_{name}") for name in OPERATIONS]
     for operation in order:
         if factors[operation] != NEUTRAL[operation]:
-            image = adjust[operation](image, factors[operation])
+            image = getattr(functional, f"adjust_{OPERATIONS[operation]}")(image, factors[operation])
     return functional.rgb_to_grayscale(image, num_output_channels=3) if grey else image
 
 
