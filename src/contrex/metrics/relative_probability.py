@@ -1,0 +1,290 @@
+"""Relative probability: which of two classes the network leans to when it sees only what a heatmap keeps.
+
+Axes: N images, n of them selected, C channels, H W pixels, h w heatmap cells, K classes, S signs, B baselines; the last
+axis of size 2 is `t1` and `t2`, the two classes compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrex.errors import ArgumentError, unknown_name
+from contrex.metrics import probing
+from contrex.metrics.masking import BASELINES, SIGNS, baseline_images, kept_pixels, upsample
+from contrex.metrics.per_sample import PerSampleMetric
+from contrex.models import eval_mode
+
+TARGETS = ("t1", "t2")
+"""The two most probable classes, the most probable first."""
+
+
+def two_most_probable(logits: Tensor) -> Tensor:
+    """The classes `t1, t2` with the largest logits, integers `[N,2]`; of equal logits the lower class comes first.
+
+    Raises:
+        ArgumentError: `logits` is not `[N,K]` with K >= 2.
+
+    >>> two_most_probable(torch.tensor([[0.0, 3.0, 1.0, 3.0]]))
+    tensor([[1, 3]])
+    """
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ArgumentError(f"`logits` must be [N,K] with at least 2 classes, got {list(logits.shape)}.")
+    return logits.argsort(dim=1, descending=True, stable=True)[:, :2]
+
+
+def relative_probability(logits: Tensor, target: Tensor, top2: Tensor) -> Tensor:
+    """The probability of `target` if only the two classes of `top2` existed, float64 `[N]` in 0..1.
+
+    `exp(y_t) / (exp(y_t1) + exp(y_t2))`, t one of t1 and t2.
+
+    "Why Not Other Classes?" (NeurIPS 2022), section 5.2. *Deviation* from the published code: it exponentiates the
+    logits one by one, which overflows in float32 beyond 88; here only their difference counts.
+
+    Args:
+        logits: `[N,K]`.
+        target: integers `[N]`, of each image one of its two classes.
+        top2: integers `[N,2]`, two different classes of each image, as from `two_most_probable`.
+
+    Raises:
+        ArgumentError: a shape or a class does not fit, or a logit is NaN.
+
+    >>> relative_probability(torch.tensor([[0.0, 1000.0, 1000.0]]), torch.tensor([2]), torch.tensor([[1, 2]]))
+    tensor([0.5000], dtype=torch.float64)
+    """
+    _check_pair(logits, top2)
+    target = probing.chosen_target(target, logits)
+    top2 = top2.to(logits.device)
+    is_target = top2 == target[:, None]
+    if not is_target.any(dim=1).all():
+        index = int((~is_target.any(dim=1)).nonzero()[0])
+        raise ArgumentError(
+            f"`target` must be one of the two classes {top2[index].tolist()}, "
+            f"got {int(target[index])} at index {index}."
+        )
+    return _of_pair(logits, top2)[is_target]
+
+
+def masked_relative_probability(
+    model: nn.Module,
+    images: Tensor,
+    heatmaps: Tensor,
+    other: Tensor | None = None,
+    *,
+    top2: Tensor,
+    signs: Sequence[str] = SIGNS,
+    baselines: Mapping[str, Tensor] | None = None,
+    protocol: str = "same-area",
+    threshold: float = 0.1,
+    logits: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Relative probability of two classes when only the pixels that their own heatmaps keep are left of the image.
+
+    `value[n, s, b, i] = relative_probability(model(z), t_i, (t1, t2))` with `z` the image n where
+    `kept_pixels(heatmap_ni, other_ni, sign=signs[s])` holds, and baseline b elsewhere.
+
+    "Why Not Other Classes?" (NeurIPS 2022), section 5.2 and appendix G: what is positive in a good map of `t_i` speaks
+    for it and not for its rival, so keeping it raises the value; keeping what is negative lowers it. One row of the
+    paper's tables is this function for the ordinary maps with the contrastive ones as `other` and then with the two
+    swapped, averaged over n, beside the mean of the relative probability of the whole images.
+    *Deviations* from the published code: `sigma` of the blur, see `reflected_blur`, drawn there anew for each class and
+    sign; and see `kept_pixels`.
+
+    The network runs in eval mode under `torch.inference_mode`; every module's own mode is restored, also after an
+    exception. It sees `2 S B` images for each selected one, and all N once more unless `logits` are given.
+
+    Args:
+        model: maps `[N,C,H,W]` to logits `[N,K]`.
+        images: `[N,C,H,W]`, normalised as the network expects.
+        heatmaps: `[N,2,h,w]`, the signed maps of `t1` and `t2` of one method; `upsample` brings them to H x W.
+        other: those of the method it is compared with, of the same shape; only `protocol="paper"` goes without.
+        top2: integers `[N,2]`, the classes `t1, t2`, two different ones.
+        signs: any of `"positive"` and `"negative"`.
+        baselines: from `baseline_images`, or others of the images' shape or broadcast to it; None is the blur alone.
+        protocol: see `kept_pixels`.
+        threshold: an image counts where the probability of `t2` exceeds it: elsewhere there is no second class to
+            contrast with. 0.1 in the reproduction, 0.4 by default in the published script.
+        logits: the network's logits of the whole images `[N,K]`, in eval mode, if known.
+        batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
+
+    Returns:
+        float64 `[N,S,B,2]` in 0..1 on the images' device, signs and baselines in the order given; NaN for images
+        that do not count. An image of which nothing is kept has the value of the bare baseline.
+
+    Raises:
+        ArgumentError: a shape, a class, the threshold or the batch size does not fit, or a heatmap is not finite.
+        UnknownNameError: a sign or the protocol is unknown.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    >>> _ = model[1].weight.data.copy_(torch.eye(2))
+    >>> image, heatmaps = torch.ones(1, 1, 1, 2), torch.tensor([[[[1.0, -1.0]], [[-1.0, 1.0]]]])
+    >>> zero, top2 = {"zero": torch.zeros(1)}, torch.tensor([[0, 1]])
+    >>> masked_relative_probability(model, image, heatmaps, heatmaps, top2=top2, baselines=zero)[0, :, 0]
+    tensor([[0.7311, 0.7311],
+            [0.2689, 0.2689]], dtype=torch.float64)
+    """
+    images, num_images = images.detach(), probing.at_once(images, batch_size)
+    for name, maps in (("heatmaps", heatmaps), ("other", other)):
+        if maps is not None:
+            _check_maps(images, maps, name)
+    if not 0 <= threshold < 1:
+        raise ArgumentError(f"`threshold` must be a probability in 0..1, below 1, got {threshold}.")
+    with eval_mode(model), torch.inference_mode():
+        whole = probing.whole_logits(model, images, logits, num_images)
+        _check_pair(whole, top2)
+        top2 = top2.to(images.device)
+        chosen = (whole.double().softmax(dim=1).gather(1, top2[:, 1:])[:, 0] > threshold).nonzero()[:, 0]
+        if baselines is None:
+            fillings = list(baseline_images(images[chosen], ["blur"]).values())
+        else:
+            fillings = [_expand(filling, images, name)[chosen] for name, filling in baselines.items()]
+        values = images.new_full((len(images), len(signs), len(fillings), 2), torch.nan, dtype=torch.float64)
+        kept = _kept(heatmaps, other, chosen, images, signs, protocol)
+        values[chosen] = _answers(model, images[chosen], kept, fillings, top2[chosen], num_images)
+    if values[chosen].isnan().any():
+        raise ArgumentError("`model` gave logits without a relative probability (NaN or infinite) for a masked image.")
+    return values.clone()  # outside inference mode: an ordinary tensor
+
+
+class RelativeProbability(PerSampleMetric):
+    """Mean relative probability of one class, sign and baseline, 0..1: one column of the paper's tables.
+
+    Named `relative_probability_<sign>_<baseline>_<target>`; higher is better with positive pixels kept, lower with
+    negative ones. Without `sign` and `baseline` it is the tables' first column, `relative_probability_<target>`: that
+    of the whole images, which those numbers are to be compared with.
+
+    Args:
+        target: `"t1"` or `"t2"`.
+        sign: `"positive"`, `"negative"`, or None for the whole images.
+        baseline: `"blur"`, `"zero"`, `"mean"`, or None for the whole images.
+        threshold: as in `masked_relative_probability`, for the words about skipped images.
+
+    >>> metric = RelativeProbability("t1", "positive", "blur")
+    >>> metric.update(torch.tensor([0.5, 0.75, torch.nan]))
+    >>> metric.name, metric.compute().item()
+    ('relative_probability_positive_blur_t1', 0.625)
+    """
+
+    def __init__(
+        self,
+        target: str,
+        sign: str | None = None,
+        baseline: str | None = None,
+        *,
+        threshold: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        for name, value, choices in (
+            ("target", target, TARGETS),
+            ("sign", sign or SIGNS[0], SIGNS),
+            ("baseline", baseline or BASELINES[0], BASELINES),
+        ):
+            if value not in choices:
+                raise unknown_name(f"`{name}`", value, choices)
+        if (sign is None) != (baseline is None):
+            raise ArgumentError(
+                f"`sign` and `baseline` go together, got {sign!r} and {baseline!r}: pass both or neither."
+            )
+        self.name = "_".join(["relative_probability", *filter(None, (sign, baseline)), target])
+        kept = f"{sign} pixels kept, rest {_IN_WORDS[baseline]}" if baseline else "whole image"
+        self.title = f"Relative probability of {target}, {kept}"
+        self.skip_reason = f"probability of the second class not above {threshold:g}"
+        # torchmetrics guards this attribute against `self.higher_is_better = ...`; it depends on the sign here.
+        self.__dict__["higher_is_better"] = sign != "negative"
+        super().__init__(**kwargs)
+
+    def update(self, values: Tensor) -> None:
+        """Count `values [N]`, a column of `masked_relative_probability`, NaN for images that do not count.
+
+        Raises:
+            ArgumentError: `values` is not `[N]`, or one lies outside 0..1.
+        """
+        outside = (values < 0) | (values > 1)
+        if outside.any():
+            raise ArgumentError(
+                f"`values` must lie in 0..1, got {float(values[outside][0]):g}: they are no percentages."
+            )
+        self.append(values)
+
+
+_IN_WORDS = {"blur": "blurred", "zero": "zero", "mean": "the channels' mean"}
+
+
+def _of_pair(logits: Tensor, top2: Tensor) -> Tensor:
+    """`[N,2]`: the relative probabilities of both classes."""
+    return logits.gather(1, top2).double().softmax(dim=1)
+
+
+def _kept(
+    heatmaps: Tensor, other: Tensor | None, chosen: Tensor, images: Tensor, signs: Sequence[str], protocol: str
+) -> Tensor:
+    """Boolean `[S,n,2,H,W]`: what each map of the chosen images keeps."""
+    size = (images.shape[2], images.shape[3])
+    if not len(chosen):
+        return torch.zeros(len(signs), 0, 2, *size, dtype=torch.bool, device=images.device)
+    own = upsample(heatmaps.to(images.device)[chosen], size).flatten(0, 1)
+    rival = None if other is None else upsample(other.to(images.device)[chosen], size).flatten(0, 1)
+    kept = [kept_pixels(own, rival, sign=sign, protocol=protocol) for sign in signs]
+    return torch.stack(kept).view(len(signs), len(chosen), 2, *size)
+
+
+def _answers(
+    model: nn.Module, images: Tensor, kept: Tensor, fillings: list[Tensor], top2: Tensor, num_images: int
+) -> Tensor:
+    """`[n,S,B,2]`, with as many of the n images in as many variants in one forward pass as `num_images` allows."""
+    variants = list(product(range(len(kept)), range(len(fillings)), range(2)))
+    total = len(variants) * len(images)
+    memory_format = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else None
+    parts = []
+    for first in range(0, total, num_images):
+        batch, pairs = [], []
+        for variant in range(first // len(images), -(-min(first + num_images, total) // len(images))):
+            sign, filling, which = variants[variant]
+            start = variant * len(images)
+            some = slice(max(first - start, 0), first + num_images - start)
+            batch.append(torch.where(kept[sign, some, which, None], images[some], fillings[filling][some]))
+            pairs.append(top2[some])
+        ready = torch.cat(batch).contiguous(memory_format=memory_format or torch.contiguous_format)
+        parts.append(_of_pair(model(ready), torch.cat(pairs)))
+    both = torch.cat([images.new_zeros(0, 2, dtype=torch.float64), *parts])
+    both = both.view(len(kept), len(fillings), 2, len(images), 2)
+    return both.diagonal(dim1=2, dim2=4).movedim(2, 0)  # of each map the probability of its own class
+
+
+def _expand(filling: Tensor, images: Tensor, name: str) -> Tensor:
+    try:
+        return filling.detach().to(images).expand_as(images)
+    except RuntimeError:
+        raise ArgumentError(
+            f"`baselines[{name!r}]` must have the images' shape {list(images.shape)} or broadcast to it, "
+            f"got {list(filling.shape)}."
+        ) from None
+
+
+def _check_maps(images: Tensor, maps: Tensor, name: str) -> None:
+    if maps.ndim != 4 or maps.shape[:2] != (len(images), 2):
+        raise ArgumentError(
+            f"`{name}` must be [N,2,h,w] = [{len(images)}, 2, h, w], the maps of t1 and t2, got {list(maps.shape)}."
+        )
+    broken = ~maps.isfinite().flatten(1).all(dim=1)
+    if broken.any():
+        raise ArgumentError(f"`{name}` must be finite, got NaN or infinity at index {int(broken.nonzero()[0])}.")
+
+
+def _check_pair(logits: Tensor, top2: Tensor) -> None:
+    if logits.ndim != 2 or top2.shape != (len(logits), 2) or top2.is_floating_point() or top2.dtype == torch.bool:
+        raise ArgumentError(
+            f"`top2` must be integers [N,2], two classes for each of the logits [N,K] {list(logits.shape)}, "
+            f"got {top2.dtype} {list(top2.shape)}."
+        )
+    if ((top2 < 0) | (top2 >= logits.shape[1])).any() or (top2[:, 0] == top2[:, 1]).any():
+        raise ArgumentError(
+            f"`top2` must hold two different classes in 0..{logits.shape[1] - 1} per image, got {top2.tolist()}."
+        )
+    if logits.isnan().any():
+        raise ArgumentError(f"`logits` must not be NaN, got NaN at index {int(logits.isnan().any(1).nonzero()[0])}.")
