@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import captum.metrics
 import pytest
 import torch
 from torch import nn
@@ -65,9 +64,10 @@ def test_oracle(channels, output, normalise, model, images, heatmaps):
 
 @pytest.mark.parametrize("normalise", [False, True])
 def test_captum_gives_the_same(normalise, model, images):
+    captum = pytest.importorskip("captum.metrics")
     attributions, noise = torch.randn_like(images), noise_of(images).flatten(0, 1)
     target = torch.tensor([0, 2, 1, 0])
-    theirs = captum.metrics.infidelity(
+    theirs = captum.infidelity(
         model.eval(), lambda x: (noise, x - noise), images, attributions, target=target, n_perturb_samples=6,
         normalize=normalise,
     )  # fmt: skip
