@@ -22,6 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Views = Literal["both", "plain", "transformed"]
 Variant = Literal["paper", "published-code"]
+Stem = Literal["built-in", "cifar"]
 
 SMALLEST_DIGIT = 8
 """Least height of a digit in pixels: that of its source."""
@@ -205,6 +206,8 @@ class Model:
     """`torchvision:NAME`, `timm:NAME` or `contrex:convnet`."""
     options: dict[str, str] = field(default_factory=dict)
     """Keyword arguments for the builder, e.g. `pad_type same`."""
+    stem: Stem = "built-in"
+    """`cifar` gives a ResNet a 3x3 first convolution of stride 1 and no max pooling, for images of 32 x 32."""
     num_classes: int | None = None
     """Number of classes; None takes the data set's when training, the weights file's otherwise."""
     weights: Path | None = None

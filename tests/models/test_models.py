@@ -4,7 +4,7 @@ from torch import nn
 
 import contrex
 from contrex.errors import ArgumentError, UnknownNameError, WeightsError
-from contrex.models import build_network, class_index, class_names, eval_mode, load_classifier
+from contrex.models import build_network, cifar_stem, class_index, class_names, eval_mode, load_classifier
 from contrex.models.convnet import ConvNet
 from contrex.models.load import load_weights, read_state_dict
 from contrex.settings import Model
@@ -198,3 +198,83 @@ def test_the_number_of_classes_is_read_from_the_weights_file(tmp_path):
     assert torch.equal(found.fc.weight, source.fc.weight)
     with pytest.raises(WeightsError, match=r"file \[37\], network \[5\]\); check `model.name` and `model.num_classes`"):
         load_classifier(Model("torchvision:resnet18", num_classes=5, weights=path))
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])
+def test_the_stem_of_small_images(name):
+    """The stride is 8 instead of 32, and of the weights only the first convolution's change."""
+    plain, small = (build_network(name, {}, num_classes=3, stem=stem).eval() for stem in ("built-in", "cifar"))
+    images = torch.randn(1, 3, 32, 32)
+    grids = []
+    for network in (plain, small):
+        handle = network.layer4.register_forward_hook(lambda *_: grids.append(_[2].shape[2:]))
+        assert network(images).shape == (1, 3)
+        handle.remove()
+    assert grids == [(1, 1), (4, 4)]
+    before, after = plain.state_dict(), small.state_dict()
+    assert list(before) == list(after)
+    assert [key for key in before if before[key].shape != after[key].shape] == ["conv1.weight"]
+    assert after["conv1.weight"].shape == (64, 3, 3, 3)
+
+
+def test_the_stem_keeps_channels_bias_and_type_and_draws_as_resnets_do():
+    network = build_network("torchvision:resnet18", {}).double()
+    network.conv1 = nn.Conv2d(4, 64, 7, stride=2, padding=3).double()
+    assert cifar_stem(network) is network
+    conv = network.conv1
+    assert (conv.in_channels, conv.stride, conv.padding, conv.weight.dtype) == (4, (1, 1), (1, 1), torch.float64)
+    assert not conv.bias.any()
+    assert conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+    assert torch.equal(build_again("cifar").conv1.weight, build_again("cifar").conv1.weight)
+    assert torch.equal(build_again("cifar").layer4[1].conv2.weight, build_again("built-in").layer4[1].conv2.weight)
+
+
+def build_again(stem):
+    torch.manual_seed(3)
+    return build_network("torchvision:resnet18", {}, stem=stem)
+
+
+@pytest.mark.parametrize(
+    ("name", "got"),
+    [
+        ("torchvision:vgg11", "VGG with `conv1` NoneType"),
+        ("torchvision:googlenet", "GoogLeNet with `conv1` BasicConv2d"),
+        ("timm:resnet18d", "ResNet with `conv1` Sequential"),
+        ("contrex:convnet", "ConvNet with `conv1` NoneType"),
+    ],
+)
+def test_the_stem_is_for_resnets(name, got):
+    with torch.device("meta"), pytest.raises(ArgumentError, match=f"the stem 'cifar' is .*, got {got}.*`model.stem`"):
+        build_network(name, {"init_weights": "False"} if "googlenet" in name else {}, stem="cifar")
+
+
+def test_the_stem_is_not_changed_twice_and_has_a_known_name():
+    network = build_again("cifar")
+    with pytest.raises(ArgumentError, match="`maxpool` Identity"):
+        cifar_stem(network)
+    alike = nn.Module()
+    alike.conv1, alike.maxpool = nn.Conv2d(3, 4, 7, stride=2), nn.MaxPool2d(2)
+    with pytest.raises(ArgumentError, match="got Module with"):
+        cifar_stem(alike)
+    network.maxpool = nn.MaxPool2d(2)
+    with pytest.raises(ArgumentError, match=r"`conv1` \(3, 3\), stride \(1, 1\)"):
+        cifar_stem(network)
+    with pytest.raises(
+        UnknownNameError, match=r"`model.stem` must be one of built-in, cifar; got 'cifra'. Did you mean"
+    ):
+        build_network("torchvision:resnet18", {}, stem="cifra")
+
+
+def test_a_classifier_with_the_stem_takes_its_own_weights_and_the_others_without_conv1(tmp_path):
+    own, other = build_again("cifar"), build_again("built-in")
+    own.fc = nn.Linear(512, 3)
+    path = save(tmp_path, own.state_dict())
+    found = load_classifier(Model("torchvision:resnet18", stem="cifar", weights=path)).network
+    assert torch.equal(found.conv1.weight, own.conv1.weight)
+    assert found.fc.out_features == 3
+    path = save(tmp_path, other.state_dict())
+    with pytest.raises(WeightsError, match=r"1 of another shape \(conv1.weight: file \[64, 3, 7, 7\]"):
+        load_classifier(Model("torchvision:resnet18", stem="cifar", weights=path))
+    found = load_classifier(Model("torchvision:resnet18", stem="cifar", weights=path, fresh=("conv1",))).network
+    assert found.conv1.kernel_size == (3, 3)
+    assert torch.equal(found.layer1[0].conv1.weight, other.layer1[0].conv1.weight)

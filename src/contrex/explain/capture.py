@@ -102,6 +102,33 @@ def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Ten
         return _logits(model(images.clone()), model, output)
 
 
+def forward_features(model: nn.Module, images: Tensor, head: nn.Module) -> tuple[Tensor, Tensor]:
+    """What `head` gets `[N,D]` and the logits `[N,K]`, both in the graph of one ordinary forward pass.
+
+    `head` is the classifier at the model's end (`contrex.models.classifier_head`), so the first are the features of the
+    encoder before it, after any dropout there. The model runs as it stands, in its own mode and under the caller's
+    autocast, and records gradients as the caller asks. Logits are float32 or better, features as the head gets them.
+
+    Raises:
+        LayerError: `head` did not run or ran several times, or what it gets is not one row of features per image.
+    """
+    seen: list[tuple[object, ...]] = []
+    owner = threading.get_ident()
+
+    def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        if threading.get_ident() == owner:
+            seen.append(inputs)
+
+    with _hooked([head], keep):
+        logits = _logits(model(images.clone()), model, images)
+    if len(seen) != 1:
+        raise LayerError(
+            f"`head` {_name(head, model)!r} must run once in a forward pass, it ran {len(seen)} times: choose the "
+            "layer that gives the logits, in the plain model (no torch.compile around it)."
+        )
+    return _rows(seen[0], head, model, images), logits
+
+
 def find_feature_maps(model: nn.Module, images: Tensor) -> Sequence[Candidate]:
     """The layers before the classifier that give feature maps, the last one first, seen in a pass of one image."""
     finder = FeatureMapFinder((images.shape[2], images.shape[3]))
@@ -241,6 +268,20 @@ def _single(seen: Sequence[Features], layer: nn.Module, model: nn.Module) -> Fea
     if not seen:
         raise LayerError(f"`layer` {name!r} did not run in the forward pass: choose one that does.")
     raise LayerError(f"`layer` {name!r} ran {len(seen)} times in one pass, so its map is ambiguous: choose another.")
+
+
+def _rows(inputs: tuple[object, ...], head: nn.Module, model: nn.Module, images: Tensor) -> Tensor:
+    """The only input of `head`, one row per image."""
+    features = inputs[0] if len(inputs) == 1 else None
+    rows = features.flatten(1) if isinstance(features, Tensor) and features.ndim > 1 else None
+    fits = rows is not None and len(rows) == len(images)
+    if rows is None or not fits or (isinstance(head, nn.Linear) and rows.shape[1] != head.in_features):
+        got = f"a tensor {list(features.shape)}" if isinstance(features, Tensor) else f"{len(inputs)} inputs"
+        raise LayerError(
+            f"`head` {_name(head, model)!r} must get one row of features per image, [{len(images)},D], it gets {got}: "
+            "choose the layer that gives the logits."
+        )
+    return rows
 
 
 def _name(layer: nn.Module, model: nn.Module) -> str:

@@ -1,16 +1,21 @@
-"""Classifiers: built by name, loaded from a state_dict, unwrapped, and searched for the layer to explain."""
+"""Classifiers: built by name, loaded from a state_dict, unwrapped, searched for the layer to explain, and split."""
 
 from contrex.models.classes import class_index, class_names
 from contrex.models.layers import FeatureMapFinder, find_layer, unwrap
 from contrex.models.load import Classifier, build_network, load_classifier
 from contrex.models.modes import eval_mode
+from contrex.models.split import ProjectionHead, classifier_head
+from contrex.models.stem import cifar_stem
 
 __all__ = [
     "Classifier",
     "FeatureMapFinder",
+    "ProjectionHead",
     "build_network",
+    "cifar_stem",
     "class_index",
     "class_names",
+    "classifier_head",
     "eval_mode",
     "find_layer",
     "load_classifier",

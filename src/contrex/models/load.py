@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, WeightsError, unknown_name
 from contrex.models.convnet import ConvNet
-from contrex.settings import Model
+from contrex.models.stem import cifar_stem
+from contrex.settings import Model, Stem
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +42,29 @@ def load_classifier(settings: Model, *, num_classes: int | None = None) -> Class
         WeightsError: the file is missing or unreadable, a key is missing or left over, or a shape differs.
     """
     count = settings.num_classes if settings.num_classes is not None else num_classes
-    network = build_network(settings.name, settings.options, num_classes=count)
+    network = build_network(settings.name, settings.options, num_classes=count, stem=settings.stem)
     if settings.weights is not None:
         state = _plain_keys(read_state_dict(settings.weights))
         if count is None and (found := _num_classes(network, state)) is not None:
-            network = build_network(settings.name, settings.options, num_classes=found)
+            network = build_network(settings.name, settings.options, num_classes=found, stem=settings.stem)
         load_weights(network, settings.weights, fresh=settings.fresh, state=state)
     elif settings.fresh:
         raise ArgumentError(f"`fresh` {settings.fresh} means something only with `weights`: pass a file or drop it.")
     return Classifier(network, _three(settings.mean, "mean"), _three(settings.std, "std"))
 
 
-def build_network(name: str, options: Mapping[str, str], *, num_classes: int | None = None) -> nn.Module:
+def build_network(
+    name: str, options: Mapping[str, str], *, num_classes: int | None = None, stem: Stem = "built-in"
+) -> nn.Module:
     """The network `LIBRARY:ARCHITECTURE` with random weights; option texts are read as Python literals where they are.
+
+    `stem="cifar"` gives a ResNet the first layers of small images (`cifar_stem`).
 
     >>> build_network("contrex:convnet", {"pointwise": "64"}, num_classes=3).fc
     Linear(in_features=64, out_features=3, bias=True)
     """
+    if stem not in STEMS:
+        raise unknown_name("`model.stem`", stem, STEMS)
     library, _, architecture = name.partition(":")
     if library not in BUILDERS or not architecture:
         choices = [f"{key}:NAME" for key in BUILDERS]
@@ -66,9 +73,10 @@ def build_network(name: str, options: Mapping[str, str], *, num_classes: int | N
     if num_classes is not None:
         arguments["num_classes"] = num_classes
     try:
-        return BUILDERS[library](architecture, arguments)
+        network = BUILDERS[library](architecture, arguments)
     except TypeError as error:
         raise ArgumentError(f"`model.options` {dict(options)} do not fit {name}: {error}") from None
+    return STEMS[stem](network)
 
 
 def load_weights(
@@ -153,6 +161,8 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+STEMS: dict[str, Callable[[nn.Module], nn.Module]] = {"built-in": lambda network: network, "cifar": cifar_stem}
 
 
 def _three(values: tuple[float, ...], name: str) -> tuple[float, float, float]:
