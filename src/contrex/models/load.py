@@ -155,14 +155,14 @@ BUILDERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
     "timm": _timm,
 }
 
+STEMS: dict[str, Callable[[nn.Module], nn.Module]] = {"built-in": lambda network: network, "cifar": cifar_stem}
+
 
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-STEMS: dict[str, Callable[[nn.Module], nn.Module]] = {"built-in": lambda network: network, "cifar": cifar_stem}
 
 
 def _three(values: tuple[float, ...], name: str) -> tuple[float, float, float]:
