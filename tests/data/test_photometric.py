@@ -99,7 +99,9 @@ def test_the_ranges_are_torchvisions():
 
 def test_orders_shares_and_independence():
     look = looks(4800, probability=0.8, grayscale=0.2)
-    jittered = look.factors[:, 0] != 1
+    moved = look.factors != torch.tensor(NEUTRAL)
+    jittered = moved[:, 0]
+    assert torch.equal(moved.all(1), moved.any(1))
     orders = torch.unique(look.order, dim=0, return_counts=True)[1]
     assert len(orders) == 24
     assert (orders.min() > 150, orders.max() < 260) == (True, True)

@@ -46,7 +46,7 @@ def test_fields_are_options(data: Data, words: tuple[str, ...], expected: Data) 
 
 
 def test_colours_are_options() -> None:
-    words = ("--augmentation.color-jitter", *"0.4 0.3 0.2 0.1".split(), "--augmentation.grayscale", "0.2")
+    words = ("--augmentation.color-jitter", "0.4", "0.3", "0.2", "0.1", "--augmentation.grayscale", "0.2")
     recipe = parsed(Cifar(Path("cifar")), *words)
     asked = replace(recipe_named("digits_cgc").augmentation, color_jitter=(0.4, 0.3, 0.2, 0.1), grayscale=0.2)
     assert recipe.augmentation == asked
