@@ -54,7 +54,7 @@ def measured(run, options=OPTIONS, **others):
 
 def test_a_record_says_which_weights_were_measured(run):
     last, _ = measured(run)
-    best, _ = measured(run, which="best")
+    best, _ = measured(run, replace(OPTIONS, checkpoint="best"))
     told = [record.configuration["checkpoint"] for record in (last, best)]
     assert [(c["name"], c["step"], c["epochs_done"], c["epochs"]) for c in told] == [
         ("last", 4, 1, 2),
@@ -83,7 +83,7 @@ def test_looking_at_a_run_leaves_its_record_alone(run):
     before = (folder / "record.json").read_bytes()
     for options, others in (
         (replace(OPTIONS, contrast="weighted"), {}),
-        (OPTIONS, {"which": "best"}),
+        (replace(OPTIONS, checkpoint="best"), {}),
         (OPTIONS, {"data": replace(RECIPE.data, num_test=5)}),
     ):
         other = measured(run, options, **others)[1]
@@ -114,8 +114,8 @@ def test_an_output_of_other_settings_is_refused(run, tmp_path):
     message = r"`output` .*mine holds another record, which differs in evaluation.contrast: choose another folder"
     with pytest.raises(RecordError, match=message):
         measured(run, replace(OPTIONS, contrast="mean"), output=output)
-    with pytest.raises(RecordError, match=r"differs in checkpoint.name"):
-        measured(run, which="best", output=output)
+    with pytest.raises(RecordError, match=r"differs in evaluation.checkpoint, checkpoint.name"):
+        measured(run, replace(OPTIONS, checkpoint="best"), output=output)
     assert (output / "record.json").read_bytes() == before
     (output / "record.json").write_text("{}")
     with pytest.raises(RecordError, match=r"holds another record"):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -175,8 +175,6 @@ class EvaluateRun:
     data: settings.Data
     output: Path | None = None
     """Where the record goes; None is RUN/evaluation-SPLIT, and what differs from the run's own settings."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which of the run's checkpoints."""
 
 
 def evaluate(arguments: Arguments) -> int:
@@ -210,7 +208,6 @@ def _evaluate_run(folder: Path, arguments: Arguments) -> tuple[RunRecord, Path]:
         options.evaluation,
         console=_console(),
         output=options.output,
-        which=options.checkpoint,
         data=options.data,
     )
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from contrex.data import image_set
-from contrex.errors import DataError, RecordError
+from contrex.errors import ArgumentError, DataError, RecordError
 from contrex.evaluation import Subject, check_names, configuration_of, evaluate
 from contrex.models import load_classifier
 from contrex.records import RunRecord, read_run, to_plain, write_run
@@ -80,19 +80,18 @@ def evaluate_run(
     *,
     console: Console,
     output: Path | None = None,
-    which: str = "last",
     data: Data | None = None,
 ) -> tuple[RunRecord, Path]:
     """Evaluate a trained run, on `data` instead of its recipe's where that is given, and return record and folder.
 
     The record goes to `output`, by default to RUN/evaluation-SPLIT; the default names what differs from the recipe's
-    own evaluation of its last checkpoint, as in `evaluation-test-contrast=weighted`.
+    own evaluation, as in `evaluation-test-contrast=weighted`.
 
     Raises:
         RecordError: `output` holds a record of other settings.
         DataError: the data have other classes than the run.
     """
-    subject, default = _trained_subject(run, options, which, data)
+    subject, default = _trained_subject(run, options, data)
     return _evaluate(subject, options, _record_folder(output, default, configuration_of(subject, options)), console)
 
 
@@ -111,7 +110,10 @@ def evaluate_model(
 
     Raises:
         RecordError: `output` holds a record of other settings, or of other weights.
+        ArgumentError: a checkpoint is asked for, which only runs have.
     """
+    if options.checkpoint != "last":
+        raise ArgumentError(f"`evaluation.checkpoint` {options.checkpoint} is a run's: a weights file has only one.")
     subject = Subject(
         name=name or model.name,
         classifier=load_classifier(model),
@@ -137,7 +139,7 @@ def _evaluate(subject: Subject, options: Evaluation, output: Path, console: Cons
 
 def _up_to_date(run: Path, options: Evaluation, console: Console) -> Path:
     """The folder of the record of the run's last weights, evaluated unless they have been."""
-    subject, default = _trained_subject(run, options, "last", None)
+    subject, default = _trained_subject(run, options, None)
     configuration = configuration_of(subject, options)
     folder = _record_folder(None, default, configuration)
     recorded = _recorded(folder)
@@ -146,9 +148,9 @@ def _up_to_date(run: Path, options: Evaluation, console: Console) -> Path:
     return folder
 
 
-def _trained_subject(run: Path, options: Evaluation, which: str, data: Data | None) -> tuple[Subject, Path]:
+def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple[Subject, Path]:
     """What to evaluate, and the default folder of its record."""
-    content = Checkpoints(run).load(which)
+    content = Checkpoints(run).load(options.checkpoint)
     recipe, classifier, classes = trained(content)
     used = recipe.data if data is None else data
     images = image_set(used, options.split)
@@ -166,26 +168,24 @@ def _trained_subject(run: Path, options: Evaluation, which: str, data: Data | No
         augmentation=recipe.augmentation,
         configuration=to_plain(replace(recipe, data=used)),
         checkpoint={
-            "name": which,
+            "name": options.checkpoint,
             "step": content["place"]["step"],
             "epochs_done": content["place"]["epoch"],
-            "epochs": recipe.training.epochs,
+            "epochs": content["epochs"],
         },
         curves=curves(run),
         seed=recipe.training.seed,
     )
-    return subject, run / _record_name(recipe, options, which, used)
+    return subject, run / _record_name(recipe, options, used)
 
 
 # --- where a record goes --------------------------------------------------------------------------------------------
 
 
-def _record_name(recipe: Recipe, options: Evaluation, which: str, data: Data) -> str:
-    """`evaluation-SPLIT` and what differs from the recipe's own evaluation of its last checkpoint, at most 120 long."""
+def _record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
+    """`evaluation-SPLIT` and what differs from the recipe's own evaluation, at most 120 long."""
     own, asked = to_plain(replace(recipe.evaluation, split=options.split)), to_plain(options)
     parts = [f"{field}={_word(asked[field])}" for field in _different(own, asked)]
-    if which != "last":
-        parts.append(f"checkpoint={which}")
     if data != recipe.data:
         parts.append(f"data={_word(data.path.name if isinstance(data, Folder) else type(data).__name__)}")
     return "-".join([f"evaluation-{options.split}", *parts])[:120]

@@ -402,6 +402,11 @@ class SupCon:
     def __post_init__(self) -> None:
         _check_positive("method", temperature=self.temperature, base_temperature=self.base_temperature)
         _check_at_least(1, "method", projection_dim=self.projection_dim)
+        if self.order == "alternating" and self.classifier.cache_features:
+            raise ArgumentError(
+                "`method.classifier.cache_features` needs `method.order` encoder-first: alternating changes the encoder "
+                "before each epoch of the classifier."
+            )
         if self.order == "alternating" and self.classifier.epochs is not None:
             raise ArgumentError(
                 "`method.classifier.epochs` is for `method.order` encoder-first: alternating has an epoch of the "

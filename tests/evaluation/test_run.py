@@ -22,7 +22,7 @@ from contrex.evaluation import (
     command_line,
     configuration_of,
     evaluate,
-    top1_accuracy,
+    validate,
     weights_sha256,
 )
 from contrex.evaluation import run as run_module
@@ -159,9 +159,9 @@ def test_contrast_and_explainer_are_not_ignored(run):
 def test_evaluating_leaves_the_mode_of_a_training_network():
     s = subject()
     s.classifier.network.train()
-    accuracy = top1_accuracy(s.classifier, s.images, DATA, device=torch.device("cpu"))
+    found = validate(s.classifier, s.images, DATA, device=torch.device("cpu"))
     assert s.classifier.network.training
-    assert accuracy == pytest.approx(evaluate(s, options("top1")).record.metric("top1").value)
+    assert found.top1 == pytest.approx(evaluate(s, options("top1")).record.metric("top1").value)
     assert s.classifier.network.training
 
 
@@ -431,7 +431,7 @@ def test_a_shorter_last_step_takes_its_true_place():
 def test_accuracy_of_nothing_is_refused():
     nothing = image_set(replace(DATA, num_test=0), "test")
     with pytest.raises(DataError, match="digits/test has no images, so there is no accuracy"):
-        top1_accuracy(classifier(), nothing, DATA, device=torch.device("cpu"))
+        validate(classifier(), nothing, DATA, device=torch.device("cpu"))
 
 
 def test_accuracy_is_read_by_workers(monkeypatch):
@@ -444,8 +444,8 @@ def test_accuracy_is_read_by_workers(monkeypatch):
 
     monkeypatch.setattr(run_module, "DataLoader", Loader)
     s = subject()
-    first = top1_accuracy(s.classifier, s.images, DATA, device=torch.device("cpu"))
-    assert top1_accuracy(s.classifier, s.images, DATA, device=torch.device("cpu"), workers=2) == first
+    first = validate(s.classifier, s.images, DATA, device=torch.device("cpu"))
+    assert validate(s.classifier, s.images, DATA, device=torch.device("cpu"), workers=2) == first
     assert asked == [0, 2]
 
 

@@ -7,11 +7,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from contrex.data.views import Batch
 from contrex.errors import ArgumentError, UnknownNameError
-from contrex.methods import METHODS, training_step
+from contrex.methods import METHODS, training_plan, training_step
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
 from contrex.ops.geometry import random_crop, warp_images
-from contrex.settings import CGC, CGCNoNegatives, CrossEntropy
+from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, Digits, Model, Recipe, Training
 from oracles import consistency as oracle
 
 CPU = torch.device("cpu")
@@ -101,33 +101,47 @@ def test_cross_entropy_step(views):
         assert output.logs["accuracy"] == (logits.argmax(1) == batch.labels).double().mean()
 
 
+def plan_of(method, classifier=None):
+    settings = METHODS[method](**({"resolution": 16} if "cgc" in method else {}))
+    recipe = Recipe(method, Digits(), Model("contrex:convnet"), settings, training=Training(epochs=3))
+    return training_plan(classifier or make_classifier(), recipe)
+
+
+def seen_by(step, **options):
+    return make_batch(extra=step.needs_extra_views, **options)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_steps_reach_every_parameter_and_log_their_terms(method):
-    classifier = make_classifier()
-    step = training_step(classifier, METHODS[method]())
-    output = step(make_batch())
-    output.loss.backward()
-    assert all(parameter.grad is not None for parameter in step.parameters())
-    assert set(output.logs) >= {"loss", "accuracy"}
-    assert not any(value.requires_grad for value in output.logs.values())
-    if method != "cross_entropy":
-        weight, logs = METHODS[method]().weight, output.logs
-        torch.testing.assert_close(logs["loss"], logs["cross_entropy"] + weight * logs["consistency"])
+def test_steps_move_every_parameter_of_theirs_and_log_their_terms(method):
+    for phase in plan_of(method).phases:
+        phase.begin(0)
+        output = phase.step(seen_by(phase.step))
+        output.loss.backward()
+        assert all(parameter.grad is not None for parameter in phase.parameters)
+        own = {id(parameter) for parameter in phase.parameters}
+        assert all(parameter.grad is None for parameter in phase.step.parameters() if id(parameter) not in own)
+        assert "loss" in output.logs
+        assert not any(value.requires_grad for value in output.logs.values())
+        phase.step.zero_grad()
+        if "cgc" in method:
+            weight, logs = METHODS[method]().weight, output.logs
+            torch.testing.assert_close(logs["loss"], logs["cross_entropy"] + weight * logs["consistency"])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_learn(method):
-    classifier, batch = make_classifier(), make_batch(16)
-    step = training_step(classifier, METHODS[method](**({} if method == "cross_entropy" else {"resolution": 16})))
-    optimizer = torch.optim.SGD(step.parameters(), lr=0.1)
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = step(batch).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.9 * losses[0]
+    for phase in plan_of(method).phases:
+        phase.begin(0)
+        batch = seen_by(phase.step, num=16)
+        optimizer = torch.optim.SGD(phase.parameters, lr=0.5 if phase.name == "classifier" else 0.1)
+        losses = []
+        for _ in range(40 if phase.name else 30):
+            optimizer.zero_grad()
+            loss = phase.step(batch).loss
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.9 * losses[0]
 
 
 def test_queue_holds_the_newest_maps_and_travels_in_the_state():
@@ -165,14 +179,17 @@ def test_steps_run_under_ddp(method, tmp_path):
     """Two optimiser steps inside DDP (one gloo process): no unused parameter, and the gradient of the plain step."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
-        plain, wrapped = (training_step(make_classifier(), METHODS[method]()) for _ in range(2))
-        ddp = DistributedDataParallel(wrapped)
-        for seed in (0, 1):
-            for module in (plain, ddp):
-                module.zero_grad()
-                module(make_batch(seed=seed)).loss.backward()
-            for a, b in zip(plain.parameters(), wrapped.parameters(), strict=True):
-                torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-14)
+        for plain, wrapped in zip(plan_of(method).phases, plan_of(method).phases, strict=True):
+            plain.begin(0)
+            wrapped.begin(0)
+            wrapped.step.load_state_dict(plain.step.state_dict())
+            ddp = DistributedDataParallel(wrapped.step)
+            for seed in (0, 1):
+                for module in (plain.step, ddp):
+                    module.zero_grad()
+                    module(seen_by(plain.step, seed=seed)).loss.backward()
+                for a, b in zip(plain.parameters, wrapped.parameters, strict=True):
+                    torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-14)
     finally:
         dist.destroy_process_group()
 

@@ -51,8 +51,8 @@ def test_missing_and_foreign_checkpoints(tmp_path, monkeypatch):
     checkpoints.save(content(1), step=1, best=False)
     with pytest.raises(CheckpointError, match=r"no 'best' checkpoint in .*: it has \['last'\]"):
         checkpoints.load("best")
-    monkeypatch.setattr(module, "SCHEMA_VERSION", 2)
-    with pytest.raises(CheckpointError, match="has schema version 1, this contrex reads 2"):
+    monkeypatch.setattr(module, "SCHEMA_VERSION", 3)
+    with pytest.raises(CheckpointError, match="has schema version 2, this contrex reads 3"):
         checkpoints.load()
     next(tmp_path.glob("checkpoints/*.pt")).unlink()
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):

@@ -62,7 +62,7 @@ def test_killed_runs_end_with_the_weights_of_an_uninterrupted_one(tmp_path, work
         before = steps_done(killed)
         assert before > 0
     finish(killed, "--training.workers", workers)
-    first, second = (Checkpoints(folder).load()["step"] for folder in (tmp_path / "straight", killed))
+    first, second = (Checkpoints(folder).load()["steps"][0] for folder in (tmp_path / "straight", killed))
     assert all(torch.equal(first[key], second[key]) for key in first)
     logs = [(folder / "metrics.jsonl").read_bytes() for folder in (tmp_path / "straight", killed)]
     assert logs[0] == logs[1]

@@ -17,7 +17,8 @@ from contrex.errors import (
     InterruptedRunError,
     NonFiniteLossError,
 )
-from contrex.methods import Step, training_step
+from contrex.evaluation import Validation
+from contrex.methods import Step, training_plan
 from contrex.methods.cgc import CGCStep
 from contrex.models import load_classifier
 from contrex.settings import CrossEntropy, Folder, Schedule
@@ -31,7 +32,7 @@ class Killed(BaseException):
 
 
 def weights(folder):
-    return Checkpoints(folder).load()["step"]
+    return Checkpoints(folder).load()["steps"][0]
 
 
 def assert_same_run(a, b):
@@ -68,7 +69,7 @@ def test_a_run_leaves_what_it_promises(straight):
     assert [line["step"] for line in log] == [1, 2, 3, 3, 4, 5, 6, 6]
     assert all({"loss", "cross_entropy", "consistency", "lr"} <= line.keys() for line in log if "loss" in line)
     found = curves(straight)
-    assert [epoch for epoch, _ in found["val_top1"]] == [1.0, 2.0]
+    assert [epoch for epoch, _ in found["val_top1"]] == [epoch for epoch, _ in found["val_loss"]] == [1.0, 2.0]
     losses = [line["loss"] for line in log if "loss" in line]
     assert found["loss"][0][1] == pytest.approx(sum(losses[:3]) / 3)
     recipe, classifier, classes = load_trained(straight)
@@ -127,7 +128,8 @@ def test_killed_between_the_validation_and_its_checkpoint(straight, tmp_path, mo
         with pytest.raises(Killed):
             train(tiny(checkpoint_minutes=0.0), tmp_path, console=quiet())
     assert "val_top1" in read_log(tmp_path)[-1]
-    assert Checkpoints(tmp_path).load()["place"] | {"best": 0} == {"epoch": 0, "batch": 3, "step": 3, "best": 0}
+    place = Checkpoints(tmp_path).load()["place"]
+    assert {**place, "best": 0} == {"epoch": 0, "phase": 0, "batch": 3, "step": 3, "best": 0}
     train(tiny(), tmp_path, resume=True, console=quiet())
     assert_same_run(straight, tmp_path)
 
@@ -157,7 +159,7 @@ def test_a_signal_leaves_a_resumable_run(straight, tmp_path, monkeypatch, number
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_signal_during_validation_ends_the_run_after_its_checkpoint(straight, tmp_path, monkeypatch, epoch):
     """Also after the last epoch: who runs several runs in a row must learn that it is to stop."""
-    validate, calls = loop.top1_accuracy, []
+    validate, calls = loop.validate, []
 
     def signalled(*args, **options):
         calls.append(1)
@@ -166,7 +168,7 @@ def test_a_signal_during_validation_ends_the_run_after_its_checkpoint(straight, 
         return validate(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "top1_accuracy", signalled)
+        patch.setattr(loop, "validate", signalled)
         with pytest.raises(InterruptedRunError, match=f"stopped by SIGTERM after step {3 * epoch}; continue") as error:
             train(tiny(), tmp_path, console=quiet())
     assert error.value.exit_code == 143
@@ -261,7 +263,7 @@ def test_the_data_may_move(tmp_path, photos, monkeypatch):
     straight, run = tmp_path / "straight", tmp_path / "run"
     train(on_photos(photos), straight, console=quiet())
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "top1_accuracy", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or 0.0)
+        patch.setattr(loop, "validate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM) or Validation(0.0, 1.0))
         with pytest.raises(InterruptedRunError):
             train(on_photos(photos), run, console=quiet())
     elsewhere = photos.rename(tmp_path / "moved")
@@ -363,10 +365,10 @@ def test_a_nan_gradient_of_a_finite_loss_stops_before_the_weights(tmp_path, monk
 
     monkeypatch.setattr(CGCStep, "forward", poisoned)
     trained = []
-    monkeypatch.setattr(loop, "training_step", lambda *args: trained.append(training_step(*args)) or trained[0])
+    monkeypatch.setattr(loop, "training_plan", lambda *args: trained.append(training_plan(*args)) or trained[0])
     with pytest.raises(NonFiniteLossError, match=r"the gradient became NaN .* at step 1 .* no single") as error:
         train(tiny(), tmp_path, console=quiet())
-    assert torch.equal(trained[0].network.fc.weight, seen[1])
+    assert torch.equal(trained[0].phases[0].step.network.fc.weight, seen[1])
     assert "There is no checkpoint yet." in str(error.value)
     assert [line["step"] for line in read_log(tmp_path)] == [1]
 
@@ -383,13 +385,13 @@ def test_diverged_weights_are_not_blamed_on_images(tmp_path, monkeypatch):
 
 
 def test_nan_in_the_validation_is_a_divergence(tmp_path, monkeypatch):
-    validate = loop.top1_accuracy
+    validate = loop.validate
 
     def poisoned(classifier, *args, **options):
         raise_nan(classifier.network.network)
         return validate(classifier, *args, **options)
 
-    monkeypatch.setattr(loop, "top1_accuracy", poisoned)
+    monkeypatch.setattr(loop, "validate", poisoned)
     message = r"validation logits became NaN after step 3, at the end of epoch 0: the weights have diverged; lower"
     with pytest.raises(NonFiniteLossError, match=message) as error:
         train(tiny(), tmp_path, console=quiet())

@@ -11,7 +11,7 @@ changes pixels, where it is also the one scored (the published CGC code explains
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.protocols import PROTOCOLS, check_names
-from contrex.evaluation.run import evaluate, top1_accuracy
+from contrex.evaluation.run import Validation, evaluate, validate
 from contrex.evaluation.subject import Subject, command_line, configuration_of, weights_sha256
 
 __all__ = [
@@ -20,10 +20,11 @@ __all__ = [
     "Group",
     "Protocol",
     "Subject",
+    "Validation",
     "check_names",
     "command_line",
     "configuration_of",
     "evaluate",
-    "top1_accuracy",
+    "validate",
     "weights_sha256",
 ]

@@ -6,9 +6,11 @@ import datetime
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -72,10 +74,17 @@ def evaluate(
     return panel.record(total)
 
 
-def top1_accuracy(
+class Validation(NamedTuple):
+    """Top-1 accuracy in % and the mean cross-entropy in nats, over all images."""
+
+    top1: float
+    loss: float
+
+
+def validate(
     classifier: Classifier, images: ImageSet, data: settings.Data, *, device: torch.device, workers: int = 0
-) -> float:
-    """Accuracy in % on the square views, in eval mode; the network's mode is restored.
+) -> Validation:
+    """Accuracy and cross-entropy on the square views, in eval mode; the network's mode is restored.
 
     Raises:
         DataError: there are no images.
@@ -83,14 +92,15 @@ def top1_accuracy(
     if len(images) == 0:
         raise DataError(f"{images.name} has no images, so there is no accuracy: give it at least one.")
     views = EvaluationViews(images, view_sizes(data), whole_side=None, needs_whole=False, gallery=())
-    network, correct = classifier.network, 0
+    network, correct, loss = classifier.network, 0, 0.0
     with eval_mode(network), torch.inference_mode():
         for group in groups(views, len(images), workers=workers, size=4 * GROUP):
             squares = torch.stack([views.square for views in group])
-            logits = network(classifier.normalise(squares.to(device)))
+            logits = network(classifier.normalise(squares.to(device))).float()
             labels = torch.tensor([views.label for views in group], device=device)
-            correct += int(top_k_correct(logits.float(), labels, 1).sum())
-    return 100 * sum(ranks.gathered(correct)) / len(images)
+            correct += int(top_k_correct(logits, labels, 1).sum())
+            loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
+    return Validation(100 * sum(ranks.gathered(correct)) / len(images), sum(ranks.gathered(loss)) / len(images))
 
 
 class Panel:

@@ -1,23 +1,67 @@
-"""Training objectives: one module each, `forward(batch) -> StepOutput(loss, logs)`."""
+"""Training objectives: one module each, `forward(batch) -> StepOutput(loss, logs)`, and the plan of their phases."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from contrex.methods.cgc import CGCNoNegativesStep, CGCStep
 from contrex.methods.cross_entropy import CrossEntropyStep
-from contrex.methods.step import Step, StepOutput
+from contrex.methods.excon import ExConStep
+from contrex.methods.phase import Phase, Plan, one_phase
+from contrex.methods.step import Shown, Step, StepOutput
+from contrex.methods.supcon import ClassifierStep, SupConStep, supcon_plan
 from contrex.models import Classifier
-from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, Method
+from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, ExCon, Method, Recipe, SupCon
 
-METHODS = {"cross_entropy": CrossEntropy, "cgc": CGC, "cgc_no_negatives": CGCNoNegatives}
-"""Settings by method name."""
+METHODS: dict[str, Callable[..., Method]] = {
+    "cross_entropy": CrossEntropy,
+    "cgc": CGC,
+    "cgc_no_negatives": CGCNoNegatives,
+    "supcon": SupCon,
+    "supcon_ori": partial(SupCon, order="encoder-first"),
+    "simclr": partial(SupCon, order="encoder-first", labels=False),
+    "excon": ExCon,
+    "exconb": partial(ExCon, background=True),
+}
+"""What makes the settings of each method, by its name in the papers."""
 
-_STEPS = {CrossEntropy: CrossEntropyStep, CGC: CGCStep, CGCNoNegatives: CGCNoNegativesStep}
+_STEPS: dict[type, Callable[[Classifier, Any], Step]] = {
+    CrossEntropy: CrossEntropyStep,
+    CGC: CGCStep,
+    CGCNoNegatives: CGCNoNegativesStep,
+    SupCon: SupConStep,
+    ExCon: ExConStep,
+}
 
 
 def training_step(classifier: Classifier, settings: Method) -> Step:
-    """The step that `settings` describe, around `classifier`."""
-    step: Step = _STEPS[type(settings)](classifier, settings)
-    return step
+    """The step that `settings` describe, around `classifier`; of a method of two phases, the encoder's."""
+    return _STEPS[type(settings)](classifier, settings)
 
 
-__all__ = ["METHODS", "CGCNoNegativesStep", "CGCStep", "CrossEntropyStep", "Step", "StepOutput", "training_step"]
+def training_plan(classifier: Classifier, recipe: Recipe) -> Plan:
+    """The phases of a run, and which of them each epoch has."""
+    step = training_step(classifier, recipe.method)
+    if isinstance(step, SupConStep):
+        return supcon_plan(step, classifier, recipe, step.settings)
+    return one_phase(step, recipe)
+
+
+__all__ = [
+    "METHODS",
+    "CGCNoNegativesStep",
+    "CGCStep",
+    "ClassifierStep",
+    "CrossEntropyStep",
+    "ExConStep",
+    "Phase",
+    "Plan",
+    "Shown",
+    "Step",
+    "StepOutput",
+    "SupConStep",
+    "training_plan",
+    "training_step",
+]

@@ -7,7 +7,7 @@ loss then has the rank's own images as negatives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,16 +28,39 @@ class StepOutput:
     logs: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a step trains on, for a person to look at: rows of images [N,3,H,W] in [0, 1] by name, and which of them the
+    classifier gets right on its explanation, where that is asked."""
+
+    rows: Mapping[str, Tensor]
+    is_right: Sequence[bool] | None = None
+
+
 class Step(nn.Module):
     """A training objective around a classifier. Subclasses implement `forward(batch) -> StepOutput`."""
 
     needs_extra_views = False
     """Whether the batch must carry a second, independent set of views."""
 
+    epoch: int = 0
+    """The epoch that is being trained, from 0."""
+
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.network = classifier.network
         self.normalise = classifier.normalise
+        self.denormalise = classifier.denormalise
+
+    def begin_epoch(self, epoch: int) -> None:
+        """The loop calls it before the first batch of an epoch, also when it resumes within it."""
+        self.epoch = epoch
+
+    def shown(self, batch: Batch) -> Shown | None:
+        """The views of a batch as they are trained on, or None where there is nothing to see but crops.
+
+        It leaves no trace in the network and draws no random numbers."""
+        return None
 
     def logits(self, images: Tensor) -> Tensor:
         """The network's logits for pixel values in [0, 1], float32 or better also under autocast."""
@@ -54,6 +77,13 @@ def views_of(batch: Batch) -> tuple[Tensor, Tensor]:
     if batch.views is None:
         raise ArgumentError("`batch` has no views yet: call `batch.to(device)` first.")
     return batch.images, batch.views
+
+
+def two_views_of(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The two sets of transformed images of a batch that is on its device."""
+    if batch.views is None or batch.extra_views is None:
+        raise ArgumentError("`batch` has no two views: make it with `extra=True` and call `batch.to(device)` first.")
+    return batch.views, batch.extra_views
 
 
 def view_cross_entropy(logits: Tensor, logits_view: Tensor, labels: Tensor, views: Views) -> Tensor:

@@ -19,7 +19,8 @@ from contrex.settings import Model, Stem
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A network with the normalisation of its input; `normalise` takes pixel values in [0, 1]."""
+    """A network with the normalisation of its input; `normalise` takes pixel values in [0, 1], `denormalise` gives
+    them back."""
 
     network: nn.Module
     mean: tuple[float, float, float]
@@ -28,8 +29,17 @@ class Classifier:
     def normalise(self, images: Tensor) -> Tensor:
         """Images `[N,3,H,W]`, uint8 or in [0, 1], as the network expects them."""
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.mean, self.std))
+        mean, std = self._channels(images.device)
         return (scaled - mean) / std
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """The pixel values in [0, 1] of normalised images `[N,3,H,W]`."""
+        mean, std = self._channels(images.device)
+        return images * std + mean
+
+    def _channels(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
+        return mean, std
 
 
 def load_classifier(settings: Model, *, num_classes: int | None = None) -> Classifier:

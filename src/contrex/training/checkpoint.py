@@ -23,7 +23,7 @@ import torch
 from contrex.errors import CheckpointError
 from contrex.records import write_atomically, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Checkpoints:

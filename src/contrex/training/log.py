@@ -20,7 +20,7 @@ from contrex.records import write_atomically
 FILE_NAME = "metrics.jsonl"
 
 VALIDATION = "val_top1"
-"""What the line at an epoch's end holds."""
+"""What the line at an epoch's end holds, with the cross-entropy `val_loss`."""
 
 
 class MetricsLog:
@@ -61,7 +61,7 @@ def curves(run: Path) -> dict[str, list[tuple[float, float]]]:
     sums: dict[str, dict[int, list[float]]] = {}
     for line in read_log(run):
         for name, value in line.items():
-            if name not in ("step", "epoch", "lr"):
+            if name not in ("step", "epoch") and not name.endswith("lr"):
                 sums.setdefault(name, {}).setdefault(line["epoch"], []).append(value)
     return {
         name: [(float(epoch + 1), sum(values) / len(values)) for epoch, values in sorted(by_epoch.items())]

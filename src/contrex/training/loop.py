@@ -7,6 +7,7 @@ A run folder:
     checkpoints/      the last and the best one
     nonfinite.json    only after a NaN loss or gradient: the images of the batch
     skipped_images.json    only where unreadable images were left out: which and why
+    views/            a contact sheet per epoch of what a contrastive method is trained on
 
 Everything random is a pure function of (seed, epoch, index) or (seed, step), so a run that is killed and resumed ends
 with the same weights, bit for bit on a CPU, as one that was not.
@@ -35,12 +36,13 @@ from contrex.data.sample import ImageSet
 from contrex.data.views import Batch, TrainingViews, num_batches, stream, training_batches, view_sizes
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, CheckpointError, DataError, InterruptedRunError, NonFiniteLossError
-from contrex.evaluation import top1_accuracy
-from contrex.methods import Step, StepOutput, training_step
+from contrex.evaluation import validate
+from contrex.methods import Plan, Step, StepOutput, training_plan
 from contrex.models import Classifier, load_classifier
 from contrex.records import from_plain, to_plain, write_json
 from contrex.settings import Model, Recipe
 from contrex.training.checkpoint import Checkpoints
+from contrex.training.contact_sheet import write_shown
 from contrex.training.log import VALIDATION, MetricsLog, progress_bar
 from contrex.training.optimization import build_optimizer, descend, learning_rate
 
@@ -57,9 +59,11 @@ SKIPPED = "skipped_images.json"
 
 @dataclass
 class Place:
-    """How far a run has come: `epoch` and `batch` of the next step, steps done, best validation accuracy so far."""
+    """How far a run has come: `epoch`, `phase` of the epoch and `batch` of the next step, steps done, best validation
+    accuracy so far."""
 
     epoch: int = 0
+    phase: int = 0
     batch: int = 0
     step: int = 0
     best: float = -1.0
@@ -88,22 +92,25 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
     torch.manual_seed(options.seed)
     model = recipe.model if saved is None else without_file(recipe.model)
     classifier = load_classifier(model, num_classes=len(images.classes))
-    step = training_step(classifier, recipe.method).to(device)
-    if options.channels_last:
-        step = step.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(list(step.parameters()), recipe.optimizer)
-    place = _restore(saved, step, optimizer)
+    plan = training_plan(classifier, recipe)
+    for step in plan.modules():
+        step.to(device)
+        if options.channels_last:
+            step.to(memory_format=torch.channels_last)
+    optimizers = [build_optimizer(phase.parameters, phase.optimizer) for phase in plan.phases]
+    place = _restore(saved, plan, optimizers)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "recipe.json", recipe)
     log.rewind(step=place.step, epoch=place.epoch)
     _report_skipped(folder, (images, validation), console)
-    views = _views(recipe, images, extra=step.needs_extra_views)
+    views = [_views(recipe, images, plan, number) for number in range(len(plan.phases))]
 
     def save(*, best: bool = False) -> None:
         content = {
-            "step": step.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "steps": [step.state_dict() for step in plan.modules()],
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "place": vars(place),
+            "epochs": len(plan.epochs),
             "recipe": to_plain(recipe),
             "classes": list(images.classes),
             "num_images": len(images),
@@ -111,53 +118,71 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
         }
         checkpoints.save(content, step=place.step, best=best)
 
-    total = options.epochs * steps_per_epoch
+    total = steps_per_epoch * sum(map(len, plan.epochs))
     with (
         _signals() as received,
         progress_bar(recipe.name, total=total, done=place.step, console=console) as bar,
     ):
         saved_at = time.monotonic()
-        while place.epoch < options.epochs:
-            step.train()
-            for batch in training_batches(
-                views,
-                epoch=place.epoch,
-                batch_size=options.batch_size,
-                start=place.batch,
-                workers=options.workers,
-                pin_memory=device.type == "cuda",
-            ):
-                torch.manual_seed(step_seed(options.seed, place.step))  # dropout and the like
-                output = _forward(step, batch.to(device, channels_last=options.channels_last), options.precision)
-                lr = learning_rate(place.step, steps_per_epoch, options.epochs, recipe.optimizer.lr, recipe.schedule)
-                if not descend(optimizer, output.loss, lr=lr, clip_norm=recipe.optimizer.clip_norm):
-                    raise _nonfinite(checkpoints, output.loss, classifier, batch, place, device)
-                terms = {name: float(value) for name, value in output.logs.items()}
-                place.step, place.batch = place.step + 1, place.batch + 1
-                log.write({"step": place.step, "epoch": place.epoch, "lr": lr, **terms})
-                bar.step(terms)
-                if received or time.monotonic() - saved_at > 60 * options.checkpoint_minutes:
-                    save()
-                    saved_at = time.monotonic()
-                if received:
-                    raise _interrupted(received[0], folder, place)
-            watched = replace(classifier, network=_Watched(classifier.network, place))
-            accuracy = top1_accuracy(watched, validation, recipe.data, device=device, workers=options.workers)
-            log.write({"step": place.step, "epoch": place.epoch, VALIDATION: accuracy})
-            best = accuracy > place.best
-            place.epoch, place.batch, place.best = place.epoch + 1, 0, max(accuracy, place.best)
+        while place.epoch < len(plan.epochs):
+            for number in plan.epochs[place.epoch][place.phase :]:
+                phase = plan.phases[number]
+                phase.begin(place.epoch)
+                past_steps = steps_per_epoch * plan.epochs_before(place.epoch, number)
+                for batch in training_batches(
+                    views[number],
+                    epoch=place.epoch,
+                    batch_size=options.batch_size,
+                    start=place.batch,
+                    workers=options.workers,
+                    pin_memory=device.type == "cuda",
+                ):
+                    torch.manual_seed(step_seed(options.seed, place.step))  # dropout and the like
+                    seen = batch.to(device, channels_last=options.channels_last)
+                    if place.batch == 0:
+                        write_shown(folder, phase.step, seen, place.epoch)
+                    output = _forward(phase.step, seen, options.precision)
+                    lr = learning_rate(
+                        past_steps + place.batch, steps_per_epoch, phase.epochs, phase.optimizer.lr, phase.schedule
+                    )
+                    if not descend(optimizers[number], output.loss, lr=lr, clip_norm=phase.optimizer.clip_norm):
+                        raise _nonfinite(checkpoints, output.loss, classifier, batch, place, device)
+                    terms = {phase.term(name): float(value) for name, value in output.logs.items()}
+                    place.step, place.batch = place.step + 1, place.batch + 1
+                    log.write({"step": place.step, "epoch": place.epoch, phase.term("lr"): lr, **terms})
+                    bar.step(terms)
+                    if received or time.monotonic() - saved_at > 60 * options.checkpoint_minutes:
+                        save()
+                        saved_at = time.monotonic()
+                    if received:
+                        raise _interrupted(received[0], folder, place)
+                place.phase, place.batch = place.phase + 1, 0
+            best = False
+            if any(plan.phases[number].trains_classifier for number in plan.epochs[place.epoch]):
+                watched = replace(classifier, network=_Watched(classifier.network, place))
+                found = validate(watched, validation, recipe.data, device=device, workers=options.workers)
+                log.write({"step": place.step, "epoch": place.epoch, VALIDATION: found.top1, "val_loss": found.loss})
+                best, place.best = found.top1 > place.best, max(found.top1, place.best)
+                bar.say(
+                    f"{recipe.name}: epoch {place.epoch + 1}/{len(plan.epochs)}, validation top-1 {found.top1:.1f} %"
+                )
+            place.epoch, place.phase, place.batch = place.epoch + 1, 0, 0
             save(best=best)
             saved_at = time.monotonic()
-            bar.say(f"{recipe.name}: epoch {place.epoch}/{options.epochs}, validation top-1 {accuracy:.1f} %")
             if received:  # during the validation
                 raise _interrupted(received[0], folder, place)
-    step.eval()
+    plan.finish()
     return classifier
 
 
 def step_seed(seed: int, step: int) -> int:
     """The seed of everything that a step itself draws at random, such as dropout."""
     return int(stream("step", seed, step).integers(2**63))
+
+
+def phase_seed(seed: int, phase: int) -> int:
+    """The seed of the order and the views of a later phase."""
+    return int(stream("phase", seed, phase).integers(2**31))
 
 
 def load_trained(folder: Path, *, which: str = "last") -> tuple[Recipe, Classifier, tuple[str, ...]]:
@@ -169,9 +194,15 @@ def trained(content: Mapping[str, Any]) -> tuple[Recipe, Classifier, tuple[str, 
     """The recipe, the classifier and the class names of a checkpoint's content."""
     recipe: Recipe = from_plain(content["recipe"], Recipe, where="recipe")
     classifier = load_classifier(without_file(recipe.model), num_classes=len(content["classes"]))
-    training_step(classifier, recipe.method).load_state_dict(content["step"])
-    classifier.network.eval()
+    plan = training_plan(classifier, recipe)
+    _load(plan, content)
+    plan.finish()
     return recipe, classifier, tuple(content["classes"])
+
+
+def _load(plan: Plan, content: Mapping[str, Any]) -> None:
+    for step, state in zip(plan.modules(), content["steps"], strict=True):
+        step.load_state_dict(state)
 
 
 def saved_recipe(folder: Path) -> Recipe:
@@ -236,10 +267,17 @@ def _report_skipped(folder: Path, splits: Sequence[ImageSet], console: Console) 
         console.print("\n  ".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def _views(recipe: Recipe, images: ImageSet, *, extra: bool) -> TrainingViews:
+def _views(recipe: Recipe, images: ImageSet, plan: Plan, number: int) -> TrainingViews:
+    """What phase `number` is trained on; each phase draws its own crops."""
     resize, size = view_sizes(recipe.data)
+    seed = recipe.training.seed
     return TrainingViews(
-        images, resize=resize, size=size, augmentation=recipe.augmentation, seed=recipe.training.seed, extra=extra
+        images,
+        resize=resize,
+        size=size,
+        augmentation=plan.phases[number].augmentation,
+        seed=seed if number == 0 else phase_seed(seed, number),
+        extra=plan.phases[number].step.needs_extra_views,
     )
 
 
@@ -276,11 +314,12 @@ def _changed(old: Any, new: Any, name: str = "") -> set[str]:
     )
 
 
-def _restore(saved: dict[str, Any] | None, step: Step, optimizer: Optimizer) -> Place:
+def _restore(saved: dict[str, Any] | None, plan: Plan, optimizers: Sequence[Optimizer]) -> Place:
     if saved is None:
         return Place()
-    step.load_state_dict(saved["step"])
-    optimizer.load_state_dict(saved["optimizer"])
+    _load(plan, saved)
+    for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+        optimizer.load_state_dict(state)
     return Place(**saved["place"])
 
 

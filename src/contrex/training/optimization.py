@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from contrex import settings
 
 
-def build_optimizer(parameters: list[nn.Parameter], options: settings.Optimizer) -> Optimizer:
+def build_optimizer(parameters: Sequence[nn.Parameter], options: settings.Optimizer) -> Optimizer:
     """SGD or AdamW over `parameters`."""
     if options.name == "adamw":
         return AdamW(
