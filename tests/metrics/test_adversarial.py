@@ -87,7 +87,9 @@ def test_the_loss_rises(model, images, labels):
 def test_captum_gives_the_same_in_pixel_space(model, labels):
     captum = pytest.importorskip("captum.robust")
     pixels = torch.rand(5, 2, 4, 5, dtype=torch.float64)
-    attack = captum.FGSM(model.eval(), loss_func=nn.CrossEntropyLoss(reduction="sum"), lower_bound=0.0, upper_bound=1.0)
+    attack = captum.FGSM(
+        model.eval(), loss_func=nn.CrossEntropyLoss(reduction="none"), lower_bound=0.0, upper_bound=1.0
+    )
     theirs = attack.perturb(pixels.clone().requires_grad_(), epsilon=0.03, target=labels)
     ours = fgsm(model, pixels, labels, epsilon=0.03, std=1.0, lower=0.0, upper=1.0)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
