@@ -40,7 +40,7 @@ MORE = {
     "timm:regnetx_002": ("head.fc", 368, 64),
     "timm:resnet18": ("fc", 512, 64),
     "timm:test_convnext": ("head.fc", 64, 64),
-    "timm:test_maxvit": ("head.fc", 128, 64),
+    "timm:test_maxvit": ("head.fc", 128, 160),
     "timm:test_nfnet": ("head.fc", 192, 64),
     "timm:test_vit_relpos": ("head", 96, 160),
     "timm:vgg11": ("head.fc", 4096, 64),
