@@ -114,7 +114,7 @@ class ExpectedCalibrationError(PerSampleMetric):
 
     The interval of `record` resamples images and bins them anew. ECE is biased upwards, the more so the better the
     calibration, and each resample adds the bias once more. So it is the basic interval, `[2 e - q_high, 2 e - q_low]`
-    of the resamples' quantiles q, cut off at 0 (Davison and Hinkley 1997, section 5.2.1), which takes the bias off; the
+    of the resamples' quantiles q, cut off at 0 (Davison and Hinkley 1997, section 5.2), which takes the bias off; the
     percentile one, which other metrics have, would put it in twice. Of a nearly perfectly calibrated network with few
     images it may still miss both the true error and the estimate.
 
