@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from contrex.errors import ArgumentError, UnknownNameError
-from contrex.metrics.infidelity import Infidelity, image_noise, infidelity
+from contrex.metrics.infidelity import Infidelity, infidelity
 from oracles import infidelity as slow
 
 SEEDS = [11, 3, 2**40, 0]
@@ -43,9 +43,13 @@ def heatmaps():
     return torch.randn(4, 4, 5, dtype=torch.float64)
 
 
-def noise_of(images, num_samples=6, std=0.3):
-    draws = image_noise(images, SEEDS, num_samples, torch.randn)
-    return std * torch.stack(list(draws)).view(len(images), num_samples, *images.shape[1:])
+def noise_of(images):
+    """[N,6,C,H,W] of standard deviation 0.3: a generator for each image, one draw for each sample."""
+    rows = []
+    for image, seed in zip(images, SEEDS, strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        rows.append([torch.randn(image.shape, generator=generator, dtype=image.dtype) for _ in range(6)])
+    return 0.3 * torch.stack([torch.stack(row) for row in rows])
 
 
 @pytest.mark.parametrize("normalise", [False, True])

@@ -6,7 +6,6 @@ from torch import nn
 
 import contrex
 from contrex.errors import ArgumentError
-from contrex.metrics.infidelity import image_noise
 from contrex.metrics.sensitivity import MaxSensitivity, max_sensitivity
 from oracles.infidelity import max_sensitivity as slow_max_sensitivity
 
@@ -32,8 +31,12 @@ def images():
 
 
 def noise_of(images):
-    draws = list(image_noise(images, SEEDS, 6, torch.rand))
-    return (0.2 * (2 * torch.stack(draws) - 1)).view(len(images), 6, *images.shape[1:])
+    """[N,6,C,H,W] in -0.2..0.2: a generator for each image, one draw for each sample."""
+    rows = []
+    for image, seed in zip(images, SEEDS, strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        rows.append([torch.rand(image.shape, generator=generator, dtype=image.dtype) for _ in range(6)])
+    return 0.2 * (2 * torch.stack([torch.stack(row) for row in rows]) - 1)
 
 
 def test_oracle(images):
