@@ -7,14 +7,9 @@ For images x_i with spatial transforms T_i, heatmaps g and query / key maps
     L_i = -log( exp(sim(q_i, k_i) / tau) / sum_j exp(sim(q_i, k_j) / tau) )          sim = cosine similarity
 
 The paper compares maps at image size: ReLU, bilinear upsampling to S x S, division by the sum (+ eps), + eps at every
-pixel, T, cosine. All of it but the ReLU is linear and separable. With U [S,h] the upsampling matrix and V_i [S,h] the
-same followed by crop, resize and flip, a map a [h,w] becomes `U a U^T` or `V_i a V_i^T`, and every inner product that a
-cosine needs is one of h x h matrices:
-
-    < V_i a V_i^T , U b U^T > = sum( a * (V_i^T U) b (V_i^T U)^T )
-
-so no S x S map is ever made. The eps stays exact: a constant map is unchanged by T, so it only adds rank-one terms, the
-maps' sums and S S eps^2. It also gives an all-zero map its meaning, the uniform map.
+pixel, T, cosine. All of it but the ReLU is linear and separable, so the cosines come from products of h x h matrices
+and no S x S map is ever made (`contrex.ops.enlarged`). The eps stays exact, and gives an all-zero map its meaning,
+the uniform map.
 
 The published code differs (`variant="published-code"`): the anchor is k_i, its positive q_i, and its negatives are the
 other k_j - transformed against transformed. Both take the mean over i where the paper writes a sum, so that lambda
@@ -25,7 +20,6 @@ Legend: N anchors, h w heatmap cells, S side of the upsampled map (S_y, S_x when
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -33,7 +27,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
-from contrex.ops import geometry, heatmap
+from contrex.ops import heatmap
+from contrex.ops.enlarged import (
+    Enlarged,
+    positive_similarity,
+    similarity,
+    transformed_matrices,
+    upsampling_matrices,
+)
 from contrex.ops.geometry import Crop
 
 EPS = 1e-8
@@ -134,63 +135,6 @@ def l2_consistency_loss(
     raise unknown_name("`variant`", variant, ("paper", "published-code"))
 
 
-@dataclass(frozen=True, eq=False)
-class Enlarged:
-    """Heatmaps as if at S x S: `scale * Y a X^T + eps`, kept as their parts.
-
-    `cells` is `a` [N,h,w] >= 0; `rows`, `columns` are Y [N or 1,S,h], X [N or 1,S,w]; `scale` [N] divides by the sum.
-    """
-
-    cells: Tensor
-    rows: Tensor
-    columns: Tensor
-    scale: Tensor
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    @property
-    def num_pixels(self) -> int:
-        """S_y S_x."""
-        return self.rows.shape[1] * self.columns.shape[1]
-
-    def total(self) -> Tensor:
-        """The sum over pixels `[N]` of the scaled map, without eps."""
-        return self.scale * torch.einsum("nh,nhw,nw->n", self._ones(self.rows), self.cells, self._ones(self.columns))
-
-    def norm(self) -> Tensor:
-        """The L2 norm over pixels `[N]`, with eps."""
-        squared = (self.cells * (self._gram(self.rows) @ self.cells @ self._gram(self.columns))).sum((1, 2))
-        return (self.scale**2 * squared + 2 * EPS * self.total() + EPS**2 * self.num_pixels).sqrt()
-
-    def seen_by(self, other: Enlarged) -> Tensor:
-        """The cells pulled through both resizings, `Y_o^T Y a X^T X_o` [N,h,w]: their product with the other's cells,
-        summed, is the inner product of the two large maps."""
-        return (other.rows.mT @ self.rows) @ self.cells @ (self.columns.mT @ other.columns)
-
-    def _ones(self, matrix: Tensor) -> Tensor:
-        return matrix.sum(1).expand(len(self), -1)
-
-    def _gram(self, matrix: Tensor) -> Tensor:
-        return matrix.mT @ matrix
-
-
-def similarity(query: Enlarged, key: Enlarged) -> Tensor:
-    """Cosine similarities `[N,M]` of every query with every key; all keys must share one pair of matrices."""
-    inner = query.seen_by(key).flatten(1) @ key.cells.flatten(1).T
-    cross = EPS * (query.total()[:, None] + key.total()[None, :])
-    product = query.scale[:, None] * key.scale[None, :] * inner + cross + EPS**2 * query.num_pixels
-    return product / (query.norm()[:, None] * key.norm()[None, :])
-
-
-def positive_similarity(query: Enlarged, key: Enlarged) -> Tensor:
-    """Cosine similarities `[N]` of query i with key i."""
-    inner = (query.seen_by(key) * key.cells).sum((1, 2))
-    cross = EPS * (query.total() + key.total())
-    product = query.scale * key.scale * inner + cross + EPS**2 * query.num_pixels
-    return product / (query.norm() * key.norm())
-
-
 def full_precision(heatmaps: Tensor) -> torch.autocast:
     """Autocast would round the small matrices to bfloat16, and with them differences of nearly equal maps."""
     return torch.autocast(heatmaps.device.type, enabled=False)
@@ -204,17 +148,10 @@ def _query_and_key(heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop, size: Si
         raise ArgumentError(f"`size` must be at least 1 pixel on each side, got {sides}.")
     dtype = torch.promote_types(heatmaps.dtype, torch.float32)
     cells, cells_view = (heatmap.positive(maps).to(dtype) for maps in (heatmaps, heatmaps_view))
-    rows, columns = (
-        geometry.upsampling_matrix(cells.shape[1 + axis], side, like=cells) for axis, side in enumerate(sides)
-    )
-    row_positions, column_positions = geometry.warp_positions(crop, sides, like=cells)
-    query = Enlarged(
-        cells,
-        geometry.interpolate_rows(rows, row_positions),
-        geometry.interpolate_rows(columns, column_positions),
-        _sum_scale(cells, rows, columns),
-    )
-    return query, Enlarged(cells_view, rows[None], columns[None], _sum_scale(cells_view, rows, columns))
+    rows, columns = upsampling_matrices(cells, sides)
+    moved = transformed_matrices(rows, columns, crop, sides)
+    query = Enlarged(cells, *moved, _sum_scale(cells, rows, columns), EPS)
+    return query, Enlarged(cells_view, rows[None], columns[None], _sum_scale(cells_view, rows, columns), EPS)
 
 
 def _sum_scale(cells: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -233,7 +170,7 @@ def _appended(key: Enlarged, extra: Tensor | None) -> Enlarged:
         )
     cells = heatmap.positive(extra).to(key.cells)
     scale = _sum_scale(cells, key.rows[0], key.columns[0])
-    return Enlarged(torch.cat([key.cells, cells]), key.rows, key.columns, torch.cat([key.scale, scale]))
+    return Enlarged(torch.cat([key.cells, cells]), key.rows, key.columns, torch.cat([key.scale, scale]), EPS)
 
 
 def _diagonal(matrix: Tensor) -> Tensor:

@@ -5,17 +5,17 @@ Axes: N images, C channels, H W pixels, K classes, S steps (a curve has S+1 poin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from contrex.errors import ArgumentError
-from contrex.metrics import probing
+from contrex.errors import ArgumentError, unknown_name
+from contrex.metrics import baselines, probing
 from contrex.metrics.per_sample import PerSampleMetric
 from contrex.models import eval_mode
-from contrex.ops.pixels import gaussian_blur
 
 
 def insertion_curve(
@@ -24,10 +24,11 @@ def insertion_curve(
     saliency: Tensor,
     *,
     step: int,
-    baseline: Tensor | None = None,
+    baseline: Tensor | str | None = None,
     target: Tensor | None = None,
     batch_size: int | None = None,
     logits: Tensor | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """Probability of the target class while pixels of the image are put into a baseline, the most salient first.
 
@@ -47,18 +48,21 @@ def insertion_curve(
         saliency: `[N,H,W]`, any scale, at the size of the images. What is not salient at all is still ordered, so
             use signed maps or rectified ones deliberately and say which.
         step: pixels per step; 8 rows in the papers (224 * 8).
-        baseline: what the curve starts from, `[N,C,H,W]` or broadcast to it; None is the images under an 11x11
-            Gaussian blur of sigma 5 (`gaussian_blur`).
+        baseline: what the curve starts from: a name of `contrex.metrics.baselines` ("blur", "zero", "mean", "road"), or
+            an image `[N,C,H,W]` or broadcast to it; None is "blur", an 11x11 Gaussian blur of sigma 5. "road" imputes
+            the missing pixels anew at every step, from those that are there.
         target: classes `[N]`; None is the class predicted on the whole image.
         batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
         logits: the network's logits of the whole images `[N,K]`, in eval mode, if known: they are the curve's last
             point and `deletion_curve`'s first one, and the default target.
+        seeds: one integer per image, for the noise of "road"; None is 0 for each.
 
     Returns:
         Probabilities `[N,S+1]`, at least float32, on the images' device, without a graph.
 
     Raises:
-        ArgumentError: a shape, the step, the batch size or a target does not fit, or the saliency is NaN.
+        UnknownNameError: there is no such baseline.
+        ArgumentError: a shape, the step, the batch size, a target or the seeds do not fit, or the saliency is NaN.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
@@ -76,6 +80,7 @@ def insertion_curve(
         target=target,
         batch_size=batch_size,
         logits=logits,
+        seeds=seeds,
     )
 
 
@@ -85,16 +90,18 @@ def deletion_curve(
     saliency: Tensor,
     *,
     step: int,
-    baseline: Tensor | None = None,
+    baseline: Tensor | str | None = None,
     target: Tensor | None = None,
     batch_size: int | None = None,
     logits: Tensor | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """Probability of the target class while pixels of the image are replaced by a baseline, the most salient first.
 
     `curve[n, s] = softmax(model(z_ns))[target_n]`, `z_ns` the image with its `s * step` most salient pixels taken
-    from the baseline: `z_n0` is the image, `z_nS` the baseline. With `baseline=None` that is zero, in the network's
-    normalised input space (the mean colour), as in the published code. All else as `insertion_curve`, which see.
+    from the baseline: `z_n0` is the image, `z_nS` the baseline. With `baseline=None` that is "zero", in the network's
+    normalised input space (the mean colour), as in the published code; with "road" it is ROAD's most relevant first
+    (Rong et al., ICML 2022). All else as `insertion_curve`, which see.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
@@ -112,6 +119,7 @@ def deletion_curve(
         target=target,
         batch_size=batch_size,
         logits=logits,
+        seeds=seeds,
     )
 
 
@@ -154,7 +162,18 @@ def area_under_curve(curves: Tensor, fractions: Tensor | None = None) -> Tensor:
 
 
 class CurveArea(PerSampleMetric):
-    """Area under the curve of each image: `area_under_curve`."""
+    """Area under the curve of each image: `area_under_curve`.
+
+    `baseline` names the baseline of the curves where it is not the default one, and so the metric:
+    `insertion_auc_road`.
+    """
+
+    def __init__(self, baseline: str | None = None, **kwargs: Any) -> None:
+        if baseline is not None:
+            if baseline not in baselines.BASELINES:
+                raise unknown_name("`baseline`", baseline, baselines.BASELINES)
+            self.name, self.title = f"{self.name}_{baseline}", f"{self.title} ({baseline})"
+        super().__init__(**kwargs)
 
     def update(self, curves: Tensor, fractions: Tensor | None = None) -> None:
         """Count `curves [N,S+1]`; `fractions` as in `area_under_curve`.
@@ -201,13 +220,14 @@ def _curve(
     model: nn.Module,
     images: Tensor,
     saliency: Tensor,
-    baseline: Tensor | None,
+    baseline: Tensor | str | None,
     *,
     inserting: bool,
     step: int,
     target: Tensor | None,
     batch_size: int | None,
     logits: Tensor | None,
+    seeds: Sequence[int] | None,
 ) -> Tensor:
     images, saliency = images.detach(), saliency.detach()
     num_images = probing.at_once(images, batch_size)
@@ -215,32 +235,66 @@ def _curve(
     if step < 1:
         raise ArgumentError(f"`step` must be at least 1 pixel, got {step}.")
     if baseline is None:
-        baseline = gaussian_blur(images) if inserting else torch.zeros_like(images)
-    baseline = _expand(baseline, images)
-    order = saliency.flatten(1).argsort(dim=1, descending=True, stable=True)
+        baseline = "blur" if inserting else "zero"
+    changes = _Changes(images, saliency, baseline, inserting=inserting, step=step, seeds=seeds)
     with eval_mode(model), torch.inference_mode():
         whole = probing.whole_logits(model, images, logits, num_images)
         target = probing.chosen_target(target, whole)
-        start, end = (baseline, images) if inserting else (images, baseline)
-        # The whole image is known already: it is the last state of an insertion and the first of a deletion.
-        skip = 0 if inserting else 1
-        inner = _inner_points(model, start, end, order.to(images.device), target, step, num_images, skip)
+        inner = _inner_points(model, changes, target, num_images)
         ends = probing.class_probability(whole, target)[:, None]
         curve = torch.cat([inner, ends] if inserting else [ends, inner], dim=1)
     return curve.clone()  # outside inference mode: an ordinary tensor
 
 
-def _inner_points(
-    model: nn.Module, start: Tensor, end: Tensor, order: Tensor, target: Tensor, step: int, num_images: int, skip: int
-) -> Tensor:
-    """`[N,S]`: the points of S successive states from number `skip` on."""
-    num_steps = -(-order.shape[1] // step)
+class _Changes:
+    """The S images between the whole one and the baseline, both ends counted but the whole one left out."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        saliency: Tensor,
+        baseline: Tensor | str,
+        *,
+        inserting: bool,
+        step: int,
+        seeds: Sequence[int] | None,
+    ) -> None:
+        self.images, self.inserting, self.step = images, inserting, step
+        self.order = saliency.flatten(1).argsort(dim=1, descending=True, stable=True).to(images.device)
+        self.num_steps = -(-self.order.shape[1] // step)
+        self.imputes = baselines.is_road(baseline)
+        # What an image turns into: the noise of its imputations, or the baseline.
+        self.other = (
+            baselines.imputation_noise(images, seeds) if self.imputes else baselines.baseline_image(images, baseline)
+        )
+
+    def states(self, some: slice) -> Iterator[Tensor]:
+        """S batches of changed images; one buffer may be behind all of them."""
+        images, other, order = self.images[some], self.other[some], self.order[some]
+        # The whole image is known already: it is the last state of an insertion and the first of a deletion.
+        skip = 0 if self.inserting else 1
+        if self.imputes:
+            states = _imputed_states(images, other, order, self.step, inserting=self.inserting)
+        else:
+            start, end = (other, images) if self.inserting else (images, other)
+            states = _states(start, end, order, self.step)
+        return islice(states, skip, skip + self.num_steps)
+
+
+def _inner_points(model: nn.Module, changes: _Changes, target: Tensor, num_images: int) -> Tensor:
+    """`[N,S]`: the points of the S successive states."""
     rows = []
-    for first in range(0, len(start), num_images):
+    for first in range(0, len(target), num_images):
         some = slice(first, first + num_images)
-        states = islice(_states(start[some], end[some], order[some], step), skip, skip + num_steps)
-        rows.append(_probabilities(model, states, target[some], num_images))
+        rows.append(_probabilities(model, changes.states(some), target[some], num_images))
     return torch.cat(rows)
+
+
+def _imputed_states(images: Tensor, noise: Tensor, order: Tensor, step: int, *, inserting: bool) -> Iterator[Tensor]:
+    """States 0..S with the missing pixels imputed, each from the images as they are."""
+    rank = order.argsort(dim=1).view(len(images), *images.shape[2:])
+    for num_pixels in range(0, order.shape[1] + step, step):
+        yield baselines.road(images, rank >= num_pixels if inserting else rank < num_pixels, noise)
 
 
 def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Tensor]:
@@ -265,13 +319,3 @@ def _probabilities(model: nn.Module, states: Iterator[Tensor], target: Tensor, n
         points = probing.class_probability(model(batch), target.repeat(len(chunk)))
         columns.append(points.view(len(chunk), -1))
     return torch.cat(columns).T
-
-
-def _expand(baseline: Tensor, images: Tensor) -> Tensor:
-    try:
-        return torch.empty_like(images).copy_(baseline.detach())  # in the images' memory format
-    except RuntimeError:
-        raise ArgumentError(
-            f"`baseline` must have the images' shape {list(images.shape)} or broadcast to it, "
-            f"got {list(baseline.shape)}."
-        ) from None

@@ -1,0 +1,140 @@
+"""Baselines: what pixels become when they are removed.
+
+| name | a removed pixel becomes |
+|---|---|
+| `blur` | itself under an 11x11 Gaussian blur of sigma 5 |
+| `zero` | 0 in the network's normalised input: the mean colour of the data set |
+| `mean` | the mean of the image, channel by channel |
+| `road` | what its neighbours suggest, and noise (noisy linear imputation) |
+
+The first three are an image, made once. `road` depends on which pixels are removed.
+
+Axes: N images, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from contrex.errors import ArgumentError, unknown_name
+from contrex.ops.imputation import linear_imputation
+from contrex.ops.pixels import gaussian_blur
+
+BASELINES = ("blur", "zero", "mean", "road")
+"""The names."""
+
+NOISE = 0.01
+"""Standard deviation of `road`'s noise, in normalised units: the default of pytorch-grad-cam and Quantus."""
+
+
+def replaced(images: Tensor, removed: Tensor, baseline: Tensor | str, *, seeds: Sequence[int] | None = None) -> Tensor:
+    """The images with the removed pixels replaced, in all channels.
+
+    Args:
+        images: `[N,C,H,W]`, normalised.
+        removed: boolean `[N,H,W]`.
+        baseline: a name of `BASELINES`, or an image `[N,C,H,W]` or broadcast to it.
+        seeds: one per image, for the noise of `road`; None is 0 for each.
+
+    Returns:
+        `[N,C,H,W]`, dtype and device of `images`.
+
+    Raises:
+        UnknownNameError: there is no such baseline.
+        ArgumentError: shapes do not match, or for `road` an image is not finite.
+
+    >>> image, removed = torch.tensor([[[[1.0, 2.0, 6.0]]]]), torch.tensor([[[False, True, False]]])
+    >>> replaced(image, removed, "zero")
+    tensor([[[[1., 0., 6.]]]])
+    >>> replaced(image, removed, "mean")
+    tensor([[[[1., 3., 6.]]]])
+    """
+    if is_road(baseline):
+        return road(images, removed, imputation_noise(images, seeds))
+    expected = [images.shape[0], *images.shape[2:]]
+    if list(removed.shape) != expected or removed.dtype != torch.bool:
+        raise ArgumentError(f"`removed` must be boolean {expected}, got {removed.dtype} {list(removed.shape)}.")
+    return torch.where(removed[:, None], baseline_image(images, baseline), images)
+
+
+def baseline_image(images: Tensor, baseline: Tensor | str) -> Tensor:
+    """The image `[N,C,H,W]` that removed pixels are taken from: `blur`, `zero`, `mean`, or a tensor, broadcast.
+
+    Raises:
+        UnknownNameError: there is no such baseline.
+        ArgumentError: a tensor does not broadcast to the images, or the baseline is `road`, which is not one image.
+    """
+    if isinstance(baseline, Tensor):
+        return _expand(baseline, images)
+    if baseline == "blur":
+        return gaussian_blur(images)
+    if baseline == "zero":
+        return torch.zeros_like(images)
+    if baseline == "mean":
+        exact = images.to(torch.promote_types(images.dtype, torch.float32))
+        return _expand(exact.mean(dim=(2, 3), keepdim=True), images)
+    if is_road(baseline):
+        raise ArgumentError("`baseline` 'road' depends on the removed pixels and is not one image: use `replaced`.")
+    raise unknown_name("`baseline`", baseline, BASELINES)
+
+
+def is_road(baseline: Tensor | str) -> bool:
+    """Whether the removed pixels have to be known before the baseline is."""
+    return isinstance(baseline, str) and baseline == "road"
+
+
+def road(images: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
+    """Noisy linear imputation: `linear_imputation`, and `noise` where pixels are removed.
+
+    ROAD, "Remove and Debias" (Rong et al., ICML 2022): a hole filled from around it tells the network as little as
+    possible of its shape, from which alone the class can often be read. The noise is there because a filling without
+    any texture would give the hole away again.
+
+    Args:
+        images: `[N,C,H,W]`, normalised.
+        removed: boolean `[N,H,W]`.
+        noise: `[N,C,H,W]`, as from `imputation_noise`.
+
+    Returns:
+        `[N,C,H,W]`; errors as `linear_imputation`.
+    """
+    return torch.where(removed[:, None], linear_imputation(images, removed) + noise, images)
+
+
+def imputation_noise(images: Tensor, seeds: Sequence[int] | None = None, *, deviation: float = NOISE) -> Tensor:
+    """Gaussian noise `[N,C,H,W]`, of each image a function of its own seed: the same in any batch, on any device.
+
+    *Deviation*: the published code draws anew for every set of removed pixels; here an image keeps its noise, so that
+    the points of its curve differ by the pixels removed and by nothing else.
+
+    Args:
+        images: what the noise is for; shape, dtype and device are theirs.
+        seeds: one integer per image; None is 0 for each.
+        deviation: the standard deviation, in normalised units.
+
+    Raises:
+        ArgumentError: there is not one seed per image, or `deviation` is negative.
+    """
+    seeds = [0] * len(images) if seeds is None else seeds
+    if len(seeds) != len(images):
+        raise ArgumentError(f"`seeds` must hold one integer per image, {len(images)}; got {len(seeds)}.")
+    if not deviation >= 0:
+        raise ArgumentError(f"`deviation` must be 0 or more, got {deviation}.")
+    fields = {
+        seed: torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
+        for seed in {int(seed) for seed in seeds}
+    }
+    return deviation * torch.stack([fields[int(seed)] for seed in seeds]).to(images)
+
+
+def _expand(baseline: Tensor, images: Tensor) -> Tensor:
+    try:
+        return torch.empty_like(images).copy_(baseline.detach())  # in the images' memory format
+    except RuntimeError:
+        raise ArgumentError(
+            f"`baseline` must have the images' shape {list(images.shape)} or broadcast to it, "
+            f"got {list(baseline.shape)}."
+        ) from None
