@@ -213,3 +213,27 @@ def test_several_processes():
     assert metric.own_values().equal(alone.values())
     assert metric.diagram().count.sum() == 200
     assert metric.record(num_bootstrap=10, seed=0).num_counted == 200
+
+
+def test_the_sign_of_a_share_is_that_of_all_processes():
+    """Here one image of confidence 0.9 that is right; in the other process nine that are wrong."""
+
+    def gather(state, group=None):
+        return [state, torch.full((9,), 0.9 if state.max() < 1 else 0.0, dtype=torch.float64)]
+
+    metric = ExpectedCalibrationError(dist_sync_fn=gather, distributed_available_fn=lambda: True)
+    metric.update(torch.tensor([[0.9, 0.1]], dtype=torch.float64).log(), torch.tensor([0]))
+    assert metric.compute().item() == pytest.approx(80.0)
+    assert metric.own_values().tolist() == pytest.approx([-10.0])
+    assert metric.values().mean().item() == pytest.approx(80.0)
+
+
+def test_the_interval_ends_at_zero():
+    confidence = 0.5 + 0.5 * torch.rand(100, dtype=torch.float64)
+    right = torch.rand(100) < confidence
+    logit = torch.special.logit(confidence)
+    metric = ExpectedCalibrationError()
+    metric.update(torch.stack([logit, torch.zeros_like(logit)], dim=1), (~right).long())
+    record = metric.record(num_bootstrap=200, seed=0)
+    assert record.low == 0
+    assert record.value > 2
