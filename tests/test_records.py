@@ -13,6 +13,7 @@ from contrex.records import (
     Profile,
     Record,
     RunRecord,
+    Scatter,
     from_plain,
     read_run,
     to_plain,
@@ -36,6 +37,7 @@ def a_run():
         metrics=[metric],
         curves={"loss": [(1.0, 2.5), (2.0, 1.5)]},
         profiles=[Profile("c", "Curve", "x", "y", {"": [(0.0, 0.5, 0.25, 0.75)], "<b>": []})],
+        scatters=[Scatter("embedding", "Embedding", [(0.5, -1.0, "a<b>", "image")])],
         skipped_images=["x.jpg"],
     )
     gallery = Gallery(
@@ -48,7 +50,7 @@ def a_run():
         probabilities=[0.5, 0.25],
     )
     rows = [{"path": "a,b.png", "label": "0", "top1": "100"}, {"path": "b.png", "label": "1", "top1": ""}]
-    return RunRecord(record, rows, gallery)
+    return RunRecord(record, rows, gallery, {"epoch 2": b"two", "epoch 10": b"ten"})
 
 
 def test_a_run_survives_the_disk(tmp_path):
@@ -60,6 +62,9 @@ def test_a_run_survives_the_disk(tmp_path):
     assert again.record.metric("top5") is None
     assert again.samples == run.samples
     assert again.record.curves == {"loss": [(1.0, 2.5), (2.0, 1.5)]}
+    assert list(again.sheets.items()) == list(run.sheets.items())
+    write_run(tmp_path, replace(run, sheets={"epoch 3": b"three"}))
+    assert read_run(tmp_path).sheets == {"epoch 3": b"three"}
     assert replace(again.record, metrics=()) == replace(run.record, metrics=())
     for name in ("images", "heatmaps", "boxes"):
         for a, b in zip(getattr(again.gallery, name), getattr(run.gallery, name), strict=True):

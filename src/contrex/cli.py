@@ -9,7 +9,8 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -19,6 +20,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from contrex import settings
 from contrex._version import __version__
 from contrex.errors import ArgumentError, ContrexError, DataError, unknown_name, unwrapped
+from contrex.settings import run_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +103,10 @@ class Train:
 
     recipe: Annotated[settings.Recipe, tyro.conf.arg(name="")]
     folder: Path | None = None
-    """Where the run goes; None is runs/NAME-seedSEED."""
+    """Where the run goes; None is runs/NAME-seedSEED. With several runs, the folder that holds them and their report;
+    None is runs/NAME, the names joined by "+"."""
+    seeds: int = 1
+    """Repeat with this many seeds, from training.seed on; the report has means and standard deviations."""
     resume: bool = False
     """Continue the run in the folder, which must be there, from the step after its last checkpoint."""
     evaluate: bool = True
@@ -109,18 +114,28 @@ class Train:
 
 
 def train(arguments: Arguments) -> int:
-    """Train a recipe, by name or from a saved recipe.json, and evaluate it."""
-    if not arguments or arguments[0].startswith("-"):
-        print("usage: contrex train RECIPE [--FIELD VALUE ...]   (contrex train RECIPE --help lists the fields)\n")
+    """Train a recipe, by name or from a saved recipe.json, and evaluate it; several are put side by side."""
+    names = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    if not names:
+        print("usage: contrex train RECIPE ... [--FIELD VALUE ...]   (contrex train RECIPE --help lists the fields)\n")
         recipes(())
         if arguments and arguments[0] in ("-h", "--help"):
             return 0
         raise ArgumentError("name a recipe, or the recipe.json of an earlier run, before the options.")
     from contrex.recipes import recipe_from
 
-    options = _parse(Train, f"train {arguments[0]}", arguments[1:], default=Train(recipe_from(arguments[0])))
+    rest = arguments[len(names) :]
+    asked = [_parse(Train, f"train {name}", rest, default=Train(recipe_from(name))) for name in names]
+    if asked[0].seeds < 1:
+        raise ArgumentError(f"--seeds {asked[0].seeds} must be at least 1.")
+    if len(asked) == asked[0].seeds == 1:
+        return _train_one(asked[0])
+    return _train_several(asked)
+
+
+def _train_one(options: Train) -> int:
     recipe = options.recipe
-    folder = options.folder or Path("runs") / f"{recipe.name}-seed{recipe.training.seed}"
+    folder = options.folder or Path("runs") / run_name(recipe)
     if options.resume and not (folder / "recipe.json").is_file():
         raise ArgumentError(f"--resume finds no run in {folder}: name its --folder, or start one without --resume.")
     from contrex import training
@@ -134,6 +149,35 @@ def train(arguments: Arguments) -> int:
         run, output = evaluate_run(folder, recipe.evaluation, console=_console(), data=recipe.data)
         _print_summary([run], f"{recipe.evaluation.split} split")
         print(f"record: {output}")
+    return 0
+
+
+def _train_several(asked: Sequence[Train]) -> int:
+    """Every recipe with every seed, one report; the first recipe is the baseline."""
+    first = asked[0]
+    if not first.evaluate:
+        raise ArgumentError("--no-evaluate leaves several runs without a report: train them one by one.")
+    names = [options.recipe.name for options in asked]
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"the recipes {', '.join(names)} must have different names: give each once.")
+    found = [
+        replace(recipe, training=replace(recipe.training, seed=recipe.training.seed + number))
+        for recipe in (options.recipe for options in asked)
+        for number in range(first.seeds)
+    ]
+    folder = first.folder or Path("runs") / "+".join(names)
+    begun = [run_name(recipe) for recipe in found if (folder / run_name(recipe) / "recipe.json").is_file()]
+    if begun and not first.resume:
+        raise ArgumentError(f"{folder} already holds {begun[0]}: continue with --resume, or choose another --folder.")
+    from contrex.experiment import run_experiment
+
+    for recipe in found:
+        _check_evaluation(recipe)
+    (report,) = run_experiment(
+        found, folder, splits=(found[0].evaluation.split,), console=_console(), title=" · ".join(names)
+    )
+    _print_summary(report.runs, f"{report.split} split")
+    print(f"report: {report.report}")
     return 0
 
 

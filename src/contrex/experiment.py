@@ -28,8 +28,8 @@ from contrex.evaluation import Subject, check_names, configuration_of, evaluate
 from contrex.models import load_classifier
 from contrex.records import RunRecord, read_run, to_plain, write_run
 from contrex.report import write_report
-from contrex.settings import Data, Evaluation, Folder, Model, Recipe
-from contrex.training import curves, train
+from contrex.settings import Data, Evaluation, Folder, Model, Recipe, run_name
+from contrex.training import curves, sheets, train
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.loop import trained
 
@@ -63,7 +63,7 @@ def run_experiment(
         check_names(recipe.evaluation)
     records: dict[str, list[Path]] = {split: [] for split in splits}
     for recipe in recipes:
-        run = folder / f"{recipe.name}-seed{recipe.training.seed}"
+        run = folder / run_name(recipe)
         train(recipe, run, resume=True, console=console)
         for split in splits:
             records[split].append(_up_to_date(run, replace(recipe.evaluation, split=split), console))
@@ -161,7 +161,7 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
             "run's class indices and a classes.txt with its names."
         )
     subject = Subject(
-        name=f"{recipe.name}-seed{recipe.training.seed}",
+        name=run_name(recipe),
         classifier=classifier,
         images=images,
         data=used,
@@ -174,6 +174,7 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
             "epochs": content["epochs"],
         },
         curves=curves(run),
+        sheets=sheets(run),
         seed=recipe.training.seed,
     )
     return subject, run / _record_name(recipe, options, used)
@@ -187,8 +188,14 @@ def _record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
     own, asked = to_plain(replace(recipe.evaluation, split=options.split)), to_plain(options)
     parts = [f"{field}={_word(asked[field])}" for field in _different(own, asked)]
     if data != recipe.data:
-        parts.append(f"data={_word(data.path.name if isinstance(data, Folder) else type(data).__name__)}")
+        parts.append(f"data={_word(data_name(data))}")
     return "-".join([f"evaluation-{options.split}", *parts])[:120]
+
+
+def data_name(data: Data) -> str:
+    """What a data set is called in a folder's name: its folder's, or its kind's where it has none."""
+    path: Path | None = getattr(data, "path", None)
+    return type(data).__name__ if path is None else path.name
 
 
 def _record_folder(output: Path | None, default: Path, configuration: Configuration) -> Path:

@@ -3,6 +3,7 @@
 One evaluated classifier is one folder:
 
     record.json   a `Record`: configuration, versions, seeds, metrics with intervals, training curves
+    sheets/*.png  pictures of what the run was trained on
     samples.csv   one row per image: path, label, prediction, probability and one column per metric
     gallery.npz   the pictures and heatmaps that a report shows
 
@@ -70,6 +71,15 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Scatter:
+    """Points in a plane, such as an embedding by t-SNE: `[(x, y, class, kind), ...]`, class and kind as words."""
+
+    name: str
+    title: str
+    points: Sequence[tuple[float, float, str, str]]
+
+
+@dataclass(frozen=True)
 class Record:
     """What was run, on what, with which result."""
 
@@ -85,6 +95,7 @@ class Record:
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Training curves: name -> [(epoch, value), ...]."""
     profiles: Sequence[Profile] = ()
+    scatters: Sequence[Scatter] = ()
     skipped_images: Sequence[str] = ()
     schema_version: int = SCHEMA_VERSION
 
@@ -118,6 +129,8 @@ class RunRecord:
     record: Record
     samples: Sequence[Mapping[str, str]]
     gallery: Gallery | None
+    sheets: Mapping[str, bytes] = field(default_factory=dict)
+    """PNG files by title."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -224,9 +237,13 @@ def _from_fields(plain: Any, kind: type, where: str) -> Any:
 
 
 def write_run(folder: Path, run: RunRecord) -> None:
-    """Write `record.json`, `samples.csv` and `gallery.npz` into `folder`; the record comes last, so that a folder
-    that has one is whole."""
+    """Write `record.json` and the files beside it into `folder`; the record comes last, so that a folder that has one
+    is whole."""
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in (folder / "sheets").glob("*.png"):
+        earlier.unlink()
+    for number, (title, picture) in enumerate(run.sheets.items()):
+        write_atomically(folder / "sheets" / f"{number:02d} {title}.png", picture)
     if run.samples:
         write_atomically(folder / "samples.csv", _csv(run.samples))
     if run.gallery is not None:
@@ -253,7 +270,8 @@ def read_run(folder: Path) -> RunRecord:
     samples_path, gallery_path = folder / "samples.csv", folder / "gallery.npz"
     samples = _read_csv(samples_path) if samples_path.is_file() else []
     gallery = _read_gallery(gallery_path) if gallery_path.is_file() else None
-    return RunRecord(_record(plain, path), samples, gallery)
+    sheets = {path.stem[3:]: path.read_bytes() for path in sorted((folder / "sheets").glob("*.png"))}
+    return RunRecord(_record(plain, path), samples, gallery, sheets)
 
 
 def _record(plain: dict[str, Any], path: Path) -> Record:
@@ -261,6 +279,7 @@ def _record(plain: dict[str, Any], path: Path) -> Record:
     try:
         fields["metrics"] = [_metric(metric) for metric in fields["metrics"]]
         fields["profiles"] = [_profile(profile) for profile in fields.get("profiles", ())]
+        fields["scatters"] = [_scatter(scatter) for scatter in fields.get("scatters", ())]
         fields["curves"] = {name: [(x, y) for x, y in points] for name, points in fields["curves"].items()}
         return Record(**fields)
     except (KeyError, TypeError, ValueError) as error:
@@ -281,6 +300,11 @@ def _profile(plain: Mapping[str, Any]) -> Profile:
         for name, points in fields["lines"].items()
     }
     return Profile(**{**fields, "lines": lines})
+
+
+def _scatter(plain: Mapping[str, Any]) -> Scatter:
+    points = [(float(x), float(y), str(label), str(kind)) for x, y, label, kind in plain["points"]]
+    return Scatter(plain["name"], plain["title"], points)
 
 
 def _csv(rows: Sequence[Mapping[str, object]]) -> bytes:

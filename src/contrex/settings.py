@@ -404,8 +404,8 @@ class SupCon:
         _check_at_least(1, "method", projection_dim=self.projection_dim)
         if self.order == "alternating" and self.classifier.cache_features:
             raise ArgumentError(
-                "`method.classifier.cache_features` needs `method.order` encoder-first: alternating changes the encoder "
-                "before each epoch of the classifier."
+                "`method.classifier.cache_features` needs `method.order` encoder-first: alternating changes the "
+                "encoder before each epoch of the classifier."
             )
         if self.order == "alternating" and self.classifier.epochs is not None:
             raise ArgumentError(
@@ -502,3 +502,8 @@ class Recipe:
     schedule: Schedule = Schedule()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+
+
+def run_name(recipe: Recipe) -> str:
+    """What a run of `recipe` is called: its name and its seed."""
+    return f"{recipe.name}-seed{recipe.training.seed}"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from contrex.evaluation.bench import Bench, Group
 from contrex.metrics import PerSampleMetric
-from contrex.records import Profile
+from contrex.records import Profile, Scatter
 
 
 class Protocol:
@@ -39,4 +39,8 @@ class Protocol:
 
     def profiles(self) -> Sequence[Profile]:
         """Curves that belong to the numbers, averaged over the images; with several processes all must call it."""
+        return ()
+
+    def scatters(self) -> Sequence[Scatter]:
+        """Points in a plane for a person to look at; with several processes all must call it."""
         return ()

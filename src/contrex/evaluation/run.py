@@ -159,11 +159,12 @@ class Panel:
                 for metric in protocol.metrics
             ],
             profiles=[profile for _, protocol in protocols for profile in protocol.profiles()],
+            scatters=[scatter for _, protocol in protocols for scatter in protocol.scatters()],
             curves=subject.curves,
             skipped_images=list(getattr(subject.images, "skipped", ())),
         )
         rows = self._all_rows()
-        return RunRecord(record, [rows[index] for index in sorted(rows)], self._gallery(rows))
+        return RunRecord(record, [rows[index] for index in sorted(rows)], self._gallery(rows), subject.sheets)
 
     def _all_rows(self) -> dict[int, dict[str, str]]:
         """A row per image of every process, with a column per metric; skipped values are empty."""

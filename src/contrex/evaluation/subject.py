@@ -35,6 +35,8 @@ class Subject:
     configuration: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    sheets: Mapping[str, bytes] = field(default_factory=dict)
+    """Pictures of what it was trained on, PNG files by title."""
     seed: int = 0
 
 

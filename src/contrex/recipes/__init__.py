@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contrex.errors import RecordError, unknown_name
-from contrex.recipes import cgc, digits, pets, tiny_imagenet
+from contrex.recipes import cgc, digits, excon, pets, tiny_imagenet
 from contrex.records import from_plain
 from contrex.settings import Recipe
 
@@ -19,6 +19,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits_cross_entropy": digits.cross_entropy,
     "digits_cgc": digits.cgc,
     "digits_cgc_no_negatives": digits.cgc_no_negatives,
+    "digits_supcon": digits.supcon,
+    "digits_supcon_ori": digits.supcon_ori,
+    "digits_simclr": digits.simclr,
+    "digits_excon": digits.excon,
+    "digits_exconb": digits.exconb,
     "tiny_imagenet_cross_entropy": tiny_imagenet.cross_entropy,
     "tiny_imagenet_cgc": tiny_imagenet.cgc,
     "tiny_imagenet10_cross_entropy": tiny_imagenet.ten_classes_cross_entropy,
@@ -31,6 +36,22 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet_resnet50_cross_entropy": cgc.imagenet_resnet50_cross_entropy,
     "imagenet_resnet50_cgc": cgc.imagenet_resnet50_cgc,
     "imagenet_resnet50_cgc_no_negatives": cgc.imagenet_resnet50_cgc_no_negatives,
+    "supcon_cifar10": excon.supcon_cifar10,
+    "supcon_ori_cifar10": excon.supcon_ori_cifar10,
+    "excon_cifar10": excon.excon_cifar10,
+    "exconb_cifar10": excon.exconb_cifar10,
+    "supcon_cifar100": excon.supcon_cifar100,
+    "supcon_ori_cifar100": excon.supcon_ori_cifar100,
+    "excon_cifar100": excon.excon_cifar100,
+    "exconb_cifar100": excon.exconb_cifar100,
+    "supcon_cifar100_256": excon.supcon_cifar100_256,
+    "supcon_ori_cifar100_256": excon.supcon_ori_cifar100_256,
+    "excon_cifar100_256": excon.excon_cifar100_256,
+    "exconb_cifar100_256": excon.exconb_cifar100_256,
+    "supcon_tiny_imagenet": excon.supcon_tiny_imagenet,
+    "supcon_ori_tiny_imagenet": excon.supcon_ori_tiny_imagenet,
+    "excon_tiny_imagenet": excon.excon_tiny_imagenet,
+    "exconb_tiny_imagenet": excon.exconb_tiny_imagenet,
 }
 
 

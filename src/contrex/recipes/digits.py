@@ -1,4 +1,4 @@
-"""The main job in miniature: three methods on the built-in digits, one budget, one seed - CGC's Table 5 in minutes."""
+"""The built-in digits: CGC's Table 5 in minutes (the main job), and the four systems of ExCon."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from contrex.settings import (
     CrossEntropy,
     Digits,
     Evaluation,
+    ExCon,
     Model,
     Optimizer,
     Recipe,
     Schedule,
+    SupCon,
     Training,
 )
 
@@ -45,6 +47,41 @@ def cgc() -> Recipe:
 def cgc_no_negatives() -> Recipe:
     """The built-in digits with consistency but without negatives (CGC, Table 5)."""
     return replace(cross_entropy(), name="digits_cgc_no_negatives", method=CGCNoNegatives(weight=0.5, resolution=64))
+
+
+def supcon() -> Recipe:
+    """The built-in digits, SupCon: encoder and classifier in turns."""
+    parent = cross_entropy()
+    views = replace(parent.augmentation, color_jitter=(0.4, 0.4, 0.0, 0.0))  # they are grey
+    metrics = ("top1", "content_heatmap", "calibration", "drop_increase", "infidelity", "fgsm", "embedding")
+    return replace(
+        parent,
+        name="digits_supcon",
+        method=SupCon(),
+        augmentation=views,
+        optimizer=replace(parent.optimizer, lr=0.1),
+        evaluation=replace(parent.evaluation, metrics=metrics),
+    )
+
+
+def supcon_ori() -> Recipe:
+    """The built-in digits, SupConOri: the encoder first, then the classifier."""
+    return replace(supcon(), name="digits_supcon_ori", method=SupCon(order="encoder-first"))
+
+
+def simclr() -> Recipe:
+    """The built-in digits, SimCLR: an encoder without labels, then a classifier with them."""
+    return replace(supcon(), name="digits_simclr", method=SupCon(order="encoder-first", labels=False))
+
+
+def excon() -> Recipe:
+    """The built-in digits, ExCon: what explains an image is one of its views, from epoch 2."""
+    return replace(supcon(), name="digits_excon", method=ExCon(starting_epoch=2))
+
+
+def exconb() -> Recipe:
+    """The built-in digits, ExConB: as ExCon, and what explains an image wrongly is a negative."""
+    return replace(supcon(), name="digits_exconb", method=ExCon(background=True, starting_epoch=2))
 
 
 def comparison(*, seeds: int = 1, shortcut: float = 0.0, epochs: int | None = None) -> list[Recipe]:

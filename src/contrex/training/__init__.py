@@ -1,6 +1,7 @@
 """Training: one readable loop, checkpoints that survive, a log that can be replayed."""
 
+from contrex.training.contact_sheet import sheets
 from contrex.training.log import curves, read_log
 from contrex.training.loop import load_trained, saved_recipe, train
 
-__all__ = ["curves", "load_trained", "read_log", "saved_recipe", "train"]
+__all__ = ["curves", "load_trained", "read_log", "saved_recipe", "sheets", "train"]

@@ -35,6 +35,13 @@ def write_shown(run: Path, step: Step, batch: Batch, epoch: int) -> None:
     write_atomically(run / FOLDER / f"epoch-{epoch + 1:04d}.png", stream.getvalue())
 
 
+def sheets(run: Path, *, most: int = 6) -> dict[str, bytes]:
+    """The PNG files of a run by what they are called, `most` of them: the first, the last and some between."""
+    paths = sorted((run / FOLDER).glob("epoch-*.png"))
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int))
+    return {f"epoch {int(paths[i].stem.removeprefix('epoch-'))}": paths[i].read_bytes() for i in chosen}
+
+
 def contact_sheet(shown: Shown) -> Image.Image:
     """A row for each kind of view with its name, a column per image; where the classifier's verdict on the masked image
     is known, it is framed in green and marked "right", or in red and marked "wrong"."""
