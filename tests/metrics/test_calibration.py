@@ -229,11 +229,10 @@ def test_the_sign_of_a_share_is_that_of_all_processes():
 
 
 def test_the_interval_ends_at_zero():
-    confidence = 0.5 + 0.5 * torch.rand(100, dtype=torch.float64)
-    right = torch.rand(100) < confidence
-    logit = torch.special.logit(confidence)
+    """Two images of confidence 0.95, one right: e = 45 %, resamples reach 95 %, and 2 * 45 - 95 is below 0."""
     metric = ExpectedCalibrationError()
-    metric.update(torch.stack([logit, torch.zeros_like(logit)], dim=1), (~right).long())
+    metric.update(torch.tensor([[0.95, 0.05]] * 2, dtype=torch.float64).log(), torch.tensor([0, 1]))
     record = metric.record(num_bootstrap=200, seed=0)
+    assert record.value == pytest.approx(45.0)
     assert record.low == 0
-    assert record.value > 2
+    assert record.high == pytest.approx(2 * 45 - 5)
