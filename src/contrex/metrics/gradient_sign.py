@@ -256,7 +256,7 @@ def _ends(
         pixels = walk.end(images[image], target[image], first[image], epsilon)
         with torch.inference_mode():
             answer = model(pixels)
-        yield answer.clone()
+        yield answer
 
 
 def _curves(ends: Tensor, whole: Tensor, before: Tensor, labels: Tensor, target: Tensor) -> GradientSignCurves:
