@@ -22,9 +22,9 @@ def spearman(a, b):
 
 
 def ssim(a, b):
-    """Wang et al. (2004), eq. 13: window 11x11, sigma 1.5, mirrored borders, of maps over their largest value."""
-    a, b = (one.double() / one.abs().max().double() for one in (a, b))
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    """Wang et al. (2004), eq. 13: window 11x11, sigma 1.5, mirrored borders, of maps stretched to 0..1 around 0.5."""
+    a, b = (0.5 + 0.5 * one.double() / one.abs().max().double() for one in (a, b))
+    c1, c2 = 0.01**2, 0.03**2
     line = [math.exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)]
     window = torch.tensor([[x * y for x in line] for y in line], dtype=torch.float64)
     window = window / window.sum()

@@ -73,7 +73,9 @@ def map_similarity(heatmaps: Tensor, others: Tensor, kind: str = "spearman") -> 
     | `spearman_abs` | of the absolute values, which sees the same edges with the opposite sign as alike |
     | `ssim` | structural similarity (Wang et al., 2004), Gaussian window 11x11, sigma 1.5 |
 
-    All three are used by Adebayo et al. (NeurIPS 2018). For `ssim` each map is divided by its largest absolute value.
+    All three are used by Adebayo et al. (NeurIPS 2018). For `ssim` a map is
+    `(1 + heatmap / max |heatmap|) / 2`, in 0..1 with zero in the middle: of values around 0 both factors of SSIM change
+    sign with the map, and a map would be like its own negative.
 
     Args:
         heatmaps: `[N,H,W]`, raw and signed.
@@ -233,13 +235,14 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
 
 def _structural_similarity(first: Tensor, second: Tensor) -> Tensor:
     largest = torch.stack([first.abs().amax(dim=(1, 2)), second.abs().amax(dim=(1, 2))])
-    first, second = (maps / most[:, None, None] for maps, most in zip((first, second), largest, strict=True))
     empty = (largest == 0).any(dim=0)
-    similarity = structural_similarity_index_measure(
-        first.nan_to_num()[:, None], second.nan_to_num()[:, None], data_range=2.0, reduction="none"
+    scale = 2 * largest.where(largest > 0, 1.0)[:, :, None, None]
+    similarity: Tensor = torch.as_tensor(
+        structural_similarity_index_measure(
+            (0.5 + first / scale[0])[:, None], (0.5 + second / scale[1])[:, None], data_range=1.0, reduction="none"
+        )
     )
-    values: Tensor = torch.as_tensor(similarity)
-    return values.masked_fill(empty, torch.nan).clamp(-1, 1)
+    return similarity.masked_fill(empty, torch.nan).clamp(-1, 1)
 
 
 def _mean(name: str, similarities: Tensor) -> float:
