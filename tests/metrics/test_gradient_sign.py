@@ -284,3 +284,16 @@ def test_metric_errors():
         GradientSign("max", "score", epsilon=1e-3)
     with pytest.raises(ArgumentError, match=r"`epsilon` must be a number that is not negative, got -1"):
         GradientSign("max", "logit", epsilon=-1)
+
+
+def test_captum_fgsm_is_the_weighted_contrast():
+    robust = pytest.importorskip("captum.robust")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(24, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    images, labels = torch.rand(4, 2, 3, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    attack = robust.FGSM(nn.Sequential(model, nn.Softmax(dim=1)), lower_bound=0.0, upper_bound=1.0)
+    moved = attack.perturb(images.clone().requires_grad_(), epsilon=0.1, target=labels, targeted=True)
+    with torch.no_grad():
+        logits = model(moved)
+        expected = (logits - model(images)).gather(1, labels[:, None])
+    curve = gradient_sign_curves(model, images, labels, {"phi": score_gradient(model, "weighted")}, [0.1])["phi"]
+    torch.testing.assert_close(curve.logit_change, expected)
