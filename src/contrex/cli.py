@@ -356,6 +356,17 @@ def explainers(arguments: Arguments) -> int:
     return 0
 
 
+def metrics(arguments: Arguments) -> int:
+    """List what `evaluation.metrics` may name."""
+    tyro.cli(_Nothing, prog="contrex metrics", description="List the metrics.", args=arguments)
+    from contrex.evaluation import PROTOCOLS
+
+    width = max(map(len, PROTOCOLS))
+    for name, kind in PROTOCOLS.items():
+        print(f"  {name:{width}}  {(kind.__doc__ or '').splitlines()[0]}")
+    return 0
+
+
 def recipes(arguments: Arguments) -> int:
     """List the recipes."""
     tyro.cli(_Nothing, prog="contrex recipes", description="List the recipes.", args=arguments)
@@ -391,6 +402,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "report": report,
     "recipes": recipes,
     "explainers": explainers,
+    "metrics": metrics,
     "doctor": doctor,
 }
 

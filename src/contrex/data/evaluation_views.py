@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from contrex.data.sample import ImageSet, Sample
-from contrex.data.views import central_square, central_square_boxes, pixels, short_side
+from contrex.data.views import central_square, central_square_boxes, central_square_mask, pixels, short_side
 
 PICTURE_SIDE = 256
 """Longest side of a gallery picture in pixels."""
@@ -22,8 +22,8 @@ PICTURE_SIDE = 256
 class Views:
     """One image: uint8 `square` [3,S,S], `whole` [3,H',W'] and `picture` [H'',W'',3] or None where nobody asked.
 
-    `boxes` are in pixels of a frame of `image_size` = (H, W): the stored image, or the square where that is taken for
-    the whole.
+    `boxes` and the boolean `mask` [H,W] (or None) are in pixels of a frame of `image_size` = (H, W): the stored image,
+    or the square where that is taken for the whole.
     """
 
     index: int
@@ -34,6 +34,7 @@ class Views:
     image_size: tuple[int, int]
     label: int
     path: str
+    mask: NDArray[np.bool_] | None = None
 
     def picture_boxes(self) -> NDArray[np.float32]:
         """The boxes in pixels of the picture."""
@@ -67,9 +68,9 @@ class EvaluationViews(Dataset[Views]):
         sample = self.images[index]
         shown = index in self.gallery
         square = central_square(sample.image, resize=self.resize, size=self.size)
-        whole, frame, boxes = None, sample.image, sample.boxes
+        whole, frame, boxes, mask = None, sample.image, sample.boxes, None
         if self.needs_whole or shown:
-            whole, frame, boxes = self._whole(sample, square)
+            whole, frame, boxes, mask = self._whole(sample, square)
         return Views(
             index=index,
             square=pixels(square),
@@ -79,14 +80,18 @@ class EvaluationViews(Dataset[Views]):
             image_size=(frame.height, frame.width),
             label=sample.label,
             path=sample.path,
+            mask=mask,
         )
 
-    def _whole(self, sample: Sample, square: Image.Image) -> tuple[Image.Image, Image.Image, NDArray[np.float32]]:
-        """What the network sees as the whole, the frame it stands for, and the boxes in that frame."""
+    def _whole(
+        self, sample: Sample, square: Image.Image
+    ) -> tuple[Image.Image, Image.Image, NDArray[np.float32], NDArray[np.bool_] | None]:
+        """What the network sees as the whole, the frame it stands for, and boxes and mask in that frame."""
         if self.whole_side is not None:
-            return short_side(sample.image, self.whole_side), sample.image, sample.boxes
-        stored = (sample.image.height, sample.image.width)
-        return square, square, central_square_boxes(sample.boxes, stored, resize=self.resize, size=self.size)
+            return short_side(sample.image, self.whole_side), sample.image, sample.boxes, sample.mask
+        stored, sizes = (sample.image.height, sample.image.width), {"resize": self.resize, "size": self.size}
+        mask = None if sample.mask is None else central_square_mask(sample.mask, **sizes)
+        return square, square, central_square_boxes(sample.boxes, stored, **sizes), mask
 
 
 def _thumbnail(image: Image.Image) -> Image.Image:

@@ -215,6 +215,13 @@ def central_square_boxes(
     return geometry.place_boxes(boxes, scale=scale, origin=origin, size=(size, size))
 
 
+def central_square_mask(mask: NDArray[np.bool_], *, resize: int, size: int) -> NDArray[np.bool_]:
+    """A mask [H,W] of an image as its central square [size,size] has it; a pixel belongs to the object where at least
+    half of it does."""
+    square = central_square(Image.fromarray(mask.astype(np.uint8) * 255), resize=resize, size=size)
+    return np.asarray(square) >= 128
+
+
 def short_side(image: Image.Image, length: int) -> Image.Image:
     """The whole image with its shorter side resized to `length`, antialiased."""
     shorter = min(image.size)

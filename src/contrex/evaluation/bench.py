@@ -19,6 +19,7 @@ from torch import Tensor
 
 from contrex import settings
 from contrex.data.evaluation_views import Views
+from contrex.data.views import stream
 from contrex.devices import device_named
 from contrex.errors import ArgumentError
 from contrex.evaluation.subject import Subject
@@ -38,11 +39,6 @@ class Bench:
         self.chunk = options.batch_size or (8 if self.device.type == "cpu" else 64)
         self.network = subject.classifier.network.to(self.device)
         self.explainer: Explainer = build_explainer(self.network, options.explainer, options.layer)
-
-    @property
-    def std(self) -> Tensor:
-        """The channel standard deviations [3] of the input: one step of the network's input in pixel values."""
-        return torch.tensor(self.subject.classifier.std, device=self.device)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 images as the network expects them, on the device."""
@@ -75,6 +71,24 @@ class Bench:
         except ArgumentError as error:
             raise of_an_image(error, group, lambda position: part(position, 1)) from None
         return Explanation(*(torch.cat([getattr(p, name) for p in parts]) for name in ("heatmap", "logits", "target")))
+
+    def explain_classes(
+        self, images: Tensor, classes: Tensor, group: Sequence[Views], *, contrast: str | None
+    ) -> Tensor:
+        """The signed maps [N,M,h,w] of several `classes` [N,M] of each image, in one forward pass of each chunk."""
+
+        def part(start: int, num: int) -> Tensor:
+            some = slice(start, start + num)
+            return self.explainer.classes(images[some], classes=classes[some], contrast=contrast).heatmap
+
+        try:
+            return torch.cat([part(start, self.chunk) for start in range(0, len(images), self.chunk)])
+        except ArgumentError as error:
+            raise of_an_image(error, group, lambda position: part(position, 1)) from None
+
+    def seeds(self, purpose: str, indices: Sequence[int]) -> list[int]:
+        """A seed for each image, a function of its index and `evaluation.seed`."""
+        return [int(stream(purpose, self.options.seed, index).integers(2**62)) for index in indices]
 
     def shared_details(self) -> dict[str, object]:
         """How the heatmaps behind a number were made."""

@@ -1,4 +1,4 @@
-"""Whether the explanation moves with the picture: the CGC loss as the paper evaluates it."""
+"""Whether the explanation moves with the picture: the CGC loss as in the paper, and the equivariance error."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from contrex import settings
 from contrex.data.evaluation_views import Views
@@ -13,9 +14,10 @@ from contrex.data.views import stream
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.losses import cgc_losses
-from contrex.metrics import CGCLossMetric
+from contrex.metrics import CGCLossMetric, CurveMean, EquivarianceError, crop_of_strength, equivariance_similarity
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
+from contrex.records import Profile
 
 BATCH = 32
 """Images judged together: the CGC loss is defined on batches of 32 (CVPR 2022, section 4)."""
@@ -25,7 +27,7 @@ TEMPERATURE = settings.CGC.temperature
 
 
 class CGCLoss(Protocol):
-    """The CGC loss with the other images of the group as negatives; a last, incomplete group is skipped."""
+    """CGC loss, with the other images of the group as negatives; a last, incomplete group is skipped."""
 
     needs_heatmaps = True
 
@@ -75,3 +77,60 @@ class CGCLoss(Protocol):
             "flip": augmentation.flip,
             "seed": self.bench.options.seed,
         }
+
+
+class Equivariance(Protocol):
+    """Equivariance error: how far T(g(x)) is from g(T(x)), for a flip and for crops of each strength."""
+
+    needs_heatmaps = True
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        shares = sorted(bench.options.equivariance_shares, reverse=True)
+        self.errors = [EquivarianceError(1.0, flip=True), *(EquivarianceError(share) for share in shares)]
+        self.metrics = self.errors
+        self.mean = CurveMean()
+
+    def judge(self, group: Group) -> Sequence[int]:
+        similarities = [self._similarity(group, error) for error in self.errors]
+        for error, found in zip(self.errors, similarities, strict=True):
+            error.update(found)
+        self.mean.update(1 - torch.stack(similarities[1:], dim=1))
+        return group.indices
+
+    def profiles(self) -> Sequence[Profile]:
+        options = self.bench.options
+        x = [100 * error.share for error in self.errors[1:]]
+        points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
+        return [Profile("equivariance", "Equivariance error", "area that the crop keeps, %", "error", {"": points})]
+
+    def details(self) -> dict[str, Any]:
+        return {
+            **self.bench.shared_details(),
+            "explained_class": "predicted on the plain image",
+            "maps": "signed",
+            "seed": self.bench.options.seed,
+        }
+
+    def _similarity(self, group: Group, error: EquivarianceError) -> Tensor:
+        side = group.squares.shape[3]
+        percent = round(100 * error.share)
+        crops = Crop.stack(
+            [
+                crop_of_strength(
+                    1,
+                    side,
+                    share=error.share,
+                    flip=error.flip,
+                    generator=stream("equivariance", self.bench.options.seed, index, percent),
+                )
+                for index in group.indices
+            ]
+        )
+        moved = self.bench.explain(
+            geometry.warp_images(group.squares, crops),
+            group.explanation.target,
+            group.views,
+            contrast=self.bench.options.contrast,
+        )
+        return equivariance_similarity(group.explanation.heatmap, moved.heatmap, crops, size=side)

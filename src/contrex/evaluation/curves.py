@@ -70,12 +70,12 @@ class PixelCurve(Protocol):
 
 
 class Insertion(PixelCurve):
-    """Pixels come back, the most salient first."""
+    """Insertion AUC: the predicted class's probability while the most salient pixels come back."""
 
     title = "Insertion"
 
     def _area(self) -> CurveArea:
-        return InsertionAUC()
+        return InsertionAUC(None if self._baseline() == "blur" else self._baseline())
 
     def _curves(self, group: Group) -> Tensor:
         bench = self.bench
@@ -84,21 +84,23 @@ class Insertion(PixelCurve):
             group.squares,
             group.saliency,
             step=self.step,
+            baseline=self._baseline(),
             logits=group.logits,
             batch_size=bench.chunk,
+            seeds=bench.seeds("imputation", group.indices),
         )
 
     def _baseline(self) -> str:
-        return "blur"
+        return self.bench.options.insertion_baseline
 
 
 class Deletion(PixelCurve):
-    """Pixels go, the most salient first."""
+    """Deletion AUC: the predicted class's probability while the most salient pixels go."""
 
     title = "Deletion"
 
     def _area(self) -> CurveArea:
-        return DeletionAUC()
+        return DeletionAUC(None if self._baseline() == "zero" else self._baseline())
 
     def _curves(self, group: Group) -> Tensor:
         bench = self.bench
@@ -107,9 +109,11 @@ class Deletion(PixelCurve):
             group.squares,
             group.saliency,
             step=self.step,
+            baseline=self._baseline(),
             logits=group.logits,
             batch_size=bench.chunk,
+            seeds=bench.seeds("imputation", group.indices),
         )
 
     def _baseline(self) -> str:
-        return "zero"
+        return self.bench.options.deletion_baseline

@@ -1,32 +1,67 @@
-"""Whether the heatmap of the label's class lies on the object: whole images, their boxes."""
+"""Whether the heatmap of the label's class lies on the object: whole images, their boxes or masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from contrex.evaluation.bench import Bench, Group
+import numpy as np
+
+from contrex.data.evaluation_views import Views
+from contrex.evaluation.bench import Bench, Group, Wholes
 from contrex.evaluation.protocol import Protocol
-from contrex.metrics import ContentHeatmap
+from contrex.metrics import ContentHeatmap, PointingGame, Region, StochasticPointingGame
 
 
-class ContentHeatmapOfLabel(Protocol):
-    """The content heatmap, by `evaluation.content_heatmap_protocol`."""
+class Localisation(Protocol):
+    """A metric of heatmaps and regions, by `evaluation.content_heatmap_protocol` and `evaluation.region`."""
 
     needs_whole = True
+
+    def judge(self, group: Group) -> Sequence[int]:
+        for same in group.wholes:
+            regions, sizes = [self._region(views) for views in same.views], [views.image_size for views in same.views]
+            self._update(same, regions, sizes)
+        return [views.index for same in group.wholes for views in same.views]
+
+    def details(self) -> dict[str, Any]:
+        options = self.bench.options
+        view = {"view": options.content_heatmap_protocol, "region": options.region}
+        return {**self.bench.shared_details(), "explained_class": "label", **view}
+
+    def _region(self, views: Views) -> Region:
+        if self.bench.options.region == "boxes":
+            return views.boxes
+        return np.zeros((0, 4), np.float32) if views.mask is None else views.mask
+
+    def _update(self, same: Wholes, regions: Sequence[Region], sizes: Sequence[tuple[int, int]]) -> None:
+        self.metrics[0].update(same.heatmaps, regions, sizes)
+
+
+class ContentHeatmapOfLabel(Localisation):
+    """Content heatmap: the share of the positive heatmap inside the object."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.metrics = [ContentHeatmap()]
 
-    def judge(self, group: Group) -> Sequence[int]:
-        order: list[int] = []
-        for same in group.wholes:
-            boxes, sizes = [views.boxes for views in same.views], [views.image_size for views in same.views]
-            self.metrics[0].update(same.heatmaps, boxes, sizes)
-            order += [views.index for views in same.views]
-        return order
 
-    def details(self) -> dict[str, Any]:
-        view = self.bench.options.content_heatmap_protocol
-        return {**self.bench.shared_details(), "explained_class": "label", "view": view}
+class Pointing(Localisation):
+    """Pointing game: how often the heatmap's maximum is on the object."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.metrics = [PointingGame(tolerance=bench.options.pointing.tolerance)]
+
+
+class StochasticPointing(Localisation):
+    """Stochastic pointing game: how many points drawn from the heatmap are on the object."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        options = bench.options.pointing
+        self.metrics = [StochasticPointingGame(num_samples=options.num_samples, tolerance=options.tolerance)]
+
+    def _update(self, same: Wholes, regions: Sequence[Region], sizes: Sequence[tuple[int, int]]) -> None:
+        seeds = self.bench.seeds("pointing game", [views.index for views in same.views])
+        self.metrics[0].update(same.heatmaps, regions, sizes, seeds)

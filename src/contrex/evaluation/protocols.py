@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from contrex import settings
 from contrex.errors import ArgumentError, unknown_name
-from contrex.evaluation.classification import Top1, Top5
-from contrex.evaluation.consistency import CGCLoss
+from contrex.evaluation.classification import FGSM, Calibration, Top1, Top5
+from contrex.evaluation.consistency import CGCLoss, Equivariance
+from contrex.evaluation.contrasts import GradientSigns, RelativeProbabilityUnderMasking
 from contrex.evaluation.curves import Deletion, Insertion
-from contrex.evaluation.localisation import ContentHeatmapOfLabel
+from contrex.evaluation.embedding import EmbeddingOfViews
+from contrex.evaluation.faithfulness import DropIncrease, InfidelityToNoise, Sensitivity
+from contrex.evaluation.localisation import ContentHeatmapOfLabel, Pointing, StochasticPointing
 from contrex.evaluation.protocol import Protocol
+from contrex.evaluation.randomization import ParameterRandomization
 from contrex.explain.named import explainer_class
 from contrex.ops.scores import CONTRASTS
 
 PROTOCOLS: dict[str, type[Protocol]] = {
     "top1": Top1,
     "top5": Top5,
+    "calibration": Calibration,
+    "fgsm": FGSM,
     "content_heatmap": ContentHeatmapOfLabel,
-    "cgc_loss": CGCLoss,
+    "pointing_game": Pointing,
+    "stochastic_pointing_game": StochasticPointing,
+    "relative_probability": RelativeProbabilityUnderMasking,
+    "gradient_sign": GradientSigns,
     "insertion_auc": Insertion,
     "deletion_auc": Deletion,
+    "drop_increase": DropIncrease,
+    "infidelity": InfidelityToNoise,
+    "max_sensitivity": Sensitivity,
+    "cgc_loss": CGCLoss,
+    "equivariance": Equivariance,
+    "parameter_randomization": ParameterRandomization,
+    "embedding": EmbeddingOfViews,
 }
 
 

@@ -1,22 +1,48 @@
-"""Metrics judge heatmaps: pure functions that return one value per image, and thin torchmetrics accumulators.
+"""Metrics judge heatmaps and classifiers: pure functions that return one value per image, and thin accumulators.
 
-| name | function | accumulator | takes |
-|---|---|---|---|
-| `top1`, `top5` | `top_k_correct` | `TopKAccuracy` | logits, labels |
-| `content_heatmap` | `content_heatmap` | `ContentHeatmap` | heatmaps, boxes, image sizes |
-| `cgc_loss` | computed by `contrex.losses` | `CGCLossMetric` | losses of the anchors |
-| `insertion_auc` | `insertion_curve`, `area_under_curve` | `InsertionAUC` | curves |
-| `deletion_auc` | `deletion_curve`, `area_under_curve` | `DeletionAUC` | curves |
+| subject | functions | accumulators |
+|---|---|---|
+| accuracy | `top_k_correct`, `fgsm` | `TopKAccuracy`, `RobustAccuracy` |
+| calibration | `expected_calibration_error`, `reliability_diagram` | `ExpectedCalibrationError` |
+| localisation | `content_heatmap`, `pointing_game`, `stochastic_pointing_game` | `ContentHeatmap`, `PointingGame` |
+| class contrast | `masked_relative_probability`, `gradient_sign_curves` | `RelativeProbability`, `GradientSign` |
+| faithfulness | `insertion_curve`, `kept_probabilities`, `infidelity` | `InsertionAUC`, `DropPercent`, `Infidelity` |
+| stability | `equivariance_similarity`, `max_sensitivity` | `EquivarianceError`, `MaxSensitivity`, `CGCLossMetric` |
+| sanity | `randomized`, `map_similarity`, `changes` | `RandomizationSimilarity` |
 
-A new metric is a file with both, and a protocol in `contrex.evaluation` that shows it a data set.
+Accumulators are torchmetrics (`PerSampleMetric`): `update`, `compute`, `reset`, and the same result on many processes.
+A new metric is a file with both, and a protocol in `contrex.evaluation` that shows it a data set. docs/metrics has a
+page about each.
 """
 
 from __future__ import annotations
 
 from contrex.metrics.accuracy import TopKAccuracy, top_k_correct
+from contrex.metrics.adversarial import RobustAccuracy, fgsm, pixel_bounds
+from contrex.metrics.calibration import (
+    ExpectedCalibrationError,
+    ReliabilityDiagram,
+    confidence_and_correct,
+    expected_calibration_error,
+    reliability_diagram,
+)
 from contrex.metrics.consistency import CGCLossMetric
-from contrex.metrics.content_heatmap import ContentHeatmap, content_heatmap, object_mask
+from contrex.metrics.content_heatmap import ContentHeatmap, content_heatmap
 from contrex.metrics.curve_mean import CurveMean
+from contrex.metrics.drop_increase import (
+    DropMagnitude,
+    DropPercent,
+    IncreaseMagnitude,
+    IncreasePercent,
+    drop_magnitude,
+    drop_percent,
+    increase_magnitude,
+    increase_percent,
+    kept_probabilities,
+)
+from contrex.metrics.equivariance import EquivarianceError, crop_of_strength, equivariance_similarity
+from contrex.metrics.gradient_sign import GradientSign, GradientSignCurves, gradient_sign_curves, score_gradient
+from contrex.metrics.infidelity import Infidelity, infidelity
 from contrex.metrics.insertion import (
     CurveArea,
     DeletionAUC,
@@ -26,7 +52,24 @@ from contrex.metrics.insertion import (
     deletion_curve,
     insertion_curve,
 )
+from contrex.metrics.localisation import Region, object_mask
+from contrex.metrics.masking import baseline_images, kept_pixels, reflected_blur
 from contrex.metrics.per_sample import PerSampleMetric, bootstrap_interval
+from contrex.metrics.pointing_game import PointingGame, StochasticPointingGame, pointing_game, stochastic_pointing_game
+from contrex.metrics.randomization import (
+    RandomizationSimilarity,
+    chance_similarity,
+    changes,
+    map_similarity,
+    randomized,
+)
+from contrex.metrics.relative_probability import (
+    RelativeProbability,
+    masked_relative_probability,
+    relative_probability,
+    two_most_probable,
+)
+from contrex.metrics.sensitivity import MaxSensitivity, max_sensitivity
 
 __all__ = [
     "CGCLossMetric",
@@ -34,15 +77,60 @@ __all__ = [
     "CurveArea",
     "CurveMean",
     "DeletionAUC",
+    "DropMagnitude",
+    "DropPercent",
+    "EquivarianceError",
+    "ExpectedCalibrationError",
+    "GradientSign",
+    "GradientSignCurves",
+    "IncreaseMagnitude",
+    "IncreasePercent",
+    "Infidelity",
     "InsertionAUC",
+    "MaxSensitivity",
     "PerSampleMetric",
+    "PointingGame",
+    "RandomizationSimilarity",
+    "Region",
+    "RelativeProbability",
+    "ReliabilityDiagram",
+    "RobustAccuracy",
+    "StochasticPointingGame",
     "TopKAccuracy",
     "area_under_curve",
+    "baseline_images",
     "bootstrap_interval",
+    "chance_similarity",
+    "changes",
+    "confidence_and_correct",
     "content_heatmap",
+    "crop_of_strength",
     "curve_fractions",
     "deletion_curve",
+    "drop_magnitude",
+    "drop_percent",
+    "equivariance_similarity",
+    "expected_calibration_error",
+    "fgsm",
+    "gradient_sign_curves",
+    "increase_magnitude",
+    "increase_percent",
+    "infidelity",
     "insertion_curve",
+    "kept_pixels",
+    "kept_probabilities",
+    "map_similarity",
+    "masked_relative_probability",
+    "max_sensitivity",
     "object_mask",
+    "pixel_bounds",
+    "pointing_game",
+    "randomized",
+    "reflected_blur",
+    "relative_probability",
+    "reliability_diagram",
+    "score_gradient",
+    "stochastic_pointing_game",
     "top_k_correct",
+    "two_most_probable",
 ]

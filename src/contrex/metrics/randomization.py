@@ -20,6 +20,9 @@ from contrex.metrics.per_sample import PerSampleMetric
 KINDS = {"spearman": "Spearman", "spearman_abs": "Spearman of absolute values", "ssim": "SSIM"}
 """How maps are compared: rank correlation of the signed maps, of their absolute values, or structural similarity."""
 
+ROUNDING = 1e-9
+"""Of means of correlations: equal maps correlate by 1 up to this."""
+
 _SSIM_WINDOW = 11
 """The Gaussian window of sigma 1.5; smaller maps have no pixel with a whole one around it."""
 
@@ -139,7 +142,7 @@ def changes(similarities: Tensor, chance: Tensor | None = None) -> bool:
     (False, True)
     """
     level = 0.0 if chance is None else max(_mean("chance", chance), 0.0)
-    return _mean("similarities", similarities) < (1 + level) / 2
+    return _mean("similarities", similarities) < (1 + level) / 2 - ROUNDING
 
 
 class RandomizationSimilarity(PerSampleMetric):

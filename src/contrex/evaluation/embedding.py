@@ -1,0 +1,138 @@
+"""Where images, their augmentations and their masked images lie in the space of features (ExCon, section 4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contrex import ranks
+from contrex.data.views import stream
+from contrex.evaluation.bench import Bench, Group
+from contrex.evaluation.protocol import Protocol
+from contrex.explain.capture import forward_features
+from contrex.metrics import PerSampleMetric
+from contrex.models import classifier_head, eval_mode
+from contrex.ops import geometry
+from contrex.ops.geometry import Crop
+from contrex.ops.pixels import explanation_mask, masked_images
+from contrex.records import Scatter
+
+KINDS = ("image", "augmentation", "masked")
+
+
+class FeatureSimilarity(PerSampleMetric):
+    """Mean cosine similarity between the features of an image and those of one view of it, -1..1.
+
+    >>> metric = FeatureSimilarity("masked")
+    >>> metric.update(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]))
+    >>> round(metric.compute().item(), 4)
+    0.7071
+    """
+
+    higher_is_better = True
+
+    def __init__(self, view: str, **kwargs: Any) -> None:
+        self.name, self.title = f"feature_similarity_{view}", f"Cosine of the features of image and {view} view"
+        super().__init__(**kwargs)
+
+    def update(self, features: Tensor, others: Tensor) -> None:
+        """Count a batch: features `[N,D]` of the images and of their views."""
+        self.append(F.cosine_similarity(features.double(), others.double(), dim=1))
+
+
+class EmbeddingOfViews(Protocol):
+    """Embedding: t-SNE of the features of five classes, and how near an image's views are to it."""
+
+    needs_heatmaps = True
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        classes = bench.subject.images.classes
+        num = min(bench.options.embedding.num_classes, len(classes))
+        self.shown = np.linspace(0, len(classes) - 1, num).round().astype(int).tolist()
+        self.similarities = {view: FeatureSimilarity(view) for view in ("augmented", "masked")}
+        self.metrics = list(self.similarities.values())
+        self._kept: dict[int, tuple[int, NDArray[np.float32]]] = {}
+
+    def judge(self, group: Group) -> Sequence[int]:
+        masked = explanation_mask(group.explanation.heatmap, (group.squares.shape[2], group.squares.shape[3]))
+        crops = Crop.stack([self._crop(index, group.squares.shape[3]) for index in group.indices])
+        views = [group.squares, geometry.warp_images(group.squares, crops), masked_images(group.squares, masked)]
+        image, augmented, kept = (self._features(some) for some in views)
+        self.similarities["augmented"].update(image, augmented)
+        self.similarities["masked"].update(image, kept)
+        features = torch.stack([image, augmented, kept], dim=1).float().cpu().numpy()
+        for index, label, rows in zip(group.indices, group.labels.tolist(), features, strict=True):
+            if label in self.shown and sum(own == label for own, _ in self._kept.values()) < self._most:
+                self._kept[index] = (label, rows)
+        return group.indices
+
+    def scatters(self) -> Sequence[Scatter]:
+        merged = {index: pair for part in ranks.gathered(self._kept) for index, pair in part.items()}
+        chosen = [
+            pair
+            for label in self.shown
+            for pair in [merged[index] for index in sorted(merged) if merged[index][0] == label][: self._most]
+        ]
+        points = tsne(np.concatenate([rows for _, rows in chosen]), self.bench.options.seed) if chosen else None
+        if points is None:
+            return ()
+        classes = self.bench.subject.images.classes
+        names = [(str(classes[label]), kind) for label, _ in chosen for kind in KINDS]
+        placed = [(float(x), float(y), *name) for (x, y), name in zip(points, names, strict=True)]
+        return [Scatter("embedding", "Features by t-SNE", placed)]
+
+    def details(self) -> dict[str, Any]:
+        augmentation = self.bench.subject.augmentation
+        return {
+            **self.bench.shared_details(),
+            "explained_class": "predicted",
+            "features": "input of the last linear layer",
+            "crop_scale": list(augmentation.scale),
+            "flip": augmentation.flip,
+            "seed": self.bench.options.seed,
+        }
+
+    @property
+    def _most(self) -> int:
+        return self.bench.options.embedding.num_images
+
+    def _crop(self, index: int, side: int) -> Crop:
+        augmentation = self.bench.subject.augmentation
+        return geometry.random_crop(
+            1,
+            side,
+            scale=augmentation.scale,
+            ratio=augmentation.ratio,
+            flip=augmentation.flip,
+            generator=stream("embedding crop", self.bench.options.seed, index),
+        )
+
+    def _features(self, images: Tensor) -> Tensor:
+        network, (_, head) = self.bench.network, classifier_head(self.bench.network)
+        with eval_mode(network), torch.no_grad():
+            return torch.cat([forward_features(network, some, head)[0] for some in images.split(self.bench.chunk)])  # type: ignore[no-untyped-call]
+
+
+def tsne(features: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None:
+    """Points `[P,2]` by t-SNE (van der Maaten and Hinton 2008) of features `[P,D]`; None for fewer than 4.
+
+    scikit-learn's, on features of unit length, started from the principal components; the perplexity is 30, or less
+    with few points.
+    """
+    from sklearn.manifold import TSNE
+
+    if len(features) < 4:
+        return None
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    perplexity = min(30.0, (len(unit) - 1) / 3)
+    points: NDArray[np.float32] = TSNE(
+        n_components=2, perplexity=perplexity, init="pca", random_state=seed % 2**32
+    ).fit_transform(unit)
+    return points

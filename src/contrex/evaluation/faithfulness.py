@@ -1,0 +1,116 @@
+"""Whether the heatmap says what the network uses: keeping pixels, adding noise, changing the image a little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from contrex.evaluation.bench import Bench, Group
+from contrex.evaluation.protocol import Protocol
+from contrex.metrics import (
+    DropMagnitude,
+    DropPercent,
+    IncreaseMagnitude,
+    IncreasePercent,
+    Infidelity,
+    MaxSensitivity,
+    infidelity,
+    kept_probabilities,
+    max_sensitivity,
+)
+
+MEASURES = (DropPercent, DropMagnitude, IncreasePercent, IncreaseMagnitude)
+
+
+class DropIncrease(Protocol):
+    """Drop and increase of the predicted class's probability when only the most salient pixels are kept."""
+
+    needs_heatmaps = True
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.fractions = bench.options.drop_fractions
+        self.metrics = [measure(fraction=fraction) for fraction in self.fractions for measure in MEASURES]
+
+    def judge(self, group: Group) -> Sequence[int]:
+        probs, kept_probs = kept_probabilities(
+            self.bench.network,
+            group.squares,
+            group.saliency,
+            fractions=self.fractions,
+            logits=group.logits,
+            batch_size=self.bench.chunk,
+        )
+        for metric in self.metrics:
+            metric.update(probs, kept_probs, self.fractions)
+        return group.indices
+
+    def details(self) -> dict[str, Any]:
+        shared = {"explained_class": "predicted", "scored_class": "predicted", "baseline": "zero"}
+        return {**self.bench.shared_details(), **shared, "ranking": "signed map"}
+
+
+class InfidelityToNoise(Protocol):
+    """Infidelity: how far the heatmap is from predicting the response to noise."""
+
+    needs_heatmaps = True
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.metrics = [Infidelity()]
+
+    def judge(self, group: Group) -> Sequence[int]:
+        options = self.bench.options.infidelity
+        values = infidelity(
+            self.bench.network,
+            group.squares,
+            group.saliency,
+            num_samples=options.num_samples,
+            noise_std=options.noise_std,
+            seeds=self.bench.seeds("infidelity", group.indices),
+            output=options.output,
+            normalise=options.normalise,
+            logits=group.logits,
+            batch_size=self.bench.chunk,
+        )
+        self.metrics[0].update(values)
+        return group.indices
+
+    def details(self) -> dict[str, Any]:
+        options = vars(self.bench.options.infidelity)
+        return {**self.bench.shared_details(), "explained_class": "predicted", "maps": "signed", **options}
+
+
+class Sensitivity(Protocol):
+    """Max-sensitivity: how much the heatmap changes when the image hardly does."""
+
+    needs_heatmaps = True
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.metrics = [MaxSensitivity()]
+
+    def judge(self, group: Group) -> Sequence[int]:
+        options, contrast = self.bench.options.max_sensitivity, self.bench.options.contrast
+
+        def explain(images: Tensor, target: Tensor) -> Tensor:
+            return self.bench.explainer(images, target=target, contrast=contrast).heatmap
+
+        values = max_sensitivity(
+            explain,
+            group.squares,
+            radius=options.radius,
+            num_samples=options.num_samples,
+            seeds=self.bench.seeds("max-sensitivity", group.indices),
+            target=group.explanation.target,
+            heatmap=group.explanation.heatmap,
+            batch_size=self.bench.chunk,
+        )
+        self.metrics[0].update(values)
+        return group.indices
+
+    def details(self) -> dict[str, Any]:
+        options = vars(self.bench.options.max_sensitivity)
+        return {**self.bench.shared_details(), "explained_class": "predicted on the plain image", **options}
