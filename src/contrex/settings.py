@@ -99,6 +99,8 @@ class Folder:
     """Whether the maxima of `boxes.csv` are the last pixel inside the box (Tiny-ImageNet) instead of its edge."""
     box_kinds: tuple[str, ...] = ()
     """Use only boxes whose `kind` column holds one of these; empty uses all."""
+    trimaps: Path | None = None
+    """Folder of trimaps below `path` (1 object, 2 background, 3 border): NAME.png, or CLASS/NAME.png, for each image."""
     limit_per_class: int | None = None
     """Use only the first images of each class, in name order."""
     on_bad_image: Literal["error", "skip"] = "error"
@@ -154,7 +156,97 @@ class TinyImageNet:
         _check_at_least(1, "data", image_size=self.image_size, limit_per_class=self.limit_per_class)
 
 
-Data = Digits | Folder | Cifar | TinyImageNet
+# The fine-grained data sets, read as their archives unpack.
+
+
+@dataclass(frozen=True)
+class FineGrained:
+    """What the fine-grained data sets share."""
+
+    path: Path
+    """The folder that the archive unpacks to, or the one above it."""
+    image_size: int = 224
+    """Height and width that the network sees, in pixels."""
+    resize: int = 256
+    """Length of the image's shorter side before the central `image_size` square is cut out."""
+    limit_per_class: int | None = None
+    """Use only the first images of each class, in listed order."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with an unreadable or missing image: stop with its path, or leave it out, count it and list it."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, "data", resize=self.resize, limit_per_class=self.limit_per_class)
+        _check(
+            1 <= self.image_size <= self.resize,
+            "data.image_size",
+            self.image_size,
+            f"from 1 to `data.resize` ({self.resize}), which it is cut out of",
+        )
+
+
+@dataclass(frozen=True)
+class TrainTest(FineGrained):
+    """Fine-grained data sets that were published as a training and a test part."""
+
+    val_share: float = 0.0
+    """Share of each class's training images kept back as `val`; 0 trains on all of them, and `val` is the test split:
+    the best checkpoint is then chosen on the test images."""
+    val_seed: int = 0
+    """Which training images are kept back."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(0 <= self.val_share < 1, "data.val_share", self.val_share, "a share of the images, from 0 to below 1")
+        _check_at_least(0, "data", val_seed=self.val_seed)
+
+
+@dataclass(frozen=True)
+class CUB200(TrainTest):
+    """CUB-200-2011: 200 species of birds, with its boxes, and its segmentations where they are unpacked too."""
+
+
+@dataclass(frozen=True)
+class FGVCAircraft(FineGrained):
+    """FGVC-Aircraft (2013b): 100 variants of aircraft, with its boxes."""
+
+    level: Literal["variant", "family", "manufacturer"] = "variant"
+    """What the classes are: 100 variants, 70 families or 30 manufacturers."""
+    train_on: Literal["trainval", "train"] = "trainval"
+    """Train on the published training and validation images, `val` being the test split, or on the former alone."""
+    remove_banner: bool = False
+    """Cut off the lowest 20 pixels, which hold a copyright notice, as the data set's authors ask."""
+
+
+@dataclass(frozen=True)
+class StanfordCars(TrainTest):
+    """Stanford Cars-196, with its boxes: `cars_train`, `cars_test` and `devkit`, or `car_ims` and `cars_annos.mat`."""
+
+
+@dataclass(frozen=True)
+class Flowers102(FineGrained):
+    """Oxford Flowers-102, with its segmentations where they are unpacked too."""
+
+    train_on: Literal["trainval", "train", "test"] = "trainval"
+    """The published images to train on: training and validation (2040, `val` being the test split), training alone
+    (1020), or test (6149), measured on the training images: the exchange that some papers made."""
+
+
+@dataclass(frozen=True)
+class Food101(TrainTest):
+    """Food-101: 101 dishes, without boxes."""
+
+
+@dataclass(frozen=True)
+class OxfordPets(TrainTest):
+    """Oxford-IIIT Pet: 37 breeds of cats and dogs, with its trimaps as masks."""
+
+    boxes: Literal["body", "head"] = "body"
+    """The box around the trimap's object, or the published boxes of heads, which the test images lack."""
+    border: Literal["object", "background"] = "object"
+    """What the trimap's border counts as: a few pixels along the outline, and fur."""
+
+
+Data = Digits | Folder | Cifar | TinyImageNet | CUB200 | FGVCAircraft | StanfordCars | Flowers102 | Food101 | OxfordPets
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ class Sample:
 
     `image` is RGB. `label` is the class index, -1 when unknown. `boxes` is float32 [M,4], `xmin, ymin, xmax, ymax` as
     edges in pixels of `image` (a box over the whole image is `0, 0, W, H`); M = 0 when there are none. `mask` is
-    boolean [H,W], True on the object, or None. `path` names the sample in records and messages.
+    boolean [H,W], True on the object, or None. `path` names the sample in records and messages. `also` are further
+    classes that are as right as `label`: a set whose categories are wider than the classifier's classes has them (any
+    breed is a dog).
     """
 
     image: Image.Image
@@ -28,6 +30,7 @@ class Sample:
     mask: NDArray[np.bool_] | None
     path: str
     index: int
+    also: tuple[int, ...] = ()
 
 
 class ImageSet(Protocol):
