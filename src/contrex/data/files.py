@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,7 @@ class ImageFiles:
         self.root = root
         self.name = f"{root.name}/{split}"
         self.skipped: Sequence[str]
-        kept, self.skipped = _kept_files(root, found, limit_per_class, skip=on_bad_image == "skip")
+        kept, self.skipped = _kept_files(self._file, found, limit_per_class, skip=on_bad_image == "skip")
         if not kept:
             left_out = f"Left out: {shortened(self.skipped)}" if self.skipped else "Add images to its class folders."
             raise DataError(f"split '{split}' of '{root}' has no readable images. {left_out}")
@@ -53,17 +55,25 @@ class ImageFiles:
         index = range(len(self))[index]
         path = self.paths[index]
         try:
-            image, orientation = read_oriented(self.root / path)
+            image, orientation = read_oriented(self._file(path))
         except ImageError as error:
             raise ImageError(f"{error} Or leave such files out: --data.on-bad-image skip.") from error
         width, height = image.size[::-1] if orientation in SWAPPED else image.size
         boxes = upright_boxes(self._boxes.get(path, NO_BOXES), orientation, width, height)
         mask = self._mask(path, orientation, width, height)
-        return Sample(image, int(self.labels[index]), boxes, mask, path, index)
+        return Sample(image, int(self.labels[index]), boxes, mask, path, index, self._also(path))
 
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image."""
         return int(self.labels[index])
+
+    def _file(self, path: str) -> Path:
+        """The image file of the sample `path`, for readers with several samples of one image."""
+        return self.root / path
+
+    def _also(self, path: str) -> tuple[int, ...]:
+        """Further classes that are as right as the label, for readers whose categories are several classes."""
+        return ()
 
     def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
         """The upright mask of the object in an image stored as `width` x `height`, for readers that have masks."""
@@ -77,7 +87,8 @@ def subfolders(folder: Path) -> list[str]:
 
 def image_names(folder: Path) -> list[str]:
     """The names of the image files in `folder`, sorted."""
-    return sorted(entry.name for entry in folder.iterdir() if is_image(entry) and entry.is_file())
+    with os.scandir(folder) as entries:  # which know files from folders: a million files are listed without asking
+        return sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
 
 
 def shortened(names: Sequence[str], most: int = 5) -> str:
@@ -91,20 +102,21 @@ def shortened(names: Sequence[str], most: int = 5) -> str:
 
 
 def _kept_files(
-    root: Path, found: Iterable[tuple[str, int]], limit: int | None, *, skip: bool
+    file: Callable[[str], Path], found: Iterable[tuple[str, int]], limit: int | None, *, skip: bool
 ) -> tuple[list[tuple[str, int]], list[str]]:
     """The images to use, and the faults of those left out."""
     kept, faults, counts = [], [], Counter[int]()
+    fault_of = functools.lru_cache(maxsize=1)(_fault)  # several samples of one image come one after the other
     for path, label in found:
         if counts[label] == limit:
             continue
-        fault = _fault(root / path) if skip else None
+        fault = fault_of(file(path)) if skip else None
         if fault is None:
             counts[label] += 1
             kept.append((path, label))
         else:
             faults.append(fault)
-    return kept, faults
+    return kept, list(dict.fromkeys(faults))
 
 
 def _fault(file: Path) -> str | None:
