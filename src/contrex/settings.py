@@ -48,6 +48,13 @@ def _check_positive(group: str, **values: float | None) -> None:
         _check(value is None or 0 < value < math.inf, f"{group}.{name}", value, "positive")
 
 
+def _check_square(image_size: int, resize: int) -> None:
+    """The square that a network sees is cut out of the resized image."""
+    _check_at_least(1, "data", resize=resize)
+    must = f"from 1 to `data.resize` ({resize}), which it is cut out of"
+    _check(1 <= image_size <= resize, "data.image_size", image_size, must)
+
+
 # --- the data -------------------------------------------------------------------------------------------------------
 
 
@@ -100,7 +107,7 @@ class Folder:
     box_kinds: tuple[str, ...] = ()
     """Use only boxes whose `kind` column holds one of these; empty uses all."""
     trimaps: Path | None = None
-    """Folder of trimaps below `path` (1 object, 2 background, 3 border): NAME.png, or CLASS/NAME.png, for each image."""
+    """Folder below `path` with trimaps (1 object, 2 background, 3 border): NAME.png or CLASS/NAME.png for an image."""
     limit_per_class: int | None = None
     """Use only the first images of each class, in name order."""
     on_bad_image: Literal["error", "skip"] = "error"
@@ -246,7 +253,123 @@ class OxfordPets(TrainTest):
     """What the trimap's border counts as: a few pixels along the outline, and fur."""
 
 
-Data = Digits | Folder | Cifar | TinyImageNet | CUB200 | FGVCAircraft | StanfordCars | Flowers102 | Food101 | OxfordPets
+@dataclass(frozen=True)
+class ImageNet:
+    """ImageNet (ILSVRC 2012): `train/` and `val/` with a folder per class, or Kaggle's archive; boxes where it has
+    them."""
+
+    path: Path
+    image_size: int = 224
+    """Height and width that the network sees, in pixels."""
+    resize: int = 256
+    """Length of the image's shorter side before the central `image_size` square is cut out."""
+    classes: Path | None = None
+    """File with the class folders to read, one a line, as the lists of ImageNet-100 are; None reads all of them."""
+    limit_per_class: int | None = None
+    """Use only the first images of each class, in name order."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with an unreadable image: stop with its path, or leave it out, count it and list it."""
+
+    def __post_init__(self) -> None:
+        _check_square(self.image_size, self.resize)
+        _check_at_least(1, "data", limit_per_class=self.limit_per_class)
+
+
+@dataclass(frozen=True)
+class UnRel:
+    """UnRel, unusual relations, with ImageNet's classes: `images/` and `annotations.mat`; its one split is `test`."""
+
+    path: Path
+    image_size: int = 224
+    """Height and width that the network sees, in pixels."""
+    resize: int = 256
+    """Length of the image's shorter side before the central `image_size` square is cut out."""
+    categories: tuple[str, ...] = ()
+    """Use only these categories; empty uses every one that has classes of ImageNet."""
+    limit_per_class: int | None = None
+    """Use only the first images of each category, in name order."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with an unreadable image: stop with its path, or leave it out, count it and list it."""
+
+    def __post_init__(self) -> None:
+        _check_square(self.image_size, self.resize)
+        _check_at_least(1, "data", limit_per_class=self.limit_per_class)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A detection set in the layout of Pascal VOC or of COCO: one sample for each category of an image, with its
+    boxes."""
+
+    path: Path
+    layout: Literal["voc", "coco"] | None = None
+    """Whose layout it is; None finds out."""
+    image_size: int = 224
+    """Height and width that the network sees, in pixels."""
+    resize: int = 256
+    """Length of the image's shorter side before the central `image_size` square is cut out."""
+    categories: tuple[str, ...] = ()
+    """Use only samples of these categories; the classes stay those of all."""
+    difficult: bool = False
+    """Use objects that VOC marks as difficult too."""
+    crowd: bool = False
+    """Use COCO's boxes around crowds too."""
+    limit_per_class: int | None = None
+    """Use only the first images of each category, in the order of the split."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with an unreadable image: stop with its path, or leave it out, count it and list it."""
+
+    def __post_init__(self) -> None:
+        _check_square(self.image_size, self.resize)
+        _check_at_least(1, "data", limit_per_class=self.limit_per_class)
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """A data set of Hugging Face `datasets` (pip install "contrex[hf]"): a folder, or a name that is in its cache."""
+
+    path: Path
+    """A folder with a saved or loadable data set, or a name such as `uoft-cs/cifar10`."""
+    config: str | None = None
+    """Which configuration of the data set; None is its only or default one."""
+    revision: str | None = None
+    """Which version of a named data set: a branch, tag or commit; None is its main branch."""
+    splits: dict[str, str] = field(default_factory=dict)
+    """What the data set calls a split, e.g. `val validation`; others have the same name."""
+    image: str = "image"
+    """The column of the images."""
+    label: str = "label"
+    """The column of the labels: classes with names, or whole numbers from 0."""
+    image_size: int = 224
+    """Height and width that the network sees, in pixels."""
+    resize: int = 256
+    """Length of the image's shorter side before the central `image_size` square is cut out."""
+    limit_per_class: int | None = None
+    """Use only the first images of each class, in stored order."""
+    download: bool = False
+    """Fetch what is not in the cache; without it the network is never used."""
+
+    def __post_init__(self) -> None:
+        _check_square(self.image_size, self.resize)
+        _check_at_least(1, "data", limit_per_class=self.limit_per_class)
+
+
+Data = (
+    Digits
+    | Folder
+    | Cifar
+    | TinyImageNet
+    | CUB200
+    | FGVCAircraft
+    | StanfordCars
+    | Flowers102
+    | Food101
+    | OxfordPets
+    | ImageNet
+    | UnRel
+    | Detection
+    | HuggingFace
+)
 
 
 @dataclass(frozen=True)
