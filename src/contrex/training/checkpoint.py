@@ -4,8 +4,9 @@
         step-00000244-5f0c1a9e.pt    one file per kept checkpoint: tensors and plain values, loads with `weights_only`
         index.json                   which file is the last and which the best, with their SHA-256
 
-The index is replaced atomically after the file it names is safely on disk. Whatever happens in between, the index names
-a whole checkpoint: the new one or the one before.
+The index is replaced atomically after the file it names is safely on disk, and files that it no longer names go after
+that. Whatever happens in between, the index names a whole checkpoint: the new one or the one before. The disk needs
+room for three: the last, the best and the one being written.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from contrex._version import __version__
 from contrex.errors import CheckpointError
 from contrex.records import write_atomically, write_json
 
@@ -38,27 +41,36 @@ class Checkpoints:
         return self._index.is_file()
 
     def save(self, content: Mapping[str, Any], *, step: int, best: bool) -> None:
-        """Write `content` as the last checkpoint, and as the best one when `best`; drop files no longer named."""
+        """Write `content` as the last checkpoint, and as the best one when `best`; drop files no longer named.
+
+        Raises:
+            CheckpointError: the disk is full, or cannot be written for another reason; the one before is kept.
+        """
         stream = io.BytesIO()
-        torch.save({"schema_version": SCHEMA_VERSION, **content}, stream)
+        torch.save({"schema_version": SCHEMA_VERSION, "contrex": __version__, **content}, stream)
         payload = stream.getvalue()
         digest = hashlib.sha256(payload).hexdigest()
         name = f"step-{step:08d}-{digest[:8]}.pt"
         entry = {"file": name, "sha256": digest, "step": step}
-        index = {**self._read_index(), "last": entry, **({"best": entry} if best else {})}
+        before = self._read_index()
+        index = {**before, "last": entry, **({"best": entry} if best else {})}
         try:
             write_atomically(self.folder / name, payload)
+            _sync(self.folder)  # also after a power failure, the index never names a file that is not there
             write_json(self._index, index)
+            _sync(self.folder)
         except OSError as error:
-            kept = "the checkpoint before it is kept" if self.exists() else "there is none before it"
-            raise CheckpointError(f"checkpoint {self.folder / name} could not be written ({error}); {kept}.") from None
-        self._drop_all_but({named["file"] for named in index.values()})
+            self._drop_all_but(_files(self._read_index()))  # what was written of it only fills the disk further
+            raise CheckpointError(
+                f"checkpoint {self.folder / name} could not be written ({error}); {_kept(before)}."
+            ) from None
+        self._drop_all_but(_files(index))
 
     def load(self, which: str = "last") -> dict[str, Any]:
         """The content of the `"last"` or `"best"` checkpoint.
 
         Raises:
-            CheckpointError: there is none, its bytes have changed, or another schema version wrote it.
+            CheckpointError: there is none, its bytes have changed, it holds code, or another schema version wrote it.
         """
         index = self._read_index()
         if which not in index:
@@ -77,7 +89,10 @@ class Checkpoints:
             return {}
         try:
             index: dict[str, dict[str, Any]] = json.loads(self._index.read_text(encoding="utf-8"))
-        except ValueError as error:
+            for entry in index.values():
+                if Path(entry["file"]).name != entry["file"] or not isinstance(entry["sha256"], str):
+                    raise ValueError(f"{entry} names no checkpoint of this folder")
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
             raise CheckpointError(f"{self._index} is damaged: {error}.") from None
         return index
 
@@ -89,12 +104,54 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
 
+def _files(index: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    return {entry["file"] for entry in index.values()}
+
+
+def _kept(index: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is left after a failed save, and what to do."""
+    if "last" not in index:
+        return "there is none before it: free space on the disk and start again"
+    return (
+        f"the checkpoint before it is kept, {index['last']['file']} of step {index['last']['step']}: free space on the "
+        "disk and continue with --resume"
+    )
+
+
+def _sync(folder: Path) -> None:
+    """Put the names in `folder` on the disk, not only the content of its files; Windows does so itself."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _content(payload: bytes, path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error}.") from None
-    if content.get("schema_version") != SCHEMA_VERSION:
-        version = content.get("schema_version")
-        raise CheckpointError(f"checkpoint {path} has schema version {version}, this contrex reads {SCHEMA_VERSION}.")
-    return content
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise CheckpointError(
+            f"checkpoint {path} is refused: it holds more than tensors and plain values, which could be code, or is no "
+            "checkpoint. Nothing of it was executed."
+        ) from None
+    except Exception as error:  # a file that is no checkpoint can raise anything in the unpickler
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"checkpoint {path} cannot be read: {reason}.") from None
+    version = content.get("schema_version") if isinstance(content, Mapping) else None
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(_other_version(path, content, version))
+    return dict(content)
+
+
+def _other_version(path: Path, content: Any, version: object) -> str:
+    """Why a checkpoint of another schema version is refused, and what to do."""
+    if type(version) is not int:
+        return f"checkpoint {path} has no schema version: contrex did not write it."
+    name = content.get("contrex")
+    newer = version > SCHEMA_VERSION
+    writer = f"contrex {name}" if isinstance(name, str) else f"{'a newer' if newer else 'an older'} contrex"
+    fix = "upgrade contrex" if newer else "finish or export that run with the contrex that wrote it, or train it again"
+    return f"checkpoint {path} has schema version {version} of {writer}, this contrex reads {SCHEMA_VERSION}: {fix}."
