@@ -11,7 +11,7 @@ from contrex.cli import Train, _parse
 from contrex.errors import ArgumentError
 from contrex.recipes import recipe_named
 from contrex.records import from_plain, to_plain
-from contrex.settings import Augmentation, Cifar, Data, Recipe, TinyImageNet
+from contrex.settings import Augmentation, Cifar, Data, FGVCAircraft, Folder, Recipe, TinyImageNet
 
 
 def parsed(data: Data, *words: str) -> Recipe:
@@ -36,6 +36,16 @@ def parsed(data: Data, *words: str) -> Recipe:
             TinyImageNet(Path("data/tiny")),
             ("--data.on-bad-image", "skip", "--data.limit-per-class", "7"),
             TinyImageNet(Path("data/tiny"), on_bad_image="skip", limit_per_class=7),
+        ),
+        (
+            FGVCAircraft(Path("data/fgvc-aircraft-2013b")),
+            ("--data.path", "planes", "--data.level", "family", "--data.remove-banner", "--data.resize", "300"),
+            FGVCAircraft(Path("planes"), level="family", remove_banner=True, resize=300),
+        ),
+        (
+            Folder(Path("data/pets")),
+            ("--data.trimaps", "trimaps"),
+            Folder(Path("data/pets"), trimaps=Path("trimaps")),
         ),
     ],
 )

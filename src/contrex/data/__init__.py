@@ -1,4 +1,4 @@
-"""Pictures with labels, boxes and masks: the built-in digits, image folders on disk, CIFAR and Tiny-ImageNet.
+"""Pictures with labels, boxes and masks: the built-in digits, image folders on disk, and data sets as published.
 
 `image_set(settings, split)` gives the reader of a data set's dataclass. All of them are an `ImageSet` (`sample.py`):
 a sequence of `Sample`s with named classes. Adding a reader is one dataclass in `settings.py`, one file here and one
@@ -10,23 +10,59 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from contrex.data.aircraft import FGVCAircraftImages
+from contrex.data.cars import StanfordCarsImages
 from contrex.data.cifar import CifarImages
+from contrex.data.cub import CUB200Images
+from contrex.data.detection import DetectionImages
 from contrex.data.digits import DigitImages
+from contrex.data.flowers import Flowers102Images
 from contrex.data.folder import FolderImages
+from contrex.data.food import Food101Images
+from contrex.data.hugging_face import HuggingFaceImages
+from contrex.data.imagenet import ImageNetImages
 from contrex.data.images import read_image
+from contrex.data.oxford_pets import OxfordPetsImages
 from contrex.data.sample import ImageSet, Sample
 from contrex.data.tiny_imagenet import TinyImageNetImages
+from contrex.data.unrel import UnRelImages
 from contrex.errors import ArgumentError
-from contrex.settings import Cifar, Data, Digits, Folder, TinyImageNet
+from contrex.settings import (
+    CUB200,
+    Cifar,
+    Data,
+    Detection,
+    Digits,
+    FGVCAircraft,
+    Flowers102,
+    Folder,
+    Food101,
+    HuggingFace,
+    ImageNet,
+    OxfordPets,
+    StanfordCars,
+    TinyImageNet,
+    UnRel,
+)
 
 __all__ = [
     "READERS",
+    "CUB200Images",
     "CifarImages",
+    "DetectionImages",
     "DigitImages",
+    "FGVCAircraftImages",
+    "Flowers102Images",
     "FolderImages",
+    "Food101Images",
+    "HuggingFaceImages",
+    "ImageNetImages",
     "ImageSet",
+    "OxfordPetsImages",
     "Sample",
+    "StanfordCarsImages",
     "TinyImageNetImages",
+    "UnRelImages",
     "image_set",
     "read_image",
 ]
@@ -36,6 +72,16 @@ READERS: dict[type, Callable[[Any, Any], ImageSet]] = {
     Folder: FolderImages,
     Cifar: CifarImages,
     TinyImageNet: TinyImageNetImages,
+    CUB200: CUB200Images,
+    FGVCAircraft: FGVCAircraftImages,
+    StanfordCars: StanfordCarsImages,
+    Flowers102: Flowers102Images,
+    Food101: Food101Images,
+    OxfordPets: OxfordPetsImages,
+    ImageNet: ImageNetImages,
+    UnRel: UnRelImages,
+    Detection: DetectionImages,
+    HuggingFace: HuggingFaceImages,
 }
 """The reader of each dataclass of settings."""
 

@@ -5,7 +5,7 @@
     PATH/boxes.csv                  path,xmin,ymin,xmax,ymax[,kind]: pixels of the stored image, any rows per image
     PATH/labels.csv                 path[,class_index][,trimap]
     PATH/classes.txt                index<TAB>folder<TAB>name, or one name per line in index order
-    PATH/trimaps/tabby/001.png      1 object, 2 background, 3 border; found through labels.csv
+    PATH/trimaps/tabby/001.png      1 object, 2 background, 3 border; found through labels.csv or `trimaps`
 
 Paths in the tables are relative to PATH, with forward slashes. Tables may have more columns, and rows about other
 splits; a row about this split must name a file that exists. Boxes and trimaps are turned with the EXIF orientation.
@@ -17,25 +17,21 @@ ImageNet's 1000 classes), and `classes` only filters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from contrex.data.files import ImageFiles, image_names, shortened, subfolders
-from contrex.data.images import read_indices, upright
+from contrex.data.masks import trimap_mask, upright_mask
 from contrex.data.tables import EDGES, parse_box, parse_integer, read_classes, read_columns, read_records
 from contrex.errors import DataError, unknown_name
 from contrex.settings import Folder
 
 TRIMAPS = "trimaps"
-"""The one folder below PATH that is no split."""
-
-OBJECT, BACKGROUND, BORDER = 1, 2, 3
-"""Values of a trimap. The border, a few pixels of fur or edge, counts as object."""
+"""The one folder below PATH that is no split, and what `trimaps` names."""
 
 
 class FolderImages(ImageFiles):
@@ -51,15 +47,16 @@ class FolderImages(ImageFiles):
 
     def __init__(self, settings: Folder, split: str) -> None:
         self.settings = settings
-        _check_split(settings.path, split)
+        _check_split(settings, split)
         table = _read_labels(settings.path, split)
         self.folders = _class_folders(settings, split, indexed=table.indexed)
         self.classes: Sequence[str] = _class_names(settings.path, self.folders, indexed=table.indexed)
-        self._trimaps = table.trimaps
+        found = list(_labelled_files(settings.path, split, self.folders, table, len(self.classes)))
+        self._trimaps = _find_trimaps(settings, found) | table.trimaps
         super().__init__(
             settings.path,
             split,
-            _labelled_files(settings.path, split, self.folders, table, len(self.classes)),
+            found,
             boxes=_read_boxes(settings, split),
             limit_per_class=settings.limit_per_class,
             on_bad_image=settings.on_bad_image,
@@ -69,34 +66,25 @@ class FolderImages(ImageFiles):
         if path not in self._trimaps:
             return None
         file = self.settings.path / self._trimaps[path]
-        trimap = read_indices(file)
-        if trimap.shape != (height, width):
-            raise DataError(
-                f"trimap '{file}' is {trimap.shape[1]}x{trimap.shape[0]} pixels, its image '{path}' is stored as "
-                f"{width}x{height}. Give it the image's size."
-            )
-        if not np.isin(trimap, (OBJECT, BACKGROUND, BORDER)).all():
-            raise DataError(
-                f"trimap '{file}' has the values {np.unique(trimap).tolist()}; it must hold only {OBJECT} (object), "
-                f"{BACKGROUND} (background) and {BORDER} (border)."
-            )
-        return np.array(upright(Image.fromarray(trimap != BACKGROUND), orientation), dtype=np.bool_)
+        return upright_mask(trimap_mask(file, path, width, height, border=True), orientation)
 
 
 # --- folders and files ----------------------------------------------------------------------------------------------
 
 
-def _check_split(root: Path, split: str) -> None:
+def _check_split(settings: Folder, split: str) -> None:
+    root = settings.path
     if not root.is_dir():
         raise DataError(f"`path` must be a folder with PATH/split/class/*.jpg; there is no folder '{root}'")
-    splits = _splits(root)
+    splits = _splits(settings)
     if split not in splits:
         found = f"it has {', '.join(splits)}" if splits else "it has no folders at all"
         raise DataError(f"'{root}' has no split '{split}'; {found}. Expected '{root / split}/class/*.jpg'.")
 
 
-def _splits(root: Path) -> list[str]:
-    return [name for name in subfolders(root) if name != TRIMAPS]
+def _splits(settings: Folder) -> list[str]:
+    others = {TRIMAPS, *(settings.trimaps.parts[:1] if settings.trimaps else ())}
+    return [name for name in subfolders(settings.path) if name not in others]
 
 
 def _class_folders(settings: Folder, split: str, *, indexed: bool) -> list[str]:
@@ -108,13 +96,14 @@ def _class_folders(settings: Folder, split: str, *, indexed: bool) -> list[str]:
         if name not in found:
             raise unknown_name(f"`classes` of split '{split}'", name, found)
     if not settings.classes and not indexed:
-        _check_splits_agree(settings.path, split, found)
+        _check_splits_agree(settings, split, found)
     return list(settings.classes) or found
 
 
-def _check_splits_agree(root: Path, split: str, found: list[str]) -> None:
+def _check_splits_agree(settings: Folder, split: str, found: list[str]) -> None:
     """Labels are positions among the folders: a class that one split lacks would shift all later labels there."""
-    for other in _splits(root):
+    root = settings.path
+    for other in _splits(settings):
         theirs = set(subfolders(root / other))
         different = sorted(theirs.symmetric_difference(found))
         if different and theirs.intersection(found):
@@ -189,6 +178,35 @@ def _class_names(root: Path, folders: list[str], *, indexed: bool) -> list[str]:
         return [name for _, name in names]
     readable = dict(names)
     return [readable.get(folder, folder) for folder in folders]
+
+
+# --- trimaps --------------------------------------------------------------------------------------------------------
+
+
+def _find_trimaps(settings: Folder, found: Iterable[tuple[str, int]]) -> dict[str, str]:
+    """The trimaps in the folder `trimaps`, below PATH, by image path; a name with its class folder goes first."""
+    folder = settings.trimaps
+    if folder is None:
+        return {}
+    if not (settings.path / folder).is_dir():
+        raise DataError(f"`trimaps` must be a folder below `path`; there is no folder '{settings.path / folder}'")
+    present = {name: set(image_names(settings.path / name)) for name in _trimap_folders(settings.path, folder)}
+    trimaps: dict[str, str] = {}
+    for path, _ in found:
+        _, class_folder, name = PurePosixPath(path).with_suffix(".png").parts
+        for place in ((folder / class_folder).as_posix(), folder.as_posix()):
+            if name in present.get(place, ()):
+                trimaps.setdefault(path, f"{place}/{name}")
+    if not trimaps:
+        raise DataError(
+            f"'{settings.path / folder}' has no trimap of any image of this split; expected NAME.png or CLASS/NAME.png "
+            f"for '{next(iter(found), ('it',))[0]}'"
+        )
+    return trimaps
+
+
+def _trimap_folders(root: Path, folder: Path) -> list[str]:
+    return [folder.as_posix(), *((folder / name).as_posix() for name in subfolders(root / folder))]
 
 
 # --- boxes.csv ------------------------------------------------------------------------------------------------------

@@ -39,6 +39,17 @@ def read_tabbed(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[
             raise DataError(f"'{file}', line {line}: expected {'<TAB>'.join(columns)}, got {text!r}")
 
 
+def read_spaced(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of every line of a list with spaces between the columns, of which the last may hold more
+    of them; empty lines are passed over."""
+    for line, text in enumerate(_text(file).splitlines(), start=1):
+        fields = text.split(maxsplit=len(columns) - 1)
+        if len(fields) == len(columns):
+            yield line, [part.strip() for part in fields]
+        elif text.strip():
+            raise DataError(f"'{file}', line {line}: expected {' '.join(columns)}, got {text!r}")
+
+
 def read_records(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and fields of every row; fields that a short row lacks are empty."""
     try:

@@ -29,7 +29,7 @@ from contrex.data.sample import ImageSet
 from contrex.errors import ContrexError, unwrapped
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
-from contrex.settings import Augmentation, Data, Folder
+from contrex.settings import Augmentation, Data
 
 Position = tuple[int, int]
 """(epoch, index of the image): what the loader is asked for."""
@@ -233,9 +233,7 @@ def short_side(image: Image.Image, length: int) -> Image.Image:
 
 def view_sizes(data: Data) -> tuple[int, int]:
     """(length of the shorter side after resizing, side of the central square) of the plain view."""
-    if isinstance(data, Folder):
-        return data.resize, data.image_size
-    return data.image_size, data.image_size
+    return getattr(data, "resize", data.image_size), data.image_size
 
 
 def pixels(image: Image.Image) -> Tensor:
