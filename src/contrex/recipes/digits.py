@@ -24,6 +24,8 @@ from contrex.settings import (
 
 DATA = Digits()
 
+LINEAR = LinearClassifier(optimizer=Optimizer(lr=0.3, weight_decay=0.0))
+
 
 def cross_entropy() -> Recipe:
     """The built-in digits, cross-entropy alone: the baseline."""
@@ -58,13 +60,12 @@ def supcon() -> Recipe:
     embeddings together it takes it long to come back.
     """
     parent = cross_entropy()
-    linear = LinearClassifier(optimizer=Optimizer(lr=0.3, weight_decay=0.0))
     metrics = ("top1", "content_heatmap", "calibration", "drop_increase", "infidelity", "fgsm", "embedding")
     return replace(
         parent,
         name="digits_supcon",
         data=replace(DATA, num_clutter=3, digit_size=(32, 44)),
-        method=SupCon(classifier=linear),
+        method=SupCon(classifier=LINEAR),
         optimizer=replace(parent.optimizer, lr=0.02),
         training=replace(parent.training, epochs=14),
         evaluation=replace(parent.evaluation, metrics=metrics),
@@ -73,26 +74,24 @@ def supcon() -> Recipe:
 
 def supcon_ori() -> Recipe:
     """The built-in digits, SupConOri: the encoder first, then the classifier."""
-    return replace(supcon(), name="digits_supcon_ori", method=replace(supcon().method, order="encoder-first"))
+    return replace(supcon(), name="digits_supcon_ori", method=SupCon(classifier=LINEAR, order="encoder-first"))
 
 
 def simclr() -> Recipe:
     """The built-in digits, SimCLR: an encoder without labels, then a classifier with them."""
-    return replace(supcon(), name="digits_simclr", method=replace(supcon().method, order="encoder-first", labels=False))
+    return replace(
+        supcon(), name="digits_simclr", method=SupCon(classifier=LINEAR, order="encoder-first", labels=False)
+    )
 
 
 def excon() -> Recipe:
     """The built-in digits, ExCon: what explains an image is one of its views, from epoch 4."""
-    return replace(supcon(), name="digits_excon", method=_excon(background=False))
+    return replace(supcon(), name="digits_excon", method=ExCon(classifier=LINEAR, starting_epoch=4))
 
 
 def exconb() -> Recipe:
     """The built-in digits, ExConB: as ExCon, and what explains an image wrongly is a negative."""
-    return replace(supcon(), name="digits_exconb", method=_excon(background=True))
-
-
-def _excon(*, background: bool) -> ExCon:
-    return ExCon(**vars(supcon().method), background=background, starting_epoch=4)
+    return replace(supcon(), name="digits_exconb", method=ExCon(classifier=LINEAR, starting_epoch=4, background=True))
 
 
 def comparison(*, seeds: int = 1, shortcut: float = 0.0, epochs: int | None = None) -> list[Recipe]:
