@@ -59,6 +59,12 @@ class NonFiniteLossError(ContrexError, ArithmeticError):
     exit_code = 3
 
 
+class ProcessError(ContrexError, RuntimeError):
+    """Another process of this run has failed, and this one ends with it."""
+
+    exit_code = 1
+
+
 class InterruptedRunError(ContrexError):
     """A signal stopped the run after a resumable checkpoint was written."""
 

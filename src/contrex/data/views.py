@@ -148,18 +148,26 @@ class TrainingViews(Dataset[Batch]):
 
 
 def training_batches(
-    views: TrainingViews, *, epoch: int, batch_size: int, start: int = 0, workers: int = 0, pin_memory: bool = False
+    views: TrainingViews,
+    *,
+    epoch: int,
+    batch_size: int,
+    start: int = 0,
+    parts: Sequence[slice] = (slice(None),),
+    workers: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """The batches `start`, `start + 1`, ... of an epoch; the incomplete last batch is dropped.
 
-    Raises `ImageError` for an unreadable image, also where a worker found it.
+    Of each batch only `parts` are read, each as a batch of its own, one after the other. Raises `ImageError` for an
+    unreadable image, also where a worker found it.
     """
     order = stream("order", views.seed, epoch).permutation(len(views.images)).tolist()
     positions = [(epoch, index) for index in order]
     batches = [positions[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
     loader: DataLoader[Batch] = DataLoader(
         views,
-        batch_sampler=batches[start:],
+        batch_sampler=[batch[part] for batch in batches[start:] for part in parts],
         collate_fn=join,
         num_workers=workers,
         pin_memory=pin_memory,
