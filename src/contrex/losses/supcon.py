@@ -14,7 +14,8 @@ an anchor and never a positive. When each image is its own class it is NT-Xent, 
 
 which is that of a loss that does not normalise: whoever makes the embeddings does (`contrex.models.ProjectionHead`).
 
-Legend: n images, B background images, V views, D embedding, A = n V anchors, M = (n + B) V embeddings.
+Legend: n images, B background images, V views, D embedding, A = n V anchors, M = (n + B) V embeddings. Where several
+processes share a batch, each takes the anchors of its own m <= n images: A = m V.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from contrex.errors import ArgumentError
@@ -39,6 +41,7 @@ def supcon_loss(
     temperature: float = 0.1,
     base_temperature: float | None = None,
     num_background: int = 0,
+    num_anchors: int | None = None,
 ) -> Tensor:
     """Supervised contrastive loss, the mean of `L_i` over the anchors (ExCon, eq. 2 and section 3.4).
 
@@ -51,6 +54,7 @@ def supcon_loss(
         temperature: tau.
         base_temperature: where given, the loss is multiplied by `temperature / base_temperature`.
         num_background: B.
+        num_anchors: m, only the first m images are anchors; the others are positives and negatives of them. None is n.
 
     Returns:
         A scalar >= 0 (float32 or better, also under autocast). Anchors without a positive - with one view, an image
@@ -58,8 +62,9 @@ def supcon_loss(
         NaN in the features gives NaN.
 
     Raises:
-        ArgumentError: shapes do not match, a row is not of unit length, a temperature is not positive, or no anchor
-            has a positive (one view and no label twice): there is nothing to learn from, and 0 would look perfect.
+        ArgumentError: shapes do not match, a row is not of unit length, a temperature is not positive, `num_anchors` is
+            not in 1..n, or no anchor has a positive (one view and no label twice): there is nothing to learn from, and
+            0 would look perfect.
 
     >>> one, other = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     >>> supcon_loss(torch.stack([one, other]), torch.tensor([0, 1]), temperature=1)  # log(1 + 2/e)
@@ -69,25 +74,47 @@ def supcon_loss(
     """
     _check_temperatures(temperature, base_temperature)
     num_images = _check_shapes(features, labels, num_background)
-    num_views = features.shape[1]
+    num_own = _check_anchors(num_anchors, num_images)
     if labels is None:
         labels = torch.arange(num_images, device=features.device)
-    positive = positive_pairs(labels.to(features.device), num_views, num_background=num_background)
-    contrasted = contrasted_pairs(num_images, num_views, num_background=num_background, device=features.device)
+    positive, contrasted = _pairs(labels.to(features.device), num_own, features.shape[1], num_background)
     num_positives = positive.sum(1)
-    if num_views == 1 and not num_positives.any():
+    if features.shape[1] == 1 and not num_positives.any():
         raise ArgumentError("no anchor has a positive: pass `features` of two views or more, or `labels` that repeat.")
-    log_probs = _similarity(features, num_images, temperature).masked_fill(~contrasted, -math.inf).log_softmax(1)
+    log_probs = _similarity(features, num_own, temperature).masked_fill(~contrasted, -math.inf).log_softmax(1)
     losses = -log_probs.where(positive, 0.0).sum(1) / num_positives.clamp(min=1)
     loss = losses.sum() / (num_positives > 0).sum()
     return loss if base_temperature is None else loss * (temperature / base_temperature)
 
 
-def _similarity(features: Tensor, num_images: int, temperature: float) -> Tensor:
+def _pairs(labels: Tensor, num_own: int, num_views: int, num_background: int) -> tuple[Tensor, Tensor]:
+    """Boolean `[A,M]`: the positives of each anchor, and what stands in its denominator."""
+    num_images = len(labels)
+    if num_own == num_images:
+        positive = positive_pairs(labels, num_views, num_background=num_background)
+    else:  # the rows of the first `num_own` images of all of them
+        classes = labels.repeat_interleave(num_views)
+        same = classes[: num_own * num_views, None] == classes
+        positive = F.pad(same, (0, num_background * num_views))
+    others = num_images - num_own + num_background  # contrasted with, as background is, though they may be positives
+    contrasted = contrasted_pairs(num_own, num_views, num_background=others, device=labels.device)
+    return positive & contrasted, contrasted
+
+
+def _similarity(features: Tensor, num_anchors: int, temperature: float) -> Tensor:
     """`e_i . e_a / tau` [A,M], in float32 or better: at tau = 0.01 bfloat16 would round it to half a unit."""
     with full_precision(features):
         rows = features.to(torch.promote_types(features.dtype, torch.float32))
-        return rows[:num_images].flatten(0, 1) @ rows.flatten(0, 1).T / temperature
+        return rows[:num_anchors].flatten(0, 1) @ rows.flatten(0, 1).T / temperature
+
+
+def _check_anchors(num_anchors: int | None, num_images: int) -> int:
+    """m."""
+    if num_anchors is None:
+        return num_images
+    if not 1 <= num_anchors <= num_images:
+        raise ArgumentError(f"`num_anchors` must be from 1 to the number of images, {num_images}; got {num_anchors}.")
+    return num_anchors
 
 
 def _check_temperatures(temperature: float, base_temperature: float | None) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from contrex import ranks
 from contrex.data.views import Batch
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import cgc_loss, l2_consistency_loss
-from contrex.methods.step import Step, StepOutput, step_output, view_cross_entropy, views_of
+from contrex.methods.step import Step, StepOutput, explained_layer, step_output, view_cross_entropy, views_of
 from contrex.models import Classifier
 from contrex.settings import CGC, CGCNoNegatives
 
@@ -39,6 +41,10 @@ class ConsistencyStep(Step):
         loss = cross_entropy + self.settings.weight * consistency
         return step_output(batch.labels, logits, loss, cross_entropy=cross_entropy, consistency=consistency)
 
+    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
+        """The explained layer."""
+        return [explained_layer(self._explainer, self.normalise(images))]
+
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
         """The consistency loss between raw maps `[N,h,w]` of the plain and of the transformed images."""
         raise NotImplementedError
@@ -62,10 +68,16 @@ class ConsistencyStep(Step):
 
 
 class CGCStep(ConsistencyStep):
-    """CGC: consistency is contrastive, against the other images of the batch and a queue of past heatmaps."""
+    """CGC: consistency is contrastive, against the other images of the batch and a queue of past heatmaps.
+
+    In a run of several processes the other images are those of all of them, as the paper's equation has it, and the
+    queue is the same in each. The published code contrasts within a GPU, and so does `variant="published-code"`: the
+    images of one process are its negatives, and the loss is not that of one process with the whole batch.
+    """
 
     settings: CGC
     queue: Tensor
+    has_negatives = True
 
     def __init__(self, classifier: Classifier, settings: CGC) -> None:
         super().__init__(classifier, settings)
@@ -73,6 +85,8 @@ class CGCStep(ConsistencyStep):
 
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
         """`cgc_loss` with its settings."""
+        everyones = self._everyones(heatmaps_view)
+        negatives = [*self._others(everyones), *([self.queue] if len(self.queue) else [])]
         loss = cgc_loss(
             heatmaps,
             heatmaps_view,
@@ -80,11 +94,23 @@ class CGCStep(ConsistencyStep):
             temperature=self.settings.temperature,
             size=self.settings.resolution,
             variant=self.settings.variant,
-            extra_negatives=self.queue if len(self.queue) else None,
+            extra_negatives=torch.cat(negatives) if negatives else None,
         )
         if self.settings.queue and self.training:
-            self._enqueue(heatmaps_view.detach())
+            self._enqueue(torch.cat(everyones).detach())
         return loss
+
+    def _everyones(self, heatmaps_view: Tensor) -> list[Tensor]:
+        """The maps of all processes, where the loss or the queue needs them."""
+        if self.settings.variant == "paper":
+            return ranks.gathered_rows(heatmaps_view)
+        return ranks.gathered_rows(heatmaps_view.detach()) if self.settings.queue else [heatmaps_view]
+
+    def _others(self, everyones: list[Tensor]) -> list[Tensor]:
+        """Of the maps of all processes those that are negatives beside the process' own."""
+        if self.settings.variant == "published-code":
+            return []
+        return [maps for number, maps in enumerate(everyones) if number != ranks.rank()]
 
     def _enqueue(self, heatmaps: Tensor) -> None:
         """Newest first, the oldest fall out."""

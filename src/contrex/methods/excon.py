@@ -9,15 +9,17 @@ Legend: N images, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrex.data.views import Batch
 from contrex.errors import ArgumentError
+from contrex.explain import ActivationExplainer
 from contrex.explain.named import build_explainer
-from contrex.methods.step import Shown, StepOutput, two_views_of
+from contrex.methods.step import Shown, StepOutput, explained_layer, two_views_of
 from contrex.methods.supcon import SupConStep
 from contrex.models import Classifier, eval_mode
 from contrex.ops.pixels import explanation_mask, masked_images
@@ -57,6 +59,15 @@ class ExConStep(SupConStep):
             background = torch.cat([background, background])
         loss = self.contrast(torch.cat([first, second, background]), batch.labels, num_background)
         return StepOutput(loss, {"loss": loss.detach(), "explained": is_right.float().mean()})
+
+    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
+        """The explained layer and the classifier."""
+        if not isinstance(self._explainer, ActivationExplainer):
+            raise ArgumentError(
+                f"`training.compile` compiles what comes before the explained layer, and `method.explainer` "
+                f"{self.settings.explainer} looks into that: take grad_cam, or leave `training.compile` out."
+            )
+        return [explained_layer(self._explainer, self.normalise(images)), self.head]
 
     def explained_views(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The masked plain images [N,3,H,W], normalised, and whether the classifier is right on each [N]."""

@@ -1,8 +1,9 @@
 """What every training method is: one module whose forward takes a batch and returns a loss.
 
 Everything that needs a gradient - all views, both losses - happens inside that one forward, so the step can be wrapped
-by DDP, Fabric or Accelerate: its gradients are the mean over ranks of what each rank's step gives alone. A contrastive
-loss then has the rank's own images as negatives.
+by DDP, Fabric or Accelerate. In a run of several processes each takes its share of the batch; contrastive losses take
+the mean over the process' own anchors, and negatives from all processes (`contrex.ranks.gathered_rows`), so the mean of
+the processes' gradients is that of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from contrex.data.views import Batch
 from contrex.errors import ArgumentError
+from contrex.explain import LayerExplainer
 from contrex.models import Classifier
 from contrex.settings import Views
 
@@ -43,6 +45,9 @@ class Step(nn.Module):
     needs_extra_views = False
     """Whether the batch must carry a second, independent set of views."""
 
+    has_negatives = False
+    """Whether the loss of an image depends on the other images of its batch, so that parts of a batch do not add up."""
+
     epoch: int = 0
     """The epoch that is being trained, from 0."""
 
@@ -55,6 +60,11 @@ class Step(nn.Module):
     def begin_epoch(self, epoch: int) -> None:
         """The loop calls it before the first batch of an epoch, also when it resumes within it."""
         self.epoch = epoch
+
+    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
+        """The layers of the network whose outputs the step looks at or differentiates within its forward, in the order
+        in which they run; `images` [N,3,S,S] are pixel values. Everything before the first may be compiled."""
+        return ()
 
     def shown(self, batch: Batch) -> Shown | None:
         """The views of a batch as they are trained on, or None where there is nothing to see but crops.
@@ -99,3 +109,9 @@ def step_output(labels: Tensor, logits: Tensor, loss: Tensor, **terms: Tensor) -
     """The output with the loss, its terms and the accuracy of `logits` (of the plain images where it sees them)."""
     accuracy = (logits.detach().argmax(1) == labels).float().mean()
     return StepOutput(loss, {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "accuracy": accuracy})
+
+
+def explained_layer(explainer: LayerExplainer, images: Tensor) -> nn.Module:
+    """The layer that `explainer` looks at, found in normalised `images` where none was named."""
+    explainer(images)
+    return explainer.model.get_submodule(str(explainer.layer))

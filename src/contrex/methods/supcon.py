@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contrex import ranks
 from contrex.data.views import Batch
 from contrex.errors import ArgumentError
 from contrex.explain.capture import forward_features
@@ -30,6 +31,7 @@ class SupConStep(Step):
     """The encoder's phase: `supcon_loss` of the projected features of two random views of each image."""
 
     needs_extra_views = True
+    has_negatives = True
 
     def __init__(self, classifier: Classifier, settings: SupCon) -> None:
         super().__init__(classifier)
@@ -48,10 +50,15 @@ class SupConStep(Step):
         loss = self.contrast(self.normalise(torch.cat([first, second])), batch.labels)
         return StepOutput(loss, {"loss": loss.detach()})
 
+    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
+        """The classifier, whose input is what is projected."""
+        return [self.head]
+
     def contrast(self, views: Tensor, labels: Tensor, num_background: int = 0) -> Tensor:
         """The loss of normalised `views`: all first ones, all second ones, then each background image.
 
-        A background image stands for both of its views: the published code appends it twice.
+        A background image stands for both of its views: the published code appends it twice. The images of the other
+        processes are contrasted with too; each process may have another number of background images.
         """
         embeddings: Tensor = self.projection(forward_features(self.network, views, self.head)[0])
         num = len(labels)
@@ -61,18 +68,36 @@ class SupConStep(Step):
             background = background[:, None].expand(-1, 2, -1)
         else:
             background = torch.stack(background.chunk(2), dim=1)
+        real, background, labels = with_everyones(real, background, labels)
         return supcon_loss(
             torch.cat([real, background]),
             labels if self.settings.labels else None,
             temperature=self.settings.temperature,
             base_temperature=self.settings.base_temperature,
-            num_background=num_background,
+            num_background=len(background),
+            num_anchors=num,
         )
 
     def shown(self, batch: Batch) -> Shown:
         """The images with their two views."""
         first, second = two_views_of(batch)
         return Shown({"image": batch.images, "view 1": first, "view 2": second})
+
+
+def with_everyones(real: Tensor, background: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings `[n,V,D]`, background `[B,V,D]` and labels `[n]` of all processes, this one's images first; gradients
+    find their way back to the process that made them."""
+    if not ranks.is_distributed():
+        return real, background, labels
+    num, rows = len(real), torch.cat([real, background])
+    everyones = ranks.gathered_rows(rows.to(torch.promote_types(rows.dtype, torch.float32)), equal=False)
+    order = [ranks.rank(), *(number for number in range(ranks.world_size()) if number != ranks.rank())]
+    all_labels = ranks.gathered_rows(labels)
+    return (
+        torch.cat([everyones[number][:num] for number in order]),
+        torch.cat([part[num:] for part in everyones]),
+        torch.cat([all_labels[number] for number in order]),
+    )
 
 
 class ClassifierStep(Step):
