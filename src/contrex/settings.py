@@ -495,6 +495,10 @@ class Training:
 
     epochs: int = 90
     batch_size: int = 256
+    """Images of one step, shared by all processes and by the parts of `accumulate`."""
+    accumulate: int = 1
+    """Go through each batch in this many parts, one after the other, which takes less memory; not for losses with
+    negatives, which a part would have fewer of."""
     seed: int = 0
     """Seeds initialisation, order and augmentation; two runs of one seed are equal bit by bit on a CPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -504,11 +508,25 @@ class Training:
     """`auto` takes CUDA when there is one."""
     workers: int = 0
     """Loader processes; the result does not depend on their number."""
+    sync_batch_norm: bool = False
+    """On several GPUs, batch norm takes its statistics over the batches of all, instead of each its own."""
+    shard: bool = False
+    """Each of several processes keeps a share of the weights and of the optimiser's state (FSDP2); one phase only."""
+    compile: bool = False
+    """torch.compile what comes before the explained layer; cross-entropy compiles all of the network."""
     checkpoint_minutes: float = 5.0
     """Write a checkpoint at the end of each epoch and whenever this much time has passed since the last one."""
 
     def __post_init__(self) -> None:
-        _check_at_least(1, "training", epochs=self.epochs, batch_size=self.batch_size)
+        _check_at_least(1, "training", epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
+        _check(
+            self.batch_size % self.accumulate == 0,
+            "training.batch_size",
+            self.batch_size,
+            f"a multiple of `training.accumulate`, {self.accumulate}",
+        )
+        if self.compile and self.shard:
+            raise ArgumentError("`training.compile` and `training.shard` are not for one run: leave one of them out.")
         _check_at_least(0, "training", seed=self.seed, workers=self.workers)
         _check(self.checkpoint_minutes >= 0, "training.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
 
