@@ -25,6 +25,7 @@ FLOORS = {
     "training": 5,
     "recipes": 6,
     "experiment": 6,
+    "export": 6,
     "photos": 6,
     "doctor": 6,
     "cli": 7,

@@ -79,7 +79,7 @@ def build_network(
     if library not in BUILDERS or not architecture:
         choices = [f"{key}:NAME" for key in BUILDERS]
         raise unknown_name("`model.name`", name, choices)
-    arguments: dict[str, Any] = {key: _literal(text) for key, text in options.items()}
+    arguments: dict[str, Any] = {key: literal(text) for key, text in options.items()}
     if num_classes is not None:
         arguments["num_classes"] = num_classes
     try:
@@ -168,10 +168,15 @@ BUILDERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
 STEMS: dict[str, Callable[[nn.Module], nn.Module]] = {"built-in": lambda network: network, "cifar": cifar_stem}
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """An option's text as a Python literal where it is one; nothing is evaluated.
+
+    >>> literal("(3, 4)"), literal("same"), literal("print()")
+    ((3, 4), 'same', 'print()')
+    """
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
 
 
