@@ -371,6 +371,40 @@ def report(arguments: Arguments) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Compare:
+    """Compare evaluated runs in numbers; the first is the baseline, and runs of several seeds are averaged."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders with one evaluation, or folders with a record.json."""
+    output: Path | None = None
+    """Also write the HTML report to this file."""
+    csv: Path | None = None
+    """Also write the numbers, unrounded, to this file."""
+
+
+def compare(arguments: Arguments) -> int:
+    """Compare evaluated runs in numbers: differences, their intervals and sign tests."""
+    options = _parse(Compare, "compare", arguments)
+    if len(options.runs) < 2:
+        raise ArgumentError("name two runs or more, the baseline first: contrex compare RUN RUN ...")
+    from rich.console import Console
+
+    from contrex.records import read_run, write_atomically
+    from contrex.report import comparison_csv, comparison_tables, record_folder, write_report
+
+    folders = [record_folder(path) for path in options.runs]
+    runs = [read_run(folder) for folder in folders]
+    for table in comparison_tables(runs):
+        Console().print(table)
+    if options.output is not None:
+        print(f"report: {write_report(folders, options.output)}")
+    if options.csv is not None:
+        write_atomically(options.csv, comparison_csv(runs).encode())
+        print(f"numbers: {options.csv}")
+    return 0
+
+
 def explainers(arguments: Arguments) -> int:
     """List the explainers."""
     tyro.cli(_Nothing, prog="contrex explainers", description="List the explainers.", args=arguments)
@@ -428,6 +462,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "explain": explain,
     "export": export,
     "report": report,
+    "compare": compare,
     "recipes": recipes,
     "explainers": explainers,
     "metrics": metrics,

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from contrex.errors import ArgumentError, RecordError
-from contrex.records import write_run
+from contrex.records import Profile, Scatter, write_run
 from contrex.report import render_report, write_report
-from contrex.report.words import MEANINGS
+from contrex.report.words import MEANINGS, TITLES
 
 VOID = {"meta", "link", "input", "br", "wbr", "img"}
 MARKUP = "<img src=x onerror=alert(1)>\"'"
@@ -120,6 +120,75 @@ def test_markup_in_any_text_stays_text(make_run) -> None:
     assert page.text.count(MARKUP) >= 10
 
 
+def full_run(make_run, name: str, text: str, **changes):
+    """A run with everything that a record can hold, each named `text`."""
+    points = [(0.0, 1.0, 0.0, 2.0), (1.0, 2.0, 1.0, 3.0)]
+    run = make_run(
+        name,
+        profiles=[
+            Profile("one", text, text, text, {text: points}),
+            Profile("many", text, text, text, {text: points, "other": points}),
+        ],
+        scatters=[Scatter("embedding", text, [(0.0, 0.0, text, "image"), (1.0, 1.0, "cat", text)])],
+        **changes,
+    )
+    metric = run.record.metrics[0]
+    family = [replace(metric, name=f"{text}{i}", title=f"{text}, {text}", family=text) for i in range(9)]
+    family += [replace(family[0], name=f"few{i}", family=f"few {text}", protocol={"verdict": text}) for i in range(2)]
+    return replace(run, record=replace(run.record, metrics=[metric, *family]), sheets={text: b"png"})
+
+
+def test_markup_in_everything_a_record_holds_stays_text(make_run) -> None:
+    script = "<script>alert(1)</script>\"'"
+    runs = [full_run(make_run, "ce", script), full_run(make_run, f"cgc{script}", script)]
+    html = render_report(runs, title="t")
+    page = Page(html)
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert html.count("<script>") == 1
+    assert page.text.count(script) >= 30
+    assert {attrs["alt"] for tag, attrs in page.tags if tag == "img"} == {
+        f"Training views of {name}, {script}" for name in ("ce", f"cgc{script}")
+    }
+
+
+def test_a_full_page_is_whole_and_closed_to_the_network(make_run) -> None:
+    html = render_report([full_run(make_run, "ce", "plain"), full_run(make_run, "cgc", "plain")], title="t")
+    for check in (
+        test_it_parses_with_unique_ids_and_headings_in_order,
+        test_every_reference_inside_the_page_resolves,
+        test_nothing_is_loaded_from_outside,
+        test_every_picture_has_words,
+    ):
+        check(html)
+    pictures = [attrs["src"] for tag, attrs in Page(html).tags if tag == "img"]
+    assert pictures == ["data:image/png;base64,cG5n"] * 2
+    for heading in ("Measured curves", "Where the images lie", "What the networks were trained on"):
+        assert f">{heading}</h2>" in html
+        assert f">{heading}</h2>" not in render_report([make_run()], title="t")
+
+
+def test_the_sign_test_is_on_the_difference(make_run) -> None:
+    runs = [make_run(values=[40.0] * 4), make_run("cgc", [40.0, 41.0, 42.0, 43.0])]
+    titles = Page(render_report(runs, title="t")).attributes("title")
+    assert "sign test: p = 0.25, higher on 3 and lower on 0 of 4 images" in titles
+    alone = Page(render_report(runs[:1], title="t")).attributes("title")
+    assert not any("sign test" in title for title in alone)
+
+
+def test_how_steady_the_training_was_is_said_for_several_seeds(make_run) -> None:
+    curves = [{"val_top1": [(1.0, 40.0), (2.0, 60.0)]}, {"val_top1": [(1.0, 44.0), (2.0, 60.0)]}]
+    runs = [make_run(f"cgc-seed{seed}", seed=seed, curves=curve) for seed, curve in enumerate(curves)]
+    text = Page(render_report(runs, title="t")).text
+    assert "How steady the training was" in text
+    assert "1.41" in text
+    assert "How steady" not in Page(render_report(runs[:1], title="t")).text
+
+
+def test_a_verdict_is_shown_with_its_number(make_run) -> None:
+    run = make_run(metric={"protocol": {"verdict": "flagged: it does not change"}})
+    assert "verdict: flagged: it does not change" in Page(render_report([run], title="t")).text
+
+
 def test_numbers_of_the_table_are_on_the_page(html: str) -> None:
     text = Page(html).text
     for part in ("55.0", "[53.0, 57.0]", "61.7", "n=3, 1 skipped: all-zero map", "baseline", "★"):
@@ -160,7 +229,8 @@ def test_differences_on_other_or_fewer_images_say_so(make_run) -> None:
 def test_meanings_are_of_metrics_that_exist() -> None:
     from contrex.evaluation import PROTOCOLS
 
-    assert MEANINGS.keys() <= PROTOCOLS.keys()
+    assert MEANINGS.keys() == PROTOCOLS.keys()
+    assert TITLES.keys() <= PROTOCOLS.keys()
 
 
 def test_a_run_from_python_has_no_command_to_copy(make_run) -> None:

@@ -48,3 +48,17 @@ def test_percent_never_claims_certainty() -> None:
     assert percent(0.99999).startswith(">99")
     assert percent(0.001).startswith("<1")
     assert [percent(p).split("\N{NO-BREAK SPACE}")[0] for p in (1.0, 0.0, 0.5)] == ["100", "0", "50"]
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "text"),
+    [
+        (7.1e-7, 8, "7.1e-7"),
+        (6e-5, 6, "0.000060"),
+        (9.97e-8, 9, "1.00e-7"),
+        (-2e-9, 10, f"{MINUS}2.0e-9"),
+        (4e-9, 7, "0"),
+    ],
+)
+def test_tiny_numbers_are_written_with_a_power_of_ten(value: float, places: int, text: str) -> None:
+    assert number(value, places) == text

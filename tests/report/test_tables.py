@@ -92,6 +92,14 @@ def test_labels_tell_the_checkpoints_of_one_run_apart(make_run) -> None:
     ]
 
 
+def test_labels_tell_two_ways_of_measuring_one_run_apart(make_run) -> None:
+    runs = [make_run("cgc"), make_run("cgc"), make_run("ce")]
+    runs[1].record.configuration["evaluation"]["contrast"] = "weighted"
+    for run in (runs[0], runs[2]):
+        run.record.configuration["evaluation"]["contrast"] = None
+    assert [group.label for group in grouped(runs)] == ["cgc (contrast none)", "cgc (contrast weighted)", "ce"]
+
+
 def test_seeds_are_averaged_over_equally_long_training_only(make_run) -> None:
     def labels(name, *epochs):
         runs = [
@@ -181,6 +189,11 @@ def test_other_data_seeds_are_not_averaged(make_run) -> None:
     for seed, run in enumerate(runs):
         run.record.configuration["data"] = {"kind": "Digits", "seed": seed}
     assert len(grouped(runs)) == 2
+
+
+def test_equal_values_are_none_of_them_best(make_run) -> None:
+    table = comparison(grouped([make_run(), make_run("cgc")]))
+    assert [cell(table, row).best for row in (0, 1)] == [False, False]
 
 
 @pytest.mark.parametrize(("higher", "best"), [(True, [False, True]), (False, [True, False])])

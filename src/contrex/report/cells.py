@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from contrex.report.numbers import Estimate, count, decimals, interval_text, number, one_digit, value_text
+from contrex.report.numbers import (
+    Estimate,
+    count,
+    decimals,
+    interval_text,
+    number,
+    one_digit,
+    p_text,
+    value_text,
+)
 from contrex.report.tables import Cell, Column, Difference
 
 
@@ -52,6 +62,12 @@ def cell_count(cell: Cell) -> str:
     )
 
 
+def shared_count(cells: Sequence[Cell | None]) -> str:
+    """How many images every method counted and skipped; empty where methods differ."""
+    texts = {cell_count(cell) for cell in cells if cell is not None}
+    return texts.pop() if len(texts) == 1 else ""
+
+
 def difference_parts(difference: Difference) -> tuple[str, str]:
     """The signed difference, and its interval, which is empty when the images are not the same."""
     estimate: Estimate = difference.estimate
@@ -67,6 +83,16 @@ def pairing(cell: Cell) -> str:
     if not num_pairs:
         return "not paired"
     return f"on {count(num_pairs)} common images" if num_pairs < max(cell.num_counted) else ""
+
+
+def sign_text(cell: Cell) -> str:
+    """The sign test in words, e.g. "sign test: p = 0.031, higher on 70 and lower on 48 of 120 images"; empty without
+    one."""
+    if cell.difference is None or cell.difference.signs is None:
+        return ""
+    signs = cell.difference.signs
+    counts = f"higher on {count(signs.num_above)} and lower on {count(signs.num_below)}"
+    return f"sign test: {p_text(signs.p_value)}, {counts} of {count(cell.difference.num_pairs)} images"
 
 
 def verdict(cell: Cell, column: Column) -> str:

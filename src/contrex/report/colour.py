@@ -24,7 +24,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#a9478a", "#8a6d00", "#3a7fb0", "#5c
 SERIES_DARK = ("#56b4e9", "#e69f00", "#2fbf94", "#e08fc0", "#f0e442", "#8ec5ea", "#b8b8b8")
 """The same on a dark background."""
 
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2", "1 4")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2", "9 2")
 """One stroke pattern per run: colour is never the only difference."""
 
 

@@ -1,10 +1,10 @@
-"""The interval of a difference between two methods measured on the same images."""
+"""The interval and the sign test of a difference between two methods measured on the same images."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from contrex.ops.bootstrap import Values, resampled_means
+from contrex.ops.bootstrap import SignTest, Values, resampled_means, sign_test
 from contrex.report.numbers import Estimate
 
 
@@ -25,6 +25,16 @@ def paired_difference(values: Values, baseline: Values, *, num_resamples: int = 
     differences = _seed_means(means[:, :split], generator) - _seed_means(means[:, split:], generator)
     low, high = np.quantile(differences, [0.025, 0.975])
     return Estimate(value, float(low), float(high))
+
+
+def paired_signs(values: Values, baseline: Values) -> SignTest:
+    """The sign test of the differences per image, each the mean over the seeds of its side. Both are [S,n].
+
+    Differences below a billionth of the values are rounding, and count as ties.
+    """
+    differences = values.mean(axis=0) - baseline.mean(axis=0)
+    scale = np.maximum(np.abs(values).max(initial=0.0), np.abs(baseline).max(initial=0.0))
+    return sign_test(np.where(np.abs(differences) <= 1e-9 * scale, 0.0, differences))
 
 
 def _seed_means(means: Values, generator: np.random.Generator) -> Values:

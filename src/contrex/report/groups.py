@@ -11,6 +11,8 @@ from typing import Any
 from contrex.records import Record, RunRecord
 
 _SEED = re.compile(r"(?:^|[-_. /(])+seed[-_= ]?\d+\)?|[-_]s\d+$", re.IGNORECASE)
+_MOST_TOLD = 2
+"""Settings of the evaluation that a label may name."""
 _MAY_DIFFER = frozenset({"name", "seed", "weights", "device", "workers"})
 
 
@@ -42,7 +44,7 @@ def grouped(runs: Sequence[RunRecord]) -> list[Group]:
     for run in runs:
         found.setdefault((seedless_name(run.record.name), _signature(run.record.configuration)), []).append(run)
     parts = [part for members in found.values() for part in _apart(members)]
-    labels = [_label(part) for part in parts]
+    labels = _told_apart([_label(part) for part in parts], parts)
     return [Group(label, part) for label, part in zip(_numbered(labels), parts, strict=True)]
 
 
@@ -74,6 +76,19 @@ def _label(part: Sequence[RunRecord]) -> str:
     record = part[0].record
     name = seedless_name(record.name) if len(part) > 1 else record.name
     return f"{name} ({progress(record)})" if progress(record) else name
+
+
+def _told_apart(labels: Sequence[str], parts: Sequence[Sequence[RunRecord]]) -> list[str]:
+    """The labels; equal ones with the settings of the evaluation in which they differ, as one run measured in two ways
+    has them."""
+    options = [part[0].record.configuration.get("evaluation", {}) for part in parts]
+    told = []
+    for label, own in zip(labels, options, strict=True):
+        rivals = [other for name, other in zip(labels, options, strict=True) if name == label]
+        names = [name for name in own if any(other.get(name) != own[name] for other in rivals)]
+        words = [f"{name.replace('_', ' ')} {'none' if own[name] is None else own[name]}" for name in names]
+        told.append(f"{label} ({', '.join(words)})" if 0 < len(words) <= _MOST_TOLD else label)
+    return told
 
 
 def _apart(members: list[RunRecord]) -> list[list[RunRecord]]:

@@ -14,14 +14,17 @@ from markupsafe import Markup
 
 from contrex.errors import ArgumentError
 from contrex.records import RunRecord, read_run, write_atomically
-from contrex.report import cells, colour, curves
+from contrex.report import cells, colour, curves, plot, scatters
 from contrex.report.configuration import as_json, differences
+from contrex.report.contact_sheets import run_sheets
+from contrex.report.families import families, singles
 from contrex.report.gallery import gallery_page
 from contrex.report.groups import Group, grouped
 from contrex.report.numbers import number
-from contrex.report.strips import strip
+from contrex.report.profiles import profile_figures
+from contrex.report.strips import strips
 from contrex.report.tables import comparison
-from contrex.report.words import meaning, period, summary
+from contrex.report.words import family_meaning, family_title, meaning, period, summary
 
 
 def write_report(folders: Sequence[Path], output: Path, *, title: str | None = None) -> Path:
@@ -61,7 +64,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = breakable
-    environment.globals |= {"cells": cells, "meaning": meaning, "number": number, "as_json": as_json}
+    environment.globals |= {"cells": cells, "strips": strips, "number": number, "as_json": as_json}
+    environment.globals |= {"meaning": meaning, "family_title": family_title, "family_meaning": family_meaning}
     return environment
 
 
@@ -83,7 +87,8 @@ def _page() -> dict[str, Any]:
         "script": Markup(script),
         "script_hash": digest,
         "colour": colour,
-        "curve": curves,
+        "plot": plot,
+        "scatter": scatters,
     }
 
 
@@ -96,11 +101,16 @@ def _content(groups: Sequence[Group]) -> dict[str, Any]:
         "seeds_averaged": any(len(group.runs) > 1 for group in groups),
         "runs": runs,
         "table": table,
-        "strips": {column.name: [strip(table, column, row) for row in table.rows] for column in table.columns},
+        "singles": singles(table),
+        "families": families(table),
         "summary": summary(groups),
         "period": period(groups),
         "commands": list(dict.fromkeys(run.record.command for run in runs if run.record.command)),
         "panels": curves.curve_panels(groups),
+        "stability": curves.stability(groups),
+        "profiles": profile_figures(groups),
+        "scatter_figures": scatters.scatter_figures(groups),
+        "contact_sheets": run_sheets(groups),
         "gallery": gallery_page(groups),
         "differences": differences(groups),
         "skipped": {run.record.name: run.record.skipped_images for run in runs if run.record.skipped_images},

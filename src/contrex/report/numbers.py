@@ -47,17 +47,29 @@ def one_digit(deviation: float) -> int | None:
 
 
 def number(value: float, places: int | None = None, *, signed: bool = False) -> str:
-    """`value` with so many decimals, or with three significant digits.
+    """`value` with so many decimals, or with three significant digits; more than six decimals are written with a power
+    of ten.
 
     >>> number(71.749, 1), number(0.5, 1, signed=True), number(12345, -2), number(0.004567)
     ('71.7', '+0.5', '12300', '0.00457')
+    >>> number(0.00000712, 7), number(0.0012, 7), number(0.0, 7)
+    ('7.1e-6', '1.2000e-3', '0')
     """
     if not math.isfinite(value):
         return NOTHING
     places = significant_places(value) if places is None else places
-    text = f"{abs(round(value, places)):.{max(places, 0)}f}"
+    rounded = abs(round(value, places))
+    text = _power_of_ten(rounded, places) if places > 6 else f"{rounded:.{max(places, 0)}f}"
     negative = value < 0 and float(text) != 0
     return (MINUS if negative else "+" if signed and float(text) != 0 else "") + text
+
+
+def _power_of_ten(value: float, places: int) -> str:
+    """A positive number down to so many decimals, as 7.1e-6."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(value) + 1e-12)
+    return f"{value / 10.0**exponent:.{max(0, places + exponent)}f}e{exponent}"
 
 
 def significant_places(value: float, digits: int = 3) -> int:
@@ -105,6 +117,17 @@ def percent(share: float) -> str:
     if 0 < share < 0.005:
         return "<1\N{NO-BREAK SPACE}%"
     return f"{share * 100:.0f}\N{NO-BREAK SPACE}%"
+
+
+def p_text(p_value: float) -> str:
+    """A p value with the digits that matter.
+
+    >>> [p_text(p) for p in (0.03123, 0.4567, 0.00003, 0.99999)]
+    ['p = 0.031', 'p = 0.46', 'p < 0.001', 'p = 1']
+    """
+    if p_value < 0.001:
+        return "p < 0.001"
+    return f"p = {p_value:.{3 if p_value < 0.0995 else 2}f}".replace("1.00", "1")
 
 
 def count(value: int) -> str:

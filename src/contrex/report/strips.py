@@ -1,36 +1,38 @@
-"""The little interval drawing in a table cell."""
+"""The little interval drawings in table cells."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contrex.report.tables import Column, Comparison, Row
+from contrex.report.tables import Cell
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Where value and interval lie between the smallest and the largest end of the column, in per cent of the width."""
+    """Where value and interval lie between the smallest and the largest end of the cells compared, in per cent of the
+    width."""
 
     low: float
     value: float
     high: float
 
 
-def strip(table: Comparison, column: Column, row: Row) -> Strip | None:
-    """The drawing of one cell, None when the cell has no interval."""
-    ends = [end for other in table.rows for end in _ends(other, column)]
-    mine = _ends(row, column)
-    cell = row.cells[column.name]
-    if cell is None or not mine or max(ends) == min(ends):
-        return None
-    low, value, high = (
-        (end - min(ends)) / (max(ends) - min(ends)) * 100 for end in (mine[0], cell.estimate.value, mine[1])
-    )
-    return Strip(low, value, high)
+def strips(cells: Sequence[Cell | None]) -> list[Strip | None]:
+    """The drawings of cells on one scale, None where a cell has no interval."""
+    ends = [end for cell in cells for end in _ends(cell)]
+    if not ends or max(ends) == min(ends):
+        return [None] * len(cells)
+    scale = 100 / (max(ends) - min(ends))
+    return [
+        Strip(*((end - min(ends)) * scale for end in (own[0], cell.estimate.value, own[1])))
+        if cell is not None and (own := _ends(cell))
+        else None
+        for cell in cells
+    ]
 
 
-def _ends(row: Row, column: Column) -> list[float]:
-    cell = row.cells[column.name]
+def _ends(cell: Cell | None) -> list[float]:
     ends = [cell.estimate.low, cell.estimate.high] if cell is not None else []
     return ends if all(map(math.isfinite, ends)) else []

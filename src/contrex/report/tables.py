@@ -12,18 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.errors import RecordError
+from contrex.ops.bootstrap import SignTest
 from contrex.records import MetricRecord, Record, RunRecord
-from contrex.report.differences import paired_difference
+from contrex.report.differences import paired_difference, paired_signs
 from contrex.report.groups import Group
 from contrex.report.numbers import Estimate
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A value minus the baseline's, over `num_pairs` images of both; 0 pairs: a plain difference of the two means."""
+    """A value minus the baseline's, over `num_pairs` images of both; 0 pairs: a plain difference of the two means.
+
+    `signs` counts on how many of these images it is above and below; None without pairs, and where the values of
+    single images mean nothing.
+    """
 
     estimate: Estimate
     num_pairs: int
+    signs: SignTest | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Cell:
     """One metric of one group.
 
     `estimate` is the value with its 95 % interval for one run, and the mean over seeds with mean -+ `deviation` (the
-    standard deviation over seeds) for several. `num_counted` and `num_skipped` hold one number per run.
+    standard deviation over seeds) for several. `num_counted` and `num_skipped` hold one number per run. `verdict` is
+    what the metric itself concluded, as a check of parameters does; empty for most.
     """
 
     estimate: Estimate
@@ -41,6 +48,7 @@ class Cell:
     skip_reason: str
     difference: Difference | None = None
     best: bool = False
+    verdict: str = ""
 
     @property
     def is_aggregate(self) -> bool:
@@ -49,12 +57,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric."""
+    """A metric, and the family whose table it is in."""
 
     name: str
     title: str
     unit: str
     higher_is_better: bool
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,10 @@ class Comparison:
     columns: Sequence[Column]
     rows: Sequence[Row]
 
+    def cells(self, name: str) -> list[Cell | None]:
+        """The cells of one metric, one per method."""
+        return [row.cells[name] for row in self.rows]
+
 
 def comparison(groups: Sequence[Group]) -> Comparison:
     """The table of `groups` against the first of them."""
@@ -85,7 +98,8 @@ def comparison(groups: Sequence[Group]) -> Comparison:
 def _columns(groups: Sequence[Group]) -> list[Column]:
     found: dict[str, Column] = {}
     for metric in (m for group in groups for run in group.runs for m in run.record.metrics):
-        found.setdefault(metric.name, Column(metric.name, metric.title, metric.unit, metric.higher_is_better))
+        column = Column(metric.name, metric.title, metric.unit, metric.higher_is_better, metric.family or metric.name)
+        found.setdefault(metric.name, column)
     return list(found.values())
 
 
@@ -101,6 +115,7 @@ def _cell(group: Group, baseline: Group, name: str) -> Cell | None:
         [metric.num_skipped for metric in metrics],
         next((metric.skip_reason for metric in metrics if metric.num_skipped), ""),
         None if group is baseline else difference(group, baseline, name),
+        verdict=", ".join(dict.fromkeys(str(m.protocol["verdict"]) for m in metrics if m.protocol.get("verdict"))),
     )
 
 
@@ -119,6 +134,10 @@ def _estimate(metrics: Sequence[MetricRecord]) -> tuple[Estimate, float]:
     return Estimate(mean, mean - deviation, mean + deviation), deviation
 
 
+SHARES = frozenset({"ece"})
+"""Metrics whose samples are shares in one number, without a meaning image by image: they have no sign test."""
+
+
 def difference(group: Group, baseline: Group, name: str) -> Difference | None:
     """`group` minus `baseline`: paired over images where all their runs measured the same ones of the same split."""
     metrics, reference = _metrics(group, name), _metrics(baseline, name)
@@ -129,8 +148,9 @@ def difference(group: Group, baseline: Group, name: str) -> Difference | None:
     if paired is None:
         means = [float(np.mean([metric.value for metric in side])) for side in (metrics, reference)]
         return Difference(Estimate(means[0] - means[1]), 0)
-    split = len(group.runs)
-    return Difference(paired_difference(paired[:split], paired[split:]), paired.shape[1])
+    own, others = np.split(paired, [len(group.runs)])
+    signs = None if name in SHARES else paired_signs(own, others)
+    return Difference(paired_difference(own, others), paired.shape[1], signs)
 
 
 def _images_of(record: Record) -> str:
@@ -181,11 +201,14 @@ def _agrees(run: RunRecord, table: Mapping[tuple[str, str], float], name: str) -
 
 
 def _with_best(rows: Sequence[Row], column: Column) -> list[Row]:
-    """The rows, with the best value of `column` marked (several when equal); nothing to mark in a single one."""
+    """The rows, with the best value of `column` marked (several when equal), unless it is the only value or all are
+    equal."""
     cells = [row.cells[column.name] for row in rows]
     values = [cell.estimate.value for cell in cells if cell is not None and math.isfinite(cell.estimate.value)]
     if len(values) < 2:
         return list(rows)
     best = max(values) if column.higher_is_better else min(values)
+    if min(values) == max(values):
+        return list(rows)
     marked = [cell and replace(cell, best=cell.estimate.value == best) for cell in cells]
     return [replace(row, cells={**row.cells, column.name: cell}) for row, cell in zip(rows, marked, strict=True)]

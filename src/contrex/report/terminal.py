@@ -11,9 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from contrex.records import RunRecord
-from contrex.report.cells import cell_count, cell_spread, cell_value, difference_parts, heading, pairing, pieces
+from contrex.report.cells import (
+    cell_count,
+    cell_spread,
+    cell_value,
+    difference_parts,
+    heading,
+    pairing,
+    pieces,
+    shared_count,
+)
 from contrex.report.groups import grouped
-from contrex.report.tables import Cell, Column, Row, comparison
+from contrex.report.tables import Cell, comparison
 
 CAPTION = "value [95 % interval] or mean ± s.d. over seeds; below it the difference to the first; * best"
 UNPAIRED = "not paired: of other images than the first's, so the difference has no interval"
@@ -31,43 +40,41 @@ def summary_table(runs: Sequence[RunRecord]) -> Table:
     table = Table(caption=f"{CAPTION}; {UNPAIRED}" if is_unpaired else CAPTION)
     table.add_column("metric")
     for row in found.rows:
-        table.add_column(_Flow([_Line(pieces(row.group.label))]), justify="right")
+        table.add_column(Flow([FlowLine(pieces(row.group.label))]), justify="right")
     for column in found.columns:
-        shared = _shared_count(column, found.rows)
+        shared = shared_count(found.cells(column.name))
         title = Text(heading(column)).append(f"\n{shared}" if shared else "", style="dim")
         table.add_row(title, *(_flow(row.cells[column.name], counted=not shared) for row in found.rows))
     return table
 
 
-def _shared_count(column: Column, rows: Sequence[Row]) -> str:
-    """How many images every method counted and skipped; empty where methods differ."""
-    texts = {cell_count(cell) for row in rows if (cell := row.cells[column.name]) is not None}
-    return texts.pop() if len(texts) == 1 else ""
-
-
-def _flow(cell: Cell | None, *, counted: bool) -> _Flow:
+def _flow(cell: Cell | None, *, counted: bool) -> Flow:
     if cell is None:
-        return _Flow([_Line(["not measured"], "dim")])
-    lines = [_Line([f"{cell_value(cell)}{'*' if cell.best else ''} ", cell_spread(cell)], "bold" if cell.best else "")]
+        return Flow([FlowLine(["not measured"], "dim")])
+    lines = [
+        FlowLine([f"{cell_value(cell)}{'*' if cell.best else ''} ", cell_spread(cell)], "bold" if cell.best else "")
+    ]
     if cell.difference is not None:
         parts = [f"{part} " for part in difference_parts(cell.difference) if part]
-        lines.append(_Line([*parts, *pieces(pairing(cell))], "dim"))
+        lines.append(FlowLine([*parts, *pieces(pairing(cell))], "dim"))
+    if cell.verdict:
+        lines.append(FlowLine(pieces(f"verdict: {cell.verdict}"), "dim"))
     if counted:
-        lines.append(_Line(pieces(cell_count(cell)), "dim"))
-    return _Flow(lines)
+        lines.append(FlowLine(pieces(cell_count(cell)), "dim"))
+    return Flow(lines)
 
 
 @dataclass(frozen=True)
-class _Line:
+class FlowLine:
     pieces: Sequence[str]
     style: str = ""
 
 
 @dataclass(frozen=True)
-class _Flow:
+class Flow:
     """Lines that break between their pieces and nowhere else, so that intervals and words stay whole."""
 
-    lines: Sequence[_Line]
+    lines: Sequence[FlowLine]
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         longest = max(len(piece.rstrip()) for line in self.lines for piece in line.pieces)

@@ -1,9 +1,6 @@
 "use strict";
 (() => {
-  // --- the table: a button in every column head --------------------------------------------------
-  const table = document.getElementById("comparison");
-  const heads = table ? [...table.tHead.rows[0].cells] : [];
-
+  // --- tables of methods: a button in every column head -------------------------------------------
   const cellValue = (row, column) => {
     const text = row.cells[column].dataset.value;
     return text === "" || text === "nan" ? NaN : Number(text);
@@ -14,7 +11,7 @@
     return sign * (a - b);
   };
 
-  const sortRows = (column) => {
+  const sortRows = (table, heads, column) => {
     const head = heads[column];
     const first = head.dataset.better === "up" ? "ascending" : "descending";
     const second = first === "ascending" ? "descending" : "ascending";
@@ -27,13 +24,16 @@
     head.setAttribute("aria-sort", order);
   };
 
-  heads.forEach((head, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "sort";
-    button.append(...head.childNodes);
-    button.addEventListener("click", () => sortRows(column));
-    head.append(button);
+  document.querySelectorAll("table.sortable").forEach((table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.append(...head.childNodes);
+      button.addEventListener("click", () => sortRows(table, heads, column));
+      head.append(button);
+    });
   });
 
   // --- the gallery ---------------------------------------------------------------------------------

@@ -1,0 +1,158 @@
+"""The statistics of a comparison in full: a table per family of metrics for the terminal, and all of it as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from contrex.errors import ArgumentError, RecordError
+from contrex.records import RunRecord
+from contrex.report.cells import cell_spread, cell_value, difference_parts, heading, pieces, verdict
+from contrex.report.families import families, singles
+from contrex.report.groups import grouped
+from contrex.report.numbers import NOTHING, count, p_text
+from contrex.report.tables import Cell, Column, Comparison, Row, comparison
+from contrex.report.terminal import Flow, FlowLine
+from contrex.report.words import family_title
+
+CAPTION = (
+    "value [95 % interval], or mean ± s.d. over seeds; difference to the first [95 % interval of a paired bootstrap]; "
+    "exact two-sided sign test on the common images, not corrected for the number of comparisons; * best"
+)
+
+
+def record_folder(path: Path) -> Path:
+    """The folder with the record that `path` names: itself, or the only one in a run's folder.
+
+    Raises:
+        RecordError: there is none.
+        ArgumentError: there are several.
+    """
+    if (path / "record.json").is_file():
+        return path
+    found = sorted(record.parent for record in path.glob("*/record.json"))
+    if not found:
+        raise RecordError(f"no record in {path}, and none of an evaluation below it. `contrex evaluate` writes one.")
+    if len(found) > 1:
+        names = ", ".join(str(folder) for folder in found)
+        raise ArgumentError(f"{path} has {len(found)} evaluations: name the one to compare of {names}.")
+    return found[0]
+
+
+def comparison_tables(runs: Sequence[RunRecord]) -> list[Table]:
+    """A table per family of metrics, and one for those that stand alone: per metric and method the value, its
+    difference to the first method, the sign test and the number of common images."""
+    table = comparison(grouped(runs))
+    parts = {family_title(family.name): family.columns for family in families(table)}
+    alone = singles(table).columns
+    if alone:
+        parts = {"Metrics": alone, **parts}
+    tables = [_family_table(title, columns, table) for title, columns in parts.items()]
+    tables[-1].caption = CAPTION
+    return tables
+
+
+def _family_table(title: str, columns: Sequence[Column], table: Comparison) -> Table:
+    drawn = Table(title=title, title_justify="left", caption_justify="left")
+    drawn.add_column("metric, method")
+    for name in ("value", "difference", "sign test", "images"):
+        drawn.add_column(name, justify="right")
+    for column in columns:
+        drawn.add_row(Text(heading(column), style="bold"))
+        for row in table.rows:
+            method = Padding(Flow([FlowLine(pieces(row.group.label))]), (0, 0, 0, 2))
+            drawn.add_row(method, *_texts(row, column), end_section=row is table.rows[-1])
+    return drawn
+
+
+def _texts(row: Row, column: Column) -> list[Flow | Text]:
+    """Value, difference, sign test and common images of one method, for one metric."""
+    cell = row.cells[column.name]
+    if cell is None:
+        return [Text("not measured", style="dim")]
+    value = FlowLine([f"{cell_value(cell)}{'*' if cell.best else ''} ", cell_spread(cell)], "bold" if cell.best else "")
+    return [Flow([value]), _change(cell, column), Text(_test(cell)), Text(_images(cell))]
+
+
+def _change(cell: Cell, column: Column) -> Flow | Text:
+    if cell.difference is None:
+        return Text()
+    parts = [f"{part} " for part in difference_parts(cell.difference) if part]
+    judged = verdict(cell, column)
+    return Flow([FlowLine([*parts, *filter(None, [judged])], {"better": "green", "worse": "red"}.get(judged, ""))])
+
+
+def _test(cell: Cell) -> str:
+    if cell.difference is None:
+        return ""
+    signs = cell.difference.signs
+    return p_text(signs.p_value) if signs is not None else NOTHING
+
+
+def _images(cell: Cell) -> str:
+    """How many images the value is on; of a difference how many both have, or that there is no pair."""
+    if cell.difference is None:
+        counted = sorted(set(cell.num_counted))
+        return "\N{EN DASH}".join(map(count, (counted[0], counted[-1]) if len(counted) > 1 else counted))
+    return count(cell.difference.num_pairs) if cell.difference.num_pairs else "not paired"
+
+
+# --- CSV ------------------------------------------------------------------------------------------------------------
+
+
+def comparison_csv(runs: Sequence[RunRecord]) -> str:
+    """A row per method and metric with everything unrounded; empty where there is nothing."""
+    rows = list(_rows(comparison(grouped(runs))))
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["method"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _rows(table: Comparison) -> Iterator[dict[str, object]]:
+    for column in table.columns:
+        for row in table.rows:
+            cell = row.cells[column.name]
+            if cell is not None:
+                yield {
+                    "family": column.family,
+                    "metric": column.name,
+                    "unit": column.unit,
+                    "higher_is_better": column.higher_is_better,
+                    "method": row.group.label,
+                    "seeds": " ".join(map(str, row.group.seeds)),
+                    **_numbers(cell),
+                }
+
+
+def _numbers(cell: Cell) -> dict[str, object]:
+    change = cell.difference
+    signs = change.signs if change is not None else None
+    return {
+        "value": _plain(cell.estimate.value),
+        "low": "" if cell.is_aggregate else _plain(cell.estimate.low),
+        "high": "" if cell.is_aggregate else _plain(cell.estimate.high),
+        "std_over_seeds": _plain(cell.deviation),
+        "num_counted": " ".join(map(str, cell.num_counted)),
+        "num_skipped": " ".join(map(str, cell.num_skipped)),
+        "difference": "" if change is None else _plain(change.estimate.value),
+        "difference_low": "" if change is None else _plain(change.estimate.low),
+        "difference_high": "" if change is None else _plain(change.estimate.high),
+        "num_common": "" if change is None else change.num_pairs,
+        "num_above": "" if signs is None else signs.num_above,
+        "num_below": "" if signs is None else signs.num_below,
+        "num_ties": "" if signs is None else signs.num_ties,
+        "sign_test_p": "" if signs is None else _plain(signs.p_value),
+    }
+
+
+def _plain(value: float) -> str:
+    return repr(value) if math.isfinite(value) else ""
