@@ -192,6 +192,11 @@ def test_cars_in_two_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no 'cars_test_annos_withlabels.mat': the devkit's .* has no classes"):
         read(StanfordCars(root), "val")
     assert len(read(StanfordCars(root, val_share=0.5), "val")) == 2
+    (root / "devkit" / "cars_train_annos.mat").unlink()
+    with pytest.raises(
+        DataError, match=r"has no 'devkit/cars_train_annos.mat', which the archive of Stanford Cars has"
+    ):
+        read(StanfordCars(root), "train")
 
 
 def test_one_car_is_a_list_too(tmp_path: Path) -> None:
