@@ -10,12 +10,11 @@ image's first being (1, 1) as the archive's README says; a sample's boxes are ed
 for the image's edge.
 
 The lowest 20 pixels of every photo are a banner with its copyright. The README asks to remove them for training and
-evaluation; torchvision and most published numbers keep them, and so does the default here. Boxes end above a removed
-banner.
+evaluation; torchvision keeps them, and so does the default here. Boxes end above a removed banner.
 
 Splits: with `train_on` "trainval", `train` is the published trainval and `val` is the test split: what is chosen by
-validation is then chosen on the test images. With "train", `train` and `val` are the published ones. Papers report the
-test accuracy after training on trainval.
+validation is then chosen on the test images. With "train", `train` and `val` are the published ones. The usual
+report is the test accuracy after training on trainval.
 """
 
 from __future__ import annotations
