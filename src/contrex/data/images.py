@@ -11,6 +11,7 @@ switch as it finds it.
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import warnings
@@ -82,6 +83,13 @@ def read_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
         return upright(_rgb(image), left), orientation
 
 
+def decoded_image(content: bytes, name: str) -> Image.Image:
+    """`read_image` of a file's `content`; `name` is what messages call it."""
+    with _opened(name, content) as (image, _):
+        image.load()
+        return upright(_rgb(image), _orientation(image))
+
+
 def read_indices(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """The raw values [H,W] of a grey or palette image such as a trimap, in stored pixels; raises `ImageError`."""
     with _opened(path) as (image, _):
@@ -115,17 +123,18 @@ def upright_boxes(boxes: NDArray[np.float32], orientation: int, width: int, heig
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Image.Image, int]]:
+def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterator[tuple[Image.Image, int]]:
     """The open image, its header checked, and its orientation; whatever a damaged file makes Pillow raise becomes an
-    `ImageError`.
+    `ImageError`. With `content`, that is the file, and `path` its name.
 
     Pillow gets the open file, not its name: given a name it maps uncompressed grey TIFFs into memory, and scrambles the
     pixels of those with an orientation (seen with 13.0).
     """
     try:
-        with Path(path).open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
+        with Path(path).open("rb") if content is None else io.BytesIO(content) as file:
+            if file.seek(0, os.SEEK_END) == 0:
                 raise ValueError("the file is empty")
+            file.seek(0)
             yield _quietly_parsed(file)
     except Exception as error:
         raise ImageError(f"cannot read image '{os.fspath(path)}': {_reason(error)}. Replace or remove it.") from error
