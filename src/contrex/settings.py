@@ -371,6 +371,25 @@ Data = (
     | HuggingFace
 )
 
+DATA_PREFIXES: dict[str, type[Data]] = {
+    "digits": Digits,
+    "folder": Folder,
+    "cifar": Cifar,
+    "tiny-imagenet": TinyImageNet,
+    "imagenet": ImageNet,
+    "cub": CUB200,
+    "aircraft": FGVCAircraft,
+    "cars": StanfordCars,
+    "flowers": Flowers102,
+    "food": Food101,
+    "pets": OxfordPets,
+    "unrel": UnRel,
+    "voc": Detection,
+    "coco": Detection,
+    "hf": HuggingFace,
+}
+"""What `PREFIX:PATH` names on the command line; see `contrex.data.named`."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
