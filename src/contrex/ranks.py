@@ -11,7 +11,7 @@ Legend: N rows of this process, D whatever else a row has.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -104,17 +104,17 @@ def largest(*own: int) -> list[int]:
     return cast("list[int]", numbers.tolist())
 
 
-def means(own: Mapping[str, Tensor]) -> dict[str, float]:
-    """The mean over the processes of each scalar; all must call it with the same names.
+def means(own: Sequence[Tensor]) -> list[float]:
+    """The mean over the processes of each of some scalars; all must call it.
 
-    >>> means({"loss": torch.tensor(0.5)})
-    {'loss': 0.5}
+    >>> means([torch.tensor(0.5)])
+    [0.5]
     """
     if not is_distributed():
-        return {name: float(value) for name, value in own.items()}
-    values = torch.stack([value.detach().double() for value in own.values()]).to(_small_device())
+        return [float(value) for value in own]
+    values = torch.stack([value.detach().double() for value in own]).to(_small_device())
     dist.all_reduce(values)
-    return dict(zip(own, (values / world_size()).tolist(), strict=True))
+    return cast("list[float]", (values / world_size()).tolist())
 
 
 def gathered_rows(own: Tensor, *, equal: bool = True) -> list[Tensor]:
@@ -134,7 +134,7 @@ def gathered_rows(own: Tensor, *, equal: bool = True) -> list[Tensor]:
     if not equal:
         counts = gathered(len(own))
         own = torch.cat([own, own.new_zeros(max(counts) - len(own), *own.shape[1:])])
-    rows: Tensor = _Gathered.apply(own)  # type: ignore[no-untyped-call]
+    rows: Tensor = _Gathered.apply(own)
     return [part[:count] for part, count in zip(rows.unbind(), counts, strict=True)]
 
 
@@ -197,8 +197,7 @@ def together() -> Iterator[None]:
         messages = gathered(None if failure is None else _described(failure))
         if failure is not None:
             raise failure
-        number = next(number for number, message in enumerate(messages) if message is not None)
-        raise _stopped(number, messages[number])
+        raise next(_stopped(number, message) for number, message in enumerate(messages) if message is not None)
 
 
 @contextmanager
@@ -255,7 +254,7 @@ def _message_of_another() -> tuple[int, str] | None:
     return None if int(number) == rank() else (int(number), message)
 
 
-def _store() -> dist.Store:
+def _store() -> Any:
     """The table of words by which the processes found each other; torch has no public name for it."""
     return dist.distributed_c10d._get_default_store()
 

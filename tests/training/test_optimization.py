@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from contrex.settings import Optimizer, Schedule
-from contrex.training.optimization import build_optimizer, descend, learning_rate
+from contrex.training.optimization import build_optimizer, learning_rate, take_step
 
 
 def rates(schedule, epochs=4, per_epoch=5):
@@ -45,19 +45,22 @@ def test_optimisers_take_their_settings():
 
 
 @pytest.mark.parametrize(("clip", "expected"), [(None, 10.0), (1.0, 1.0)])
-def test_descend_clips_the_whole_gradient(clip, expected):
+def test_a_step_clips_the_whole_gradient(clip, expected):
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    assert descend(optimizer, (weight * torch.tensor([6.0, 8.0])).sum(), lr=0.5, clip_norm=clip)
+    (weight * torch.tensor([6.0, 8.0])).sum().backward()
+    assert take_step(optimizer, lr=0.5, clip_norm=clip)
     assert weight.detach().norm().item() == pytest.approx(0.5 * expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_descend_takes_no_step_along_what_is_not_finite(clip):
-    """A square root at 0 has a finite value and no finite gradient."""
+def test_no_step_along_what_is_not_finite(clip):
+    """A square root at 0 has a finite value and no finite gradient; a loss may be NaN where its gradient is not."""
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
-    for loss in (weight.sum().sqrt(), weight.sum() * torch.nan, weight.sum() + torch.inf):
-        assert not descend(optimizer, loss, lr=0.5, clip_norm=clip)
+    for loss, along in ((weight.sum().sqrt(), True), (weight.sum() * torch.nan, True), (weight.sum(), False)):
+        optimizer.zero_grad()
+        loss.backward()
+        assert not take_step(optimizer, lr=0.5, clip_norm=clip, along=along)
         assert weight.tolist() == [0.0, 0.0]
         assert not optimizer.state

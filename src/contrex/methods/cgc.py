@@ -25,6 +25,8 @@ class ConsistencyStep(Step):
     forward pass; the published code runs them separately, which differs only in batch-norm's statistics.
     """
 
+    explains_in_training = True
+
     def __init__(self, classifier: Classifier, settings: CGC | CGCNoNegatives) -> None:
         super().__init__(classifier)
         self.settings = settings

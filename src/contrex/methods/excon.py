@@ -39,7 +39,7 @@ class ExConStep(SupConStep):
     def __init__(self, classifier: Classifier, settings: ExCon) -> None:
         super().__init__(classifier, settings)
         self._explainer = build_explainer(self.network, settings.explainer, settings.layer)
-        self._in_train_mode = settings.variant == "published-code"
+        self._in_train_mode = self.explains_in_training = settings.variant == "published-code"
         if self._in_train_mode and not self._explainer.is_differentiable:
             raise ArgumentError(
                 f"`method.explainer` {settings.explainer} runs in eval mode only, and `method.variant` published-code "

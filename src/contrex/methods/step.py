@@ -48,6 +48,9 @@ class Step(nn.Module):
     has_negatives = False
     """Whether the loss of an image depends on the other images of its batch, so that parts of a batch do not add up."""
 
+    explains_in_training = False
+    """Whether its forward differentiates a part of the network that it trains."""
+
     epoch: int = 0
     """The epoch that is being trained, from 0."""
 

@@ -10,117 +10,122 @@ A run folder:
     views/            a contact sheet per epoch of what a contrastive method is trained on
 
 Everything random is a pure function of (seed, epoch, index) or (seed, step), so a run that is killed and resumed ends
-with the same weights, bit for bit on a CPU, as one that was not.
+with the same weights, bit for bit on a CPU, as one that was not. A run of several processes sees the same batches, of
+which each process takes its share; after every step all of them agree on whether to save and whether to stop.
 """
 
 from __future__ import annotations
 
-import shlex
-import signal
-import threading
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from contrex import ranks
 from contrex.data import image_set
 from contrex.data.sample import ImageSet
 from contrex.data.views import Batch, TrainingViews, num_batches, stream, training_batches, view_sizes
 from contrex.devices import device_named
-from contrex.errors import ArgumentError, CheckpointError, DataError, InterruptedRunError, NonFiniteLossError
+from contrex.errors import ArgumentError, CheckpointError, DataError
 from contrex.evaluation import validate
-from contrex.methods import Plan, Step, StepOutput, training_plan
+from contrex.methods import Plan, StepOutput, training_plan
 from contrex.models import Classifier, load_classifier
 from contrex.records import from_plain, to_plain, write_json
-from contrex.settings import Model, Recipe
+from contrex.settings import Model, Recipe, Training
+from contrex.training import compiling, distributed, sharding
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.contact_sheet import write_shown
+from contrex.training.distributed import Runner
 from contrex.training.log import VALIDATION, MetricsLog, progress_bar
-from contrex.training.optimization import build_optimizer, descend, learning_rate
-
-FREE_TO_CHANGE = frozenset(
-    {"data.path", "evaluation", "training.device", "training.workers", "training.checkpoint_minutes"}
-)
-"""What a resumed run may do differently without changing its result: the same images may lie elsewhere."""
-
-ADVICE = "lower `optimizer.lr` or set `optimizer.clip_norm`"
-"""Against a run that diverges."""
+from contrex.training.optimization import build_optimizer, learning_rate, take_step
+from contrex.training.resuming import load_steps, other_world, restored, saved_content
+from contrex.training.stopping import Watched, interrupted, nonfinite, signals
 
 SKIPPED = "skipped_images.json"
-
-
-@dataclass
-class Place:
-    """How far a run has come: `epoch`, `phase` of the epoch and `batch` of the next step, steps done, best validation
-    accuracy so far."""
-
-    epoch: int = 0
-    phase: int = 0
-    batch: int = 0
-    step: int = 0
-    best: float = -1.0
 
 
 def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Console | None = None) -> Classifier:
     """Run `recipe`, leaving everything in `folder`, and return the trained classifier.
 
-    With `resume`, a run that is there is continued, and one that is not is started.
+    With `resume`, a run that is there is continued, and one that is not is started. In a run of several processes
+    (`contrex.ranks`) all call it: each takes its share of every batch, and the first one writes the folder.
 
     Raises:
         CheckpointError: the folder holds a run and `resume` is not set, or the run there has another recipe or images.
+        ArgumentError: the options do not fit the method, the device or the number of processes.
         DataError: there are no images to validate on, or they have other classes.
         NonFiniteLossError: the loss, its gradient or the validation logits became NaN or infinite; no step was taken
             along such a gradient.
-        InterruptedRunError: Ctrl-C or SIGTERM; a checkpoint was written first.
+        InterruptedRunError: Ctrl-C or SIGTERM, in whichever process; a checkpoint was written first.
+        ProcessError: another process has failed.
     """
-    checkpoints, log = Checkpoints(folder), MetricsLog(folder)
-    saved = _saved(checkpoints, recipe, resume)
+    checkpoints, log, is_first = Checkpoints(folder), MetricsLog(folder), ranks.rank() == 0
+    saved = ranks.from_first(lambda: saved_content(checkpoints, recipe, resume))
     options, device = recipe.training, device_named(recipe.training.device)
+    distributed.check_device(options, device)
     images, validation = image_set(recipe.data, "train"), image_set(recipe.data, "val")
     _check_images(recipe, images, validation, saved)
     steps_per_epoch = num_batches(images, options.batch_size)
-    console = console or Console(stderr=True)
+    console = (console or Console(stderr=True)) if is_first else Console(quiet=True)
 
     torch.manual_seed(options.seed)
     model = recipe.model if saved is None else without_file(recipe.model)
     classifier = load_classifier(model, num_classes=len(images.classes))
+    classifier = distributed.synchronise_batch_norm(classifier, options)
     plan = training_plan(classifier, recipe)
+    distributed.check_plan(options, plan)
     for step in plan.modules():
         step.to(device)
         if options.channels_last:
             step.to(memory_format=torch.channels_last)
+    if saved is not None:
+        load_steps(plan, saved)
+    distributed.check_equal(plan)
+    plan, runners = _on_all_processes(plan, recipe, device)
     optimizers = [build_optimizer(phase.parameters, phase.optimizer) for phase in plan.phases]
-    place = _restore(saved, plan, optimizers)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "recipe.json", recipe)
-    log.rewind(step=place.step, epoch=place.epoch)
-    _report_skipped(folder, (images, validation), console)
+    place = restored(saved, optimizers, sharding.shared_out if options.shard else None)
+    with ranks.together():
+        if is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "recipe.json", recipe)
+            log.rewind(step=place.step, epoch=place.epoch)
+            _report_skipped(folder, (images, validation), console)
+    if (warning := other_world(saved)) is not None:
+        console.print(warning, highlight=False, soft_wrap=True)
     views = [_views(recipe, images, plan, number) for number in range(len(plan.phases))]
 
-    def save(*, best: bool = False) -> None:
-        content = {
+    def content() -> dict[str, Any]:
+        states = {
             "steps": [step.state_dict() for step in plan.modules()],
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        }
+        return {
+            **(sharding.whole_state(states) if options.shard else states),
             "place": vars(place),
             "epochs": len(plan.epochs),
             "recipe": to_plain(recipe),
             "classes": list(images.classes),
             "num_images": len(images),
+            "world_size": ranks.world_size(),
             "torch": str(torch.__version__),
         }
-        checkpoints.save(content, step=place.step, best=best)
+
+    def save(*, best: bool = False) -> None:
+        found = content()
+        with ranks.together():
+            if is_first:
+                checkpoints.save(found, step=place.step, best=best)
 
     total = steps_per_epoch * sum(map(len, plan.epochs))
     with (
-        _signals() as received,
+        signals() as received,
         progress_bar(recipe.name, total=total, done=place.step, console=console) as bar,
     ):
         saved_at = time.monotonic()
@@ -128,40 +133,58 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
             for number in plan.epochs[place.epoch][place.phase :]:
                 phase = plan.phases[number]
                 phase.begin(place.epoch)
+                if number not in runners:
+                    runners[number] = distributed.runner(phase.step)
+                run = runners[number]
                 past_steps = steps_per_epoch * plan.epochs_before(place.epoch, number)
-                for batch in training_batches(
+                batches = training_batches(
                     views[number],
                     epoch=place.epoch,
                     batch_size=options.batch_size,
                     start=place.batch,
+                    parts=distributed.own_parts(options),
                     workers=options.workers,
                     pin_memory=device.type == "cuda",
-                ):
-                    torch.manual_seed(step_seed(options.seed, place.step))  # dropout and the like
-                    seen = batch.to(device, channels_last=options.channels_last)
-                    if place.batch == 0:
-                        write_shown(folder, phase.step, seen, place.epoch)
-                    output = _forward(phase.step, seen, options.precision)
+                )
+                for _ in range(place.batch, steps_per_epoch):
+                    with ranks.together():  # an image that cannot be read ends all processes
+                        parts = [next(batches) for _ in range(options.accumulate)]
+                        if is_first and place.batch == 0:
+                            seen = parts[0].to(device, channels_last=options.channels_last)
+                            write_shown(folder, phase.step, seen, place.epoch)
+                    torch.manual_seed(step_seed(options.seed, place.step, ranks.rank()))  # dropout and the like
+                    output = _gradient(run, parts, optimizers[number], options, device)
                     lr = learning_rate(
                         past_steps + place.batch, steps_per_epoch, phase.epochs, phase.optimizer.lr, phase.schedule
                     )
-                    if not descend(optimizers[number], output.loss, lr=lr, clip_norm=phase.optimizer.clip_norm):
-                        raise _nonfinite(checkpoints, output.loss, classifier, batch, place, device)
-                    terms = {phase.term(name): float(value) for name, value in output.logs.items()}
+                    loss, *values = ranks.means([output.loss, *output.logs.values()])
+                    finite = math.isfinite(loss)  # a sync point: a NaN must never reach the weights
+                    if not take_step(optimizers[number], lr=lr, clip_norm=phase.optimizer.clip_norm, along=finite):
+                        with run.whole():
+                            raise nonfinite(checkpoints, loss, classifier, parts, place, device)
+                    distributed.average_running_statistics(phase.step)
+                    terms = {phase.term(name): value for name, value in zip(output.logs, values, strict=True)}
                     place.step, place.batch = place.step + 1, place.batch + 1
-                    log.write({"step": place.step, "epoch": place.epoch, phase.term("lr"): lr, **terms})
+                    if is_first:
+                        log.write({"step": place.step, "epoch": place.epoch, phase.term("lr"): lr, **terms})
                     bar.step(terms)
-                    if received or time.monotonic() - saved_at > 60 * options.checkpoint_minutes:
+                    is_due = is_first and time.monotonic() - saved_at > 60 * options.checkpoint_minutes
+                    stopped_by, any_due = ranks.largest(max(received, default=0), is_due)
+                    if stopped_by or any_due:
                         save()
                         saved_at = time.monotonic()
-                    if received:
-                        raise _interrupted(received[0], folder, place)
+                    if stopped_by:
+                        raise interrupted(stopped_by, folder, place)
                 place.phase, place.batch = place.phase + 1, 0
             best = False
             if any(plan.phases[number].trains_classifier for number in plan.epochs[place.epoch]):
-                watched = replace(classifier, network=_Watched(classifier.network, place))
-                found = validate(watched, validation, recipe.data, device=device, workers=options.workers)
-                log.write({"step": place.step, "epoch": place.epoch, VALIDATION: found.top1, "val_loss": found.loss})
+                watched = replace(classifier, network=Watched(classifier.network, place))
+                with run.whole(), compiling.uncompiled() if options.compile else nullcontext():
+                    found = validate(watched, validation, recipe.data, device=device, workers=options.workers)
+                if is_first:
+                    log.write(
+                        {"step": place.step, "epoch": place.epoch, VALIDATION: found.top1, "val_loss": found.loss}
+                    )
                 best, place.best = found.top1 > place.best, max(found.top1, place.best)
                 bar.say(
                     f"{recipe.name}: epoch {place.epoch + 1}/{len(plan.epochs)}, validation top-1 {found.top1:.1f} %"
@@ -169,15 +192,52 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
             place.epoch, place.phase, place.batch = place.epoch + 1, 0, 0
             save(best=best)
             saved_at = time.monotonic()
-            if received:  # during the validation
-                raise _interrupted(received[0], folder, place)
+            (stopped_by,) = ranks.largest(max(received, default=0))
+            if stopped_by:  # during the validation
+                raise interrupted(stopped_by, folder, place)
+    if options.shard:
+        return trained(content())[1]
     plan.finish()
     return classifier
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of everything that a step itself draws at random, such as dropout."""
-    return int(stream("step", seed, step).integers(2**63))
+def _on_all_processes(plan: Plan, recipe: Recipe, device: torch.device) -> tuple[Plan, dict[int, Runner]]:
+    """The plan as the processes share it, its network compiled where that is asked for, and the runners there are."""
+    options, (step, *_) = recipe.training, plan.modules()
+    if options.compile or (options.sync_batch_norm and step.explains_in_training):
+        side = view_sizes(recipe.data)[1]
+        images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(options.seed)).to(device)
+        if options.sync_batch_norm and step.explains_in_training:
+            distributed.check_batch_norm(step, compiling.names_after_explained(step, images))
+        if options.compile:
+            compiling.compile_network(step, images)
+    if not options.shard:
+        return plan, {}
+    plan, runner = sharding.sharded(plan, device)
+    return plan, {0: runner}
+
+
+def _gradient(
+    run: Runner, parts: Sequence[Batch], optimizer: Optimizer, options: Training, device: torch.device
+) -> StepOutput:
+    """Leave the gradient of the mean loss of the parts in the parameters; that loss and its terms."""
+    optimizer.zero_grad(set_to_none=True)
+    outputs = []
+    for number, part in enumerate(parts, 1):
+        seen = part.to(device, channels_last=options.channels_last)
+        with nullcontext() if number == len(parts) else run.unsynchronised():
+            output = _forward(run, seen, options.precision)
+            (output.loss / len(parts)).backward()  # type: ignore[no-untyped-call]
+        outputs.append(StepOutput(output.loss.detach(), output.logs))
+    if len(outputs) == 1:
+        return outputs[0]
+    means = {name: torch.stack([one.logs[name] for one in outputs]).mean() for name in outputs[0].logs}
+    return StepOutput(torch.stack([one.loss for one in outputs]).mean(), means)
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The seed of everything that a step itself draws at random, such as dropout, in the process `rank`."""
+    return int(stream("step", seed, step, *([rank] if rank else [])).integers(2**63))
 
 
 def phase_seed(seed: int, phase: int) -> int:
@@ -195,14 +255,9 @@ def trained(content: Mapping[str, Any]) -> tuple[Recipe, Classifier, tuple[str, 
     recipe: Recipe = from_plain(content["recipe"], Recipe, where="recipe")
     classifier = load_classifier(without_file(recipe.model), num_classes=len(content["classes"]))
     plan = training_plan(classifier, recipe)
-    _load(plan, content)
+    load_steps(plan, content)
     plan.finish()
     return recipe, classifier, tuple(content["classes"])
-
-
-def _load(plan: Plan, content: Mapping[str, Any]) -> None:
-    for step, state in zip(plan.modules(), content["steps"], strict=True):
-        step.load_state_dict(state)
 
 
 def saved_recipe(folder: Path) -> Recipe:
@@ -214,24 +269,6 @@ def saved_recipe(folder: Path) -> Recipe:
 def without_file(model: Model) -> Model:
     """The same network without the weights file that its run started from: the checkpoint has what became of it."""
     return replace(model, weights=None, fresh=())
-
-
-class _Watched(nn.Module):
-    """The network in validation: NaN logits have no first class."""
-
-    def __init__(self, network: nn.Module, place: Place) -> None:
-        super().__init__()
-        self.network = network
-        self._place = place
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
-        if logits.isnan().any():
-            raise NonFiniteLossError(
-                f"the validation logits became NaN after step {self._place.step}, at the end of epoch "
-                f"{self._place.epoch}: the weights have diverged; {ADVICE}."
-            )
-        return logits
 
 
 def _check_images(recipe: Recipe, images: ImageSet, validation: ImageSet, saved: Mapping[str, Any] | None) -> None:
@@ -281,106 +318,6 @@ def _views(recipe: Recipe, images: ImageSet, plan: Plan, number: int) -> Trainin
     )
 
 
-def _forward(step: Step, batch: Batch, precision: str) -> StepOutput:
+def _forward(run: Runner, batch: Batch, precision: str) -> StepOutput:
     with torch.autocast(batch.labels.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-        output: StepOutput = step(batch)
-    return output
-
-
-def _saved(checkpoints: Checkpoints, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from, if any; refuses to mix two runs in one folder."""
-    if not checkpoints.exists():
-        return None
-    run = checkpoints.folder.parent
-    if not resume:
-        raise CheckpointError(f"{run} already holds a run: continue it with --resume, or choose another --folder.")
-    content = checkpoints.load()
-    changed = sorted(_changed(content["recipe"], to_plain(recipe)))
-    if changed:
-        raise CheckpointError(
-            f"{run} was started with another recipe, different in {', '.join(changed)}: choose another --folder, "
-            f"or resume it as it was with: {_resuming(run)}"
-        )
-    return content
-
-
-def _changed(old: Any, new: Any, name: str = "") -> set[str]:
-    """The dotted names of the fields that differ and that a resumed run may not change."""
-    if not isinstance(old, dict) or not isinstance(new, dict) or old.keys() != new.keys():
-        return {name} if old != new else set()
-    names = {key: f"{name}.{key}".lstrip(".") for key in old}
-    return set().union(
-        *(_changed(old[k], new[k], dotted) for k, dotted in names.items() if dotted not in FREE_TO_CHANGE)
-    )
-
-
-def _restore(saved: dict[str, Any] | None, plan: Plan, optimizers: Sequence[Optimizer]) -> Place:
-    if saved is None:
-        return Place()
-    _load(plan, saved)
-    for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-        optimizer.load_state_dict(state)
-    return Place(**saved["place"])
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects the first SIGINT or SIGTERM instead of dying from it; a second one acts as usual."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        restore()
-
-    try:
-        for number in usual:
-            signal.signal(number, note)
-        yield received
-    finally:
-        restore()
-
-
-def _interrupted(number: int, folder: Path, place: Place) -> InterruptedRunError:
-    name = signal.Signals(number).name
-    return InterruptedRunError(f"stopped by {name} after step {place.step}; continue with: {_resuming(folder)}", number)
-
-
-def _resuming(folder: Path) -> str:
-    """The command that continues a run, as a shell reads it."""
-    return shlex.join(["contrex", "train", str(folder / "recipe.json"), "--folder", str(folder), "--resume"])
-
-
-def _nonfinite(
-    checkpoints: Checkpoints, loss: Tensor, classifier: Classifier, batch: Batch, place: Place, device: torch.device
-) -> NonFiniteLossError:
-    """The error for a NaN or infinite loss or gradient, after writing which images it came from."""
-    what = "gradient" if loss.isfinite() else "loss"
-    offending = _offending(classifier, batch, device)
-    listed = checkpoints.folder.parent / "nonfinite.json"
-    write_json(listed, {"step": place.step, "epoch": place.epoch, "paths": offending or list(batch.paths)})
-    if len(offending) == len(batch):
-        cause = f"every image of the batch gives non-finite logits, so the weights have diverged: {ADVICE}"
-    elif offending:
-        cause = f"these images alone give non-finite logits: {', '.join(offending[:5])}"
-    else:
-        cause = f"no single image does it (the first of the batch is {batch.paths[0]}): {ADVICE}"
-    last = "The last checkpoint is from before it." if checkpoints.exists() else "There is no checkpoint yet."
-    return NonFiniteLossError(
-        f"the {what} became NaN or infinite at step {place.step} of epoch {place.epoch}; {cause}. "
-        f"All paths: {listed}. {last}"
-    )
-
-
-def _offending(classifier: Classifier, batch: Batch, device: torch.device) -> list[str]:
-    classifier.network.eval()
-    with torch.no_grad():
-        logits = classifier.network(classifier.normalise(batch.to(device).images))
-    return [path for path, finite in zip(batch.paths, logits.isfinite().all(1).tolist(), strict=True) if not finite]
+        return run(batch)

@@ -48,15 +48,15 @@ def learning_rate(step: int, steps_per_epoch: int, epochs: int, peak: float, sch
     return peak
 
 
-def descend(optimizer: Optimizer, loss: torch.Tensor, *, lr: float, clip_norm: float | None) -> bool:
-    """One optimiser step along the gradient of `loss`; where either is NaN or infinite, no step, and False."""
+def take_step(optimizer: Optimizer, *, lr: float, clip_norm: float | None, along: bool = True) -> bool:
+    """One optimiser step along the gradients that are there; without `along`, or where they are NaN or infinite, no
+    step, and False."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
-    finite = bool(loss.isfinite() & norm.isfinite())  # a sync point: a NaN must never reach the weights
+    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # parameters that processes share
+    finite = along and bool(whole.isfinite())  # a sync point: a NaN must never reach the weights
     if finite:
         optimizer.step()
     return finite

@@ -1,0 +1,215 @@
+"""A step on several processes: its share of each batch, DDP around it, and what is refused, with the reason.
+
+With negatives from all processes (`contrex.methods`) and equal shares, the mean of the processes' gradients is the
+gradient of one process with the whole batch. Batch norm is the exception: in train mode each process normalises with
+the statistics of its own share, unless `training.sync_batch_norm` is set; its running statistics are averaged over the
+processes after each step, so that all hold the same network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from contrex import ranks
+from contrex.data.views import Batch
+from contrex.errors import ArgumentError, ProcessError
+from contrex.methods import Plan, Step, StepOutput
+from contrex.models import Classifier
+from contrex.settings import Training
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def check_device(options: Training, device: torch.device) -> None:
+    """Refuse what this number of processes cannot do.
+
+    Raises:
+        ArgumentError: the batch cannot be shared out evenly, the device is one GPU for all, there is nothing to shard,
+            or batch norm cannot be synchronised.
+    """
+    num, parts = ranks.world_size(), ranks.world_size() * options.accumulate
+    if options.batch_size % parts:
+        by = f" x `training.accumulate` {options.accumulate}" if options.accumulate > 1 else ""
+        below = options.batch_size // parts * parts
+        near = " or ".join(str(size) for size in (below, below + parts) if size)
+        raise ArgumentError(
+            f"`training.batch_size` {options.batch_size} cannot be shared evenly by {num} processes{by}: take {near}."
+        )
+    if num > 1 and device.index is not None:
+        raise ArgumentError(
+            f"`training.device` {device} is one GPU for {num} processes: write cuda, and each takes one of its own."
+        )
+    if options.shard and num == 1:
+        raise ArgumentError(
+            "`training.shard` shares weights out among processes, and there is one: start several with "
+            "torchrun --nproc-per-node N -m contrex train ..., or leave it out."
+        )
+    if options.sync_batch_norm and num > 1 and device.type == "cpu":
+        raise ArgumentError(
+            "`training.sync_batch_norm` needs GPUs, torch has no synchronised batch norm for CPUs: leave it out (each "
+            "process then normalises with its own share of the batch), or train one process."
+        )
+
+
+def check_plan(options: Training, plan: Plan) -> None:
+    """Refuse what the gradient of a method does not allow.
+
+    Raises:
+        ArgumentError: parts of a batch would have fewer negatives, or one network would be sharded for two phases.
+    """
+    contrastive = next((phase.step for phase in plan.phases if phase.step.has_negatives), None)
+    if options.accumulate > 1 and contrastive is not None:
+        raise ArgumentError(
+            f"`training.accumulate` {options.accumulate} would change the loss of {type(contrastive).__name__}: an "
+            "image would have negatives in its part of the batch only. Use more processes, which share their "
+            "negatives, a smaller `training.batch_size`, or bfloat16."
+        )
+    if options.shard and len(plan.phases) > 1:
+        raise ArgumentError(
+            f"`training.shard` is for methods of one phase: {type(plan.phases[0].step).__name__} and "
+            f"{type(plan.phases[1].step).__name__} train parts of one network in turns. Leave it out."
+        )
+
+
+def synchronise_batch_norm(classifier: Classifier, options: Training) -> Classifier:
+    """The classifier with synchronised batch norms, where there are several processes and the options ask for it."""
+    if not options.sync_batch_norm or ranks.world_size() == 1:
+        return classifier
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    convert: Any = convert_sync_batchnorm  # torch's own would drop the activations in timm's batch norms
+    return replace(classifier, network=convert(classifier.network))
+
+
+def check_batch_norm(step: Step, names_after: Sequence[str]) -> None:
+    """Refuse a synchronised batch norm that a gradient within the forward would have to pass: its backward has no
+    gradient of its own.
+
+    Raises:
+        ArgumentError: one of the layers that run after the explained one, `names_after`, is a batch norm.
+    """
+    modules = dict(step.network.named_modules())
+    found = [name for name in names_after if isinstance(modules[name], _BatchNorm)]
+    if found:
+        raise ArgumentError(
+            f"`training.sync_batch_norm` and the layer that {type(step).__name__} explains: batch norm {found[0]!r} "
+            "comes after it, and the gradient of a heatmap cannot pass a synchronised one. Explain the last feature "
+            "map (`method.layer` None), or leave it out."
+        )
+
+
+# --- the share of a process -----------------------------------------------------------------------------------------
+
+
+def own_parts(options: Training) -> list[slice]:
+    """Which parts of each batch this process reads, one for each part of `training.accumulate`."""
+    size = options.batch_size // (ranks.world_size() * options.accumulate)
+    first = ranks.rank() * options.accumulate
+    return [slice(number * size, (number + 1) * size) for number in range(first, first + options.accumulate)]
+
+
+# --- the step around which the processes meet -----------------------------------------------------------------------
+
+
+class Runner:
+    """Runs the step of one phase, as it is."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def __call__(self, batch: Batch) -> StepOutput:
+        output: StepOutput = self.step(batch)
+        return output
+
+    def unsynchronised(self) -> AbstractContextManager[None]:
+        """Inside, gradients stay with the process: of all parts of a batch but the last."""
+        return nullcontext()
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Inside, the network can be called by itself: its parameters are whole."""
+        return nullcontext()
+
+
+class ReplicatedRunner(Runner):
+    """Runs the step of a phase that has begun inside DDP: gradients are means over the processes.
+
+    DDP keeps the layout of its buckets when it looks for unused parameters, and with it the order of its sums: a run
+    resumed in the middle adds up as one that was not interrupted.
+    """
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(step)
+        self._replica = DistributedDataParallel(step, broadcast_buffers=False, find_unused_parameters=True)
+
+    def __call__(self, batch: Batch) -> StepOutput:
+        output: StepOutput = self._replica(batch)
+        return output
+
+    def unsynchronised(self) -> AbstractContextManager[None]:
+        return cast("AbstractContextManager[None]", self._replica.no_sync())
+
+
+def runner(step: Step) -> Runner:
+    """The step of a phase that has begun, on all processes."""
+    return Runner(step) if ranks.world_size() == 1 else ReplicatedRunner(step)
+
+
+# --- what all processes hold ----------------------------------------------------------------------------------------
+
+
+def average_running_statistics(step: Step) -> None:
+    """The mean over the processes of the running means and variances of batch norms in train mode."""
+    if ranks.world_size() == 1:
+        return
+    statistics = [
+        value
+        for module in step.modules()
+        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm) and module.training
+        for value in (module.running_mean, module.running_var)
+        if value is not None
+    ]
+    if not statistics:
+        return
+    with torch.no_grad():
+        flat = torch.cat([value.flatten() for value in statistics])
+        dist.all_reduce(flat)
+        means = torch.split(flat / ranks.world_size(), [value.numel() for value in statistics])
+        for value, mean in zip(statistics, means, strict=True):
+            value.copy_(mean.view_as(value))
+
+
+def check_equal(plan: Plan) -> None:
+    """Every process must begin with the same weights and state.
+
+    Raises:
+        ProcessError: one does not.
+    """
+    if ranks.world_size() == 1:
+        return
+    digests = ranks.gathered(_digest(plan))
+    different = [number for number, digest in enumerate(digests) if digest != digests[0]]
+    if different:
+        raise ProcessError(
+            f"processes {', '.join(map(str, different))} begin with other weights than process 0: all need the same "
+            "machine, versions and recipe."
+        )
+
+
+def _digest(plan: Plan) -> str:
+    """SHA-256 of all weights and state."""
+    digest = hashlib.sha256()
+    for step in plan.modules():
+        for name, value in step.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

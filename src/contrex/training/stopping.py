@@ -1,0 +1,123 @@
+"""Why a run stops before its end: a signal, or a NaN."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+
+from contrex import ranks
+from contrex.data.views import Batch
+from contrex.errors import InterruptedRunError, NonFiniteLossError
+from contrex.models import Classifier
+from contrex.records import write_json
+from contrex.training.checkpoint import Checkpoints
+from contrex.training.resuming import Place, resuming_command
+
+ADVICE = "lower `optimizer.lr` or set `optimizer.clip_norm`"
+"""Against a run that diverges."""
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collects the first SIGINT or SIGTERM instead of dying from it; a second one acts as usual.
+
+    In a run of several processes none acts as usual: torchrun passes on what its processes have received already, and
+    kills them itself when they take too long.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if ranks.world_size() == 1:
+            restore()
+
+    try:
+        for number in usual:
+            signal.signal(number, note)
+        yield received
+    finally:
+        restore()
+
+
+def interrupted(number: int, folder: Path, place: Place) -> InterruptedRunError:
+    """The error for a signal, which says how to continue."""
+    name = signal.Signals(number).name
+    command = resuming_command(folder)
+    return InterruptedRunError(f"stopped by {name} after step {place.step}; continue with: {command}", number)
+
+
+class Watched(nn.Module):
+    """The network in validation: NaN logits have no first class."""
+
+    def __init__(self, network: nn.Module, place: Place) -> None:
+        super().__init__()
+        self.network = network
+        self._place = place
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits.
+
+        Raises:
+            NonFiniteLossError: one of them is NaN.
+        """
+        logits: Tensor = self.network(images)
+        if logits.isnan().any():
+            raise NonFiniteLossError(
+                f"the validation logits became NaN after step {self._place.step}, at the end of epoch "
+                f"{self._place.epoch}: the weights have diverged; {ADVICE}."
+            )
+        return logits
+
+
+def nonfinite(
+    checkpoints: Checkpoints,
+    loss: float,
+    classifier: Classifier,
+    parts: Sequence[Batch],
+    place: Place,
+    device: torch.device,
+) -> NonFiniteLossError:
+    """The error for a NaN or infinite loss or gradient, after writing which images it came from.
+
+    `parts` are what this process had of the batch; all processes must call it.
+    """
+    what = "gradient" if torch.tensor(loss).isfinite() else "loss"
+    own = [path for part in parts for path in _offending(classifier, part, device)]
+    paths = [path for found in ranks.gathered([p for part in parts for p in part.paths]) for path in found]
+    offending = [path for found in ranks.gathered(own) for path in found]
+    listed = checkpoints.folder.parent / "nonfinite.json"
+    if ranks.rank() == 0:
+        write_json(listed, {"step": place.step, "epoch": place.epoch, "paths": offending or paths})
+    if len(offending) == len(paths):
+        cause = f"every image of the batch gives non-finite logits, so the weights have diverged: {ADVICE}"
+    elif offending:
+        cause = f"these images alone give non-finite logits: {', '.join(offending[:5])}"
+    else:
+        cause = f"no single image does it (the first of the batch is {paths[0]}): {ADVICE}"
+    last = "The last checkpoint is from before it." if checkpoints.exists() else "There is no checkpoint yet."
+    return NonFiniteLossError(
+        f"the {what} became NaN or infinite at step {place.step} of epoch {place.epoch}; {cause}. "
+        f"All paths: {listed}. {last}"
+    )
+
+
+def _offending(classifier: Classifier, batch: Batch, device: torch.device) -> list[str]:
+    classifier.network.eval()
+    with torch.no_grad():
+        logits = classifier.network(classifier.normalise(batch.to(device).images))
+    return [path for path, finite in zip(batch.paths, logits.isfinite().all(1).tolist(), strict=True) if not finite]
