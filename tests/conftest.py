@@ -11,6 +11,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
+os.environ["CONTREX_NO_CACHE"] = "1"  # tests write nothing outside their folders
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the processes share the cores; more threads than cores make everything slower
 

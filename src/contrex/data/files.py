@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data.images import SWAPPED, is_image, read_oriented, upright_boxes
+from contrex.data.index_cache import indexed
 from contrex.data.sample import NO_BOXES, Sample
 from contrex.errors import DataError, ImageError
 
@@ -81,14 +82,60 @@ class ImageFiles:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in `folder`, hidden ones left out, sorted."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """The names of the folders in `folder`, hidden ones left out, sorted.
+
+    Raises `DataError` for a folder that may not be read.
+    """
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"folder '{folder}' cannot be read: {error.strerror}. Allow it, or leave it out.") from None
 
 
 def image_names(folder: Path) -> list[str]:
-    """The names of the image files in `folder`, sorted."""
-    with os.scandir(folder) as entries:  # which know files from folders: a million files are listed without asking
-        return sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
+    """The names of the image files in `folder`, sorted.
+
+    Raises `DataError` for a folder that may not be read.
+    """
+    return _listed(folder)[0]
+
+
+def image_names_below(root: Path, folders: Sequence[str], *, split: str) -> list[list[str]]:
+    """`image_names` of each of the `folders` below `root`, those of a split; a folder that is not there has none.
+
+    What is found is kept for the next start (`index_cache`), so that a million files are listed once.
+    """
+    present = [folder for folder in folders if (root / folder).is_dir()]
+
+    def scan(folder: str) -> tuple[bytes, bool]:
+        names, lasting = _listed(root / folder)
+        return os.fsencode("\0".join(names)), lasting
+
+    found = dict(zip(present, indexed(root, f"images of {split}", present, scan), strict=True))
+    return [os.fsdecode(found[folder]).split("\0") if found.get(folder) else [] for folder in folders]
+
+
+def _listed(folder: Path) -> tuple[list[str], bool]:
+    """The names of the image files in `folder`, sorted, and whether the folder alone tells when they change: what a
+    link points to comes and goes without it."""
+    names, links = [], False
+    try:
+        with os.scandir(folder) as entries:  # which know files from folders: a million files are listed without asking
+            for entry in entries:
+                if is_image(entry.name):
+                    links = links or entry.is_symlink()
+                    if _is_file(entry):
+                        names.append(entry.name)
+    except OSError as error:
+        raise DataError(f"folder '{folder}' cannot be read: {error.strerror}. Allow it, or leave it out.") from None
+    return sorted(names), not links
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def shortened(names: Sequence[str], most: int = 5) -> str:

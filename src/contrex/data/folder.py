@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from contrex.data.files import ImageFiles, image_names, shortened, subfolders
+from contrex.data.files import ImageFiles, image_names, image_names_below, shortened, subfolders
 from contrex.data.masks import trimap_mask, upright_mask
 from contrex.data.tables import EDGES, parse_box, parse_integer, read_classes, read_columns, read_records
 from contrex.errors import DataError, unknown_name
@@ -118,8 +118,8 @@ def _labelled_files(
     root: Path, split: str, folders: list[str], table: _Labels, num_classes: int
 ) -> Iterator[tuple[str, int]]:
     """Each image's path and label, by class folder, then by name."""
-    for position, folder in enumerate(folders):
-        names = image_names(root / split / folder)
+    listed = image_names_below(root, [f"{split}/{folder}" for folder in folders], split=split)
+    for position, (folder, names) in enumerate(zip(folders, listed, strict=True)):
         if not names and not table.indexed:
             raise DataError(f"class folder '{root / split / folder}' has no images. Fill it or leave it out.")
         for name in names:
