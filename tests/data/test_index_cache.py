@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contrex.data import index_cache
+from contrex.data import files, images, index_cache
 from contrex.data.files import image_names_below
 from contrex.data.folder import FolderImages
 from contrex.data.index_cache import indexed
@@ -192,6 +192,13 @@ def test_a_damaged_or_foreign_cache_is_ignored_and_written_anew(root, cache, sca
     assert names(root) == [FOUND, FOUND]
     assert scans == ["ant", "bee"] * 2
     assert list(cache.iterdir()) == [file]  # and no "executed"
+
+
+def test_a_contrex_that_reads_other_formats_lists_anew(root, cache, monkeypatch):
+    names(root)
+    for module in (files, images):
+        monkeypatch.setattr(module, "SUFFIXES", images.SUFFIXES | {".txt"})
+    assert names(root) == [sorted([*FOUND, "notes.txt"])] * 2
 
 
 def test_where_it_is_kept(root, cache, monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from contrex.data.images import SWAPPED, is_image, read_oriented, upright_boxes
+from contrex.data.images import SUFFIXES, SWAPPED, is_image, read_oriented, upright_boxes
 from contrex.data.index_cache import indexed
 from contrex.data.sample import NO_BOXES, Sample
 from contrex.errors import DataError, ImageError
@@ -106,12 +106,13 @@ def image_names_below(root: Path, folders: Sequence[str], *, split: str) -> list
     What is found is kept for the next start (`index_cache`), so that a million files are listed once.
     """
     present = [folder for folder in folders if (root / folder).is_dir()]
+    index = f"{' '.join(sorted(SUFFIXES))} of {split}"
 
     def scan(folder: str) -> tuple[bytes, bool]:
         names, lasting = _listed(root / folder)
         return os.fsencode("\0".join(names)), lasting
 
-    found = dict(zip(present, indexed(root, f"images of {split}", present, scan), strict=True))
+    found = dict(zip(present, indexed(root, index, present, scan), strict=True))
     return [os.fsdecode(found[folder]).split("\0") if found.get(folder) else [] for folder in folders]
 
 
