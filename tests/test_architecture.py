@@ -28,6 +28,7 @@ FLOORS = {
     "export": 6,
     "photos": 6,
     "doctor": 6,
+    "data_overview": 6,
     "cli": 7,
     "__main__": 8,
 }

@@ -124,8 +124,11 @@ def train(arguments: Arguments) -> int:
         raise ArgumentError("name a recipe, or the recipe.json of an earlier run, before the options.")
     from contrex.recipes import recipe_from
 
-    rest = arguments[len(names) :]
-    asked = [_parse(Train, f"train {name}", rest, default=Train(recipe_from(name))) for name in names]
+    data, rest = _named_data(arguments[len(names) :])
+    found = [recipe if data is None else replace(recipe, data=data) for recipe in map(recipe_from, names)]
+    asked = [
+        _parse(Train, f"train {name}", rest, default=Train(recipe)) for name, recipe in zip(names, found, strict=True)
+    ]
     if asked[0].seeds < 1:
         raise ArgumentError(f"--seeds {asked[0].seeds} must be at least 1.")
     if len(asked) == asked[0].seeds == 1:
@@ -200,10 +203,10 @@ def _check_evaluation(recipe: settings.Recipe) -> None:
 
 @dataclass(frozen=True)
 class EvaluateModel:
-    """Evaluate a classifier from a weights file on image folders (for a trained run: contrex evaluate RUN --help)."""
+    """Evaluate a classifier from a weights file on a data set (for a trained run: contrex evaluate RUN --help)."""
 
     model: settings.Model
-    data: settings.Folder
+    data: settings.Data
     evaluation: Evaluation = field(default_factory=settings.Evaluation)
     output: Path | None = None
     """Where the record goes; None is runs/evaluation-NAME."""
@@ -226,7 +229,9 @@ def evaluate(arguments: Arguments) -> int:
     if arguments and not arguments[0].startswith("-"):
         run, output = _evaluate_run(Path(arguments[0]), arguments[1:])
     else:
-        options = _parse(EvaluateModel, "evaluate", arguments)
+        data, rest = _named_data(arguments)
+        default = EvaluateModel(settings.Model(), data or settings.Folder(tyro.MISSING))
+        options = _parse(EvaluateModel, "evaluate", rest, default=default)
         if options.model.weights is None:
             raise ArgumentError("`model.weights` is needed: an untrained network measures nothing. Or name a run.")
         from contrex.experiment import evaluate_model
@@ -243,8 +248,9 @@ def _evaluate_run(folder: Path, arguments: Arguments) -> tuple[RunRecord, Path]:
     from contrex.training import saved_recipe
 
     recipe = saved_recipe(folder)
-    default = EvaluateRun(recipe.evaluation, recipe.data)
-    options = _parse(EvaluateRun, f"evaluate {folder}", arguments, default=default)
+    data, rest = _named_data(arguments)
+    default = EvaluateRun(recipe.evaluation, data or recipe.data)
+    options = _parse(EvaluateRun, f"evaluate {folder}", rest, default=default)
     from contrex.experiment import evaluate_run
 
     return evaluate_run(
@@ -344,6 +350,71 @@ def export(arguments: Arguments) -> int:
     exported = export_run(options.run, options.format, output=options.output, checkpoint=options.checkpoint)
     print(f"exported: {exported.path}\ncard: {exported.card}\nchecked: {exported.checked}")
     return 0
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+DATA_HELP = (
+    "--data PREFIX:PATH reads another data set, and has the options --data.FIELD of its kind: "
+    f"{', '.join(settings.DATA_PREFIXES)}. With --data PATH the folder's layout tells the kind."
+)
+
+
+def _named_data(arguments: Arguments) -> tuple[settings.Data | None, Arguments]:
+    """The data set that `--data PREFIX:PATH` or `--data PATH` names, if it is there, and the other arguments."""
+    names, rest, words = [], [], iter(arguments)
+    for word in words:
+        if word == "--data":
+            names.append(next(words, "-"))
+        elif word.startswith("--data="):
+            names.append(word.removeprefix("--data="))
+        else:
+            rest.append(word)
+    if not names:
+        return None, arguments
+    if len(names) > 1 or names[0].startswith("-"):
+        raise ArgumentError("--data takes one data set, PREFIX:PATH or PATH, and is given once; its options follow it.")
+    from contrex.data.named import data_named
+
+    return data_named(names[0]), rest
+
+
+@dataclass(frozen=True)
+class ShowData:
+    """Say what a data set holds and what is wrong with it, and draw some of its images with their boxes."""
+
+    data: settings.Data
+    split: tuple[str, ...] = ()
+    """Splits to look at; none are those of train, val and test that it has."""
+    output: Path | None = None
+    """Where the picture goes; None is data-NAME-SPLIT.png, or data-KIND-SPLIT.png."""
+    num: int = 24
+    """How many images are drawn, of as many classes as there are."""
+    check: int = 500
+    """How many images of each split are read, spread evenly; 0 reads all."""
+
+
+def data(arguments: Arguments) -> int:
+    """Look at a data set before training on it: what is found, what is wrong, a contact sheet."""
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: contrex data PATH|PREFIX:PATH [--split SPLIT ...] [--num N] [--check N] [--data.FIELD VALUE ...]")
+        print(f"prefixes: {', '.join(settings.DATA_PREFIXES)}; a plain PATH is looked at")
+        if arguments and arguments[0] in ("-h", "--help"):
+            return 0
+        raise ArgumentError("name a data set, as PATH or PREFIX:PATH, before the options.")
+    from contrex.data.named import data_named
+
+    default = ShowData(data_named(arguments[0]))
+    options = _parse(ShowData, f"data {arguments[0]}", arguments[1:], default=default)
+    if options.num < 1 or options.check < 0:
+        raise ArgumentError(f"--num {options.num} must be at least 1, and --check {options.check} at least 0.")
+    from contrex.data_overview import overview
+
+    found = overview(options.data, options.split, check=options.check)
+    print("\n".join(found.lines()))
+    for output in found.save_sheets(options.output, num=options.num):
+        print(f"picture: {output}")
+    return 1 if found.problems else 0
 
 
 # --- report, recipes, doctor ----------------------------------------------------------------------------------------
@@ -463,6 +534,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "export": export,
     "report": report,
     "compare": compare,
+    "data": data,
     "recipes": recipes,
     "explainers": explainers,
     "metrics": metrics,
@@ -477,11 +549,12 @@ def _parse(kind: type[T], command: str, arguments: Arguments, *, default: T | No
         ArgumentError: a value that its dataclass refuses; tyro prints those in its own words and exits.
     """
     prog, config, printed = f"contrex {command}", (tyro.conf.AvoidSubcommands,), io.StringIO()
+    about = f"{kind.__doc__}\n\n{DATA_HELP}" if kind in (Train, EvaluateModel, EvaluateRun) else None
     try:
         with contextlib.redirect_stderr(printed), RULES:
             if default is None:
                 return tyro.cli(kind, prog=prog, args=arguments, config=config)
-            return tyro.cli(kind, prog=prog, args=arguments, default=default, config=config)
+            return tyro.cli(kind, prog=prog, args=arguments, default=default, config=config, description=about)
     except SystemExit as stop:
         refusal = _refusal(stop)
         if refusal is not None:

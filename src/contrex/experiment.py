@@ -28,7 +28,7 @@ from contrex.evaluation import Subject, check_names, configuration_of, evaluate
 from contrex.models import load_classifier
 from contrex.records import RunRecord, read_run, to_plain, write_run
 from contrex.report import write_report
-from contrex.settings import Data, Evaluation, Folder, Model, Recipe, run_name
+from contrex.settings import Data, Evaluation, Model, Recipe, run_name
 from contrex.training import curves, sheets, train
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.loop import trained
@@ -97,14 +97,14 @@ def evaluate_run(
 
 def evaluate_model(
     model: Model,
-    data: Folder,
+    data: Data,
     options: Evaluation,
     output: Path | None = None,
     *,
     console: Console,
     name: str | None = None,
 ) -> tuple[RunRecord, Path]:
-    """Evaluate a classifier from a weights file on image folders, and return record and folder.
+    """Evaluate a classifier from a weights file on a data set, and return record and folder.
 
     The record goes to `output`, by default to runs/evaluation-NAME; NAME is the model's without `name`.
 

@@ -23,7 +23,7 @@ another class than the image's are left out, and `other_boxes` counts them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -77,9 +77,10 @@ class ImageNetImages(ImageFiles):
         )
         self.name = f"{settings.path.name}/{split}"
 
-    def other_boxes(self) -> int:
-        """How many boxes of these images are of another class than the image's and left out; reads them all."""
-        return sum(object_.name != wnid for path in self.paths for wnid, object_ in self._objects.named(path))
+    def other_boxes(self, indices: Iterable[int] | None = None) -> int:
+        """How many boxes of these samples, or of all, are of another class than the image's and so are left out."""
+        paths = self.paths if indices is None else [self.paths[index] for index in indices]
+        return sum(object_.name != wnid for path in paths for wnid, object_ in self._objects.named(path))
 
 
 # --- where things are -----------------------------------------------------------------------------------------------

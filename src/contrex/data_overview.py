@@ -1,0 +1,347 @@
+"""Looking at a data set before training on it: what was found, what is wrong with it, and a sheet of its images.
+
+A wrong path, a half-unpacked archive, boxes in the wrong pixels and classes that one split lacks cost hours when they
+are found by training. Names from disk are printed with their control characters escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from contrex.data import ImageSet, Sample, image_set
+from contrex.errors import ContrexError, DataError
+from contrex.settings import Data
+
+SPLITS = ("train", "val", "test")
+"""What is looked at without being asked for."""
+
+NUM_NAMES = 8
+"""Class names and faults that are listed before they are counted."""
+
+SIDE, MARGIN, LINE = 192, 8, 16
+"""Pixels of a picture in the sheet, between two of them, and of a line of text below."""
+
+COLUMNS = 6
+FONT = ImageFont.load_default(LINE - 4)
+BOX, INK, PAPER, EMPTY = "#ff6a00", "#222222", "#ffffff", "#dddddd"
+
+
+@dataclass(frozen=True, eq=False)
+class SplitOverview:
+    """One split: its images, the `checked` ones' sizes (width, height), and the numbers of boxes and masks on them."""
+
+    split: str
+    images: ImageSet
+    labels: NDArray[np.int64]
+    checked: Sequence[int]
+    sizes: Sequence[tuple[int, int]]
+    num_boxes: Sequence[int]
+    num_masks: int
+    problems: Sequence[str]
+
+    def lines(self) -> list[str]:
+        """What was found, a fact a line; problems come separately."""
+        classes = self.images.classes
+        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(classes))
+        present = counts[counts > 0]
+        each = f"{present.min()} to {present.max()}" if present.min() < present.max() else f"{present.min()}"
+        of_these = f" of {len(self.images)}" if len(self.checked) < len(self.images) else ""
+        lines = [
+            f"{len(self.images)} images, {each} of each class, {len(present)} of {len(classes)} classes: "
+            f"{_classes(classes)}",
+            f"looked at {len(self.checked)}{of_these}: {_extent(self.sizes)}",
+            f"boxes: {_boxes(self.num_boxes)}; masks: {self._masks()}",
+        ]
+        return [*lines, *self._left_out()]
+
+    def _masks(self) -> str:
+        return f"on {self.num_masks} of {len(self.sizes)} images" if self.num_masks else "none"
+
+    def _left_out(self) -> list[str]:
+        """What the reader itself leaves out, and counts."""
+        counts = dict(getattr(self.images, "left_out", {}))
+        others = getattr(self.images, "other_boxes", None)
+        if others is not None and (number := others(self.checked)):
+            counts["of another class than the image's"] = number
+        return [f"boxes left out: {', '.join(f'{number} {why}' for why, number in counts.items())}"] if counts else []
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A data set: the splits that were read, and why others were not."""
+
+    data: Data
+    splits: Sequence[SplitOverview]
+    not_read: Sequence[str] = ()
+    disagreements: Sequence[str] = field(default=())
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, a sentence each."""
+        own = [f"{split.split}: {problem}" for split in self.splits for problem in split.problems]
+        return [*own, *self.disagreements]
+
+    def lines(self) -> list[str]:
+        """Everything as text, free of control characters."""
+        found = [f"{type(self.data).__name__} {getattr(self.data, 'path', '(built in)')}"]
+        for split in self.splits:
+            found += [
+                f"  {head:6} {line}" for head, line in zip((split.split, "", "", ""), split.lines(), strict=False)
+            ]
+        found += [f"  {reason}" for reason in self.not_read]
+        found += [f"PROBLEM {problem}" for problem in self.problems]
+        return [printable(line) for line in found]
+
+    def save_sheets(self, output: Path | None, *, num: int) -> list[Path]:
+        """Draw a sheet of at most `num` images of each split; several splits put their names into `output`'s.
+
+        Raises `DataError` for a name whose suffix is no format of a picture.
+        """
+        name = getattr(getattr(self.data, "path", None), "name", "") or type(self.data).__name__.lower()
+        base, saved = output or Path(f"data-{name}.png"), []
+        for split in self.splits:
+            several = output is None or len(self.splits) > 1
+            file = base.with_name(f"{base.stem}-{split.split}{base.suffix}") if several else base
+            try:
+                contact_sheet(split, num=num).save(file)
+            except ValueError as error:
+                raise DataError(f"`output` '{file}' needs the suffix of a picture, such as .png: {error}") from None
+            saved.append(file)
+        return saved
+
+
+def overview(data: Data, splits: Sequence[str] = (), *, check: int = 500) -> Overview:
+    """Read the splits of a data set, and `check` of the images of each, evenly spread (0: all).
+
+    Without `splits` it is those of train, val and test that can be read.
+
+    Raises `DataError` for a named split that cannot be read, or where none can.
+    """
+    found: list[SplitOverview] = []
+    not_read: list[str] = []
+    errors: list[ContrexError] = []
+    for split in splits or SPLITS:
+        try:
+            images = image_set(data, split)
+        except ContrexError as error:
+            if splits:
+                raise
+            errors.append(error)
+            not_read.append(f"{split:6} not read: {error}")
+            continue
+        same = next((one.split for one in found if one.images.name == images.name), None)
+        if same is None:
+            found.append(_split_overview(split, images, check))
+        else:
+            not_read.append(f"{split:6} the same images as {same}")
+    if not found:
+        raise errors[0]
+    return Overview(data, found, not_read, _disagreements(found))
+
+
+def printable(text: str) -> str:
+    r"""`text` with everything escaped that a terminal would obey, or not show.
+
+    >>> printable("tabby\x1b[2J, café")
+    'tabby\\x1b[2J, café'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# --- one split ------------------------------------------------------------------------------------------------------
+
+
+def _split_overview(split: str, images: ImageSet, check: int) -> SplitOverview:
+    if len(images) == 0:
+        raise DataError(f"{images.name} has no images.")
+    labels = np.array([images.label(index) for index in range(len(images))], dtype=np.int64)
+    places = np.linspace(0, len(images) - 1, min(check or len(images), len(images)))
+    checked = sorted(set(places.round().astype(int).tolist()))
+    read, faults = _read(images, checked)
+    problems = [f"{_count(len(faults), 'image')} cannot be read: {_names(faults)}"] if faults else []
+    if images.skipped:
+        problems.append(f"{_count(len(images.skipped), 'image')} left out as unreadable: {_names(images.skipped)}")
+    problems += [f"{_count(number, 'image')} without a label"] if (number := int((labels < 0).sum())) else []
+    outside = [sample.path for sample in read if _reaches_beyond(sample)]
+    problems += [f"{_count(len(outside), 'image')} with boxes outside of it: {_names(outside)}"] if outside else []
+    return SplitOverview(
+        split=split,
+        images=images,
+        labels=labels,
+        checked=checked,
+        sizes=[sample.image.size for sample in read],
+        num_boxes=[len(sample.boxes) for sample in read],
+        num_masks=sum(sample.mask is not None for sample in read),
+        problems=problems,
+    )
+
+
+def _read(images: ImageSet, indices: Sequence[int]) -> tuple[list[Sample], list[str]]:
+    """The samples without their pixels, and the reasons why others cannot be read."""
+    read, faults = [], []
+    for index in indices:
+        try:
+            sample = images[index]
+        except DataError as error:
+            faults.append(str(error))
+        else:
+            read.append(replace(sample, image=Image.new("1", sample.image.size)))
+    return read, faults
+
+
+def _reaches_beyond(sample: Sample) -> bool:
+    """Whether a box leaves its image by more than the pixel by which conventions differ."""
+    width, height = sample.image.size
+    low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
+    return bool((low < -1).any() or (high > (width + 1, height + 1)).any())
+
+
+def _disagreements(splits: Sequence[SplitOverview]) -> list[str]:
+    """What the splits do not agree on: the classes, and which of them have images."""
+    first, *others = splits
+    found = [
+        f"{first.split} and {other.split} have different classes: {_classes(sorted(different))}"
+        for other in others
+        if (different := set(first.images.classes).symmetric_difference(other.images.classes))
+    ]
+    train = next((split for split in splits if split.split == "train"), None)
+    for split in splits if train is not None and not found else ():
+        lacking = sorted(set(split.labels.tolist()) - set(train.labels.tolist()) - {-1}) if train is not None else []
+        if lacking:
+            names = _classes([split.images.classes[label] for label in lacking])
+            found.append(
+                f"{split.split} has images of {_count(len(lacking), 'class')} without training images: {names}"
+            )
+    if train is not None and (empty := sorted(set(range(len(train.images.classes))) - set(train.labels.tolist()))):
+        names = _classes([train.images.classes[label] for label in empty])
+        found.append(f"train has no image of {len(empty)} of its {len(train.images.classes)} classes: {names}")
+    return found
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NUM_NAMES} more" if len(names) > NUM_NAMES else ""
+    return "; ".join(names[:NUM_NAMES]) + more
+
+
+def _classes(names: Sequence[str]) -> str:
+    """The first of each name's synonyms."""
+    return _names([name.split(",")[0] for name in names])
+
+
+def _count(number: int, what: str) -> str:
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{number} {what if number == 1 else plural}"
+
+
+def _extent(sizes: Sequence[tuple[int, int]]) -> str:
+    """The smallest and the largest image, width x height."""
+    if not sizes:
+        return "none can be read"
+    ordered = sorted(sizes, key=lambda size: size[0] * size[1])
+    texts = [f"{width} x {height}" for width, height in (ordered[0], ordered[-1])]
+    return f"{texts[0]} pixels" if len(set(sizes)) == 1 else f"{texts[0]} to {texts[1]} pixels"
+
+
+def _boxes(numbers: Sequence[int]) -> str:
+    having = [number for number in numbers if number]
+    if not having:
+        return "none"
+    return f"{sum(having)} on {len(having)} of {len(numbers)} images"
+
+
+# --- the sheet ------------------------------------------------------------------------------------------------------
+
+
+def contact_sheet(split: SplitOverview, *, num: int) -> Image.Image:
+    """At most `num` images of as many classes as there are, with boxes, masks and the names of their classes."""
+    chosen = _chosen(split.labels, num)
+    columns = min(COLUMNS, len(chosen))
+    rows = -(-len(chosen) // columns)
+    head, cell = LINE + 2 * MARGIN, (SIDE + MARGIN, SIDE + 2 * LINE + MARGIN)
+    sheet = Image.new("RGB", (columns * cell[0] + MARGIN, head + rows * cell[1]), PAPER)
+    title = f"{split.images.name}: {len(split.images)} images, {len(split.images.classes)} classes"
+    _write(sheet, (MARGIN, MARGIN), title, sheet.width - 2 * MARGIN)
+    for place, index in enumerate(chosen):
+        corner = (MARGIN + place % columns * cell[0], head + place // columns * cell[1])
+        _draw_sample(sheet, corner, split, index)
+    return sheet
+
+
+def _chosen(labels: NDArray[np.int64], num: int) -> list[int]:
+    """Images of evenly spread classes, the first of each, then the seconds and so on; by class."""
+    present = np.unique(labels)
+    if len(present) > num:
+        present = present[np.linspace(0, len(present) - 1, num).round().astype(int)]
+    of_class = [np.flatnonzero(labels == label).tolist() for label in present]
+    taken: list[int] = []
+    for turn in range(max(map(len, of_class))):
+        taken += [indices[turn] for indices in of_class if turn < len(indices)]
+        if len(taken) >= num:
+            break
+    return sorted(taken[:num], key=lambda index: (labels[index], index))
+
+
+def _draw_sample(sheet: Image.Image, corner: tuple[int, int], split: SplitOverview, index: int) -> None:
+    """A picture, and below it class and size; a grey square and the reason where it cannot be read."""
+    left, top = corner
+    label = int(split.labels[index])
+    name = split.images.classes[label] if label >= 0 else "no label"
+    try:
+        sample = split.images[index]
+    except DataError as error:
+        sheet.paste(EMPTY, (left, top, left + SIDE, top + SIDE))
+        second = str(error)
+    else:
+        picture = _picture(sample)
+        sheet.paste(picture, (left, top + SIDE - picture.height))
+        also = f" or {len(sample.also)} more" if sample.also else ""
+        name, second = name + also, f"{sample.image.width} x {sample.image.height}  "
+        second += _fitting(sample.path, SIDE - FONT.getlength(second), keep_end=True)
+    _write(sheet, (left, top + SIDE), name, SIDE)
+    _write(sheet, (left, top + SIDE + LINE), second, SIDE)
+
+
+def _picture(sample: Sample) -> Image.Image:
+    """The image inside a square, small ones enlarged with their pixels, its background dimmed, its boxes on it."""
+    scale = SIDE / max(sample.image.size)
+    size = (max(round(sample.image.width * scale), 1), max(round(sample.image.height * scale), 1))
+    picture = sample.image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
+    if sample.mask is not None:
+        mask = Image.fromarray(sample.mask).resize(size, Image.Resampling.NEAREST)
+        picture = Image.composite(picture, Image.blend(picture, Image.new("RGB", size, PAPER), 0.7), mask)
+    draw = ImageDraw.Draw(picture)
+    for color, width in ((PAPER, 4), (BOX, 2)):  # the light edges of all first: none hides another box
+        for box in (sample.boxes * scale).tolist():
+            draw.rectangle(_inside(box, size), outline=color, width=width)
+    return picture
+
+
+def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The pixels of a box's outline, moved into the picture where it reaches beyond."""
+    left, top = (min(max(round(edge), 0), side - 1) for edge, side in zip(box[:2], size, strict=True))
+    right, bottom = (min(max(round(edge) - 1, 0), side - 1) for edge, side in zip(box[2:], size, strict=True))
+    return left, top, max(left, right), max(top, bottom)
+
+
+def _write(sheet: Image.Image, corner: tuple[int, int], text: str, width: int) -> None:
+    """A line of text, cut to fit."""
+    ImageDraw.Draw(sheet).text(corner, _fitting(text, width), fill=INK, font=FONT)
+
+
+def _fitting(text: str, width: float, *, keep_end: bool = False) -> str:
+    """`text` without what is beyond `width` pixels, at its end or, with `keep_end`, at its beginning."""
+    text = printable(text)
+    if FONT.getlength(text) <= width:
+        return text
+    while text and FONT.getlength(f"...{text}") > width:
+        text = text[1:] if keep_end else text[:-1]
+    return f"...{text}" if keep_end else f"{text}..."
