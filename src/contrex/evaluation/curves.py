@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from contrex import ranks
 from contrex.data.views import view_sizes
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
@@ -45,7 +46,8 @@ class PixelCurve(Protocol):
 
     def profiles(self) -> Sequence[Profile]:
         options = self.bench.options
-        x = [] if self._fractions is None else (100 * self._fractions).tolist()
+        own = [] if self._fractions is None else (100 * self._fractions).tolist()
+        x = next((places for places in ranks.gathered(own) if places), [])  # a process may have no images
         points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
         return [Profile(self.area.name, self.title, "pixels changed, %", "probability", {"": points})]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -40,8 +41,8 @@ def evaluate(
 ) -> RunRecord:
     """Measure everything `options.metrics` names and keep a row per image.
 
-    `progress(done, total)` is called after each group of images. With several processes (torch.distributed) each judges
-    every `world_size`-th group, none twice, and all return the record that one process would have written.
+    `progress(done, total)` is called after each group of images. With several processes (`contrex.ranks`) each judges
+    its share of the groups, none twice, and all return the record that one process would have written.
 
     Raises:
         UnknownNameError: a metric or the explainer does not exist.
@@ -71,7 +72,8 @@ def evaluate(
         done = min(done + ranks.world_size() * GROUP, total)
         if progress is not None:
             progress(done, total)
-    return panel.record(total)
+    record = panel.record(total)
+    return ranks.from_first(lambda: record)
 
 
 class Validation(NamedTuple):
@@ -92,15 +94,17 @@ def validate(
     if len(images) == 0:
         raise DataError(f"{images.name} has no images, so there is no accuracy: give it at least one.")
     views = EvaluationViews(images, view_sizes(data), whole_side=None, needs_whole=False, gallery=())
-    network, correct, loss = classifier.network, 0, 0.0
+    network, correct = classifier.network, 0
+    losses: list[float] = []
     with eval_mode(network), torch.inference_mode():
         for group in groups(views, len(images), workers=workers, size=4 * GROUP):
             squares = torch.stack([views.square for views in group])
             logits = network(classifier.normalise(squares.to(device))).float()
             labels = torch.tensor([views.label for views in group], device=device)
             correct += int(top_k_correct(logits, labels, 1).sum())
-            loss += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
-    return Validation(100 * sum(ranks.gathered(correct)) / len(images), sum(ranks.gathered(loss)) / len(images))
+            losses.append(float(F.cross_entropy(logits.double(), labels, reduction="sum")))
+    loss = sum(itertools.chain.from_iterable(ranks.gathered(losses)))  # in the order of the images, as one process adds
+    return Validation(100 * sum(ranks.gathered(correct)) / len(images), loss / len(images))
 
 
 class Panel:
@@ -204,11 +208,18 @@ class Panel:
 
 
 def groups(views: EvaluationViews, total: int, *, workers: int, size: int = GROUP) -> Iterator[list[Views]]:
-    """This process' groups of `size` images: every `world_size`-th of all; the last one may be smaller."""
+    """This process' share of the groups of `size` images; the last group may be smaller.
+
+    Shares follow each other in the order of the processes, so what they give, joined, is in the order of the images and
+    adds up to the same number, bit for bit, as in one process.
+    """
     positions = [list(range(start, min(start + size, total))) for start in range(0, total, size)]
+    first, last = (
+        math.ceil(len(positions) * number / ranks.world_size()) for number in (ranks.rank(), ranks.rank() + 1)
+    )
     loader: Iterable[list[Views]] = DataLoader(
         views,
-        batch_sampler=positions[ranks.rank() :: ranks.world_size()],
+        batch_sampler=positions[first:last],
         collate_fn=list,
         num_workers=workers,
         generator=torch.Generator(),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from contrex import ranks
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import bootstrap_interval
 
@@ -61,8 +62,9 @@ class CurveMean(Metric):
         Raises:
             ArgumentError: there are not as many places as points.
         """
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
-            columns = self._all().T.cpu()
+        # not torchmetrics' own synchronising: it cannot join [N,P] with what a process without images has
+        parts = [part for part in ranks.gathered(self._all().cpu()) if part.numel()]
+        columns = torch.cat(parts or [torch.empty(0, 0, dtype=torch.float64)]).T
         if len(columns) != len(x):
             raise ArgumentError(f"`x` must have {len(columns)} places as the curves have points, got {len(x)}.")
         means = columns.nanmean(dim=1).tolist()
