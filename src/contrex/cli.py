@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
@@ -45,7 +46,8 @@ def main(arguments: Arguments | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise unknown_name("the command", words[0], COMMANDS)
-        return COMMANDS[words[0]](words[1:])
+        with _processes(words[0]):
+            return COMMANDS[words[0]](words[1:])
     except ContrexError as error:
         print(f"contrex: {unwrapped(error)}", file=sys.stderr)
         return error.exit_code
@@ -592,6 +594,24 @@ def _paired(words: Sequence[str]) -> dict[str, str]:
     if len(words) % 2:
         raise ArgumentError(f"options come as KEY VALUE KEY VALUE ...: {words[-1]!r} has no value.")
     return dict(zip(words[::2], words[1::2], strict=True))
+
+
+@contextlib.contextmanager
+def _processes(command: str) -> Iterator[None]:
+    """Around a command: where torchrun started several processes they talk to each other, and the first one prints."""
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+        yield
+        return
+    if command not in ("train", "evaluate"):
+        raise ArgumentError(f"contrex {command} is for one process: torchrun starts contrex train or evaluate.")
+    from contrex import ranks
+
+    with ranks.process_group(), contextlib.ExitStack() as silenced:
+        if ranks.rank() > 0:
+            nowhere = silenced.enter_context(Path(os.devnull).open("w"))
+            silenced.enter_context(contextlib.redirect_stdout(nowhere))
+            silenced.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
 
 
 def _overview() -> str:

@@ -22,6 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from contrex import ranks
 from contrex.data import image_set
 from contrex.errors import ArgumentError, DataError, RecordError
 from contrex.evaluation import Subject, check_names, configuration_of, evaluate
@@ -70,7 +71,10 @@ def run_experiment(
     reports = []
     for split, found in records.items():
         output = folder / ("report.html" if split == splits[0] else f"report-{split}.html")
-        reports.append(SplitReport(split, [read_run(r) for r in found], write_report(found, output, title=title)))
+        with ranks.together():
+            if ranks.rank() == 0:
+                write_report(found, output, title=title)
+        reports.append(SplitReport(split, [read_run(record) for record in found], output))
     return reports
 
 
@@ -133,7 +137,9 @@ def _evaluate(subject: Subject, options: Evaluation, output: Path, console: Cons
             progress.update(task, completed=done, total=total)
 
         run = evaluate(subject, options, progress=advance)
-    write_run(output, run)
+    with ranks.together():
+        if ranks.rank() == 0:
+            write_run(output, run)
     return run, output
 
 
