@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,7 +137,11 @@ def _evaluate(subject: Subject, options: Evaluation, output: Path, console: Cons
         def advance(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
+        began = time.monotonic()
         run = evaluate(subject, options, progress=advance)
+        taken = time.monotonic() - began
+    num = run.record.dataset["num_images"]
+    console.print(f"{num} images in {taken:.1f} s, {num / taken:.1f} per second", highlight=False)
     with ranks.together():
         if ranks.rank() == 0:
             write_run(output, run)
