@@ -611,6 +611,24 @@ class CGCNoNegatives:
 
 
 @dataclass(frozen=True)
+class GCC:
+    """Cross-entropy + `weight` x consistency of the heatmap of an image and of a composite that holds it among three
+    images of other classes (AAAI 2021)."""
+
+    weight: float = 25.0
+    """lambda: the weight of the consistency loss. It is a mean over the cells of the map: finer maps need more."""
+    views: Views = "both"
+    """The views that the cross-entropy sees (mean); the published code has the transformed one, which is composed."""
+    layer: str | None = None
+    """Layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """The contrast inside g: None, "mean", "max" or "weighted"."""
+
+    def __post_init__(self) -> None:
+        _check_at_least(0, "method", weight=self.weight)
+
+
+@dataclass(frozen=True)
 class LinearClassifier:
     """The second phase: the encoder frozen in eval mode, its linear classifier trained with cross-entropy."""
 
@@ -695,7 +713,7 @@ class ExCon(SupCon):
             raise ArgumentError("`method.labels` must be set for ExCon: it explains each image for its label.")
 
 
-Method = CrossEntropy | CGC | CGCNoNegatives | SupCon | ExCon
+Method = CrossEntropy | CGC | CGCNoNegatives | GCC | SupCon | ExCon
 
 
 # --- the measurement ------------------------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ def make_batch(num=4, *, extra=False, seed=0):
         extra_crop=crops[1] if extra else None,
         labels=torch.randint(3, (num,), generator=generator),
         paths=[f"{i}.png" for i in range(num)],
+        cells=torch.randint(4, (num,), generator=generator),
+        composites=torch.rand(num, 3, 32, 32, generator=generator, dtype=torch.float64),
     )
 
 
@@ -123,7 +125,7 @@ def test_steps_move_every_parameter_of_theirs_and_log_their_terms(method):
         assert "loss" in output.logs
         assert not any(value.requires_grad for value in output.logs.values())
         phase.step.zero_grad()
-        if "cgc" in method:
+        if "cgc" in method or method == "gcc":
             weight, logs = METHODS[method]().weight, output.logs
             torch.testing.assert_close(logs["loss"], logs["cross_entropy"] + weight * logs["consistency"])
 

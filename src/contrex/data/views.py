@@ -16,6 +16,7 @@ import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from contrex.data.composites import NUM_CELLS, NUM_PARTNERS, OtherClasses, Partners, composites
 from contrex.data.photometric import Look, random_look, recoloured, recoloured_pixels
-from contrex.data.sample import ImageSet
+from contrex.data.sample import ImageSet, Sample
 from contrex.errors import ContrexError, unwrapped
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
@@ -43,6 +45,9 @@ class Batch:
     changes no colours) applied to images. `extra_views` is a second, independent set of views for methods that want one
     more, or None. `indices` int64 [N] are the images' places in their `ImageSet`, or None where they have none. Crops
     and looks stay on the CPU.
+
+    For methods that want them, `partners` are three images of other classes for each image, and `cells` int64 [N] say
+    where its view is among them; `to` makes the `composites` [N,3,2S,2S] of both.
     """
 
     images: Tensor
@@ -55,15 +60,17 @@ class Batch:
     look: Look | None = None
     extra_look: Look | None = None
     indices: Tensor | None = None
+    partners: Partners | None = None
+    cells: Tensor | None = None
+    composites: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for the loader's `pin_memory`; crops and looks stay where they are."""
-        pinned = {name: v.pin_memory() for name in ("images", "views", "extra_views", "labels", "indices")
-                  if (v := getattr(self, name)) is not None}  # fmt: skip
-        return replace(self, **pinned)
+        names = ("images", "views", "extra_views", "labels", "indices", "partners", "cells")
+        return replace(self, **{name: v.pin_memory() for name in names if (v := getattr(self, name)) is not None})
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
         """The batch on `device`, pixel values in [0, 1], views made on the device where the loader has not."""
@@ -72,21 +79,36 @@ class Batch:
         def made(views: Tensor | None, crop: Crop, look: Look | None) -> Tensor:
             return _made(images, crop, look) if views is None else _as_float(views, device, channels_last)
 
-        return replace(
+        views = made(self.views, self.crop, self.look)
+        moved = replace(
             self,
             images=images,
-            views=made(self.views, self.crop, self.look),
+            views=views,
             extra_views=None if self.extra_crop is None else made(self.extra_views, self.extra_crop, self.extra_look),
             labels=self.labels.to(device, non_blocking=True),
             indices=None if self.indices is None else self.indices.to(device, non_blocking=True),
         )
+        if self.partners is None or self.cells is None:
+            return moved
+        cells = self.cells.to(device, non_blocking=True)
+        made_of = composites(views, _partners(self.partners, device, channels_last), cells)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return replace(moved, partners=None, cells=cells, composites=made_of.contiguous(memory_format=layout))
 
 
 class TrainingViews(Dataset[Batch]):
-    """One image at a position (epoch, index), as a batch of one."""
+    """One image at a position (epoch, index), as a batch of one; with `composite`, beside images of other classes."""
 
     def __init__(
-        self, images: ImageSet, *, resize: int, size: int, augmentation: Augmentation, seed: int, extra: bool
+        self,
+        images: ImageSet,
+        *,
+        resize: int,
+        size: int,
+        augmentation: Augmentation,
+        seed: int,
+        extra: bool,
+        composite: bool = False,
     ) -> None:
         self.images = images
         self.resize = resize
@@ -94,11 +116,12 @@ class TrainingViews(Dataset[Batch]):
         self.augmentation = augmentation
         self.seed = seed
         self.extra = extra
+        self.others = OtherClasses(np.array([images.label(i) for i in range(len(images))])) if composite else None
 
     def __getitem__(self, position: Position) -> Batch:
         epoch, index = position
         sample = self.images[index]
-        plain = central_square(sample.image, resize=self.resize, size=self.size)
+        plain = self._plain(sample)
         crop, look = self._crop(epoch, index, view=0), self._look(epoch, index, view=0)
         extra_crop = self._crop(epoch, index, view=1) if self.extra else None
         extra_look = self._look(epoch, index, view=1) if self.extra else None
@@ -113,7 +136,27 @@ class TrainingViews(Dataset[Batch]):
             look=look,
             extra_look=extra_look,
             indices=torch.tensor([index]),
+            **({} if self.others is None else self._company(epoch, index, sample.label, self.others)),
         )
+
+    def _company(self, epoch: int, index: int, label: int, others: OtherClasses) -> dict[str, Any]:
+        """The cell of one image in one epoch and its partners, each with a transform of its own."""
+        generator = stream("composite", self.seed, epoch, index)
+        cell, chosen = generator.integers(NUM_CELLS), others.draw(label, NUM_PARTNERS, generator)
+        squares = [self._plain(self.images[int(other)]) for other in chosen]
+        crops = [self._crop(epoch, index, view=2 + number) for number in range(NUM_PARTNERS)]
+        looks = [self._look(epoch, index, view=2 + number) for number in range(NUM_PARTNERS)]
+        made = [self._view(*one) for one in zip(squares, crops, looks, strict=True)]
+        if (views := _cat(made)) is not None:
+            partners = Partners(views)
+        else:
+            some = [look for look in looks if look is not None]
+            stacked = torch.stack([pixels(square) for square in squares])
+            partners = Partners(stacked, Crop.stack(crops), Look.stack(some) if some else None)
+        return {"partners": partners, "cells": torch.tensor([int(cell)])}
+
+    def _plain(self, sample: Sample) -> Image.Image:
+        return central_square(sample.image, resize=self.resize, size=self.size)
 
     def _crop(self, epoch: int, index: int, *, view: int) -> Crop:
         """The transform of one image in one epoch, a pure function of its place."""
@@ -189,6 +232,7 @@ def join(batches: list[Batch]) -> Batch:
     extra_crops = [batch.extra_crop for batch in batches if batch.extra_crop is not None]
     looks = [batch.look for batch in batches if batch.look is not None]
     extra_looks = [batch.extra_look for batch in batches if batch.extra_look is not None]
+    partners = [batch.partners for batch in batches if batch.partners is not None]
     return Batch(
         images=torch.cat([batch.images for batch in batches]),
         views=_cat([batch.views for batch in batches]),
@@ -200,6 +244,8 @@ def join(batches: list[Batch]) -> Batch:
         look=Look.stack(looks) if looks else None,
         extra_look=Look.stack(extra_looks) if extra_looks else None,
         indices=_cat([batch.indices for batch in batches]),
+        partners=Partners.join(partners) if partners else None,
+        cells=_cat([batch.cells for batch in batches]),
     )
 
 
@@ -266,6 +312,11 @@ def _made(images: Tensor, crop: Crop, look: Look | None) -> Tensor:
     layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     views = geometry.warp_images(images, crop)
     return (views if look is None else recoloured(views, look)).contiguous(memory_format=layout)
+
+
+def _partners(partners: Partners, device: torch.device, channels_last: bool) -> Tensor:
+    images = _as_float(partners.images, device, channels_last)
+    return images if partners.crop is None else _made(images, partners.crop, partners.look)
 
 
 def _cat(tensors: list[Tensor | None]) -> Tensor | None:

@@ -1,10 +1,12 @@
 """Losses on explanations and embeddings: functions of tensors, never of a model.
 
 `cgc_loss` and `l2_consistency_loss` compare the transformed heatmap of an image with the heatmap of the transformed
-image, `supcon_loss` the embeddings of its views with those of its class; one file per family.
+image, `gcc_loss` the heatmap of a composite with that of the image in it, `supcon_loss` the embeddings of an image's
+views with those of its class; one file per family.
 """
 
+from contrex.losses.composite import gcc_loss
 from contrex.losses.consistency import cgc_loss, cgc_losses, l2_consistency_loss
 from contrex.losses.supcon import supcon_loss
 
-__all__ = ["cgc_loss", "cgc_losses", "l2_consistency_loss", "supcon_loss"]
+__all__ = ["cgc_loss", "cgc_losses", "gcc_loss", "l2_consistency_loss", "supcon_loss"]

@@ -9,16 +9,18 @@ from typing import Any
 from contrex.methods.cgc import CGCNoNegativesStep, CGCStep
 from contrex.methods.cross_entropy import CrossEntropyStep
 from contrex.methods.excon import ExConStep
+from contrex.methods.gcc import GCCStep
 from contrex.methods.phase import Phase, Plan, one_phase
 from contrex.methods.step import Shown, Step, StepOutput
 from contrex.methods.supcon import ClassifierStep, SupConStep, supcon_plan
 from contrex.models import Classifier
-from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, ExCon, Method, Recipe, SupCon
+from contrex.settings import CGC, GCC, CGCNoNegatives, CrossEntropy, ExCon, Method, Recipe, SupCon
 
 METHODS: dict[str, Callable[..., Method]] = {
     "cross_entropy": CrossEntropy,
     "cgc": CGC,
     "cgc_no_negatives": CGCNoNegatives,
+    "gcc": GCC,
     "supcon": SupCon,
     "supcon_ori": partial(SupCon, order="encoder-first"),
     "simclr": partial(SupCon, order="encoder-first", labels=False),
@@ -31,6 +33,7 @@ _STEPS: dict[type, Callable[[Classifier, Any], Step]] = {
     CrossEntropy: CrossEntropyStep,
     CGC: CGCStep,
     CGCNoNegatives: CGCNoNegativesStep,
+    GCC: GCCStep,
     SupCon: SupConStep,
     ExCon: ExConStep,
 }
@@ -56,6 +59,7 @@ __all__ = [
     "ClassifierStep",
     "CrossEntropyStep",
     "ExConStep",
+    "GCCStep",
     "Phase",
     "Plan",
     "Shown",

@@ -45,6 +45,9 @@ class Step(nn.Module):
     needs_extra_views = False
     """Whether the batch must carry a second, independent set of views."""
 
+    needs_composites = False
+    """Whether the batch must carry composites of its images with images of other classes."""
+
     has_negatives = False
     """Whether the loss of an image depends on the other images of its batch, so that parts of a batch do not add up."""
 

@@ -315,6 +315,7 @@ def _views(recipe: Recipe, images: ImageSet, plan: Plan, number: int) -> Trainin
         augmentation=plan.phases[number].augmentation,
         seed=seed if number == 0 else phase_seed(seed, number),
         extra=plan.phases[number].step.needs_extra_views,
+        composite=plan.phases[number].step.needs_composites,
     )
 
 

@@ -1,0 +1,66 @@
+"""Grad-CAM consistency on composites (GCC: Pillai and Pirsiavash, AAAI 2021), the baseline of CGC's Table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from contrex.data.views import Batch
+from contrex.errors import ArgumentError
+from contrex.explain import Explanation, HiResCAM
+from contrex.losses import gcc_loss
+from contrex.methods.step import Shown, Step, StepOutput, explained_layer, step_output, view_cross_entropy, views_of
+from contrex.models import Classifier
+from contrex.settings import GCC
+
+
+class GCCStep(Step):
+    """`L = L_CE + lambda * gcc_loss( g(T(x)), g(composite) )`, g for the ground-truth class.
+
+    The composite has twice the side, so that its map is twice as large, and holds the very pixels of the transformed
+    view T(x); its partners are transformed for themselves. g is the element-wise form of Grad-CAM (HiResCAM), as in the
+    published code. Images and composites are two forward passes, as their sizes differ: batch norm sees both.
+    """
+
+    explains_in_training = True
+    needs_composites = True
+
+    def __init__(self, classifier: Classifier, settings: GCC) -> None:
+        super().__init__(classifier)
+        self.settings = settings
+        self._explainer = HiResCAM(classifier.network, settings.layer)
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """Two passes -> heatmaps -> loss; the plain images go through the network only where the cross-entropy asks."""
+        images, views = views_of(batch)
+        composites, cells = composites_of(batch)
+        seen = [views] if self.settings.views == "transformed" else [images, views]
+        whole = self._explain(torch.cat(seen), batch.labels.repeat(len(seen)))
+        logits, heatmaps = whole.logits.chunk(len(seen)), whole.heatmap.chunk(len(seen))
+        consistency = gcc_loss(heatmaps[-1], self._explain(composites, batch.labels).heatmap, cells)
+        cross_entropy = view_cross_entropy(logits[0], logits[-1], batch.labels, self.settings.views)
+        loss = cross_entropy + self.settings.weight * consistency
+        return step_output(batch.labels, logits[0], loss, cross_entropy=cross_entropy, consistency=consistency)
+
+    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
+        """The explained layer."""
+        return [explained_layer(self._explainer, self.normalise(images))]
+
+    def shown(self, batch: Batch) -> Shown:
+        """The views and their composites."""
+        return Shown({"view": views_of(batch)[1], "composite": composites_of(batch)[0][: len(batch)]})
+
+    def _explain(self, images: Tensor, labels: Tensor) -> Explanation:
+        contrast = self.settings.contrast
+        return self._explainer(self.normalise(images), target=labels, contrast=contrast, differentiable=True)
+
+
+def composites_of(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The composites of a batch that is on its device, and the cells of its images."""
+    if batch.composites is None or batch.cells is None:
+        raise ArgumentError(
+            "`batch` has no composites: make it with `composite=True` and call `batch.to(device)` first."
+        )
+    return batch.composites, batch.cells
