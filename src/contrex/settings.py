@@ -354,6 +354,31 @@ class HuggingFace:
         _check_at_least(1, "data", limit_per_class=self.limit_per_class)
 
 
+@dataclass(frozen=True)
+class Shards:
+    """Tar archives in WebDataset's layout: images with `.cls` or `.json` beside them in `PATH/SPLIT-*.tar`."""
+
+    path: Path
+    """The folder with the archives, and perhaps a `classes.txt`."""
+    pattern: str = "{split}-*.tar"
+    """Names of a split's archives below `path`, with * and ?; `{split}` stands for the split."""
+    image_size: int = 224
+    """Height and width that the network sees, in pixels."""
+    resize: int = 256
+    """Length of the image's shorter side before the central `image_size` square is cut out."""
+    limit_per_class: int | None = None
+    """Use only the first images of each class, in stored order."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What to do with an unreadable image: stop with its path, or leave it out, count it and list it."""
+
+    def __post_init__(self) -> None:
+        _check_square(self.image_size, self.resize)
+        _check_at_least(1, "data", limit_per_class=self.limit_per_class)
+        rest = self.pattern.replace("{split}", "")
+        plain = rest != self.pattern and not set("{}") & set(rest) and not rest.startswith("/") and ".." not in rest
+        _check(plain, "data.pattern", self.pattern, "archives below `path`, with {split} and no other braces")
+
+
 Data = (
     Digits
     | Folder
@@ -369,6 +394,7 @@ Data = (
     | UnRel
     | Detection
     | HuggingFace
+    | Shards
 )
 
 DATA_PREFIXES: dict[str, type[Data]] = {
@@ -387,6 +413,7 @@ DATA_PREFIXES: dict[str, type[Data]] = {
     "voc": Detection,
     "coco": Detection,
     "hf": HuggingFace,
+    "shards": Shards,
 }
 """What `PREFIX:PATH` names on the command line; see `contrex.data.named`."""
 

@@ -24,6 +24,7 @@ from contrex.data.imagenet import ImageNetImages
 from contrex.data.images import read_image
 from contrex.data.oxford_pets import OxfordPetsImages
 from contrex.data.sample import ImageSet, Sample
+from contrex.data.shards import ShardImages
 from contrex.data.tiny_imagenet import TinyImageNetImages
 from contrex.data.unrel import UnRelImages
 from contrex.errors import ArgumentError
@@ -40,6 +41,7 @@ from contrex.settings import (
     HuggingFace,
     ImageNet,
     OxfordPets,
+    Shards,
     StanfordCars,
     TinyImageNet,
     UnRel,
@@ -60,6 +62,7 @@ __all__ = [
     "ImageSet",
     "OxfordPetsImages",
     "Sample",
+    "ShardImages",
     "StanfordCarsImages",
     "TinyImageNetImages",
     "UnRelImages",
@@ -82,6 +85,7 @@ READERS: dict[type, Callable[[Any, Any], ImageSet]] = {
     UnRel: UnRelImages,
     Detection: DetectionImages,
     HuggingFace: HuggingFaceImages,
+    Shards: ShardImages,
 }
 """The reader of each dataclass of settings."""
 

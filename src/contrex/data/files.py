@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from contrex.data.images import SUFFIXES, SWAPPED, is_image, read_oriented, upri
 from contrex.data.index_cache import indexed
 from contrex.data.sample import NO_BOXES, Sample
 from contrex.errors import DataError, ImageError
+
+T = TypeVar("T")
 
 
 class ImageFiles:
@@ -41,7 +44,9 @@ class ImageFiles:
         self.root = root
         self.name = f"{root.name}/{split}"
         self.skipped: Sequence[str]
-        kept, self.skipped = _kept_files(self._file, found, limit_per_class, skip=on_bad_image == "skip")
+        # several samples of one image come one after the other
+        fault = functools.lru_cache(maxsize=1)(lambda path: _fault(self._file(path)))
+        kept, self.skipped = kept_images(found, limit_per_class, fault=fault if on_bad_image == "skip" else None)
         if not kept:
             left_out = f"Left out: {shortened(self.skipped)}" if self.skipped else "Add images to its class folders."
             raise DataError(f"split '{split}' of '{root}' has no readable images. {left_out}")
@@ -149,21 +154,21 @@ def shortened(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _kept_files(
-    file: Callable[[str], Path], found: Iterable[tuple[str, int]], limit: int | None, *, skip: bool
-) -> tuple[list[tuple[str, int]], list[str]]:
-    """The images to use, and the faults of those left out."""
+def kept_images(
+    found: Iterable[tuple[T, int]], limit: int | None, *, fault: Callable[[T], str | None] | None
+) -> tuple[list[tuple[T, int]], list[str]]:
+    """The images to use with their labels, at most `limit` of each class, and the faults of those left out, each once;
+    without `fault` none is looked for."""
     kept, faults, counts = [], [], Counter[int]()
-    fault_of = functools.lru_cache(maxsize=1)(_fault)  # several samples of one image come one after the other
-    for path, label in found:
+    for image, label in found:
         if counts[label] == limit:
             continue
-        fault = fault_of(file(path)) if skip else None
-        if fault is None:
+        found_fault = None if fault is None else fault(image)
+        if found_fault is None:
             counts[label] += 1
-            kept.append((path, label))
+            kept.append((image, label))
         else:
-            faults.append(fault)
+            faults.append(found_fault)
     return kept, list(dict.fromkeys(faults))
 
 

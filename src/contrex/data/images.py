@@ -77,17 +77,17 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 
 def read_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
     """`read_image(path)` and the EXIF orientation 1..8 that was applied, for turning what is given in stored pixels."""
-    with _opened(path) as (image, orientation):
-        image.load()
-        left = _orientation(image)  # 1 where Pillow has turned the pixels while decoding, as it does for TIFF
-        return upright(_rgb(image), left), orientation
+    return _decoded(path)
 
 
 def decoded_image(content: bytes, name: str) -> Image.Image:
     """`read_image` of a file's `content`; `name` is what messages call it."""
-    with _opened(name, content) as (image, _):
-        image.load()
-        return upright(_rgb(image), _orientation(image))
+    return decoded_oriented(content, name)[0]
+
+
+def decoded_oriented(content: bytes, name: str) -> tuple[Image.Image, int]:
+    """`read_oriented` of a file's `content`; `name` is what messages call it."""
+    return _decoded(name, content)
 
 
 def read_indices(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -117,6 +117,13 @@ def upright_boxes(boxes: NDArray[np.float32], orientation: int, width: int, heig
     if orientation in SWAPPED:
         x, y = y, x
     return np.stack([x, y], axis=-1).reshape(-1, 4).astype(np.float32)
+
+
+def _decoded(path: str | os.PathLike[str], content: bytes | None = None) -> tuple[Image.Image, int]:
+    with _opened(path, content) as (image, orientation):
+        image.load()
+        left = _orientation(image)  # 1 where Pillow has turned the pixels while decoding, as it does for TIFF
+        return upright(_rgb(image), left), orientation
 
 
 # --- opening a file -------------------------------------------------------------------------------------------------
