@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from contrex.data.views import stream
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.explain.capture import forward_features
-from contrex.metrics import PerSampleMetric
+from contrex.metrics import FeatureSimilarity
 from contrex.models import classifier_head, eval_mode
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
@@ -24,26 +23,6 @@ from contrex.ops.pixels import explanation_mask, masked_images
 from contrex.records import Scatter
 
 KINDS = ("image", "augmentation", "masked")
-
-
-class FeatureSimilarity(PerSampleMetric):
-    """Mean cosine similarity between the features of an image and those of one view of it, -1..1.
-
-    >>> metric = FeatureSimilarity("masked")
-    >>> metric.update(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]))
-    >>> round(metric.compute().item(), 4)
-    0.7071
-    """
-
-    higher_is_better = True
-
-    def __init__(self, view: str, **kwargs: Any) -> None:
-        self.name, self.title = f"feature_similarity_{view}", f"Cosine of the features of image and {view} view"
-        super().__init__(**kwargs)
-
-    def update(self, features: Tensor, others: Tensor) -> None:
-        """Count a batch: features `[N,D]` of the images and of their views."""
-        self.append(F.cosine_similarity(features.double(), others.double(), dim=1))
 
 
 class EmbeddingOfViews(Protocol):

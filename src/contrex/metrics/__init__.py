@@ -41,6 +41,7 @@ from contrex.metrics.drop_increase import (
     kept_probabilities,
 )
 from contrex.metrics.equivariance import EquivarianceError, crop_of_strength, equivariance_similarity
+from contrex.metrics.features import FeatureSimilarity, feature_similarity
 from contrex.metrics.gradient_sign import GradientSign, GradientSignCurves, gradient_sign_curves, score_gradient
 from contrex.metrics.infidelity import Infidelity, infidelity
 from contrex.metrics.insertion import (
@@ -81,6 +82,7 @@ __all__ = [
     "DropPercent",
     "EquivarianceError",
     "ExpectedCalibrationError",
+    "FeatureSimilarity",
     "GradientSign",
     "GradientSignCurves",
     "IncreaseMagnitude",
@@ -111,6 +113,7 @@ __all__ = [
     "drop_percent",
     "equivariance_similarity",
     "expected_calibration_error",
+    "feature_similarity",
     "fgsm",
     "gradient_sign_curves",
     "increase_magnitude",
