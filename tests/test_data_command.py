@@ -81,6 +81,7 @@ CREATED = {
     "coco": ("annotations/instances_val2017.json", "val2017/1.jpg"),
     "cifar": ("cifar-100-python/train",),
     "hf": ("train/state.json", "dataset_dict.json"),
+    "shards": ("train-000000.tar", "val-000000.tar"),
     "imagenet": ("train/n01440764/1.JPEG", "val/1.JPEG"),
     "folder": ("val/ant/1.jpg",),
 }

@@ -1,7 +1,7 @@
 """Data sets by name: `cub:PATH` names the kind, a plain path is looked at.
 
     digits                                          the built-in set, which has no path
-    folder: cifar: tiny-imagenet: imagenet: cub: aircraft: cars: flowers: food: pets: unrel: voc: coco: hf:
+    folder: cifar: tiny-imagenet: imagenet: cub: aircraft: cars: flowers: food: pets: unrel: voc: coco: hf: shards:
 
 Looking at a folder reads a few names, never an image or a table: what its archive unpacks to tells them apart. Options
 beyond the path keep their defaults.
@@ -112,6 +112,7 @@ MARKS = {
     "coco": "annotations/instances_*.json",
     "cifar": f"{', '.join(CIFAR_ARCHIVES)}, train.npz or test.npz",
     "hf": "dataset_dict.json or state.json",
+    "shards": "SPLIT-*.tar",
     "imagenet": "ILSVRC/Data/CLS-LOC/, or train/ and val/ with class folders such as n01440764",
     "folder": "SPLIT/CLASS/*.jpg",
 }
@@ -130,6 +131,7 @@ LAYOUTS: dict[str, Callable[[Path], bool]] = {
     "coco": lambda path: bool(coco_files(path)),
     "cifar": lambda path: path.name in CIFAR_ARCHIVES or _holds(*CIFAR_ARCHIVES, "train.npz", "test.npz")(path),
     "hf": _holds("dataset_dict.json", "state.json"),
+    "shards": lambda path: any(path.glob("*-*.tar")),
     "imagenet": _is_imagenet,
     "folder": _is_folder,
 }
