@@ -23,6 +23,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Views = Literal["both", "plain", "transformed"]
 Variant = Literal["paper", "published-code"]
 Stem = Literal["built-in", "cifar"]
+Layout = Literal["plain", "swav", "moco", "dino", "dino-student", "lightning"]
 
 SMALLEST_DIGIT = 8
 """Least height of a digit in pixels: that of its source."""
@@ -473,6 +474,9 @@ class Model:
     """Number of classes; None takes the data set's when training, the weights file's otherwise."""
     weights: Path | None = None
     """A state_dict (.pth, .pt or .safetensors); None leaves the random initialisation. Nothing is downloaded."""
+    layout: Layout = "plain"
+    """Whose checkpoint the weights file is, as its training wrote it; what such a file has beside the encoder is left
+    out by name. `plain` has the network's own names: torchvision's and timm's files, or a backbone by itself."""
     fresh: tuple[str, ...] = ()
     """Modules that keep their random initialisation although the weights file may have them, e.g. `layer4 fc`."""
     mean: tuple[float, ...] = IMAGENET_MEAN

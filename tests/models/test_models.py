@@ -1,3 +1,6 @@
+import argparse
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +9,7 @@ import contrex
 from contrex.errors import ArgumentError, UnknownNameError, WeightsError
 from contrex.models import build_network, cifar_stem, class_index, class_names, eval_mode, load_classifier
 from contrex.models.convnet import ConvNet
+from contrex.models.layouts import encoder_weights
 from contrex.models.load import load_weights, read_state_dict
 from contrex.settings import Model
 
@@ -127,6 +131,104 @@ def test_fresh_modules_keep_their_initialisation(tmp_path):
         load_weights(network, path, fresh=("fcc",))
     with pytest.raises(ArgumentError, match="means something only with `weights`"):
         load_classifier(Model("contrex:convnet", fresh=("fc",)))
+
+
+# --- checkpoints of self-supervised training ------------------------------------------------------------------------
+
+
+def wrapped(state, prefix):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+ENCODER = {key: value for key, value in ConvNet(3).state_dict().items() if not key.startswith("fc")}
+HEAD, ONE = {"0.weight": torch.zeros(2, 2), "2.bias": torch.zeros(2)}, torch.zeros(1)
+CHECKPOINTS = {
+    "swav": (
+        wrapped({**ENCODER, **wrapped(HEAD, "projection_head."), "prototypes.weight": ONE}, "module."),
+        ("projection_head", "prototypes"),
+    ),
+    "moco": (
+        {
+            "arch": "resnet50",
+            "epoch": 200,
+            "state_dict": wrapped(
+                {
+                    **wrapped({**ENCODER, **wrapped(HEAD, "fc.")}, "encoder_q."),
+                    **wrapped(ENCODER, "encoder_k."),
+                    "queue": ONE,
+                    "queue_ptr": ONE,
+                },
+                "module.",
+            ),
+        },
+        ("encoder_k", "fc", "queue", "queue_ptr"),
+    ),
+    "moco v3": (
+        {
+            "state_dict": wrapped(
+                {
+                    **wrapped({**ENCODER, **wrapped(HEAD, "head.")}, "base_encoder."),
+                    **wrapped(ENCODER, "momentum_encoder."),
+                    "predictor.0.weight": ONE,
+                },
+                "module.",
+            )
+        },
+        ("head", "momentum_encoder", "predictor"),
+    ),
+    "dino": (
+        {
+            "student": wrapped(wrapped({key: value + 1 for key, value in ENCODER.items()}, "backbone."), "module."),
+            "teacher": {**wrapped(ENCODER, "backbone."), **wrapped(HEAD, "head.mlp.")},
+            "optimizer": {"param_groups": [{"lr": 0.1}]},
+            "args": argparse.Namespace(arch="resnet50", lr=0.3),
+            "epoch": 300,
+        },
+        ("head",),
+    ),
+    "lightning": ({"state_dict": wrapped(ENCODER, "model."), "pytorch-lightning_version": "2.5.0"}, ()),
+}
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_self_supervised_checkpoints_load_whole(kind, tmp_path):
+    content, left_out = CHECKPOINTS[kind]
+    model = Model("contrex:convnet", weights=save(tmp_path, content), layout=kind.split()[0], fresh=("fc",))
+    found = load_classifier(model, num_classes=7)
+    assert found.left_out == left_out
+    own = found.network.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in ENCODER.items())
+    with pytest.raises(WeightsError, match=r"2 missing \(fc.bias, fc.weight\).* name modules in `model.fresh`"):
+        load_classifier(replace(model, fresh=()), num_classes=7)
+    with pytest.raises(WeightsError, match=rf"It looks like `model.layout` {model.layout}\."):
+        load_classifier(replace(model, layout="plain"), num_classes=7)
+
+
+def test_the_student_of_dino_is_another_network(tmp_path):
+    path = save(tmp_path, CHECKPOINTS["dino"][0])
+    model = Model("contrex:convnet", weights=path, layout="dino-student", fresh=("fc",))
+    found = load_classifier(model, num_classes=7)
+    assert torch.equal(found.network.features[0][0].weight, ENCODER["features.0.0.weight"] + 1)
+
+
+def test_a_layout_accounts_for_every_key(tmp_path):
+    def refused(layout, content, message):
+        model = Model("contrex:convnet", weights=save(tmp_path, content), layout=layout, fresh=("fc",))
+        with pytest.raises(WeightsError, match=message):
+            load_classifier(model, num_classes=7)
+
+    lightning = wrapped(ENCODER, "model.")
+    refused(
+        "lightning", {"state_dict": {**lightning, "loss.weight": ONE}}, "under model. and does not know loss.weight:"
+    )
+    refused("swav", {**CHECKPOINTS["swav"][0], "module.teacher.weight": ONE}, r"1 left over \(teacher.weight\)")
+    refused("moco", {"state_dict": {**wrapped(ENCODER, "encoder_q."), "encoder_q.x": ONE}}, r"1 left over \(x\)")
+    refused("moco", CHECKPOINTS["swav"][0], "under encoder_q. or base_encoder., and no key .* like the layout swav")
+    refused("dino", {"state_dict": lightning}, "does not hold a state_dict")
+    with pytest.raises(UnknownNameError, match=r"`model.layout` must be one of plain, swav, .*; got 'swaw'. Did you"):
+        encoder_weights(ENCODER, "swaw")
+    with pytest.raises(ArgumentError, match="`layout` swav means something only with `weights`"):
+        load_classifier(Model("contrex:convnet", layout="swav"))
 
 
 def test_weights_that_are_not_weights(tmp_path):

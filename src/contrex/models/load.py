@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, WeightsError, unknown_name
 from contrex.models.convnet import ConvNet
+from contrex.models.layouts import LAYOUTS, encoder_weights, looks_like, plain_keys
 from contrex.models.stem import cifar_stem
 from contrex.settings import Model, Stem
 
@@ -25,6 +27,8 @@ class Classifier:
     network: nn.Module
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    left_out: tuple[str, ...] = ()
+    """Modules in the weights file that its layout has beside the encoder, and that were not loaded."""
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images `[N,3,H,W]`, uint8 or in [0, 1], as the network expects them."""
@@ -48,19 +52,23 @@ def load_classifier(settings: Model, *, num_classes: int | None = None) -> Class
     `num_classes` is the data set's; `settings.num_classes` wins over it, and without either the weights file tells.
 
     Raises:
-        UnknownNameError: no such library or architecture.
-        WeightsError: the file is missing or unreadable, a key is missing or left over, or a shape differs.
+        UnknownNameError: no such library, architecture or layout.
+        WeightsError: the file is missing, unreadable or of another layout, a key is missing or left over, or a shape
+            differs.
     """
     count = settings.num_classes if settings.num_classes is not None else num_classes
     network = build_network(settings.name, settings.options, num_classes=count, stem=settings.stem)
+    left_out: tuple[str, ...] = ()
     if settings.weights is not None:
-        state = _plain_keys(read_state_dict(settings.weights))
+        state, left_out = encoder_weights(read_state_dict(settings.weights, settings.layout), settings.layout)
         if count is None and (found := _num_classes(network, state)) is not None:
             network = build_network(settings.name, settings.options, num_classes=found, stem=settings.stem)
         load_weights(network, settings.weights, fresh=settings.fresh, state=state)
-    elif settings.fresh:
-        raise ArgumentError(f"`fresh` {settings.fresh} means something only with `weights`: pass a file or drop it.")
-    return Classifier(network, _three(settings.mean, "mean"), _three(settings.std, "std"))
+    elif settings.fresh or settings.layout != "plain":
+        name = "fresh" if settings.fresh else "layout"
+        value = getattr(settings, name)
+        raise ArgumentError(f"`{name}` {value} means something only with `weights`: pass a file or drop it.")
+    return Classifier(network, _three(settings.mean, "mean"), _three(settings.std, "std"), left_out)
 
 
 def build_network(
@@ -97,7 +105,7 @@ def load_weights(
     Wrapper prefixes (`module.`, `_orig_mod.`) and checkpoints that hold the weights under "state_dict" or "model" are
     understood. Nothing in the file is executed (`weights_only`). `state` is its content where it was read before.
     """
-    state = _plain_keys(read_state_dict(path)) if state is None else state
+    state = plain_keys(read_state_dict(path)) if state is None else state
     modules = dict(network.named_modules())
     for name in fresh:
         if name not in modules:
@@ -114,8 +122,8 @@ def load_weights(
     network.load_state_dict({**own, **loaded})
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth / .pt / .safetensors file, by name."""
+def read_state_dict(path: Path, layout: str = "plain") -> dict[str, Tensor]:
+    """The tensors of a .pth / .pt / .safetensors file, by name; `layout` says where in it they are."""
     if not Path(path).is_file():
         raise WeightsError(f"`model.weights` {path} is not a file.")
     try:
@@ -123,16 +131,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(
+            [argparse.Namespace]
+        ):  # a script's options: it holds values, runs nothing
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is no checkpoint can raise anything in the unpickler
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"`model.weights` {path} cannot be read as tensors only: {reason}") from None
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model") if layout not in LAYOUTS else (LAYOUTS[layout].under,):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"`model.weights` {path} does not hold a state_dict (names to tensors).")
+        raise WeightsError(f"`model.weights` {path} does not hold a state_dict (names to tensors).{_other(content)}")
     return dict(content)
+
+
+def _other(content: object) -> str:
+    """What to try where the content of a file has the sign of another layout."""
+    found = looks_like(key for key in content if isinstance(key, str)) if isinstance(content, Mapping) else None
+    return f" It looks like `model.layout` {found}." if found else ""
 
 
 def _convnet(architecture: str, arguments: dict[str, Any]) -> nn.Module:
@@ -187,14 +204,6 @@ def _three(values: tuple[float, ...], name: str) -> tuple[float, float, float]:
     return first, second, third
 
 
-def _plain_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The keys without the prefixes of wrappers, however they are nested."""
-    for prefix in ("module.", "_orig_mod."):
-        if state and all(key.startswith(prefix) for key in state):
-            return _plain_keys({key.removeprefix(prefix): value for key, value in state.items()})
-    return state
-
-
 def _num_classes(network: nn.Module, state: Mapping[str, Tensor]) -> int | None:
     """The classes of a file that differs from the network in nothing but the length of its classifier's tensors."""
     own = network.state_dict()
@@ -223,4 +232,4 @@ def _mismatch(
         found, wanted = list(state[key].shape), list(own[key].shape)
         parts.append(f"{len(shapes)} of another shape ({key}: file {found}, network {wanted});")
     parts.append("check `model.name` and `model.num_classes`, or, to train them anew, name modules in `model.fresh`.")
-    return " ".join(parts)
+    return " ".join(parts) + _other(state)

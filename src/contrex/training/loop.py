@@ -78,6 +78,8 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
     torch.manual_seed(options.seed)
     model = recipe.model if saved is None else without_file(recipe.model)
     classifier = load_classifier(model, num_classes=len(images.classes))
+    if classifier.left_out:
+        console.print(f"left out of {model.weights}: {', '.join(classifier.left_out)}", highlight=False, soft_wrap=True)
     classifier = distributed.synchronise_batch_norm(classifier, options)
     plan = training_plan(classifier, recipe)
     distributed.check_plan(options, plan)
@@ -268,7 +270,7 @@ def saved_recipe(folder: Path) -> Recipe:
 
 def without_file(model: Model) -> Model:
     """The same network without the weights file that its run started from: the checkpoint has what became of it."""
-    return replace(model, weights=None, fresh=())
+    return replace(model, weights=None, layout="plain", fresh=())
 
 
 def _check_images(recipe: Recipe, images: ImageSet, validation: ImageSet, saved: Mapping[str, Any] | None) -> None:
