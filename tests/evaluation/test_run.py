@@ -342,6 +342,23 @@ def test_a_box_outside_its_image_names_the_path():
         evaluate(replace(subject(), images=images), options("content_heatmap"))
 
 
+def test_an_image_without_a_label_is_refused():
+    with pytest.raises(DataError, match=r"^digits/test/00003 has no label, and an evaluation needs one"):
+        evaluate(replace(subject(), images=Changed(subject().images, 3, label=-1)), options("top1"))
+
+
+def test_of_several_right_classes_the_most_probable_one_is_the_label():
+    """Whatever the network says of image 2 is right when all classes are."""
+    found = {}
+    for also in ((), tuple(range(1, 10))):
+        images = Changed(subject().images, 2, label=0, also=also)
+        found[also] = evaluate(replace(subject(), images=images), options("top1", "content_heatmap")).samples[2]
+    alone, any_class = found.values()
+    assert (alone["label"], alone["top1"]) == ("0", "0")
+    assert (any_class["label"], any_class["top1"]) == (any_class["prediction"], "100")
+    assert alone["content_heatmap"] != any_class["content_heatmap"]
+
+
 class NaNForBlack(ConvNet):
     def forward(self, x):
         return super().forward(x.where((x > -2).flatten(1).any(1)[:, None, None, None], torch.nan))

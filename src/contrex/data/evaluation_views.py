@@ -23,7 +23,7 @@ class Views:
     """One image: uint8 `square` [3,S,S], `whole` [3,H',W'] and `picture` [H'',W'',3] or None where nobody asked.
 
     `boxes` and the boolean `mask` [H,W] (or None) are in pixels of a frame of `image_size` = (H, W): the stored image,
-    or the square where that is taken for the whole.
+    or the square where that is taken for the whole. `also` are further classes that are right.
     """
 
     index: int
@@ -35,6 +35,7 @@ class Views:
     label: int
     path: str
     mask: NDArray[np.bool_] | None = None
+    also: tuple[int, ...] = ()
 
     def picture_boxes(self) -> NDArray[np.float32]:
         """The boxes in pixels of the picture."""
@@ -81,6 +82,7 @@ class EvaluationViews(Dataset[Views]):
             label=sample.label,
             path=sample.path,
             mask=mask,
+            also=tuple(sample.also),
         )
 
     def _whole(

@@ -126,8 +126,12 @@ class Group:
 
     @cached_property
     def labels(self) -> Tensor:
-        """[N]"""
-        return torch.tensor([views.label for views in self.views], device=self.bench.device)
+        """[N]; where several classes are right, the one with the largest logit (UnRel: a category is many classes)."""
+        if not any(views.also for views in self.views):
+            return torch.tensor([views.label for views in self.views], device=self.bench.device)
+        right = [[views.label, *views.also] for views in self.views]
+        best = [classes[int(row[classes].argmax())] for classes, row in zip(right, self.logits, strict=True)]
+        return torch.tensor(best, device=self.bench.device)
 
     @cached_property
     def squares(self) -> Tensor:
@@ -152,11 +156,11 @@ class Group:
     @cached_property
     def wholes(self) -> list[Wholes]:
         """The whole images, those of one shape together, explained for their labels' classes."""
-        by_shape: dict[tuple[int, ...], list[Views]] = defaultdict(list)
-        for views in self.views:
+        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for position, views in enumerate(self.views):
             if views.whole is not None:
-                by_shape[tuple(views.whole.shape)].append(views)
-        return [Wholes(same, self._whole_maps(same)) for same in by_shape.values()]
+                by_shape[tuple(views.whole.shape)].append(position)
+        return [self._wholes(positions) for positions in by_shape.values()]
 
     def pictures(self) -> list[tuple[Views, NDArray[np.float32]]]:
         """The views that have a picture for the report, with the heatmap of the whole image."""
@@ -167,10 +171,13 @@ class Group:
             if views.picture is not None
         ]
 
-    def _whole_maps(self, same: Sequence[Views]) -> Tensor:
+    def _wholes(self, positions: Sequence[int]) -> Wholes:
+        same = [self.views[position] for position in positions]
+        return Wholes(same, self._whole_maps(same, self.labels[positions]))
+
+    def _whole_maps(self, same: Sequence[Views], labels: Tensor) -> Tensor:
         """The heatmaps of whole images, or an error that knows of networks made for one size."""
         images = self.bench.normalise(torch.stack([views.whole for views in same if views.whole is not None]))
-        labels = torch.tensor([views.label for views in same], device=self.bench.device)
         try:
             return self.bench.explain(images, labels, same, contrast=self.bench.options.contrast).heatmap
         except torch.OutOfMemoryError:

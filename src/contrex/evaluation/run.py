@@ -128,6 +128,9 @@ class Panel:
 
     def judge(self, views: Sequence[Views]) -> None:
         """Everything about one group of images."""
+        unlabelled = [view.path for view in views if view.label < 0]
+        if unlabelled:
+            raise DataError(f"{unlabelled[0]} has no label, and an evaluation needs one for each image: leave it out.")
         group = Group(self.bench, views, has_heatmaps=self.needs_heatmaps)
         if not self._rows:
             self._check_classes(group.logits.shape[1])
@@ -135,7 +138,7 @@ class Panel:
         for position, view in enumerate(views):
             self._rows[view.index] = {
                 "path": view.path,
-                "label": str(view.label),
+                "label": str(int(group.labels[position])),
                 "prediction": str(int(prediction[position])),
                 "probability": f"{float(probability[position]):.6g}",
             }
@@ -155,7 +158,12 @@ class Panel:
             configuration=configuration_of(subject, options),
             versions=versions(),
             seed=subject.seed,
-            dataset={"name": subject.images.name, "split": options.split, "num_images": total},
+            dataset={
+                "name": subject.images.name,
+                "split": options.split,
+                "num_images": total,
+                **getattr(subject.images, "details", {}),
+            },
             classes=list(subject.images.classes),
             metrics=[
                 replace(metric.record(options.num_bootstrap, options.seed, protocol=protocol.details()), family=name)
@@ -190,7 +198,7 @@ class Panel:
             heatmaps=[values for _, values in shown],
             boxes=[views.picture_boxes() for views, _ in shown],
             paths=[views.path for views, _ in shown],
-            labels=[views.label for views, _ in shown],
+            labels=[int(row["label"]) for row in kept],
             predictions=[int(row["prediction"]) for row in kept],
             probabilities=[float(row["probability"]) for row in kept],
         )
