@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from contrex.data import files, images, index_cache
 from contrex.data.files import image_names_below
@@ -278,3 +279,77 @@ def test_twenty_thousand_files(tmp_path, cache, scans, monkeypatch):
     assert first.paths == second.paths
     assert len(second) == 20_000
     assert cache.stat().st_mode & 0o777 == 0o700
+
+
+# --- which files can be read ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded(root, cache, monkeypatch):
+    """The files that were decoded; `train/ant/2.jpg` is the only one of train that is damaged."""
+    monkeypatch.setattr(index_cache, "FEWEST", 0)
+    seen, real = [], files.read_oriented
+
+    def noting(file):
+        seen.append(file.name)
+        return real(file)
+
+    monkeypatch.setattr(files, "read_oriented", noting)
+    for file in [*root.rglob("*.jpg"), *root.rglob("*.PNG")]:
+        Image.new("RGB", (8, 8)).save(file)
+    (root / "train" / "ant" / "2.jpg").write_bytes(b"")
+    return seen
+
+
+def skipping(root):
+    images = FolderImages(Folder(root, on_bad_image="skip"), "train")
+    return len(images), images.skipped
+
+
+def test_each_file_is_tried_once(root, decoded):
+    first = skipping(root)
+    assert first[0] == 5
+    assert "train/ant/2.jpg': the file is empty" in first[1][0]
+    assert len(decoded) == 6
+    assert skipping(root) == first
+    assert len(decoded) == 6
+
+
+def test_changed_files_are_tried_again_and_only_they(root, decoded):
+    skipping(root)
+    Image.new("RGB", (8, 8)).save(root / "train" / "ant" / "2.jpg")
+    broken = root / "train" / "bee" / "10.PNG"
+    content, times = broken.read_bytes(), broken.stat()
+    broken.write_bytes(content[:40] + b"\0" * (len(content) - 40))
+    os.utime(broken, ns=(times.st_atime_ns, times.st_mtime_ns))
+    decoded.clear()
+    assert "train/bee/10.PNG" in skipping(root)[1][0]
+    assert decoded == ["2.jpg", "10.PNG"]
+    (root / "train" / "ant" / "2.jpg").unlink()
+    assert skipping(root)[0] == 4
+    assert len(decoded) == 2
+
+
+def test_verdicts_are_not_kept_of_files_written_just_now(root, decoded, monkeypatch):
+    later(monkeypatch, 1)
+    skipping(root)
+    skipping(root)
+    assert len(decoded) == 12
+
+
+def test_verdicts_are_switched_off_with_the_rest_and_belong_to_the_pillow_that_gave_them(root, decoded, monkeypatch):
+    skipping(root)
+    monkeypatch.setattr(files.PIL, "__version__", "99")
+    skipping(root)
+    assert len(decoded) == 12
+    monkeypatch.setenv("CONTREX_NO_CACHE", "1")
+    skipping(root)
+    assert len(decoded) == 18
+
+
+def test_two_names_of_one_file_are_both_listed(root, decoded):
+    (root / "train" / "bee" / "2.jpg").unlink()
+    (root / "train" / "bee" / "2.jpg").hardlink_to(root / "train" / "ant" / "2.jpg")
+    for _ in range(2):
+        faults = skipping(root)[1]
+        assert ["ant/2.jpg" in faults[0], "bee/2.jpg" in faults[1]] == [True, True]

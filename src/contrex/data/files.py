@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
+from contrex._version import __version__
 from contrex.data.images import SUFFIXES, SWAPPED, is_image, read_oriented, upright_boxes
-from contrex.data.index_cache import indexed
+from contrex.data.index_cache import Verdicts, indexed
 from contrex.data.sample import NO_BOXES, Sample
 from contrex.errors import DataError, ImageError
 
@@ -26,9 +28,9 @@ class ImageFiles:
     `found` are paths relative to `root` with labels, in order; `boxes` are edges in stored pixels, float32 [M,4] by
     path. `paths` and `labels` (int64 [N]) are those of the images kept.
 
-    With `on_bad_image="skip"` every file is decoded once here - about as long as reading the split once - and
-    unreadable ones are left out before `limit_per_class` counts; `skipped` lists them with the reason. With "error",
-    nothing is decoded here and reading such a sample raises `ImageError`.
+    With `on_bad_image="skip"` every file is decoded once here - about as long as reading the split once, and only where
+    it has changed since the last start - and unreadable ones are left out before `limit_per_class` counts; `skipped`
+    lists them with the reason. With "error", nothing is decoded here and reading such a sample raises `ImageError`.
     """
 
     def __init__(
@@ -44,9 +46,7 @@ class ImageFiles:
         self.root = root
         self.name = f"{root.name}/{split}"
         self.skipped: Sequence[str]
-        # several samples of one image come one after the other
-        fault = functools.lru_cache(maxsize=1)(lambda path: _fault(self._file(path)))
-        kept, self.skipped = kept_images(found, limit_per_class, fault=fault if on_bad_image == "skip" else None)
+        kept, self.skipped = self._readable(found, limit_per_class, split, skip=on_bad_image == "skip")
         if not kept:
             left_out = f"Left out: {shortened(self.skipped)}" if self.skipped else "Add images to its class folders."
             raise DataError(f"split '{split}' of '{root}' has no readable images. {left_out}")
@@ -72,6 +72,25 @@ class ImageFiles:
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image."""
         return int(self.labels[index])
+
+    def _readable(
+        self, found: Iterable[tuple[str, int]], limit: int | None, split: str, *, skip: bool
+    ) -> tuple[list[tuple[str, int]], list[str]]:
+        """The images to use, and the faults of those left out, which are looked for once and kept."""
+        if not skip:
+            return kept_images(found, limit, fault=None)
+        verdicts = Verdicts(
+            self.root, f"images of {split} that contrex {__version__} reads with Pillow {PIL.__version__}"
+        )
+
+        @functools.lru_cache(maxsize=1)  # several samples of one image come one after the other
+        def fault(path: str) -> str | None:
+            file = self._file(path)
+            return verdicts.fault(file, lambda: _fault(file))
+
+        kept = kept_images(found, limit, fault=fault)
+        verdicts.save()
+        return kept
 
     def _file(self, path: str) -> Path:
         """The image file of the sample `path`, for readers with several samples of one image."""

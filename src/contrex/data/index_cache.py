@@ -35,8 +35,14 @@ SETTLED = 2.0
 SMALLEST = 100_000
 """Bytes found, from which on they are kept: less is found again as fast as it is read."""
 
+FEWEST = 10_000
+"""Readable images, from which on verdicts are kept."""
+
 Fingerprint = tuple[int, int, int, int]
 """Inode, size, mtime and ctime in nanoseconds."""
+
+NEVER: Fingerprint = (0, 0, 0, 0)
+"""Of what is no part of a data set."""
 
 Kept = dict[str, tuple[Fingerprint, bytes]]
 """What was found in each part, and when."""
@@ -68,6 +74,52 @@ def indexed(root: Path, name: str, parts: Sequence[str], scan: Scan) -> list[byt
     return contents
 
 
+class Verdicts:
+    """Which image files can be read, so that each is decoded once and not at every start.
+
+    A file whose inode, size or times of change differ is tried again; `name` tells several of one root apart.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self._file = _cache_file(root, name)
+        kept = {} if self._file is None else _read(self._file)
+        self._good: set[int] = set(np.frombuffer(kept["good"][1], np.uint64).tolist()) if kept else set()
+        self._faults: dict[str, str] = json.loads(kept["faults"][1]) if kept else {}
+        self._now = time.time_ns()
+        self._has_news = False
+
+    def fault(self, file: Path, find: Callable[[], str | None]) -> str | None:
+        """What is wrong with `file`, None if nothing is; `find` is asked where that is not known."""
+        if self._file is None:
+            return find()
+        try:
+            fingerprint = _fingerprint(file)
+        except OSError:
+            return find()
+        key = _digest(file, fingerprint)
+        if key in self._good:
+            return None
+        known = self._faults.get(str(key))
+        if known is not None:
+            return known
+        fault = find()
+        if _settled(fingerprint, self._now):
+            self._has_news = True
+            if fault is None:
+                self._good.add(key)
+            else:
+                self._faults[str(key)] = fault
+        return fault
+
+    def save(self) -> None:
+        """Keep what was found."""
+        if self._file is None or not self._has_news or len(self._good) < FEWEST:
+            return
+        good = np.fromiter(self._good, np.uint64, len(self._good)).tobytes()
+        _write(self._file, self._root, {"good": (NEVER, good), "faults": (NEVER, json.dumps(self._faults).encode())})
+
+
 def cache_folder() -> Path | None:
     """Where indices are kept; None where that is switched off, or there is no home."""
     if os.environ.get("CONTREX_NO_CACHE"):
@@ -91,6 +143,12 @@ def _cache_file(root: Path, name: str) -> Path | None:
 def _fingerprint(path: Path) -> Fingerprint:
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _digest(file: Path, fingerprint: Fingerprint) -> int:
+    """64 bits that stand for a file as it is: two of a million files share them once in ten million data sets."""
+    text = os.fsencode(file) + repr(fingerprint).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 
 
 def _settled(fingerprint: Fingerprint, now: int) -> bool:
