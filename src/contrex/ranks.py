@@ -111,7 +111,7 @@ def means(own: Sequence[Tensor]) -> list[float]:
     [0.5]
     """
     if not is_distributed():
-        return [float(value) for value in own]
+        return [float(value.detach()) for value in own]
     values = torch.stack([value.detach().double() for value in own]).to(_small_device())
     dist.all_reduce(values)
     return cast("list[float]", (values / world_size()).tolist())

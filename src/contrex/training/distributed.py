@@ -9,6 +9,7 @@ processes after each step, so that all hold the same network.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -149,7 +150,10 @@ class ReplicatedRunner(Runner):
 
     def __init__(self, step: Step) -> None:
         super().__init__(step)
-        self._replica = DistributedDataParallel(step, broadcast_buffers=False, find_unused_parameters=True)
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
+        own: Any = {buffers: False}
+        self._replica = DistributedDataParallel(step, find_unused_parameters=True, **own)
 
     def __call__(self, batch: Batch) -> StepOutput:
         output: StepOutput = self._replica(batch)

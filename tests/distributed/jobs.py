@@ -1,0 +1,234 @@
+"""What the processes of a test do; each function runs in all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from contextlib import nullcontext
+from dataclasses import fields, replace
+from unittest import mock
+
+import torch
+from torch import nn
+
+from contrex import ranks
+from contrex.errors import CheckpointError
+from contrex.evaluation import evaluate
+from contrex.methods import METHODS, training_plan
+from contrex.models import Classifier, eval_mode
+from contrex.models.convnet import ConvNet
+from contrex.settings import Digits, Model, Recipe, Training
+from contrex.training import distributed, loop, sharding, train
+from contrex.training.checkpoint import Checkpoints
+from evaluation.test_run import options as evaluation_options
+from evaluation.test_run import subject
+from methods.test_steps import make_batch
+from training.runs import quiet
+
+SEEDS = (7, 2)
+"""Of the batches of two steps."""
+
+NUM = 6
+"""Images of the whole batch: for two and for three processes."""
+
+
+class MLPNet(nn.Module):
+    """Two convolutions, pooling and a head with a hidden layer: the gradient of a heatmap runs through it."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 5, 3, stride=2, padding=1),
+            nn.Softplus(),
+            nn.Conv2d(5, 6, 3, stride=2, padding=1),
+            nn.Softplus(),
+        )
+        self.head = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, num_classes))
+
+    def forward(self, images):
+        return self.head(self.features(images).mean((2, 3)))
+
+
+class FlatNet(nn.Module):
+    """No pooling: each cell of the last map has weights of its own."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.Softplus())
+        self.fc = nn.Linear(4 * 3 * 3, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.features(images).flatten(1))
+
+
+NETWORKS = {
+    "convnet": lambda: ConvNet(3, widths=(4, 6), strides=(2, 2)),
+    "mlp": MLPNet,
+    "flat": FlatNet,
+}
+
+
+def classifier(network="convnet"):
+    torch.manual_seed(4)
+    return Classifier(NETWORKS[network]().double(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def plan_of(method, network="convnet", **settings):
+    settings = {**({"resolution": 16} if "cgc" in method else {}), **settings}
+    recipe = Recipe(
+        method, Digits(), Model("contrex:convnet"), METHODS[method](**settings), training=Training(epochs=3)
+    )
+    return training_plan(classifier(network), recipe)
+
+
+def part_of(batch, part):
+    """The images of a slice of a batch."""
+    whole = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{name: value[part] for name, value in whole.items() if value is not None})
+
+
+def share(batch, number, num):
+    size = len(batch) // num
+    return part_of(batch, slice(number * size, (number + 1) * size))
+
+
+def whole_batch(seed):
+    """Two views of each image, and something for it to be composed with."""
+    batch = make_batch(NUM, extra=True, seed=seed)
+    if "composites" not in {field.name for field in fields(batch)}:
+        return batch
+    generator = torch.Generator().manual_seed(seed)
+    composites = torch.rand(NUM, 3, 32, 32, generator=generator, dtype=torch.float64)
+    return replace(batch, composites=composites, cells=torch.randint(4, (NUM,), generator=generator))
+
+
+def gradients(run, phase, batches, accumulate=1):
+    """Loss and terms, and the gradients, of the last of some batches, batch norm in eval mode; each is a step."""
+    phase.begin(0)
+    with eval_mode(phase.step.network):
+        for batch in batches:
+            phase.step.zero_grad()
+            parts, outputs = [share(batch, number, accumulate) for number in range(accumulate)], []
+            for number, part in enumerate(parts, 1):
+                with nullcontext() if number == len(parts) else run.unsynchronised():
+                    outputs.append(run(part))
+                    (outputs[-1].loss / len(parts)).backward()
+    loss = ranks.means([torch.stack([output.loss for output in outputs]).mean()])[0]
+    names = list(outputs[0].logs)
+    logs = ranks.means([torch.stack([output.logs[name] for output in outputs]).mean() for name in names])
+    found = {name: p.grad for name, p in phase.step.named_parameters() if p.grad is not None}
+    return loss, dict(zip(names, logs, strict=True)), found
+
+
+def own_gradients(cases):
+    """The gradients that this process ends up with for its share of two batches, for each case and phase."""
+    found = {}
+    for case, (method, network, settings, options) in cases.items():
+        plan = plan_of(method, network, **settings)
+        runners = {}
+        if options.get("shard") and ranks.world_size() > 1:
+            plan, runners[0] = sharding.sharded(plan, torch.device("cpu"))
+        for number, phase in enumerate(plan.phases):
+            phase.begin(0)
+            run = runners.get(number) or distributed.runner(phase.step)
+            batches = [share(whole_batch(seed), ranks.rank(), ranks.world_size()) for seed in SEEDS]
+            loss, logs, grads = gradients(run, phase, batches, options.get("accumulate", 1))
+            grads = sharding.whole_state(grads)
+            queue = getattr(phase.step, "queue", None)
+            found[case, number] = {
+                "loss": loss,
+                "logs": logs,
+                "gradients": grads if ranks.rank() == 0 else None,
+                "digest": digest(grads.values()),
+                "queue": None if queue is None else queue.flatten().tolist(),
+            }
+    return found
+
+
+def digest(tensors):
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def gathered_rows_of_different_lengths():
+    """Of `sum_r w_r f(everyone's rows)`: the gradient for the rows of each process, and the rows."""
+    number = ranks.rank()
+    own = torch.arange(1.0, number + 1, dtype=torch.float64)[:, None] + 10 * number  # none in the first process
+    own.requires_grad_()
+    rows = torch.cat(ranks.gathered_rows(own, equal=False))
+    ((number + 1) * (rows**2).sum()).backward()
+    return rows.detach(), own.grad
+
+
+def evaluated(*metrics, limit=None):
+    """The record of all processes, as each has it."""
+    return evaluate(subject(), evaluation_options(*metrics, limit=limit))
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """No batch norm, no dropout: as one process, to rounding."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 5, stride=4), nn.Softplus())
+        self.fc = nn.Linear(6, 10)
+
+    def forward(self, images):
+        return self.fc(self.features(images).mean((2, 3)))
+
+
+def plain_classifier(*_, **__):
+    torch.manual_seed(2)
+    return Classifier(Plain(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def trained(recipe, folder, resume=False, plain=False, fault=None):
+    """Train in all processes; `fault` = (kind, rank, step) happens in one of them. The digest of the weights."""
+    load = plain_classifier if plain else loop.load_classifier
+    with mock.patch.object(loop, "load_classifier", load), faulty(*fault) if fault else nullcontext():
+        found = train(recipe, folder, resume=resume, console=quiet())
+    return digest(value for value in found.network.state_dict().values())
+
+
+def trained_on_a_full_disk(recipe, folder):
+    """The first process cannot write its checkpoint."""
+    with mock.patch.object(Checkpoints, "save", side_effect=CheckpointError("no space left")):
+        train(recipe, folder, console=quiet())
+
+
+def faulty(kind, rank, step):
+    """Something happens in one process while it is in the forward pass of a step (from 0)."""
+    runner = distributed.Runner if ranks.world_size() == 1 else distributed.ReplicatedRunner
+    real, calls = runner.__call__, []
+
+    def call(self, batch):
+        calls.append(1)
+        if len(calls) != step + 1 or ranks.rank() != rank:
+            return real(self, batch)
+        if kind == "error":
+            raise ZeroDivisionError("a bug in one process")
+        if kind in ("SIGTERM", "SIGKILL"):
+            os.kill(os.getpid(), getattr(signal, kind))
+        output = real(self, batch)
+        return replace(output, loss=output.loss * torch.nan) if kind == "nan" else output
+
+    return mock.patch.object(runner, "__call__", call)
+
+
+def several(*jobs):
+    """Some of these functions, one after the other, in one group of processes: `(name, function, arguments, keywords)`.
+
+    What an error left of one is its name, its message and its exit code."""
+    found = {}
+    for name, function, arguments, *keywords in jobs:
+        try:
+            found[name] = function(*arguments, **(keywords[0] if keywords else {}))
+        except Exception as error:
+            found[name] = (type(error).__name__, str(error), getattr(error, "exit_code", None))
+    return found

@@ -1,0 +1,332 @@
+"""Several processes: their gradients, runs and records are those of one, and they end together.
+
+One process computes here what the others are compared with. The processes of a module's jobs are started once.
+"""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from contrex.evaluation import PROTOCOLS
+from contrex.methods import METHODS
+from contrex.settings import CrossEntropy, Folder
+from contrex.training import read_log, train
+from contrex.training.checkpoint import Checkpoints
+from distributed import jobs, processes
+from distributed.jobs import SEEDS, own_gradients, plan_of, share, whole_batch
+from training.runs import quiet, tiny
+
+CASES = {
+    **{f"{method}, {network}": (method, network, {}, {}) for method in METHODS for network in ("convnet", "mlp")},
+    "cgc, every cell its weights": ("cgc", "flat", {}, {}),
+    "cgc, earlier layer": ("cgc", "convnet", {"layer": "features.0"}, {}),
+    "cgc, queue": ("cgc", "convnet", {"queue": 8}, {}),
+    "cgc, contrast and queue": ("cgc", "mlp", {"queue": 100, "contrast": "weighted"}, {}),
+    "no negatives, published code": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {}),
+    "exconb, published code": ("exconb", "mlp", {"variant": "published-code"}, {}),
+    "excon, weighted": ("excon", "convnet", {"contrast": "weighted", "explainer": "hires_cam"}, {}),
+    "sharded cross_entropy": ("cross_entropy", "convnet", {}, {"shard": True}),
+    "sharded cgc": ("cgc", "convnet", {"queue": 8}, {"shard": True}),
+    "sharded cgc, hidden layer": ("cgc", "mlp", {}, {"shard": True}),
+    "sharded no negatives": ("cgc_no_negatives", "flat", {"variant": "published-code"}, {"shard": True}),
+}
+ACCUMULATED = {
+    "cross_entropy": ("cross_entropy", "convnet", {}, {"accumulate": 3}),
+    "no negatives": ("cgc_no_negatives", "mlp", {}, {"accumulate": 3}),
+    "sharded": ("cgc_no_negatives", "mlp", {}, {"accumulate": 3, "shard": True}),
+}
+"""For two processes, which have three images each."""
+
+CHEAP = ("top1", "calibration", "content_heatmap", "cgc_loss", "insertion_auc")
+ONE_GROUP = ("content_heatmap", "insertion_auc")
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return own_gradients(CASES)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """What two processes find, each job by name."""
+    published = {"published": ("cgc", "convnet", {"variant": "published-code", "queue": 100}, {})}
+    return processes.results_of(
+        2,
+        jobs.several,
+        ("gradients", own_gradients, (CASES,)),
+        ("accumulated", own_gradients, (ACCUMULATED,)),
+        ("published", own_gradients, (published,)),
+        ("rows", jobs.gathered_rows_of_different_lengths, ()),
+        ("records", jobs.evaluated, CHEAP),
+        ("one group", jobs.evaluated, ONE_GROUP, {"limit": 3}),
+    )
+
+
+@pytest.fixture(scope="module")
+def three():
+    return processes.results_of(
+        3,
+        jobs.several,
+        ("gradients", own_gradients, (CASES,)),
+        ("rows", jobs.gathered_rows_of_different_lengths, ()),
+    )
+
+
+def check(found, alone):
+    """The loss, its terms, every gradient and the queue of each process are those of one with the whole batch."""
+    for place, expected in alone.items():
+        for one in (everything[place] for everything in found):
+            assert one["loss"] == pytest.approx(expected["loss"], rel=1e-10), place
+            assert one["logs"] == pytest.approx(expected["logs"], rel=1e-6), place
+            assert one["queue"] == found[0][place]["queue"], place
+            assert one["digest"] == found[0][place]["digest"], place
+        if expected["queue"] is not None:
+            assert found[0][place]["queue"] == pytest.approx(expected["queue"], rel=1e-10, abs=1e-14), place
+        gradients = found[0][place]["gradients"]
+        assert gradients.keys() == expected["gradients"].keys(), place
+        for name, gradient in expected["gradients"].items():
+            error = (gradients[name] - gradient).abs().max()
+            assert error <= 1e-10 * gradient.abs().max() + 1e-13, (place, name, error)
+
+
+def of(found, name):
+    return [everything[name] for everything in found]
+
+
+def test_gradients_of_two_processes_are_those_of_one(pair, alone):
+    check(of(pair, "gradients"), alone)
+
+
+@pytest.mark.slow
+def test_gradients_of_three_processes_are_those_of_one(three, alone):
+    check(of(three, "gradients"), alone)
+
+
+def test_the_processes_had_different_numbers_of_background_images():
+    """Otherwise the test of ExConB would not see what it is for; one process has none."""
+    found = []
+    for network in ("convnet", "mlp"):
+        step = plan_of("exconb", network).phases[0].step
+        parts = [share(whole_batch(SEEDS[-1]), number, 2) for number in range(2)]
+        found.append([int((~step.explained_views(part)[1]).sum()) for part in parts])
+    assert all(one != other for one, other in found)
+    assert 0 in found[1]
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(pair):
+    """In one process, and in two, where only the last part is exchanged."""
+    for found in ([own_gradients(ACCUMULATED)], of(pair, "accumulated")):
+        check(found, own_gradients({name: (*case, {}) for name, (*case, _) in ACCUMULATED.items()}))
+
+
+def test_the_published_code_contrasts_within_a_process(pair):
+    """Its loss is the mean of what each process has for its own images, not that of the whole batch; the queue is that
+    of one process with all images."""
+    first, last = map(whole_batch, SEEDS)
+    losses, queues = [], []
+    for parts in ([share(last, number, 2) for number in range(2)], [last]):
+        steps = [published_step() for _ in parts]
+        for step in steps:
+            step(first)
+        losses.append(sum(step(part).loss.item() for step, part in zip(steps, parts, strict=True)) / len(parts))
+        queues.append(steps[0].queue)
+    found = [one["published"]["published", 0] for one in pair]
+    assert [one["loss"] for one in found] == pytest.approx([losses[0]] * 2, rel=1e-10)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+    assert found[0]["queue"] == found[1]["queue"] == pytest.approx(queues[1].flatten().tolist(), rel=1e-10)
+
+
+def published_step():
+    phase = plan_of("cgc", variant="published-code", queue=100).phases[0]
+    phase.begin(0)
+    phase.step.network.eval()
+    return phase.step
+
+
+def test_rows_of_different_lengths_find_their_way_back(pair):
+    """d/dx of sum_r (r + 1) x^2 is 2 x times the sum of the weights of all processes."""
+    check_rows(of(pair, "rows"))
+
+
+@pytest.mark.slow
+def test_rows_of_three_processes_find_their_way_back(three):
+    check_rows(of(three, "rows"))
+
+
+def check_rows(found):
+    num = len(found)
+    for number, (rows, gradient) in enumerate(found):
+        assert rows.flatten().tolist() == [10 * own + i + 1 for own in range(num) for i in range(own)]
+        own = torch.arange(1.0, number + 1, dtype=torch.float64)[:, None] + 10 * number
+        assert torch.equal(gradient, 2 * own * sum(range(1, num + 1)))
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def assert_same_record(found, alone):
+    """All of it, but when it was made; as text, where an interval that is not known equals itself."""
+    assert repr(replace(found.record, created=alone.record.created)) == repr(alone.record)
+    assert found.samples == alone.samples
+    for one, other in zip(found.gallery.heatmaps, alone.gallery.heatmaps, strict=True):
+        assert (one == other).all()
+
+
+def test_records_of_two_processes_are_that_of_one(pair):
+    """37 images, a group of 32 and one of 5; and one group, so that a process has no images at all."""
+    for name, alone in (("records", jobs.evaluated(*CHEAP)), ("one group", jobs.evaluated(*ONE_GROUP, limit=3))):
+        for found in of(pair, name):
+            assert_same_record(found, alone)
+
+
+@pytest.mark.slow
+def test_every_metric_of_two_and_of_three_processes():
+    alone = jobs.evaluated(*PROTOCOLS)
+    for num in (2, 3):
+        for found in processes.results_of(num, jobs.evaluated, *PROTOCOLS, timeout=300):
+            assert_same_record(found, alone)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+def weights(folder):
+    content = Checkpoints(folder).load()
+    return {f"{number}.{name}": v for number, step in enumerate(content["steps"]) for name, v in step.items()}
+
+
+def assert_same_run(one, other):
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+
+
+def runs_of(folder, recipe, kind, num):
+    """A run that goes through, and one that is stopped in its fourth step and resumed."""
+    often = replace(recipe, training=replace(recipe.training, checkpoint_minutes=0.0))
+    last = num - 1
+    return [
+        ("straight", jobs.trained, (recipe, folder / "straight")),
+        ("stopped", jobs.trained, (often, folder / "stopped"), {"fault": (kind, last, 3)}),
+        ("resumed", jobs.trained, (recipe, folder / "stopped"), {"resume": True}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A folder with the runs of two processes, and what each of them said of them."""
+    folder = tmp_path_factory.mktemp("runs")
+    found = processes.results_of(
+        2,
+        jobs.several,
+        *runs_of(folder, tiny(), "SIGTERM", 2),
+        ("plain", jobs.trained, (tiny(), folder / "plain"), {"plain": True}),
+        ("nan", jobs.trained, (tiny(), folder / "nan"), {"fault": ("nan", 1, 1)}),
+        ("full disk", jobs.trained_on_a_full_disk, (tiny(), folder / "full")),
+        ("unreadable", jobs.trained, (on_photos(folder / "photos"), folder / "unreadable")),
+        ("refused", jobs.trained, (tiny(), folder / "straight")),
+        ("uneven", jobs.trained, (tiny(batch_size=9), folder / "uneven")),
+    )
+    return folder, found
+
+
+def on_photos(root):
+    """Six pictures to train on, one of which cannot be read; both processes have some of the only batch."""
+    for split, num in (("train", 3), ("val", 1)):
+        for label in range(2):
+            (root / split / f"class{label}").mkdir(parents=True)
+            for i in range(num):
+                picture = Image.new("RGB", (40, 36), (40 * i, 200 * label, 9))
+                picture.save(root / split / f"class{label}" / f"{i}.png")
+    (root / "train" / "class1" / "2.png").write_bytes(b"no picture")
+    return replace(tiny(batch_size=6), data=Folder(root, image_size=32, resize=32), method=CrossEntropy())
+
+
+def test_the_processes_of_a_run_end_with_the_same_weights(ran):
+    folder, found = ran
+    assert len({one["straight"] for one in found} | {one["resumed"] for one in found}) == 1
+    assert [line["step"] for line in read_log(folder / "straight")] == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_a_signal_to_one_process_stops_all_of_them_after_a_checkpoint(ran):
+    """And the run that is resumed is, bit for bit, the one that was not stopped."""
+    folder, found = ran
+    for kind, message, code in of(found, "stopped"):
+        assert (kind, code) == ("InterruptedRunError", 143)
+        assert "stopped by SIGTERM after step 4; continue with: torchrun --nproc-per-node 2 -m contrex train" in message
+    assert_same_run(folder / "straight", folder / "stopped")
+
+
+def test_a_run_of_two_processes_is_that_of_one_to_rounding(ran, tmp_path):
+    """Without batch norm: the same batches, crops, order and negatives."""
+    folder, _ = ran
+    jobs.trained(tiny(), tmp_path, plain=True)
+    for one, other in zip(read_log(tmp_path), read_log(folder / "plain"), strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+    first, second = weights(tmp_path), weights(folder / "plain")
+    for name in first:
+        torch.testing.assert_close(second[name], first[name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_parts_of_accumulation_are_the_run_of_the_whole_batch(ran, tmp_path):
+    recipe = replace(tiny(), method=CrossEntropy())
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    jobs.trained(recipe, whole, plain=True)
+    jobs.trained(replace(recipe, training=replace(recipe.training, accumulate=4)), parts, plain=True)
+    for one, other in zip(read_log(whole), read_log(parts), strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+
+
+def test_another_number_of_processes_may_go_on_and_says_what_that_means(ran, tmp_path):
+    shutil.copytree(ran[0] / "straight", tmp_path / "two")
+    said = Console(file=io.StringIO(), width=300)
+    train(tiny(), tmp_path / "two", resume=True, console=said)
+    assert "the run had 2 processes so far and goes on with 1" in said.file.getvalue()
+    assert "so it is not bit-exact" in said.file.getvalue()
+    again = Console(file=io.StringIO())
+    train(tiny(), tmp_path / "one", console=quiet())
+    train(tiny(), tmp_path / "one", resume=True, console=again)
+    assert again.file.getvalue() == ""
+
+
+def test_a_nan_in_one_process_stops_all_of_them(ran):
+    folder, found = ran
+    for kind, message, code in of(found, "nan"):
+        assert (kind, code) == ("NonFiniteLossError", 3)
+        assert "became NaN or infinite at step 1 of epoch 0; no single image does it" in message
+    assert len(json.loads((folder / "nan" / "nonfinite.json").read_text())["paths"]) == 8
+    assert [line["step"] for line in read_log(folder / "nan")] == [1]
+
+
+def test_what_fails_in_one_process_is_said_by_all(ran):
+    _, found = ran
+    assert {kind for kind, *_ in of(found, "unreadable")} == {"ImageError", "ProcessError"}
+    assert all("cannot read image" in message and "2.png" in message for _, message, _ in of(found, "unreadable"))
+    first, second = of(found, "full disk")
+    assert first == ("CheckpointError", "no space left", 2)
+    assert second == ("ProcessError", "process 0 of 2 has stopped: no space left", 1)
+    for kind, message, _ in of(found, "refused"):
+        assert kind == "CheckpointError"
+        assert "already holds a run: continue it with --resume" in message
+    for _, message, _ in of(found, "uneven"):
+        assert message == "`training.batch_size` 9 cannot be shared evenly by 2 processes: take 8 or 10."
+
+
+@pytest.mark.parametrize(("kind", "said"), [("error", "ZeroDivisionError: a bug in one process"), ("SIGKILL", None)])
+def test_a_process_that_fails_where_others_wait_for_it_ends_them(tmp_path, kind, said):
+    """In the middle of a step, where the other one waits for its heatmaps: it ends at once, and knows why."""
+    first, second = processes.run(2, jobs.trained, tiny(), tmp_path, False, False, (kind, 1, 1), timeout=30)
+    assert (first.kind, first.exit_code) == ("ProcessError", 1)
+    if said is None:
+        assert second is None
+        assert first.message.startswith("another process of this run is gone or does not answer")
+    else:
+        assert first.message == f"process 1 of 2 has stopped: {said}"
+        assert second.kind == "ZeroDivisionError"
