@@ -20,7 +20,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from contrex import settings
 from contrex._version import __version__
-from contrex.errors import ArgumentError, ContrexError, DataError, unknown_name, unwrapped
+from contrex.errors import ArgumentError, ContrexError, DataError, printable, unknown_name, unwrapped
 from contrex.settings import run_name
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ def main(arguments: Arguments | None = None) -> int:
         with _processes(words[0]):
             return COMMANDS[words[0]](words[1:])
     except ContrexError as error:
-        print(f"contrex: {unwrapped(error)}", file=sys.stderr)
+        print(f"contrex: {printable(unwrapped(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"contrex: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        told = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        print(f"contrex: {printable(told)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("contrex: stopped", file=sys.stderr)
@@ -317,11 +318,11 @@ def explain(arguments: Arguments) -> int:
     for result in results:
         for panel in result.panels:
             empty = "" if panel.heatmap.any() else "   (the map is zero everywhere)"
-            print(f"{result.path}: {result.explainer}: {panel.question}{empty}")
+            print(printable(f"{result.path}: {result.explainer}: {panel.question}{empty}"))
     for path, top in {result.path: result.top for result in results}.items():
-        print(path)
+        print(printable(path))
         for name, probability in top:
-            print(f"  {probability:7.2%}  {name}")
+            print(f"  {probability:7.2%}  {printable(name)}")
     photos.save_picture(results, options.output)
     print(f"picture: {options.output}")
     return 0
@@ -413,7 +414,7 @@ def data(arguments: Arguments) -> int:
     from contrex.data_overview import overview
 
     found = overview(options.data, options.split, check=options.check)
-    print("\n".join(found.lines()))
+    print(printable("\n".join(found.lines())))
     for output in found.save_sheets(options.output, num=options.num):
         print(f"picture: {output}")
     return 1 if found.problems else 0

@@ -7,6 +7,7 @@ command line can print the sentence without a traceback, and from the built-in a
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -85,6 +86,26 @@ def unwrapped(error: E) -> E:
     kind = type(error)
     _, wrapping, message = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
     return kind(message.strip()) if wrapping else error
+
+
+_STEERS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Change the direction of the text that follows."""
+
+
+def printable(text: object) -> str:
+    """`text` with what steers a terminal, or cannot be encoded, as escapes; lines stay lines.
+
+    Names of files and classes come from whoever made the data: one may clear the screen or read backwards.
+
+    >>> print(printable(f"cat{chr(27)}[2J.jpg, {chr(0xDCFF)}.jpg, größe.jpg"))
+    cat\\x1b[2J.jpg, \\udcff.jpg, größe.jpg
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if character in _STEERS or (unicodedata.category(character) in ("Cc", "Cs") and character != "\n")
+        else character
+        for character in str(text)
+    )
 
 
 _LISTED = 24

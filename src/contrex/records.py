@@ -150,7 +150,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write `value` (dataclasses, mappings, sequences, paths, scalars) as readable JSON, atomically."""
     text = json.dumps(to_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, f"{text}\n".encode())
+    write_atomically(path, f"{text}\n".encode(errors="backslashreplace"))  # names of files may be no Unicode
 
 
 def to_plain(value: object) -> Any:
@@ -312,7 +312,7 @@ def _csv(rows: Sequence[Mapping[str, object]]) -> bytes:
     writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return stream.getvalue().encode()
+    return stream.getvalue().encode(errors="backslashreplace")
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

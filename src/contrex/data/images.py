@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from contrex.errors import ImageError
+from contrex.errors import ImageError, printable
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
 """Lower-case suffixes of the files that count as images."""
@@ -144,7 +144,7 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
             file.seek(0)
             yield _quietly_parsed(file)
     except Exception as error:
-        raise ImageError(f"cannot read image '{os.fspath(path)}': {_reason(error)}. Replace or remove it.") from error
+        raise ImageError(f"cannot read image '{printable(path)}': {_reason(error)}. Replace or remove it.") from error
 
 
 def _quietly_parsed(file: BinaryIO) -> tuple[Image.Image, int]:

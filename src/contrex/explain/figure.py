@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contrex.errors import ArgumentError
+from contrex.errors import ArgumentError, printable
 from contrex.ops import heatmap as heatmaps
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         axis.set_axis_off()
     for (left, *others), row in zip(axes, rows, strict=True):
         left.imshow(row.picture)
-        left.set_title(row.caption, fontsize=9)
+        _title(left, row.caption)
         for axis, panel in zip(others, row.panels, strict=False):
             _overlay(axis, row.picture, panel)
     return figure
@@ -94,4 +94,9 @@ def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
         bar.solids.set_alpha(1)
     bar.ax.tick_params(labelsize=7)
     legend = "orange for, purple against" if largest else "empty map: zero everywhere"
-    axis.set_title(f"{panel.question}\n{legend}".strip(), fontsize=9)
+    _title(axis, f"{panel.question}\n{legend}".strip())
+
+
+def _title(axis: Axes, text: str) -> None:
+    """A title as it is: names of files and classes are no formulas, and need not be Unicode."""
+    axis.set_title(printable(text), fontsize=9, parse_math=False)

@@ -36,7 +36,7 @@ def write_report(folders: Sequence[Path], output: Path, *, title: str | None = N
     """
     runs = [read_run(Path(folder)) for folder in folders]
     names = list(dict.fromkeys(group.label for group in grouped(runs)))
-    write_atomically(output, render_report(runs, title=title or " · ".join(names)).encode())
+    write_atomically(output, render_report(runs, title=title or " · ".join(names)).encode(errors="replace"))
     return output
 
 
