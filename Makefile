@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test test-slow check format benchmark clean
+.PHONY: help quickstart test test-slow test-survival check format benchmark clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -25,8 +25,11 @@ quickstart: $(READY)  ## train, explain, measure and show on the built-in digits
 test: $(READY)   ## the default suite: no network, under 2 minutes
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-slow: $(READY)   ## everything, also what takes minutes
-	$(BIN)/python -m pytest -m "slow or not slow"
+test-slow: $(READY)   ## also what takes minutes, but for what test-survival has
+	$(BIN)/python -m pytest -m "slow or not survival"
+
+test-survival: $(READY)   ## kills, faults and several processes, for half an hour; prints trials, survived, lost
+	$(BIN)/python -m pytest -m survival tests/survival
 
 check: $(READY)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
