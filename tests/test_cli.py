@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+import archives
 import contrex
 from contrex.cli import COMMANDS, main
 from contrex.models import build_network
 from contrex.recipes import RECIPES, recipe_from
 from contrex.recipes.tiny_imagenet import TEN_CLASSES
-from contrex.settings import Cifar, Digits, ExCon, Folder, SupCon, TinyImageNet
+from contrex.settings import GCC, Cifar, Digits, ExCon, FineGrained, Folder, ImageNet, SupCon, TinyImageNet
 from contrex.training import saved_recipe
 
 SMALL_DIGITS = [
@@ -400,6 +401,24 @@ def tiny_imagenet(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def imagenet(photos, tmp_path_factory):
+    """The photos as ImageNet's folders are, with annotations of the validation images and a list of six classes."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    for file in photos.glob("*/*/*.png"):
+        split, wnid = file.parts[-3:-1]
+        to = folder / split / wnid / f"{wnid}_{file.name}"
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, to)
+        if split == "val":
+            annotation = folder / "Annotations" / "CLS-LOC" / "val" / f"{to.stem}.xml"
+            annotation.parent.mkdir(parents=True, exist_ok=True)
+            box = "<bndbox><xmin>30</xmin><ymin>20</ymin><xmax>59</xmax><ymax>49</ymax></bndbox>"
+            annotation.write_text(f"<annotation><object><name>{wnid}</name>{box}</object></annotation>")
+    (folder / "classes.txt").write_text("\n".join(TEN_CLASSES[:6]))
+    return folder
+
+
 def marked(name):
     """Networks of full size take seconds each."""
     is_quick = name.startswith("digits") or name in QUICK
@@ -409,16 +428,21 @@ def marked(name):
 @pytest.mark.parametrize("name", [marked(name) for name in RECIPES])
 def test_every_recipe_trains_and_is_measured_by_its_own_metrics(name, request, tmp_path):
     recipe = RECIPES[name]()
-    words = ["--folder", tmp_path / "run", "--training.epochs", "1", "--training.batch-size", "8"]
+    num = "4" if isinstance(recipe.data, FineGrained) else "8"
+    words = ["--folder", tmp_path / "run", "--training.epochs", "1", "--training.batch-size", num]
     words += ["--training.workers", "0", "--training.device", "cpu", "--evaluation.device", "cpu"]
     words += ["--evaluation.num-bootstrap", "20"]
     if isinstance(recipe.data, Digits):
         words += ["--data.num-train", "16", "--data.num-val", "8", "--data.num-test", "8"]
+    elif isinstance(recipe.data, FineGrained):
+        words += ["--data.path", archives.BUILDERS[type(recipe.data)](tmp_path / "data"), "--model.fresh"]
     else:
-        kind = {Folder: "photos", Cifar: "cifar", TinyImageNet: "tiny_imagenet"}[type(recipe.data)]
-        words += ["--data.path", request.getfixturevalue(kind)]
-    if isinstance(recipe.data, Folder):
+        kinds = {Folder: "photos", ImageNet: "imagenet", Cifar: "cifar", TinyImageNet: "tiny_imagenet"}
+        words += ["--data.path", request.getfixturevalue(kinds[type(recipe.data)])]
+    if isinstance(recipe.data, Folder | ImageNet | FineGrained):
         words += ["--data.image-size", "64", "--data.resize", "64", "--model.weights", "None"]
+    if name.startswith("imagenet100"):
+        words += ["--data.classes", request.getfixturevalue("imagenet") / "classes.txt"]
     if isinstance(recipe.method, ExCon):
         words += ["--method.starting-epoch", "0"]
     if name.startswith("pets"):
@@ -429,7 +453,7 @@ def test_every_recipe_trains_and_is_measured_by_its_own_metrics(name, request, t
     counted = {metric["name"]: metric["num_counted"] for metric in record["metrics"]}
     assert counted.pop("cgc_loss", 0) == 0  # it is defined on 32 images
     assert all(counted.values())
-    assert isinstance(recipe.method, SupCon) == (tmp_path / "run" / "views" / "epoch-0001.png").is_file()
+    assert isinstance(recipe.method, SupCon | GCC) == (tmp_path / "run" / "views" / "epoch-0001.png").is_file()
 
 
 def test_recipes_side_by_side(tmp_path, capsys):

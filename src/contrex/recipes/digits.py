@@ -7,6 +7,7 @@ from dataclasses import replace
 from contrex.errors import ArgumentError
 from contrex.settings import (
     CGC,
+    GCC,
     Augmentation,
     CGCNoNegatives,
     CrossEntropy,
@@ -50,6 +51,11 @@ def cgc() -> Recipe:
 def cgc_no_negatives() -> Recipe:
     """The built-in digits with consistency but without negatives (CGC, Table 5)."""
     return replace(cross_entropy(), name="digits_cgc_no_negatives", method=CGCNoNegatives(weight=0.5, resolution=64))
+
+
+def gcc() -> Recipe:
+    """The built-in digits with consistency on composites with digits of other classes (GCC)."""
+    return replace(cross_entropy(), name="digits_gcc", method=GCC(weight=25.0))
 
 
 def supcon() -> Recipe:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from contrex.settings import (
     CGC,
+    GCC,
     Augmentation,
+    CGCNoNegatives,
     CrossEntropy,
     Folder,
     Model,
@@ -54,6 +56,18 @@ def cgc() -> Recipe:
     return replace(cross_entropy(), name="tiny_imagenet_cgc", method=CGC(weight=0.5, resolution=64))
 
 
+def cgc_no_negatives() -> Recipe:
+    """All classes at 64 x 64 with consistency but without negatives."""
+    return replace(
+        cross_entropy(), name="tiny_imagenet_cgc_no_negatives", method=CGCNoNegatives(weight=0.5, resolution=64)
+    )
+
+
+def gcc() -> Recipe:
+    """All classes at 64 x 64 with consistency on composites with images of other classes (GCC)."""
+    return replace(cross_entropy(), name="tiny_imagenet_gcc", method=GCC(weight=25.0))
+
+
 def ten_classes_cross_entropy() -> Recipe:
     """Ten classes and the small network: minutes on two CPU cores."""
     parent = cross_entropy()
@@ -70,3 +84,8 @@ def ten_classes_cross_entropy() -> Recipe:
 def ten_classes_cgc() -> Recipe:
     """Ten classes and the small network with contrastive Grad-CAM consistency."""
     return replace(ten_classes_cross_entropy(), name="tiny_imagenet10_cgc", method=CGC(weight=0.5, resolution=64))
+
+
+def ten_classes_gcc() -> Recipe:
+    """Ten classes and the small network with consistency on composites (GCC)."""
+    return replace(ten_classes_cross_entropy(), name="tiny_imagenet10_gcc", method=GCC(weight=25.0))
