@@ -46,6 +46,8 @@ benchmark: $(READY)  ## the ratios of benchmarks/, on this machine
 	$(BIN)/python benchmarks/consistency_loss.py
 	$(BIN)/python benchmarks/grad_cam.py
 	$(BIN)/python benchmarks/explainers.py
+	$(BIN)/python benchmarks/contrastive_step.py
+	$(BIN)/python benchmarks/metrics.py
 
 clean:           ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
