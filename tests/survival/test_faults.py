@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -40,8 +41,8 @@ def test_the_disk_takes_no_more_bytes_of_a_file(tmp_path, straight, tally):
         for step in sorted(rng.sample(range(1, 20 * (EPOCHS - 1)), TRIALS)):
             process = start(tmp_path, epochs=EPOCHS)
             wait_for_step(process, tmp_path, max(step, last_step(tmp_path)))
-            (largest,) = {path.stat().st_size for path in tmp_path.glob("checkpoints/*.pt")} or {60_000}
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (rng.randrange(20_000, largest),) * 2)
+            smallest = min(path.stat().st_size for path in tmp_path.glob("checkpoints/*.pt"))
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (rng.randrange(40_000, smallest),) * 2)
             said = fail_to_write(process, tmp_path)
             assert f"the checkpoint before it is kept, step-{last_step(tmp_path):08d}" in said
             outcomes.append(not list(tmp_path.glob("checkpoints/.*")))
@@ -52,10 +53,10 @@ def test_the_disk_takes_no_more_bytes_of_a_file(tmp_path, straight, tally):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of two megabytes."""
+    """A file system of sixteen megabytes, room for a few checkpoints."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], capture_output=True, check=False)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder], capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"a file system cannot be mounted here: {done.stderr.decode().strip()}")
     yield folder
@@ -70,7 +71,7 @@ def test_a_disk_that_is_full(small_disk, straight, tally):
         for step in sorted(rng.sample(range(1, 20 * (EPOCHS - 1)), TRIALS)):
             process = start(run, epochs=EPOCHS)
             wait_for_step(process, run, max(step, last_step(run)))
-            fill(filler)
+            fill(filler, process)
             said = fail_to_write(process, run)
             assert "No space left on device" in said
             outcomes.append(True)
@@ -80,15 +81,13 @@ def test_a_disk_that_is_full(small_disk, straight, tally):
     assert all(outcomes)
 
 
-def fill(filler):
-    """Take what is free, and what becomes free, until there is nothing."""
+def fill(filler, process):
+    """Take what is free, and what becomes free, until the process has ended."""
     with filler.open("ab", buffering=0) as stream:
-        for _ in range(50):
-            try:
+        while process.poll() is None:
+            with contextlib.suppress(OSError):
                 while stream.write(b"x" * 4096):
                     pass
-            except OSError:
-                continue
 
 
 def test_flipped_bytes(tmp_path, tally):

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data.annotations import Object, edges, read_objects
-from contrex.data.files import ImageFiles, image_names, shortened, subfolders
+from contrex.data.files import ImageFiles, image_names, image_names_below, shortened, subfolders
 from contrex.data.tables import read_columns, read_records, read_spaced
 from contrex.errors import DataError, unknown_name
 from contrex.models.classes import imagenet_names
@@ -185,9 +185,9 @@ def _text(file: Path) -> str:
 
 def _images(layout: _Layout, split: str, wnids: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Path and label of each image in a class folder."""
-    for label, wnid in enumerate(wnids):
+    listed = image_names_below(layout.data, [f"{split}/{wnid}" for wnid in wnids], split=split)
+    for label, (wnid, names) in enumerate(zip(wnids, listed, strict=True)):
         folder = layout.data / split / wnid
-        names = image_names(folder) if folder.is_dir() else []
         if not names:
             archive = folder.with_suffix(".tar")
             advice = f"Unpack '{archive.name}' into it." if archive.exists() else "Unpack the archive again."

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from contrex.data.files import ImageFiles, image_names, subfolders
+from contrex.data.files import ImageFiles, image_names, image_names_below, subfolders
 from contrex.data.tables import EDGES, parse_box, read_classes, read_tabbed
 from contrex.errors import DataError, unknown_name
 from contrex.settings import TinyImageNet
@@ -94,9 +94,9 @@ def _train_images(root: Path, wnids: Sequence[str]) -> tuple[list[tuple[str, int
     """Paths with labels, and boxes."""
     found: list[tuple[str, int]] = []
     boxes: Boxes = {}
-    for label, wnid in enumerate(wnids):
-        folder = f"train/{wnid}/{IMAGES}"
-        names = image_names(root / folder) if (root / folder).is_dir() else []
+    folders = [f"train/{wnid}/{IMAGES}" for wnid in wnids]
+    listed = image_names_below(root, folders, split="train")
+    for label, (wnid, folder, names) in enumerate(zip(wnids, folders, listed, strict=True)):
         if not names:
             raise DataError(f"'{root / folder}' has no images, although wnids.txt lists {wnid}: unpack it again.")
         found.extend((f"{folder}/{name}", label) for name in names)
