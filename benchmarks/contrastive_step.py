@@ -39,13 +39,12 @@ class Case(NamedTuple):
     layer: str
     num: int
     side: int
-    rounds: int = 9
 
 
 CASES = [
     Case("torchvision:resnet18", "cifar", "layer4", 32, 32),
     Case("torchvision:resnet18", "cifar", "layer2", 32, 32),
-    Case("contrex:convnet", "built-in", "features", 64, 64, rounds=25),
+    Case("contrex:convnet", "built-in", "features", 64, 64),
 ]
 GPU_CASES = [
     Case("torchvision:resnet18", "cifar", "layer4", 512, 32),
@@ -146,7 +145,7 @@ def measured(case: Case) -> dict[str, object]:
     functions = {name: stepper(step, lambda step=step: step(batch).loss) for name, step in steps.items()}
     functions["supcon, half as many images more"] = with_more_images(step_of(case, SupCon()), batch, half)
     functions |= explanation_passes(case, batch)
-    taken = compare(functions, device=DEVICE, rounds=case.rounds)
+    taken = compare(functions, device=DEVICE, rounds=9)
     passes = taken["plain forward"] + taken["forward, and backward behind the layer"]
     floors = {
         "excon": taken["supcon"] + passes,

@@ -5,24 +5,17 @@ network saw per image judged (forwards, counted by a hook), `needed` what the de
 over that of the needed passes: forwards and, for gradients of pixels, backwards, each measured alone in the same run
 and at the same batch size. Goal: at most 1.10.
 
-    python benchmarks/metrics.py [GROUP ...] [--peers FOLDER] [--data FOLDER --weights FILE]
+    python benchmarks/metrics.py [GROUP ...] [--peers FOLDER]
 
 Groups: protocols (each alone, as `contrex evaluate` runs it), functions (beside captum, pytorch-grad-cam, Quantus and a
-loop as in RISE), rate (`contrex evaluate` on photographs). Quantus is no dependency of contrex and is looked for in
-`--peers` too: pip install --no-deps --target FOLDER quantus pandas scikit-image cachetools imageio tifffile lazy-loader
-python-dateutil tzdata. `rate` needs `--data`, an image folder with boxes.csv, and `--weights` of timm's
-mobilenetv2_100 (`pad_type same`, mean and standard deviation 0.5).
+loop as in RISE). Quantus is no dependency of contrex and is looked for in `--peers` too: pip install --no-deps --target
+FOLDER quantus pandas scikit-image cachetools imageio tifffile lazy-loader python-dateutil tzdata.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import resource
-import statistics
-import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -32,19 +25,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import compare, save, seconds
+from measuring import compare, save
 from torch import Tensor, nn
 
 import contrex
 from contrex import settings
-from contrex.data.evaluation_views import EvaluationViews, Views
-from contrex.data.folder import FolderImages
-from contrex.data.views import view_sizes
+from contrex.data.evaluation_views import Views
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocols import PROTOCOLS
 from contrex.evaluation.subject import Subject
 from contrex.metrics import deletion_curve, infidelity, insertion_curve, max_sensitivity, pointing_game
-from contrex.models import Classifier, load_classifier
+from contrex.models import Classifier
 from contrex.ops import heatmap
 from contrex.ops.pixels import gaussian_blur
 
@@ -334,79 +325,11 @@ def functions() -> Rows:
     return table(model, passes(model, images), in_order, NEEDED_OF_FUNCTIONS) | missing
 
 
-# --- the rate of the real command -------------------------------------------------------------------------------------
-
-
-def command(data: Path, weights: Path, output: Path, limit: int) -> list[str]:
-    """The command line of the real job."""
-    metrics = ["--metrics", "top1", "content_heatmap", "insertion_auc"]
-    model = ["--model.name", "timm:mobilenetv2_100", "--model.options", "pad_type", "same", "--model.weights", weights]
-    model += ["--model.mean", "0.5", "--model.std", "0.5", "--data.path", data]
-    tail = ["--limit", limit, "--output", output]
-    return [sys.executable, "-m", "contrex", "evaluate", *map(str, model + metrics + tail)]
-
-
-def cpu_seconds(arguments: list[str]) -> float:
-    """Process time of a command on one thread."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(arguments, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-
-def rate(data: Path, weights: Path, limit: int = 64, steps: int = 28) -> Rows:
-    """Top-1, content heatmap and insertion AUC of MobileNetV2 by the real command, against the passes they need.
-
-    Each image needs its square once, `steps` squares between blur and image, and its whole once, whose forward counts
-    by its number of pixels. The command's time is without its start, which is measured on one image.
-    """
-    model = settings.Model("timm:mobilenetv2_100", {"pad_type": "same"}, weights=weights, mean=(0.5,), std=(0.5,))
-    network = load_classifier(model).network.eval().to(DEVICE)
-    images = torch.randn(NUM, 3, SIDE, SIDE, device=DEVICE)
-    last = images.contiguous(memory_format=torch.channels_last)
-    folder = settings.Folder(data)
-    views = EvaluationViews(
-        FolderImages(folder, "val"), view_sizes(folder), whole_side=SIDE, needs_whole=True, gallery=()
-    )
-    pixels = [views[index].whole.shape[1:].numel() / SIDE**2 for index in range(limit)]
-    units = {"contiguous": passes(network, images)["forward"], "channels last": passes(network, last)["forward"]}
-    forwards, total, start = [], [], []
-    with tempfile.TemporaryDirectory() as folder_name:
-        for attempt in range(2):
-            some = {name: statistics.median(seconds(unit, DEVICE) for _ in range(5)) for name, unit in units.items()}
-            forwards.append(some)
-            output = Path(folder_name)
-            start.append(cpu_seconds(command(data, weights, output / f"start{attempt}", 1)))
-            total.append(cpu_seconds(command(data, weights, output / f"run{attempt}", limit)))
-    one = {name: statistics.median(some[name] for some in forwards) / NUM for name in units}
-    needed = 1 + steps + statistics.mean(pixels)
-    taken = (statistics.median(total) - statistics.median(start)) / (limit - 1)
-    return {
-        "command": {
-            "images": limit,
-            "seconds_of_start": round(statistics.median(start), 2),
-            "seconds_per_image": round(taken, 4),
-            "images_per_second": round(1 / taken, 2),
-        },
-        "needed": {"forwards_of_a_square": round(needed, 2)},
-        **{
-            f"floor, {name}": {
-                "seconds_per_forward": round(value, 5),
-                "images_per_second": round(1 / (needed * value), 2),
-                "per_needed": round(taken / (needed * value), 3),
-            }
-            for name, value in one.items()
-        },
-    }
-
-
 def main() -> None:
-    """Measure the groups named on the command line, all that can run without any."""
+    """Measure the groups named on the command line, both without any."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("groups", nargs="*", default=["protocols", "functions", "rate"])
+    parser.add_argument("groups", nargs="*", default=["protocols", "functions"])
     parser.add_argument("--peers", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", type=Path)
     given = parser.parse_args()
     if given.peers is not None:
         sys.path.append(str(given.peers))
@@ -416,11 +339,6 @@ def main() -> None:
         save("metrics_protocols", {"goal": "per_needed <= 1.10", **protocols()})
     if "functions" in given.groups:
         save("metrics_functions", {"goal": "per_needed <= 1.10", **functions()})
-    if "rate" in given.groups:
-        if given.data is None or given.weights is None:
-            print("rate: not measured, it needs --data and --weights")
-        else:
-            save("metrics_rate", rate(given.data, given.weights))
 
 
 if __name__ == "__main__":
