@@ -115,7 +115,7 @@ EXPECTED = {
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("contrast", [None, "weighted", 2])
+@pytest.mark.parametrize("contrast", ["weighted", *(pytest.param(c, marks=pytest.mark.slow) for c in (None, 2))])
 @pytest.mark.parametrize("method", EXPECTED)
 def test_branches_in_place_changes_and_folded_norms_against_explicit_sums(method, contrast):
     """No module is at the sums, the concatenation and the pooling: the oracle writes each of them out."""

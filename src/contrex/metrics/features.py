@@ -41,7 +41,8 @@ def feature_similarity(features: Tensor, others: Tensor) -> Tensor:
         raise ArgumentError(f"`features` must be finite, they are not at index {int(is_finite.int().argmin())}.")
     first, second = features.double(), others.double()
     lengths = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
-    return ((first * second).sum(dim=1) / lengths.where(lengths > 0, torch.nan)).clamp(-1, 1)
+    cosine: Tensor = (first * second).sum(dim=1) / lengths.where(lengths > 0, torch.nan)
+    return cosine.clamp(-1, 1)
 
 
 class FeatureSimilarity(PerSampleMetric):
