@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from contrex.errors import ArgumentError, ContrexError, NotDifferentiableError
 from contrex.explain.capture import watched
@@ -153,18 +154,28 @@ def explains_wrapped_models(kind: Kind, model: nn.Module, images: Tensor) -> Non
 def frees_its_memory(kind: Kind, model: nn.Module, images: Tensor) -> None:
     """Nothing of the forward pass outlives the call but the logits."""
     explainer = kind(model)
-    made: list[torch.UntypedStorage] = []  # held here, so that no later tensor can lie at the same place
+    made: list[tuple[StorageWeakRef, list[int]]] = []
 
     def see(module: nn.Module, output: object) -> None:
         if isinstance(output, Tensor):
-            made.append(output.untyped_storage())
+            made.append((_reference(output), list(output.shape)))
 
     with watched(list(model.modules()), see):
         why = explainer(images)
-    gc.collect()
-    theirs = {storage.data_ptr() for storage in made} - {t.untyped_storage().data_ptr() for t in (why.logits, images)}
-    kept = [o for o in gc.get_objects() if type(o) is Tensor and o.untyped_storage().data_ptr() in theirs]
-    _expect(not kept, f"{len(kept)} activations outlive the call, one of shape {[list(t.shape) for t in kept[:1]]}")
+    own = {_reference(tensor) for tensor in (why.logits, images)}
+
+    def kept() -> list[list[int]]:
+        return [shape for storage, shape in made if storage not in own and not storage.expired()]  # type: ignore[no-untyped-call]
+
+    if kept():
+        gc.collect()  # what only cycles hold
+    _expect(not kept(), f"{len(kept())} activations outlive the call, one of shape {kept()[:1]}")
+
+
+def _reference(tensor: Tensor) -> StorageWeakRef:
+    """What knows whether the memory of a tensor is still held, without holding it."""
+    reference: StorageWeakRef = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+    return reference
 
 
 def is_differentiable_or_says_so(kind: Kind, model: nn.Module, images: Tensor) -> None:
