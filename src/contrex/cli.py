@@ -605,6 +605,7 @@ def _processes(command: str) -> Iterator[None]:
         return
     if command not in ("train", "evaluate"):
         raise ArgumentError(f"contrex {command} is for one process: torchrun starts contrex train or evaluate.")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # otherwise each process advises to trade exactness for speed
     from contrex import ranks
 
     with ranks.process_group(), contextlib.ExitStack() as silenced:
