@@ -55,7 +55,8 @@ def last_step(folder: Path) -> int:
 
 
 def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
-    deadline = time.monotonic() + SLOW
+    """Until the run is at `step`, and at least one step further than it was before it was started."""
+    deadline, step = time.monotonic() + SLOW, max(step, last_step(folder) + 1)
     while last_step(folder) < step:
         assert process.poll() is None, f"it ended before step {step}: {process.stderr.read().decode()}"
         assert time.monotonic() < deadline, f"it did not come to step {step} in {SLOW} s"

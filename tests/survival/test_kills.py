@@ -54,7 +54,7 @@ def test_killed_at_random_steps(tmp_path, straight, tally, workers, ranks):
     with tally.counting(f"kill -9 at a random step, {named}") as outcomes:
         for step in kill_points(rng):
             process = start(tmp_path, "--training.workers", workers, epochs=EPOCHS, ranks=ranks)
-            wait_for_step(process, tmp_path, max(step, last_step(tmp_path)))
+            wait_for_step(process, tmp_path, step)
             time.sleep(rng.uniform(0, 0.1))
             kill_all(process)
             outcomes.append(is_whole(tmp_path))
@@ -69,7 +69,7 @@ def test_one_of_two_processes_killed(tmp_path, straight, tally):
     with tally.counting("kill -9 of one process of two") as outcomes:
         for step in kill_points(rng)[:: max(1, KILLS // 5)]:
             process = start(tmp_path, epochs=EPOCHS, ranks=2)
-            wait_for_step(process, tmp_path, max(step, last_step(tmp_path)))
+            wait_for_step(process, tmp_path, step)
             kill_one_rank(process, rng.randrange(2))
             outcomes.append(is_whole(tmp_path))
         finish(tmp_path, epochs=EPOCHS, ranks=2)
@@ -84,7 +84,7 @@ def test_asked_to_stop(tmp_path, straight, tally, number):
     with tally.counting(f"{signal.Signals(number).name} at a random step") as outcomes:
         for step in kill_points(rng)[:: max(1, KILLS // 5)]:
             process = start(tmp_path, epochs=EPOCHS)
-            wait_for_step(process, tmp_path, max(step, last_step(tmp_path)))
+            wait_for_step(process, tmp_path, step)
             process.send_signal(number)
             _, error = process.communicate(timeout=30)
             assert process.returncode == 128 + number
