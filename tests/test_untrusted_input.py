@@ -162,6 +162,7 @@ def test_the_default_stops_with_the_path_and_runs_on_with_skip(odd, capfd):
     assert said.isprintable()
 
 
+@pytest.mark.slow
 def test_explaining_pictures_of_odd_names(odd, capfd):
     if not (odd / "run" / "recipe.json").is_file():
         assert main(["train", str(odd / "recipe.json"), "--folder", str(odd / "run"), "--no-evaluate"]) == 0
