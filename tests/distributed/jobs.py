@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, replace
 from unittest import mock
 
@@ -21,8 +21,8 @@ from contrex.models.convnet import ConvNet
 from contrex.settings import Digits, Model, Recipe, Training
 from contrex.training import distributed, loop, sharding, train
 from contrex.training.checkpoint import Checkpoints
+from evaluation.test_run import DATA, subject
 from evaluation.test_run import options as evaluation_options
-from evaluation.test_run import subject
 from methods.test_steps import make_batch
 from training.runs import quiet
 
@@ -164,8 +164,8 @@ def gathered_rows_of_different_lengths():
 
 
 def evaluated(*metrics, limit=None):
-    """The record of all processes, as each has it."""
-    return evaluate(subject(), evaluation_options(*metrics, limit=limit))
+    """The record of all processes, as each has it: of 70 images in groups of 32."""
+    return evaluate(subject(replace(DATA, num_test=70)), evaluation_options(*metrics, limit=limit))
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -202,10 +202,18 @@ def trained_on_a_full_disk(recipe, folder):
         train(recipe, folder, console=quiet())
 
 
+@contextmanager
 def faulty(kind, rank, step):
     """Something happens in one process while it is in the forward pass of a step (from 0)."""
-    runner = distributed.Runner if ranks.world_size() == 1 else distributed.ReplicatedRunner
-    real, calls = runner.__call__, []
+    with ExitStack() as faults:
+        for runner in (distributed.ReplicatedRunner, sharding.ShardedRunner):
+            faults.enter_context(mock.patch.object(runner, "__call__", at(kind, rank, step, runner.__call__)))
+        yield
+
+
+def at(kind, rank, step, real):
+    """`real`, with something that happens in its call number `step`."""
+    calls = []
 
     def call(self, batch):
         calls.append(1)
@@ -218,7 +226,7 @@ def faulty(kind, rank, step):
         output = real(self, batch)
         return replace(output, loss=output.loss * torch.nan) if kind == "nan" else output
 
-    return mock.patch.object(runner, "__call__", call)
+    return call
 
 
 def several(*jobs):

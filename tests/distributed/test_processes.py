@@ -15,12 +15,13 @@ from rich.console import Console
 
 from contrex.evaluation import PROTOCOLS
 from contrex.methods import METHODS
-from contrex.settings import CrossEntropy, Folder
+from contrex.settings import CrossEntropy, Folder, Optimizer
 from contrex.training import read_log, train
 from contrex.training.checkpoint import Checkpoints
 from distributed import jobs, processes
 from distributed.jobs import SEEDS, own_gradients, plan_of, share, whole_batch
 from training.runs import quiet, tiny
+from training.test_phases import recipe_of
 
 CASES = {
     **{f"{method}, {network}": (method, network, {}, {}) for method in METHODS for network in ("convnet", "mlp")},
@@ -179,7 +180,7 @@ def assert_same_record(found, alone):
 
 
 def test_records_of_two_processes_are_that_of_one(pair):
-    """37 images, a group of 32 and one of 5; and one group, so that a process has no images at all."""
+    """Two groups and one; and one group in all, so that a process has no images."""
     for name, alone in (("records", jobs.evaluated(*CHEAP)), ("one group", jobs.evaluated(*ONE_GROUP, limit=3))):
         for found in of(pair, name):
             assert_same_record(found, alone)
@@ -208,13 +209,12 @@ def assert_same_run(one, other):
     assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
 
 
-def runs_of(folder, recipe, kind, num):
-    """A run that goes through, and one that is stopped in its fourth step and resumed."""
+def runs_of(folder, recipe, num, step=3):
+    """A run that goes through, and one that is resumed after the last process was asked to stop in `step` (from 0)."""
     often = replace(recipe, training=replace(recipe.training, checkpoint_minutes=0.0))
-    last = num - 1
     return [
         ("straight", jobs.trained, (recipe, folder / "straight")),
-        ("stopped", jobs.trained, (often, folder / "stopped"), {"fault": (kind, last, 3)}),
+        ("stopped", jobs.trained, (often, folder / "stopped"), {"fault": ("SIGTERM", num - 1, step)}),
         ("resumed", jobs.trained, (recipe, folder / "stopped"), {"resume": True}),
     ]
 
@@ -226,7 +226,7 @@ def ran(tmp_path_factory):
     found = processes.results_of(
         2,
         jobs.several,
-        *runs_of(folder, tiny(), "SIGTERM", 2),
+        *runs_of(folder, tiny(), 2),
         ("plain", jobs.trained, (tiny(), folder / "plain"), {"plain": True}),
         ("nan", jobs.trained, (tiny(), folder / "nan"), {"fault": ("nan", 1, 1)}),
         ("full disk", jobs.trained_on_a_full_disk, (tiny(), folder / "full")),
@@ -262,6 +262,48 @@ def test_a_signal_to_one_process_stops_all_of_them_after_a_checkpoint(ran):
         assert (kind, code) == ("InterruptedRunError", 143)
         assert "stopped by SIGTERM after step 4; continue with: torchrun --nproc-per-node 2 -m contrex train" in message
     assert_same_run(folder / "straight", folder / "stopped")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [2, 3])
+def test_every_kind_of_run_is_resumed_exactly(tmp_path, num):
+    """Phases in turns and one after the other, weights shared out, AdamW, parts of a batch; one run is resumed at the
+    end of an epoch, where weights that are shared out are validated before any step."""
+    adamw = Optimizer("adamw", lr=1e-3)
+    six = {"batch_size": 6}
+    recipes = {
+        "exconb": recipe_of("exconb", **six),
+        "supcon_ori": recipe_of("supcon_ori", **six),
+        "cgc": tiny(**six),
+        "sharded": tiny(**six, shard=True),
+        "sharded adamw": replace(tiny(**six, shard=True), optimizer=adamw),
+        "parts": replace(tiny(batch_size=12, accumulate=2), method=CrossEntropy()),
+    }
+    for name, recipe in recipes.items():
+        folder = tmp_path / name
+        step = 3 if name != "sharded" else 26 // 6 - 1
+        found = processes.results_of(num, jobs.several, *runs_of(folder, recipe, num, step))
+        assert len({one["straight"] for one in found} | {one["resumed"] for one in found}) == 1, name
+        assert {one["stopped"][2] for one in found} == {143}
+        assert_same_run(folder / "straight", folder / "stopped")
+
+
+@pytest.mark.slow
+def test_a_run_whose_weights_are_shared_out_is_that_of_whole_ones(tmp_path):
+    for method in (tiny().method, CrossEntropy()):
+        recipe, folder = replace(tiny(), method=method), tmp_path / type(method).__name__
+        sharded = replace(recipe, training=replace(recipe.training, shard=True))
+        found = processes.results_of(
+            2,
+            jobs.several,
+            ("whole", jobs.trained, (recipe, folder / "whole"), {"plain": True}),
+            ("sharded", jobs.trained, (sharded, folder / "sharded"), {"plain": True}),
+        )
+        assert isinstance(found[0]["sharded"], str), found[0]["sharded"]
+        first, second = weights(folder / "whole"), weights(folder / "sharded")
+        assert first.keys() == second.keys()
+        for name in first:
+            torch.testing.assert_close(second[name], first[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_run_of_two_processes_is_that_of_one_to_rounding(ran, tmp_path):

@@ -137,6 +137,21 @@ def test_autocast_changes_nothing():
     assert torch.equal(*(torch.autograd.grad(loss, features)[0] for loss in (inside, outside)))
 
 
+@pytest.mark.parametrize("labels", [LABELS, None])
+def test_the_first_images_alone_may_be_anchors(labels):
+    """The mean over the anchors of two parts, each part put first in its turn, is the loss of all."""
+    features, others = embeddings(7), torch.tensor(LABELS)
+    found = []
+    for order in ([0, 1, 2, 3, 4], [3, 4, 0, 1, 2]):
+        num, own = (3 if order[0] == 0 else 2), None if labels is None else others[order]
+        rows = features[[*order, 5, 6]]
+        found.append(num / 5 * supcon_loss(rows, own, num_background=2, num_anchors=num))
+    whole = supcon_loss(features, None if labels is None else others, num_background=2)
+    torch.testing.assert_close(sum(found), whole, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ArgumentError, match=r"`num_anchors` must be from 1 to the number of images, 5; got 6"):
+        supcon_loss(features, others, num_background=2, num_anchors=6)
+
+
 def test_gradcheck():
     features = embeddings(4, width=3).requires_grad_()
     assert torch.autograd.gradcheck(

@@ -85,7 +85,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
     distributed.check_plan(options, plan)
     for step in plan.modules():
         step.to(device)
-        if options.channels_last:
+        if options.channels_last and not options.shard:  # FSDP2 takes weights in torch's own layout only
             step.to(memory_format=torch.channels_last)
     if saved is not None:
         load_steps(plan, saved)
