@@ -32,5 +32,5 @@ def test_folder(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="`settings` must be one of Digits, Folder, Cifar, .*; got str"):
+    with pytest.raises(ArgumentError, match=r"`settings` must be one of Digits, Folder, Cifar, .*; got str"):
         image_set("digits", "val")  # type: ignore[arg-type]
