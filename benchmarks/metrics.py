@@ -325,20 +325,21 @@ def functions() -> Rows:
     return table(model, passes(model, images), in_order, NEEDED_OF_FUNCTIONS) | missing
 
 
+GROUPS = {"protocols": protocols, "functions": functions}
+
+
 def main() -> None:
     """Measure the groups named on the command line, both without any."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("groups", nargs="*", default=["protocols", "functions"])
+    parser.add_argument("groups", nargs="*", default=list(GROUPS))
     parser.add_argument("--peers", type=Path)
     given = parser.parse_args()
     if given.peers is not None:
         sys.path.append(str(given.peers))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    if "protocols" in given.groups:
-        save("metrics_protocols", {"goal": "per_needed <= 1.10", **protocols()})
-    if "functions" in given.groups:
-        save("metrics_functions", {"goal": "per_needed <= 1.10", **functions()})
+    for name in given.groups:
+        save(f"metrics_{name}", {"goal": "per_needed <= 1.10", **GROUPS[name]()})
 
 
 if __name__ == "__main__":
