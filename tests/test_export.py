@@ -12,6 +12,7 @@ import torch
 import torchvision
 
 from contrex import cli, export
+from contrex.cli.export import Export
 from contrex.errors import ArgumentError, CheckpointError, UnknownNameError, WeightsError
 from contrex.export import FORMATS, export_run
 from contrex.methods import training_plan
@@ -244,4 +245,4 @@ def test_the_command_says_where_and_how_it_was_checked(convnet_run, tmp_path, ca
 
 
 def test_the_formats_of_the_command_are_those_there_are():
-    assert set(get_args(get_type_hints(cli.Export)["format"])) == set(FORMATS)
+    assert set(get_args(get_type_hints(Export)["format"])) == set(FORMATS)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from contrex.cli import Train, _parse
+from contrex.cli.options import parsed as options_of
+from contrex.cli.train import Train
 from contrex.errors import ArgumentError
 from contrex.recipes import recipe_named
 from contrex.records import from_plain, to_plain
@@ -16,7 +17,7 @@ from contrex.settings import Augmentation, Cifar, Data, FGVCAircraft, Folder, Re
 
 def parsed(data: Data, *words: str) -> Recipe:
     default = Train(replace(recipe_named("digits_cgc"), data=data))
-    return _parse(Train, "train somewhere", words, default=default).recipe
+    return options_of(Train, "train somewhere", words, default=default).recipe
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Pictures with labels, boxes and masks: the built-in digits, image folders on disk, and data sets as published.
 
 `image_set(settings, split)` gives the reader of a data set's dataclass. All of them are an `ImageSet` (`sample.py`):
-a sequence of `Sample`s with named classes. Adding a reader is one dataclass in `settings.py`, one file here and one
-line in `READERS`.
+a sequence of `Sample`s with named classes. Adding a reader is one dataclass in `settings/data.py`, one file here and
+one line in `READERS`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,88 @@
+"""The command line: parse, call, print. `contrex --help` lists the commands, `contrex COMMAND --help` its options.
+
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from contrex._version import __version__
+from contrex.cli.explain import explain
+from contrex.cli.export import export
+from contrex.cli.inspect import data, doctor, explainers, metrics, recipes
+from contrex.cli.measure import compare, evaluate, report
+from contrex.cli.options import Arguments
+from contrex.cli.train import quickstart, train
+from contrex.errors import ArgumentError, ContrexError, printable, unknown_name, unwrapped
+
+COMMANDS: dict[str, Callable[[Arguments], int]] = {
+    "quickstart": quickstart,
+    "train": train,
+    "evaluate": evaluate,
+    "explain": explain,
+    "export": export,
+    "report": report,
+    "compare": compare,
+    "data": data,
+    "recipes": recipes,
+    "explainers": explainers,
+    "metrics": metrics,
+    "doctor": doctor,
+}
+
+
+def main(arguments: Arguments | None = None) -> int:
+    """Run one command and return the exit code: 2 for a wrong argument, 3 for a NaN loss, 128 + n after signal n."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"contrex {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise unknown_name("the command", words[0], COMMANDS)
+        with _processes(words[0]):
+            return COMMANDS[words[0]](words[1:])
+    except ContrexError as error:
+        print(f"contrex: {printable(unwrapped(error))}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        told = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        print(f"contrex: {printable(told)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("contrex: stopped", file=sys.stderr)
+        return 130
+
+
+@contextlib.contextmanager
+def _processes(command: str) -> Iterator[None]:
+    """Around a command: where torchrun started several processes they talk to each other, and the first one prints."""
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+        yield
+        return
+    if command not in ("train", "evaluate"):
+        raise ArgumentError(f"contrex {command} is for one process: torchrun starts contrex train or evaluate.")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # otherwise each process advises to trade exactness for speed
+    from contrex import ranks
+
+    with ranks.process_group(), contextlib.ExitStack() as silenced:
+        if ranks.rank() > 0:
+            nowhere = silenced.enter_context(Path(os.devnull).open("w"))
+            silenced.enter_context(contextlib.redirect_stdout(nowhere))
+            silenced.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
+
+
+def _overview() -> str:
+    lines = [f"  {name:11} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    head = ["usage: contrex COMMAND [OPTIONS]", "", "Contrastive explanations of image classifiers.", ""]
+    foot = ["", "contrex COMMAND --help lists a command's options; contrex --version the version."]
+    return "\n".join([*head, *lines, *foot])

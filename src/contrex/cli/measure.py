@@ -1,0 +1,133 @@
+"""Commands that measure and put side by side: `evaluate`, `report` and `compare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from contrex import settings
+from contrex.cli.options import Arguments, Evaluation, console, named_data, parsed, print_summary
+from contrex.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from contrex.records import RunRecord
+
+
+@dataclass(frozen=True)
+class EvaluateModel:
+    """Evaluate a classifier from a weights file on a data set (for a trained run: contrex evaluate RUN --help)."""
+
+    model: settings.Model
+    data: settings.Data
+    evaluation: Evaluation = field(default_factory=settings.Evaluation)
+    output: Path | None = None
+    """Where the record goes; None is runs/evaluation-NAME."""
+    name: str | None = None
+    """What reports call it; None is the model's name."""
+
+
+@dataclass(frozen=True)
+class EvaluateRun:
+    """Evaluate a trained run."""
+
+    evaluation: Evaluation
+    data: settings.Data
+    output: Path | None = None
+    """Where the record goes; None is RUN/evaluation-SPLIT, and what differs from the run's own settings."""
+
+
+def evaluate(arguments: Arguments) -> int:
+    """Measure a trained run, or any classifier with a weights file, on a data set."""
+    if arguments and not arguments[0].startswith("-"):
+        run, output = _evaluate_run(Path(arguments[0]), arguments[1:])
+    else:
+        data, rest = named_data(arguments)
+        default = EvaluateModel(settings.Model(), data or settings.Folder(tyro.MISSING))
+        options = parsed(EvaluateModel, "evaluate", rest, default=default, reads_data=True)
+        if options.model.weights is None:
+            raise ArgumentError("`model.weights` is needed: an untrained network measures nothing. Or name a run.")
+        from contrex.experiment import evaluate_model
+
+        run, output = evaluate_model(
+            options.model, options.data, options.evaluation, options.output, console=console(), name=options.name
+        )
+    print_summary([run], f"{run.record.dataset['split']} split of {run.record.dataset['name']}")
+    print(f"record: {output}")
+    return 0
+
+
+def _evaluate_run(folder: Path, arguments: Arguments) -> tuple[RunRecord, Path]:
+    from contrex.training import saved_recipe
+
+    recipe = saved_recipe(folder)
+    data, rest = named_data(arguments)
+    default = EvaluateRun(recipe.evaluation, data or recipe.data)
+    options = parsed(EvaluateRun, f"evaluate {folder}", rest, default=default, reads_data=True)
+    from contrex.experiment import evaluate_run
+
+    return evaluate_run(
+        folder,
+        options.evaluation,
+        console=console(),
+        output=options.output,
+        data=options.data,
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Put evaluated runs side by side in one self-contained HTML page; the first is the baseline."""
+
+    records: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders with a record.json, as `contrex evaluate` and `contrex train` leave them."""
+    output: Path = Path("report.html")
+    title: str | None = None
+
+
+def report(arguments: Arguments) -> int:
+    """Put evaluated runs side by side in one HTML page."""
+    options = parsed(Report, "report", arguments)
+    from contrex.records import read_run
+    from contrex.report import write_report
+
+    output = write_report(options.records, options.output, title=options.title)
+    print_summary([read_run(folder) for folder in options.records], "")
+    print(f"report: {output}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare evaluated runs in numbers; the first is the baseline, and runs of several seeds are averaged."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders with one evaluation, or folders with a record.json."""
+    output: Path | None = None
+    """Also write the HTML report to this file."""
+    csv: Path | None = None
+    """Also write the numbers, unrounded, to this file."""
+
+
+def compare(arguments: Arguments) -> int:
+    """Compare evaluated runs in numbers: differences, their intervals and sign tests."""
+    options = parsed(Compare, "compare", arguments)
+    if len(options.runs) < 2:
+        raise ArgumentError("name two runs or more, the baseline first: contrex compare RUN RUN ...")
+    from rich.console import Console
+
+    from contrex.records import read_run, write_atomically
+    from contrex.report import comparison_csv, comparison_tables, record_folder, write_report
+
+    folders = [record_folder(path) for path in options.runs]
+    runs = [read_run(folder) for folder in folders]
+    for table in comparison_tables(runs):
+        Console().print(table)
+    if options.output is not None:
+        print(f"report: {write_report(folders, options.output)}")
+    if options.csv is not None:
+        write_atomically(options.csv, comparison_csv(runs).encode())
+        print(f"numbers: {options.csv}")
+    return 0

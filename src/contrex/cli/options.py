@@ -1,0 +1,125 @@
+"""What all commands share: reading options, naming a data set, printing a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from contrex import settings
+from contrex.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contrex.records import RunRecord
+
+Arguments = Sequence[str]
+T = TypeVar("T")
+Evaluation = Annotated[settings.Evaluation, tyro.conf.arg(name="")]
+"""The evaluation's fields without its name in front: `--metrics` instead of `--evaluation.metrics`."""
+
+DATA_HELP = (
+    "--data PREFIX:PATH reads another data set, and has the options --data.FIELD of its kind: "
+    f"{', '.join(settings.DATA_PREFIXES)}. With --data PATH the folder's layout tells the kind."
+)
+
+
+def named_data(arguments: Arguments) -> tuple[settings.Data | None, Arguments]:
+    """The data set that `--data PREFIX:PATH` or `--data PATH` names, if it is there, and the other arguments."""
+    names, rest, words = [], [], iter(arguments)
+    for word in words:
+        if word == "--data":
+            names.append(next(words, "-"))
+        elif word.startswith("--data="):
+            names.append(word.removeprefix("--data="))
+        else:
+            rest.append(word)
+    if not names:
+        return None, arguments
+    if len(names) > 1 or names[0].startswith("-"):
+        raise ArgumentError("--data takes one data set, PREFIX:PATH or PATH, and is given once; its options follow it.")
+    from contrex.data.named import data_named
+
+    return data_named(names[0]), rest
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A command without options."""
+
+
+def parsed(
+    kind: type[T], command: str, arguments: Arguments, *, default: T | None = None, reads_data: bool = False
+) -> T:
+    """The options of a command; exits with 2 and a message on an unknown one, with 0 after --help.
+
+    Raises:
+        ArgumentError: a value that its dataclass refuses; tyro prints those in its own words and exits.
+    """
+    prog, config, printed = f"contrex {command}", (tyro.conf.AvoidSubcommands,), io.StringIO()
+    about = f"{kind.__doc__}\n\n{DATA_HELP}" if reads_data else None
+    try:
+        with contextlib.redirect_stderr(printed), RULES:
+            if default is None:
+                return tyro.cli(kind, prog=prog, args=arguments, config=config)
+            return tyro.cli(kind, prog=prog, args=arguments, default=default, config=config, description=about)
+    except SystemExit as stop:
+        refusal = _refusal(stop)
+        if refusal is not None:
+            raise refusal from None
+        print(printed.getvalue(), end="", file=sys.stderr)
+        raise
+
+
+def _refusal(error: BaseException | None) -> ArgumentError | None:
+    """The `ArgumentError` that led to `error`, if one did."""
+    while error is not None and not isinstance(error, ArgumentError):
+        error = error.__context__
+    return error
+
+
+RULES = ConstructorRegistry()
+"""Where the command line differs from tyro's own."""
+
+
+@RULES.primitive_rule
+def _pairs(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, str]] | None:
+    """Dictionaries are `KEY VALUE KEY VALUE ...`, which replaces all of the default, or nothing, which empties it."""
+    if info.type != dict[str, str]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[KEY VALUE ...]",
+        instance_from_str=_paired,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [word for pair in value.items() for word in pair],
+    )
+
+
+def _paired(words: Sequence[str]) -> dict[str, str]:
+    if len(words) % 2:
+        raise ArgumentError(f"options come as KEY VALUE KEY VALUE ...: {words[-1]!r} has no value.")
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def print_summary(runs: Sequence[RunRecord], title: str) -> None:
+    from rich.console import Console
+
+    from contrex.report import summary_table
+
+    table = summary_table(runs)
+    table.title = title or None
+    Console().print(table)

@@ -1,0 +1,156 @@
+"""Commands that train: `quickstart` and `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from contrex import settings
+from contrex.cli.inspect import recipes
+from contrex.cli.options import Arguments, console, named_data, parsed, print_summary
+from contrex.errors import ArgumentError, DataError
+from contrex.settings import run_name
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """Train cross-entropy, CGC and CGC without negatives on the built-in digits, measure them, write a report."""
+
+    folder: Path = Path("runs/quickstart")
+    """Where runs and report go; what is there is continued."""
+    seeds: int = 1
+    """Repeat everything with this many seeds."""
+    shortcut: float = 0.0
+    """Share of the training images whose background texture agrees with the class; then both the validation split,
+    where it agrees as often, and the test split, where it does not, are reported."""
+    epochs: int | None = None
+    """Epochs of training; None takes the recipes'."""
+
+
+def quickstart(arguments: Arguments) -> int:
+    """The main job on built-in data: train three methods, measure them, write a report."""
+    options = parsed(Quickstart, "quickstart", arguments)
+    from contrex.experiment import run_experiment
+    from contrex.recipes.digits import comparison
+
+    reports = run_experiment(
+        comparison(seeds=options.seeds, shortcut=options.shortcut, epochs=options.epochs),
+        options.folder,
+        splits=("test", "val") if options.shortcut else ("test",),
+        console=console(),
+        title="Digits with a planted shortcut" if options.shortcut else "Digits, explained consistently",
+    )
+    for found in reports:
+        print_summary(found.runs, f"{found.split} split")
+        print(f"report: {found.report}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Train:
+    """Run a recipe; every field of it can be overridden."""
+
+    recipe: Annotated[settings.Recipe, tyro.conf.arg(name="")]
+    folder: Path | None = None
+    """Where the run goes; None is runs/NAME-seedSEED. With several runs, the folder that holds them and their report;
+    None is runs/NAME, the names joined by "+"."""
+    seeds: int = 1
+    """Repeat with this many seeds, from training.seed on; the report has means and standard deviations."""
+    resume: bool = False
+    """Continue the run in the folder, which must be there, from the step after its last checkpoint."""
+    evaluate: bool = True
+    """Evaluate the trained classifier on `evaluation.split`."""
+
+
+def train(arguments: Arguments) -> int:
+    """Train a recipe, by name or from a saved recipe.json, and evaluate it; several are put side by side."""
+    names = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    if not names:
+        print("usage: contrex train RECIPE ... [--FIELD VALUE ...]   (contrex train RECIPE --help lists the fields)\n")
+        recipes(())
+        if arguments and arguments[0] in ("-h", "--help"):
+            return 0
+        raise ArgumentError("name a recipe, or the recipe.json of an earlier run, before the options.")
+    from contrex.recipes import recipe_from
+
+    data, rest = named_data(arguments[len(names) :])
+    found = [recipe if data is None else replace(recipe, data=data) for recipe in map(recipe_from, names)]
+    asked = [
+        parsed(Train, f"train {name}", rest, default=Train(recipe), reads_data=True)
+        for name, recipe in zip(names, found, strict=True)
+    ]
+    if asked[0].seeds < 1:
+        raise ArgumentError(f"--seeds {asked[0].seeds} must be at least 1.")
+    if len(asked) == asked[0].seeds == 1:
+        return _train_one(asked[0])
+    return _train_several(asked)
+
+
+def _train_one(options: Train) -> int:
+    recipe = options.recipe
+    folder = options.folder or Path("runs") / run_name(recipe)
+    if options.resume and not (folder / "recipe.json").is_file():
+        raise ArgumentError(f"--resume finds no run in {folder}: name its --folder, or start one without --resume.")
+    from contrex import training
+    from contrex.experiment import evaluate_run
+
+    if options.evaluate:
+        _check_evaluation(recipe)
+    training.train(recipe, folder, resume=options.resume, console=console())
+    print(f"trained: {folder}")
+    if options.evaluate:
+        run, output = evaluate_run(folder, recipe.evaluation, console=console(), data=recipe.data)
+        print_summary([run], f"{recipe.evaluation.split} split")
+        print(f"record: {output}")
+    return 0
+
+
+def _train_several(asked: Sequence[Train]) -> int:
+    """Every recipe with every seed, one report; the first recipe is the baseline."""
+    first = asked[0]
+    if not first.evaluate:
+        raise ArgumentError("--no-evaluate leaves several runs without a report: train them one by one.")
+    names = [options.recipe.name for options in asked]
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"the recipes {', '.join(names)} must have different names: give each once.")
+    found = [
+        replace(recipe, training=replace(recipe.training, seed=recipe.training.seed + number))
+        for recipe in (options.recipe for options in asked)
+        for number in range(first.seeds)
+    ]
+    folder = first.folder or Path("runs") / "+".join(names)
+    begun = [run_name(recipe) for recipe in found if (folder / run_name(recipe) / "recipe.json").is_file()]
+    if begun and not first.resume:
+        raise ArgumentError(f"{folder} already holds {begun[0]}: continue with --resume, or choose another --folder.")
+    from contrex.experiment import run_experiment
+
+    for recipe in found:
+        _check_evaluation(recipe)
+    (report,) = run_experiment(
+        found, folder, splits=(found[0].evaluation.split,), console=console(), title=" · ".join(names)
+    )
+    print_summary(report.runs, f"{report.split} split")
+    print(f"report: {report.report}")
+    return 0
+
+
+def _check_evaluation(recipe: settings.Recipe) -> None:
+    """Refuse an evaluation that cannot be made now rather than after hours of training."""
+    from contrex.data import image_set
+    from contrex.devices import device_named
+    from contrex.evaluation import check_names
+
+    check_names(recipe.evaluation)
+    device_named(recipe.evaluation.device)
+    images = image_set(recipe.data, recipe.evaluation.split)
+    check_names(recipe.evaluation, len(images.classes))
+    if len(images) == 0:
+        raise DataError(f"`evaluation.split`: {images.name} has no images. Choose another, or add --no-evaluate.")

@@ -1,0 +1,110 @@
+"""What a run is asked to do: frozen dataclasses, and every default of contrex in one of their fields.
+
+This module imports no torch, so the command line can show, check and override a recipe before anything heavy is
+loaded. The parts of a run read their own dataclass; nothing else carries options.
+
+A value outside its range raises `ArgumentError` as soon as the dataclass is made, with the field's name on the command
+line of `contrex train`, such as `training.epochs`.
+"""
+
+from __future__ import annotations
+
+from contrex.settings.data import (
+    CUB200,
+    DATA_PREFIXES,
+    SMALLEST_DIGIT,
+    Cifar,
+    Data,
+    Detection,
+    Digits,
+    FGVCAircraft,
+    FineGrained,
+    Flowers102,
+    Folder,
+    Food101,
+    HuggingFace,
+    ImageNet,
+    OxfordPets,
+    Shards,
+    StanfordCars,
+    TinyImageNet,
+    TrainTest,
+    UnRel,
+)
+from contrex.settings.evaluation import (
+    Baseline,
+    Embedding,
+    Evaluation,
+    GradientSign,
+    Infidelity,
+    MaxSensitivity,
+    Pointing,
+    RelativeProbability,
+)
+from contrex.settings.method import (
+    CGC,
+    GCC,
+    CGCNoNegatives,
+    CrossEntropy,
+    ExCon,
+    LinearClassifier,
+    Method,
+    SupCon,
+    Variant,
+    Views,
+)
+from contrex.settings.model import IMAGENET_MEAN, IMAGENET_STD, Layout, Model, Stem
+from contrex.settings.recipe import Recipe, run_name
+from contrex.settings.training import Augmentation, Optimizer, Schedule, Training
+
+__all__ = [
+    "CGC",
+    "CUB200",
+    "DATA_PREFIXES",
+    "GCC",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "SMALLEST_DIGIT",
+    "Augmentation",
+    "Baseline",
+    "CGCNoNegatives",
+    "Cifar",
+    "CrossEntropy",
+    "Data",
+    "Detection",
+    "Digits",
+    "Embedding",
+    "Evaluation",
+    "ExCon",
+    "FGVCAircraft",
+    "FineGrained",
+    "Flowers102",
+    "Folder",
+    "Food101",
+    "GradientSign",
+    "HuggingFace",
+    "ImageNet",
+    "Infidelity",
+    "Layout",
+    "LinearClassifier",
+    "MaxSensitivity",
+    "Method",
+    "Model",
+    "Optimizer",
+    "OxfordPets",
+    "Pointing",
+    "Recipe",
+    "RelativeProbability",
+    "Schedule",
+    "Shards",
+    "StanfordCars",
+    "Stem",
+    "SupCon",
+    "TinyImageNet",
+    "TrainTest",
+    "Training",
+    "UnRel",
+    "Variant",
+    "Views",
+    "run_name",
+]

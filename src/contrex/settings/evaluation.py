@@ -1,0 +1,170 @@
+"""The measurement: which metrics, by which protocols."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from contrex.settings.ranges import check, check_at_least, check_positive
+
+Baseline = Literal["blur", "zero", "mean", "road"]
+"""What removed pixels become: blurred, zero (the data set's mean colour), the image's mean, or imputed with noise."""
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """The pointing game and the stochastic one."""
+
+    tolerance: float = 15.0
+    """A point is a hit when it is less than this many pixels away from the object."""
+    num_samples: int = 100
+    """Points drawn from each heatmap in the stochastic game."""
+
+    def __post_init__(self) -> None:
+        check_at_least(0, "evaluation.pointing", tolerance=self.tolerance)
+        check_at_least(1, "evaluation.pointing", num_samples=self.num_samples)
+
+
+@dataclass(frozen=True)
+class Infidelity:
+    """Infidelity (Yeh et al. 2019) under Gaussian noise."""
+
+    num_samples: int = 10
+    noise_std: float = 0.1
+    """Standard deviation of the noise, in units of the normalised input."""
+    output: Literal["logit", "probability"] = "probability"
+    """Of the explained class: what the heatmap is to predict."""
+    normalise: bool = True
+    """Scale each heatmap to its best fit first: scales of heatmaps are arbitrary."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, "evaluation.infidelity", num_samples=self.num_samples)
+        check_positive("evaluation.infidelity", noise_std=self.noise_std)
+
+
+@dataclass(frozen=True)
+class MaxSensitivity:
+    """Max-sensitivity (Yeh et al. 2019)."""
+
+    num_samples: int = 10
+    radius: float = 0.02
+    """Of the ball that changes are drawn from, in units of the normalised input."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, "evaluation.max_sensitivity", num_samples=self.num_samples)
+        check_positive("evaluation.max_sensitivity", radius=self.radius)
+
+
+@dataclass(frozen=True)
+class RelativeProbability:
+    """Relative probability of the two most probable classes under masking ("Why Not Other Classes?", section 5.2)."""
+
+    protocol: Literal["same-area", "paper", "published-code"] = "same-area"
+    """Both maps keep equally many pixels, each those of its sign, or what the published code keeps; that also draws
+    the blur's sigma from 10 to 20."""
+    threshold: float = 0.1
+    """An image counts where the probability of its second class exceeds this."""
+    baselines: tuple[Literal["blur", "zero", "mean"], ...] = ("blur", "zero", "mean")
+    sigma: float = 15.0
+    """Of the blur, in pixels."""
+    against: Literal["original", "mean", "max", "weighted"] | None = None
+    """The maps that share the area; None takes the weighted contrast for original maps, the original for contrasts."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.threshold < 1, "evaluation.relative_probability.threshold", self.threshold, "in 0..1, below 1")
+        check(bool(self.baselines), "evaluation.relative_probability.baselines", self.baselines, "one or more")
+        check_positive("evaluation.relative_probability", sigma=self.sigma)
+
+
+@dataclass(frozen=True)
+class GradientSign:
+    """Gradient sign perturbation by the four scores ("Why Not Other Classes?", section 5.1)."""
+
+    epsilons: tuple[float, ...] = (1e-3, 3e-3)
+    """Sizes of the perturbation for pixel values in [0, 1]."""
+    num_steps: int = 1
+
+    def __post_init__(self) -> None:
+        rising = all(0 < one < next_ for one, next_ in pairwise((*self.epsilons, math.inf)))
+        check(bool(self.epsilons) and rising, "evaluation.gradient_sign.epsilons", self.epsilons, "rising, above 0")
+        check_at_least(1, "evaluation.gradient_sign", num_steps=self.num_steps)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The picture of the features by t-SNE, and how near views are to their image."""
+
+    num_classes: int = 5
+    """Classes in the picture, at equal distances in the order of labels."""
+    num_images: int = 20
+    """Images of each in the picture."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, "evaluation.embedding", num_classes=self.num_classes, num_images=self.num_images)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to measure, and by which protocol."""
+
+    metrics: tuple[str, ...] = ("top1", "top5", "content_heatmap", "cgc_loss", "insertion_auc", "deletion_auc")
+    """contrex metrics lists them."""
+    split: str = "val"
+    explainer: str = "grad_cam"
+    layer: str | None = None
+    """Layer to explain; None is the last feature map."""
+    contrast: str | None = None
+    """Explain the class against the others: None, "mean", "max" or "weighted"."""
+    content_heatmap_protocol: Literal["native", "published", "square"] = "native"
+    """`native` explains the whole image with its shorter side at the network's size, `published` at 448, `square` the
+    central square that is classified, with the boxes cut at its border. The pointing games use it too."""
+    region: Literal["boxes", "mask"] = "boxes"
+    """Where the object is: in its boxes, or its mask."""
+    pointing: Pointing = Pointing()
+    insertion_step: int | None = None
+    """Pixels per step of the insertion and deletion curves; None is 8 rows of the image (224 * 8 at 224)."""
+    insertion_baseline: Baseline = "blur"
+    """What insertion starts from."""
+    deletion_baseline: Baseline = "zero"
+    """What deletion ends at."""
+    drop_fractions: tuple[float, ...] = (0.15, 0.30, 0.45)
+    """Shares of the pixels that are kept for drop and increase."""
+    infidelity: Infidelity = Infidelity()
+    max_sensitivity: MaxSensitivity = MaxSensitivity()
+    relative_probability: RelativeProbability = RelativeProbability()
+    gradient_sign: GradientSign = GradientSign()
+    equivariance_shares: tuple[float, ...] = (0.8, 0.6, 0.4, 0.2)
+    """Shares of the area that crops keep for the equivariance error; a flip alone is always measured too."""
+    fgsm_epsilons: tuple[float, ...] = (1 / 255, 2 / 255, 4 / 255)
+    """Sizes of the attack for pixel values in [0, 1]."""
+    calibration_bins: int = 15
+    embedding: Embedding = Embedding()
+    batch_size: int | None = None
+    """Images per forward pass; None chooses by device."""
+    limit: int | None = None
+    """Evaluate only the first images."""
+    gallery: int = 24
+    """Pictures kept for the report."""
+    num_bootstrap: int = 2000
+    """Resamples behind each interval."""
+    seed: int = 0
+    """Seeds the bootstrap and everything that a metric draws."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which weights of a training run: the last ones, or those of the best validation accuracy."""
+    workers: int = 0
+    """Loader processes."""
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        repeated = len(set(self.metrics)) < len(self.metrics)
+        check(bool(self.metrics) and not repeated, "evaluation.metrics", self.metrics, "one metric or more, each once")
+        least_one = {"insertion_step": self.insertion_step, "batch_size": self.batch_size, "limit": self.limit}
+        counts = {"num_bootstrap": self.num_bootstrap, "calibration_bins": self.calibration_bins}
+        check_at_least(1, "evaluation", **least_one, **counts)
+        check_at_least(0, "evaluation", gallery=self.gallery, seed=self.seed, workers=self.workers)
+        for name in ("drop_fractions", "equivariance_shares", "fgsm_epsilons"):
+            values = getattr(self, name)
+            fits = bool(values) and len(set(values)) == len(values) and all(0 < value <= 1 for value in values)
+            check(fits, f"evaluation.{name}", values, "one share or more, each once, above 0 and at most 1")

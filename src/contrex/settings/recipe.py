@@ -1,0 +1,31 @@
+"""One whole run, made of the other settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contrex.settings.data import Data
+from contrex.settings.evaluation import Evaluation
+from contrex.settings.method import Method
+from contrex.settings.model import Model
+from contrex.settings.training import Augmentation, Optimizer, Schedule, Training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One whole run."""
+
+    name: str
+    data: Data
+    model: Model
+    method: Method
+    augmentation: Augmentation = Augmentation()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+
+def run_name(recipe: Recipe) -> str:
+    """What a run of `recipe` is called: its name and its seed."""
+    return f"{recipe.name}-seed{recipe.training.seed}"

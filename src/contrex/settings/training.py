@@ -1,0 +1,139 @@
+"""The training: the random views, the optimiser and its rate, and the loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from contrex.errors import ArgumentError
+from contrex.settings.ranges import check, check_at_least, check_positive
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The random view: resized crop and horizontal flip (the transform T of CGC, section 3.1), then, where a strength
+    is set, colour jitter and greyscale (SimCLR, appendix A)."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Range of the crop's share of the image area."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of the crop's width / height."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Strengths of brightness, contrast, saturation and hue: factors are drawn from 1 - strength (at least 0) to
+    1 + strength, the hue's turn from -strength to strength of the circle."""
+    jitter_probability: float = 0.8
+    """Share of the views whose colours are jittered, all four in a random order."""
+    grayscale: float = 0.0
+    """Probability that a view is grey."""
+    where: Literal["worker", "device"] = "worker"
+    """Make views in the loader's workers (crops by Pillow, antialiased) or on the training device (crops as one batched
+    resample, colours image by image)."""
+
+    def __post_init__(self) -> None:
+        (low, high), (narrow, wide) = self.scale, self.ratio
+        check(0 < low <= high <= 1, "augmentation.scale", self.scale, "(low, high) with 0 < low <= high <= 1")
+        check(0 < narrow <= wide < math.inf, "augmentation.ratio", self.ratio, "(low, high) with 0 < low <= high")
+        for name in ("flip", "jitter_probability", "grayscale"):
+            check(0 <= (p := getattr(self, name)) <= 1, f"augmentation.{name}", p, "a probability, from 0 to 1")
+        jitter = self.color_jitter
+        in_range = all(0 <= strength < math.inf for strength in jitter) and jitter[-1] <= 0.5
+        check(in_range, "augmentation.color_jitter", jitter, "strengths of at least 0, and of the hue at most 0.5")
+
+    @property
+    def recolours(self) -> bool:
+        """Whether any view can change its colours."""
+        return self.grayscale > 0 or (self.jitter_probability > 0 and any(self.color_jitter))
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """SGD or AdamW, with an optional clip of the gradient's norm."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """SGD's momentum, or AdamW's beta1."""
+    nesterov: bool = False
+    """Nesterov's momentum, for SGD only."""
+    weight_decay: float = 1e-4
+    clip_norm: float | None = None
+    """Largest norm of the whole gradient; None does not clip."""
+
+    def __post_init__(self) -> None:
+        check_positive("optimizer", lr=self.lr, clip_norm=self.clip_norm)
+        check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "from 0 to below 1")
+        check_at_least(0, "optimizer", weight_decay=self.weight_decay)
+        if self.nesterov and self.name != "sgd":
+            raise ArgumentError(f"`optimizer.nesterov` is SGD's, {self.name} has none: add --optimizer.no-nesterov.")
+        if self.nesterov and self.momentum == 0:
+            raise ArgumentError(
+                "`optimizer.nesterov` needs `optimizer.momentum` > 0: set one, or add --optimizer.no-nesterov."
+            )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the run, changed at every step."""
+
+    name: Literal["constant", "step", "cosine"] = "cosine"
+    warmup_epochs: float = 0.0
+    """Linear warm-up from 0, in epochs."""
+    milestones: tuple[int, ...] = (30, 60)
+    """Epochs at which the step schedule multiplies the rate by `gamma`."""
+    gamma: float = 0.1
+    final: float = 0.0
+    """Where the cosine ends, as a share of the peak rate."""
+
+    def __post_init__(self) -> None:
+        check_at_least(0, "schedule", warmup_epochs=self.warmup_epochs)
+        rising = all(one < next_ for one, next_ in pairwise((0, *self.milestones)))
+        check(rising, "schedule.milestones", self.milestones, "rising epochs, from 1 on")
+        check_positive("schedule", gamma=self.gamma)
+        check(0 <= self.final <= 1, "schedule.final", self.final, "a share of the peak rate, from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Training:
+    """The loop: how long, how large, how exact, and when to save."""
+
+    epochs: int = 90
+    batch_size: int = 256
+    """Images of one step, shared by all processes and by the parts of `accumulate`."""
+    accumulate: int = 1
+    """Go through each batch in this many parts, one after the other, which takes less memory; not for losses with
+    negatives, which a part would have fewer of."""
+    seed: int = 0
+    """Seeds initialisation, order and augmentation; two runs of one seed are equal bit by bit on a CPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs the network under autocast; heatmaps and losses stay float32."""
+    channels_last: bool = True
+    device: str = "auto"
+    """`auto` takes CUDA when there is one."""
+    workers: int = 0
+    """Loader processes; the result does not depend on their number."""
+    sync_batch_norm: bool = False
+    """On several GPUs, batch norm takes its statistics over the batches of all, instead of each its own."""
+    shard: bool = False
+    """Each of several processes keeps a share of the weights and of the optimiser's state (FSDP2); one phase only."""
+    compile: bool = False
+    """torch.compile what comes before the explained layer; cross-entropy compiles all of the network."""
+    checkpoint_minutes: float = 5.0
+    """Write a checkpoint at the end of each epoch and whenever this much time has passed since the last one."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, "training", epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
+        check(
+            self.batch_size % self.accumulate == 0,
+            "training.batch_size",
+            self.batch_size,
+            f"a multiple of `training.accumulate`, {self.accumulate}",
+        )
+        if self.compile and self.shard:
+            raise ArgumentError("`training.compile` and `training.shard` are not for one run: leave one of them out.")
+        check_at_least(0, "training", seed=self.seed, workers=self.workers)
+        check(self.checkpoint_minutes >= 0, "training.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
