@@ -25,6 +25,8 @@ from rich.progress import Progress
 
 from contrex import ranks
 from contrex.data import image_set
+from contrex.data.labelled import LIST, draw_of, run_images
+from contrex.data.sample import ImageSet
 from contrex.errors import ArgumentError, DataError, RecordError
 from contrex.evaluation import Subject, check_names, configuration_of, evaluate
 from contrex.models import load_classifier
@@ -164,7 +166,7 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
     content = Checkpoints(run).load(options.checkpoint)
     recipe, classifier, classes = trained(content)
     used = recipe.data if data is None else data
-    images = image_set(used, options.split)
+    images = _images(run, recipe, options.split, content.get("labelled_sha256"), used)
     if tuple(images.classes) != classes:
         raise DataError(
             f"{images.name} does not have the classes that {run} was trained on: {_listed(images.classes)} instead of "
@@ -183,12 +185,30 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
             "step": content["place"]["step"],
             "epochs_done": content["place"]["epoch"],
             "epochs": content["epochs"],
+            **({"labelled_sha256": sha256} if (sha256 := content.get("labelled_sha256")) else {}),
         },
         curves=curves(run),
         sheets=sheets(run),
         seed=recipe.training.seed,
     )
     return subject, run / _record_name(recipe, options, used)
+
+
+def _images(run: Path, recipe: Recipe, split: str, labelled_sha256: str | None, data: Data) -> ImageSet:
+    """What `split` of `data` means to a run: its own draw where they are the run's, wherever they lie now."""
+    own = (
+        replace(recipe.data, path=data.path) if hasattr(recipe.data, "path") and hasattr(data, "path") else recipe.data
+    )
+    if data != own:
+        return image_set(data, split)
+    images = run_images(replace(recipe, data=data), split)
+    draw = draw_of(images)
+    if draw is not None and draw.sha256 != labelled_sha256:
+        raise DataError(
+            f"{images.name} is not what {run} was trained on: its {LIST} has other images. Use the same images and "
+            "`labelled.file`, or another `evaluation.split`."
+        )
+    return images
 
 
 # --- where a record goes --------------------------------------------------------------------------------------------

@@ -144,13 +144,13 @@ def _train_several(asked: Sequence[Train]) -> int:
 
 def _check_evaluation(recipe: settings.Recipe) -> None:
     """Refuse an evaluation that cannot be made now rather than after hours of training."""
-    from contrex.data import image_set
+    from contrex.data.labelled import run_images
     from contrex.devices import device_named
     from contrex.evaluation import check_names
 
     check_names(recipe.evaluation)
     device_named(recipe.evaluation.device)
-    images = image_set(recipe.data, recipe.evaluation.split)
+    images = run_images(recipe, recipe.evaluation.split)
     check_names(recipe.evaluation, len(images.classes))
     if len(images) == 0:
         raise DataError(f"`evaluation.split`: {images.name} has no images. Choose another, or add --no-evaluate.")

@@ -75,12 +75,15 @@ class CifarImages:
 
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
-        image, path = Image.fromarray(self.images[index]), f"{self._stored}/{self._numbers[index]:05d}"
-        return Sample(image, self.label(index), NO_BOXES, None, path, index)
+        return Sample(Image.fromarray(self.images[index]), self.label(index), NO_BOXES, None, self.path(index), index)
 
     def label(self, index: int) -> int:
         """The label of sample `index`."""
         return int(self.labels[index])
+
+    def path(self, index: int) -> str:
+        """The path of sample `index`."""
+        return f"{self._stored}/{self._numbers[index]:05d}"
 
 
 # --- which images ---------------------------------------------------------------------------------------------------

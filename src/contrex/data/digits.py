@@ -127,13 +127,17 @@ class DigitImages:
             label=self.label(index),
             boxes=self.boxes[index : index + 1].copy(),
             mask=self.masks[index].copy(),
-            path=f"{self.name}/{index:05d}",
+            path=self.path(index),
             index=index,
         )
 
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image."""
         return int(self.labels[index])
+
+    def path(self, index: int) -> str:
+        """The path of sample `index`."""
+        return f"{self.name}/{index:05d}"
 
 
 # --- the sources ----------------------------------------------------------------------------------------------------

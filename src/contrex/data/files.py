@@ -73,6 +73,10 @@ class ImageFiles:
         """The label of sample `index` without reading its image."""
         return int(self.labels[index])
 
+    def path(self, index: int) -> str:
+        """The path of sample `index` without reading its image."""
+        return self.paths[index]
+
     def _readable(
         self, found: Iterable[tuple[str, int]], limit: int | None, split: str, *, skip: bool
     ) -> tuple[list[tuple[str, int]], list[str]]:

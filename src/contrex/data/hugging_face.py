@@ -62,13 +62,17 @@ class HuggingFaceImages:
 
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
-        number = int(self._numbers[index])
-        path = f"{self._split}/{number:05d}"
-        return Sample(_image(self._rows, number, self.settings, path), self.label(index), NO_BOXES, None, path, index)
+        path = self.path(index)
+        image = _image(self._rows, int(self._numbers[index]), self.settings, path)
+        return Sample(image, self.label(index), NO_BOXES, None, path, index)
 
     def label(self, index: int) -> int:
         """The label of sample `index` without decoding its image."""
         return int(self.labels[index])
+
+    def path(self, index: int) -> str:
+        """The path of sample `index` without decoding its image."""
+        return f"{self._split}/{self._numbers[index]:05d}"
 
 
 # --- loading --------------------------------------------------------------------------------------------------------

@@ -49,3 +49,7 @@ class ImageSet(Protocol):
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image."""
         ...
+
+    def path(self, index: int) -> str:
+        """The path of sample `index` without reading its image."""
+        ...

@@ -100,7 +100,7 @@ class ShardImages:
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
         number = int(self._numbers[index])
-        path = self._path(number)
+        path = self.path(index)
         try:
             image, orientation = decoded_oriented(self._content(number), str(self.settings.path / path))
         except ImageError as error:
@@ -112,6 +112,10 @@ class ShardImages:
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image."""
         return int(self.labels[index])
+
+    def path(self, index: int) -> str:
+        """The path of sample `index` without reading its image."""
+        return self._path(int(self._numbers[index]))
 
     def _path(self, number: int) -> str:
         return f"{self._archives[self._shards[number]]}/{self._members[number]}"

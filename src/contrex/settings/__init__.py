@@ -41,6 +41,7 @@ from contrex.settings.evaluation import (
     Pointing,
     RelativeProbability,
 )
+from contrex.settings.labelled import Labelled
 from contrex.settings.method import (
     CGC,
     GCC,
@@ -85,6 +86,7 @@ __all__ = [
     "HuggingFace",
     "ImageNet",
     "Infidelity",
+    "Labelled",
     "Layout",
     "LinearClassifier",
     "MaxSensitivity",

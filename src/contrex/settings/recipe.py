@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from contrex.settings.data import Data
 from contrex.settings.evaluation import Evaluation
+from contrex.settings.labelled import Labelled
 from contrex.settings.method import Method
 from contrex.settings.model import Model
 from contrex.settings.training import Augmentation, Optimizer, Schedule, Training
@@ -24,6 +25,7 @@ class Recipe:
     schedule: Schedule = Schedule()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    labelled: Labelled = Labelled()
 
 
 def run_name(recipe: Recipe) -> str:

@@ -6,6 +6,7 @@ A run folder:
     metrics.jsonl     a line per step and per epoch
     checkpoints/      the last and the best one
     nonfinite.json    only after a NaN loss or gradient: the images of the batch
+    labelled.txt     the images with a label, where not all have one
     skipped_images.json    only where unreadable images were left out: which and why
     views/            a contact sheet per epoch of what a contrastive method is trained on
 
@@ -29,7 +30,7 @@ from rich.console import Console
 from torch.optim import Optimizer
 
 from contrex import ranks
-from contrex.data import image_set
+from contrex.data.labelled import LIST, Draw, draw_of, training_images
 from contrex.data.sample import ImageSet
 from contrex.data.views import Batch, TrainingViews, num_batches, stream, training_batches, view_sizes
 from contrex.devices import device_named
@@ -70,8 +71,12 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
     saved = ranks.from_first(lambda: saved_content(checkpoints, recipe, resume))
     options, device = recipe.training, device_named(recipe.training.device)
     distributed.check_device(options, device)
-    images, validation = image_set(recipe.data, "train"), image_set(recipe.data, "val")
+    images, validation, unlabelled = training_images(recipe)
+    draw = draw_of(images)
     _check_images(recipe, images, validation, saved)
+    _check_draw(draw, saved)
+    if unlabelled is not None:
+        raise ArgumentError(f"`labelled.rest` unlabelled is not for {type(recipe.method).__name__}: it takes no such.")
     steps_per_epoch = num_batches(images, options.batch_size)
     console = (console or Console(stderr=True)) if is_first else Console(quiet=True)
 
@@ -97,6 +102,8 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
         if is_first:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "recipe.json", recipe)
+            if draw is not None:
+                draw.write(folder)
             log.rewind(step=place.step, epoch=place.epoch)
             _report_skipped(folder, (images, validation), console)
     if (warning := other_world(saved)) is not None:
@@ -115,6 +122,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
             "recipe": to_plain(recipe),
             "classes": list(images.classes),
             "num_images": len(images),
+            "labelled_sha256": None if draw is None else draw.sha256,
             "world_size": ranks.world_size(),
             "torch": str(torch.__version__),
         }
@@ -293,6 +301,15 @@ def _check_images(recipe: Recipe, images: ImageSet, validation: ImageSet, saved:
     if saved is not None and len(images) != saved.get("num_images", len(images)):
         raise CheckpointError(
             f"{images.name} has {len(images)} images, the run was started on {saved['num_images']}: use the same."
+        )
+
+
+def _check_draw(draw: Draw | None, saved: Mapping[str, Any] | None) -> None:
+    before = None if saved is None else saved.get("labelled_sha256")
+    if saved is not None and before != (None if draw is None else draw.sha256):
+        raise CheckpointError(
+            f"the labelled images are others than the run was started with, which are in its {LIST}: use the same "
+            "images and `labelled.seed`, or choose another --folder."
         )
 
 

@@ -13,14 +13,15 @@ from torch.optim import Optimizer
 from contrex import ranks
 from contrex.errors import CheckpointError
 from contrex.methods import Plan
-from contrex.records import to_plain
+from contrex.records import from_plain, to_plain
 from contrex.settings import Recipe
 from contrex.training.checkpoint import Checkpoints
 
 FREE_TO_CHANGE = frozenset(
-    {"data.path", "evaluation", "training.device", "training.workers", "training.checkpoint_minutes"}
+    {"data.path", "evaluation", "labelled.file", "training.device", "training.workers", "training.checkpoint_minutes"}
 )
-"""What a resumed run may do differently without changing its result: the same images may lie elsewhere."""
+"""What a resumed run may do differently without changing its result: the same images, and the
+list of the labelled ones, may lie elsewhere."""
 
 
 @dataclass
@@ -43,7 +44,8 @@ def saved_content(checkpoints: Checkpoints, recipe: Recipe, resume: bool) -> dic
     if not resume:
         raise CheckpointError(f"{run} already holds a run: continue it with --resume, or choose another --folder.")
     content = checkpoints.load()
-    changed = sorted(_changed(content["recipe"], to_plain(recipe)))
+    before: Recipe = from_plain(content["recipe"], Recipe, where="recipe")  # which may have fewer fields
+    changed = sorted(_changed(to_plain(before), to_plain(recipe)))
     if changed:
         raise CheckpointError(
             f"{run} was started with another recipe, different in {', '.join(changed)}: choose another --folder, "
