@@ -196,10 +196,8 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
 
 def _images(run: Path, recipe: Recipe, split: str, labelled_sha256: str | None, data: Data) -> ImageSet:
     """What `split` of `data` means to a run: its own draw where they are the run's, wherever they lie now."""
-    own = (
-        replace(recipe.data, path=data.path) if hasattr(recipe.data, "path") and hasattr(data, "path") else recipe.data
-    )
-    if data != own:
+    same = type(data) is type(recipe.data) and {**vars(data), "path": None} == {**vars(recipe.data), "path": None}
+    if not same:
         return image_set(data, split)
     images = run_images(replace(recipe, data=data), split)
     draw = draw_of(images)
