@@ -53,6 +53,7 @@ FOLDER = Folder(Path("data"))
         (CGCNoNegatives(), "method", "weight", [-1.0], [0.0]),
         (CGCNoNegatives(), "method", "resolution", [0], [1]),
         (Optimizer(), "optimizer", "lr", [0.0, -0.1, NAN, math.inf], [0.1]),
+        (Optimizer(), "optimizer", "head_lr", [0.0, -0.1, NAN, math.inf], [5.0, None]),
         (Optimizer(), "optimizer", "momentum", [-0.1, 1.0, NAN], [0.0, 0.9]),
         (Optimizer(), "optimizer", "weight_decay", [-0.1, NAN], [0.0]),
         (Optimizer(), "optimizer", "clip_norm", [0.0, -1.0, NAN], [1.0, None]),

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from unittest import mock
 
+import pytest
+import torch
 from rich.console import Console
 
+from contrex.methods import training_step
+from contrex.models import load_classifier
 from contrex.settings import CGC, Augmentation, Digits, Evaluation, Model, Optimizer, Recipe, Schedule, Training
+from contrex.training import train
+from contrex.training.checkpoint import Checkpoints
 
 
 def tiny(**training) -> Recipe:
@@ -34,3 +41,51 @@ def varied(recipe: Recipe, **training) -> Recipe:
 
 def quiet() -> Console:
     return Console(file=io.StringIO())
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing may catch it."""
+
+
+def stopped_and_resumed(recipe: Recipe, folder, *, steps) -> None:
+    """Train `recipe` in FOLDER/straight; then again, killed in the forward pass of each of `steps` (from 0) with a
+    checkpoint after every step, in FOLDER/STEP: the same tensors and the same log, bit for bit."""
+    train(recipe, folder / "straight", console=quiet())
+    expected = Checkpoints(folder / "straight").load()
+    kind = type(training_step(load_classifier(recipe.model, num_classes=2), recipe.method))
+    for step in steps:
+        run = folder / str(step)
+        with mock.patch.object(kind, "forward", _dying(kind.forward, step)), pytest.raises(Killed):
+            train(varied(recipe, checkpoint_minutes=0.0), run, console=quiet())
+        train(recipe, run, resume=True, console=quiet())
+        found = Checkpoints(run).load()
+        assert_same({**found, "recipe": None}, {**expected, "recipe": None})
+        assert (run / "metrics.jsonl").read_bytes() == (folder / "straight" / "metrics.jsonl").read_bytes()
+
+
+def _dying(forward, last):
+    calls = []
+
+    def dying(self, batch):
+        calls.append(1)
+        if len(calls) == last + 1:
+            raise Killed
+        return forward(self, batch)
+
+    return dying
+
+
+def assert_same(one, other) -> None:
+    """Two checkpoints' contents hold the same values, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for first, second in zip(one, other, strict=True):
+            assert_same(first, second)
+    else:
+        assert one == other

@@ -10,6 +10,7 @@ from contrex.methods.cgc import CGCNoNegativesStep, CGCStep
 from contrex.methods.cross_entropy import CrossEntropyStep
 from contrex.methods.excon import ExConStep
 from contrex.methods.gcc import GCCStep
+from contrex.methods.moving import with_rates
 from contrex.methods.phase import Phase, Plan, one_phase
 from contrex.methods.step import Shown, Step, StepOutput
 from contrex.methods.supcon import ClassifierStep, SupConStep, supcon_plan
@@ -48,8 +49,10 @@ def training_plan(classifier: Classifier, recipe: Recipe) -> Plan:
     """The phases of a run, and which of them each epoch has."""
     step = training_step(classifier, recipe.method)
     if isinstance(step, SupConStep):
-        return supcon_plan(step, classifier, recipe, step.settings)
-    return one_phase(step, recipe)
+        plan = supcon_plan(step, classifier, recipe, step.settings)
+    else:
+        plan = one_phase(step, recipe)
+    return with_rates(plan, classifier.network)
 
 
 __all__ = [

@@ -29,6 +29,8 @@ class Phase:
     schedule: Schedule
     augmentation: Augmentation
     epochs: int
+    head: Sequence[nn.Parameter] = ()
+    """Those of its parameters that have the classifier's own rate, `optimizer.head_lr`."""
     trains_classifier: bool = True
     """Whether the classifier is better afterwards: otherwise there is nothing to validate."""
 

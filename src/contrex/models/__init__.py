@@ -4,7 +4,7 @@ from contrex.models.classes import class_index, class_names
 from contrex.models.layers import FeatureMapFinder, find_layer, unwrap
 from contrex.models.load import Classifier, build_network, load_classifier
 from contrex.models.modes import eval_mode
-from contrex.models.split import ProjectionHead, classifier_head
+from contrex.models.split import ProjectionHead, classifier_head, classifier_heads
 from contrex.models.stem import cifar_stem
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "class_index",
     "class_names",
     "classifier_head",
+    "classifier_heads",
     "eval_mode",
     "find_layer",
     "load_classifier",

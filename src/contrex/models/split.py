@@ -9,7 +9,7 @@ Legend: N images, D features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,19 @@ def classifier_head(network: nn.Module) -> tuple[str, nn.Linear]:
     network = unwrap(network)
     linear = _linear_at_end(_classifier(network), network)
     return next(name for name, module in network.named_modules() if module is linear), linear
+
+
+def classifier_heads(network: nn.Module) -> Mapping[str, nn.Linear]:
+    """As `classifier_head`, by name, where there may be several: distilled transformers have two.
+
+    Raises:
+        LayerError: the classifier is no linear layer, or none was found.
+    """
+    network = unwrap(network)
+    part = _classifier(network)
+    parts = list(part) if isinstance(part, (tuple, list, nn.ModuleList)) else [part]
+    linears = [_linear_at_end(one, network) for one in parts]
+    return {name: module for name, module in network.named_modules() if any(module is one for one in linears)}
 
 
 class ProjectionHead(nn.Module):

@@ -56,6 +56,8 @@ class Optimizer:
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
     """Peak learning rate."""
+    head_lr: float | None = None
+    """Peak learning rate of the classifier, the network's last linear layer; None is `lr`. One schedule scales both."""
     momentum: float = 0.9
     """SGD's momentum, or AdamW's beta1."""
     nesterov: bool = False
@@ -65,7 +67,7 @@ class Optimizer:
     """Largest norm of the whole gradient; None does not clip."""
 
     def __post_init__(self) -> None:
-        check_positive("optimizer", lr=self.lr, clip_norm=self.clip_norm)
+        check_positive("optimizer", lr=self.lr, head_lr=self.head_lr, clip_norm=self.clip_norm)
         check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "from 0 to below 1")
         check_at_least(0, "optimizer", weight_decay=self.weight_decay)
         if self.nesterov and self.name != "sgd":

@@ -45,7 +45,7 @@ from contrex.training.checkpoint import Checkpoints
 from contrex.training.contact_sheet import write_shown
 from contrex.training.distributed import Runner
 from contrex.training.log import VALIDATION, MetricsLog, progress_bar
-from contrex.training.optimization import build_optimizer, learning_rate, take_step
+from contrex.training.optimization import build_optimizer, learning_rates, take_step
 from contrex.training.resuming import load_steps, other_world, restored, saved_content
 from contrex.training.stopping import Watched, interrupted, nonfinite, signals
 
@@ -96,7 +96,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
         load_steps(plan, saved)
     distributed.check_equal(plan)
     plan, runners = _on_all_processes(plan, recipe, device)
-    optimizers = [build_optimizer(phase.parameters, phase.optimizer) for phase in plan.phases]
+    optimizers = [build_optimizer(phase.parameters, phase.optimizer, phase.head) for phase in plan.phases]
     place = restored(saved, optimizers, sharding.shared_out if options.shard else None)
     with ranks.together():
         if is_first:
@@ -164,19 +164,19 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
                             write_shown(folder, phase.step, seen, place.epoch)
                     torch.manual_seed(step_seed(options.seed, place.step, ranks.rank()))  # dropout and the like
                     output = _gradient(run, parts, optimizers[number], options, device)
-                    lr = learning_rate(
-                        past_steps + place.batch, steps_per_epoch, phase.epochs, phase.optimizer.lr, phase.schedule
-                    )
+                    rates = learning_rates(past_steps + place.batch, steps_per_epoch, phase)
                     loss, *values = ranks.means([output.loss, *output.logs.values()])
                     finite = math.isfinite(loss)  # a sync point: a NaN must never reach the weights
-                    if not take_step(optimizers[number], lr=lr, clip_norm=phase.optimizer.clip_norm, along=finite):
+                    clip_norm = phase.optimizer.clip_norm
+                    if not take_step(optimizers[number], rates=list(rates.values()), clip_norm=clip_norm, along=finite):
                         with run.whole():
                             raise nonfinite(checkpoints, loss, classifier, parts, place, device)
                     distributed.average_running_statistics(phase.step)
                     terms = {phase.term(name): value for name, value in zip(output.logs, values, strict=True)}
                     place.step, place.batch = place.step + 1, place.batch + 1
                     if is_first:
-                        log.write({"step": place.step, "epoch": place.epoch, phase.term("lr"): lr, **terms})
+                        named = {phase.term(name): rate for name, rate in rates.items()}
+                        log.write({"step": place.step, "epoch": place.epoch, **named, **terms})
                     bar.step(terms)
                     is_due = is_first and time.monotonic() - saved_at > 60 * options.checkpoint_minutes
                     stopped_by, any_due = ranks.largest(max(received, default=0), is_due)

@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from contrex import settings
+from contrex.methods import Phase
 
 
-def build_optimizer(parameters: Sequence[nn.Parameter], options: settings.Optimizer) -> Optimizer:
-    """SGD or AdamW over `parameters`."""
+def build_optimizer(
+    parameters: Sequence[nn.Parameter], options: settings.Optimizer, head: Sequence[nn.Parameter] = ()
+) -> Optimizer:
+    """SGD or AdamW over `parameters`; those that are in `head` too are a group of their own, with `options.head_lr`."""
+    groups = [{"params": own, "lr": getattr(options, rate)} for rate, own in by_rate(parameters, head).items()]
     if options.name == "adamw":
         return AdamW(
-            parameters, lr=options.lr, betas=(options.momentum, 0.999), weight_decay=options.weight_decay, fused=False
+            groups, lr=options.lr, betas=(options.momentum, 0.999), weight_decay=options.weight_decay, fused=False
         )
     return SGD(
-        parameters,
+        groups,
         lr=options.lr,
         momentum=options.momentum,
         nesterov=options.nesterov,
         weight_decay=options.weight_decay,
     )
+
+
+def by_rate(parameters: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> Mapping[str, list[nn.Parameter]]:
+    """The parameters by the setting that is their rate, `lr` or `head_lr`, where there are any: an optimiser's groups,
+    in their order."""
+    rest = [parameter for parameter in parameters if all(parameter is not own for own in head)]
+    return {rate: own for rate, own in (("lr", rest), ("head_lr", list(head))) if own}
+
+
+def learning_rates(step: int, steps_per_epoch: int, phase: Phase) -> dict[str, float]:
+    """The rate of each group of a phase's parameters at its optimiser step `step`, by its name in the log."""
+    return {
+        rate: learning_rate(step, steps_per_epoch, phase.epochs, getattr(phase.optimizer, rate), phase.schedule)
+        for rate in by_rate(phase.parameters, phase.head)
+    }
 
 
 def learning_rate(step: int, steps_per_epoch: int, epochs: int, peak: float, schedule: settings.Schedule) -> float:
@@ -48,11 +67,11 @@ def learning_rate(step: int, steps_per_epoch: int, epochs: int, peak: float, sch
     return peak
 
 
-def take_step(optimizer: Optimizer, *, lr: float, clip_norm: float | None, along: bool = True) -> bool:
-    """One optimiser step along the gradients that are there; without `along`, or where they are NaN or infinite, no
-    step, and False."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def take_step(optimizer: Optimizer, *, rates: Sequence[float], clip_norm: float | None, along: bool = True) -> bool:
+    """One optimiser step along the gradients that are there, with a rate for each group; without `along`, or where the
+    gradients are NaN or infinite, no step, and False."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
     whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # parameters that processes share

@@ -70,8 +70,11 @@ class _Whole(nn.Module):
 def sharded(plan: Plan, device: torch.device) -> tuple[Plan, ShardedRunner]:
     """The plan with the parameters of its only phase shared out, and the runner of that phase."""
     (phase,) = plan.phases
+    names = {parameter: name for name, parameter in phase.step.named_parameters()}
     runner = ShardedRunner(phase.step, device)
-    return replace(plan, phases=[replace(phase, parameters=list(phase.step.parameters()))]), runner
+    shared = dict(phase.step.named_parameters())  # they take the places of the whole ones
+    parameters, head = ([shared[names[whole]] for whole in own] for own in (phase.parameters, phase.head))
+    return replace(plan, phases=[replace(phase, parameters=parameters, head=head)]), runner
 
 
 def whole_state(value: Any) -> Any:
