@@ -74,10 +74,14 @@ def classifier(network="convnet"):
     return Classifier(NETWORKS[network]().double(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-def plan_of(method, network="convnet", **settings):
+def plan_of(method, network="convnet", *freeze, **settings):
     settings = {**({"resolution": 16} if "cgc" in method else {}), **settings}
     recipe = Recipe(
-        method, Digits(), Model("contrex:convnet"), METHODS[method](**settings), training=Training(epochs=3)
+        method,
+        Digits(),
+        Model("contrex:convnet"),
+        METHODS[method](**settings),
+        training=Training(epochs=3, freeze=freeze),
     )
     return training_plan(classifier(network), recipe)
 
@@ -125,7 +129,7 @@ def own_gradients(cases):
     """The gradients that this process ends up with for its share of two batches, for each case and phase."""
     found = {}
     for case, (method, network, settings, options) in cases.items():
-        plan = plan_of(method, network, **settings)
+        plan = plan_of(method, network, *options.get("freeze", ()), **settings)
         runners = {}
         if options.get("shard") and ranks.world_size() > 1:
             plan, runners[0] = sharding.sharded(plan, torch.device("cpu"))

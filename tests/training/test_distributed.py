@@ -211,13 +211,21 @@ def test_an_explainer_that_looks_into_everything_is_not_compiled():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch.compile looks at its inputs
-@pytest.mark.parametrize("method", ["cross_entropy", "cgc", "cgc_no_negatives", "supcon", "exconb"])
-def test_compiled_runs_are_the_runs_that_are_not(tmp_path, monkeypatch, method):
+@pytest.mark.parametrize(
+    ("method", "freeze"),
+    [
+        *((name, ()) for name in ("cross_entropy", "cgc", "cgc_no_negatives", "supcon", "exconb")),
+        ("cgc", ("bn1", "layer2")),
+        ("cgc", ("trunk",)),
+        ("cross_entropy", ("layer1", "layer4")),
+    ],
+)
+def test_compiled_runs_are_the_runs_that_are_not(tmp_path, monkeypatch, method, freeze):
     """Through the loop, validation included; blocks are compiled, not silently run as they are."""
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
     chosen = METHODS[method](**({"resolution": 32} if "cgc" in method else {}))
     model = Model("torchvision:resnet18", mean=(0.5,), std=(0.25,))
-    recipe = replace(tiny(epochs=1), method=chosen, model=model)
+    recipe = replace(tiny(epochs=1, freeze=freeze), method=chosen, model=model)
     plain = train(recipe, tmp_path / "plain", console=quiet()).network
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

@@ -10,7 +10,7 @@ from contrex.methods.cgc import CGCNoNegativesStep, CGCStep
 from contrex.methods.cross_entropy import CrossEntropyStep
 from contrex.methods.excon import ExConStep
 from contrex.methods.gcc import GCCStep
-from contrex.methods.moving import with_rates
+from contrex.methods.moving import frozen, with_rates
 from contrex.methods.phase import Phase, Plan, one_phase
 from contrex.methods.step import Shown, Step, StepOutput
 from contrex.methods.supcon import ClassifierStep, SupConStep, supcon_plan
@@ -52,7 +52,7 @@ def training_plan(classifier: Classifier, recipe: Recipe) -> Plan:
         plan = supcon_plan(step, classifier, recipe, step.settings)
     else:
         plan = one_phase(step, recipe)
-    return with_rates(plan, classifier.network)
+    return with_rates(frozen(plan, classifier.network, recipe.training.freeze), classifier.network)
 
 
 __all__ = [

@@ -1,14 +1,64 @@
-"""What of a network a run moves, and how fast: the classifier's own rate."""
+"""What of a network a run moves, and how fast: frozen modules, and the classifier's own rate.
+
+Frozen modules are still differentiated through: what lies below them learns, and so does whatever a heatmap at or above
+them depends on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
 
-from contrex.errors import ArgumentError, LayerError
+from contrex.errors import ArgumentError, LayerError, unknown_name
 from contrex.methods.phase import Phase, Plan
 from contrex.models import classifier_heads
+
+TRUNK = "trunk"
+"""In `training.freeze`: everything but the classifier's linear layer; a module of that name goes first."""
+
+
+def frozen(plan: Plan, network: nn.Module, names: Sequence[str]) -> Plan:
+    """The plan without the modules of `network` that `names` names: they stay in eval mode, their parameters as they
+    are.
+
+    Raises:
+        UnknownNameError: there is no module of that name.
+        LayerError: `trunk` of a network that does not end in linear layers.
+        ArgumentError: a phase has nothing of the network left to train.
+    """
+    if not names:
+        return plan
+    modules, kept = [], set[nn.Parameter]()
+    for name in names:
+        module = _named(network, name)
+        modules.append(module)
+        kept |= set(module.parameters())
+        if module is network:
+            kept -= _head_parameters(network, "`training.freeze` trunk spares the network's last linear layer")
+    return replace(plan, phases=[_without(phase, modules, kept, names) for phase in plan.phases])
+
+
+def _named(network: nn.Module, name: str) -> nn.Module:
+    """The module called `name`; the network for its trunk."""
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    if name and name in modules:
+        return modules[name]
+    if name == TRUNK:
+        return network
+    depth = name.count(".")
+    raise unknown_name("`training.freeze`", name, [TRUNK, *(key for key in modules if key and key.count(".") <= depth)])
+
+
+def _without(phase: Phase, modules: Sequence[nn.Module], kept: set[nn.Parameter], names: Sequence[str]) -> Phase:
+    own = set(phase.step.network.parameters())
+    if own.isdisjoint(set(phase.parameters) - kept):
+        where = f" in the phase {phase.name}" if phase.name else ""
+        raise ArgumentError(
+            f"`training.freeze` {' '.join(names)} leaves nothing of the network to train{where}: freeze less of it."
+        )
+    return replace(phase, parameters=[p for p in phase.parameters if p not in kept], frozen=modules)
 
 
 def with_rates(plan: Plan, network: nn.Module) -> Plan:

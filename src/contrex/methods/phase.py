@@ -31,6 +31,8 @@ class Phase:
     epochs: int
     head: Sequence[nn.Parameter] = ()
     """Those of its parameters that have the classifier's own rate, `optimizer.head_lr`."""
+    frozen: Sequence[nn.Module] = ()
+    """Modules that stay in eval mode; their parameters are not among its own."""
     trains_classifier: bool = True
     """Whether the classifier is better afterwards: otherwise there is nothing to validate."""
 
@@ -44,6 +46,8 @@ class Phase:
         for parameter in self.step.parameters():
             parameter.requires_grad_(id(parameter) in own)
         self.step.train()
+        for module in self.frozen:
+            module.eval()
         self.step.begin_epoch(epoch)
 
 

@@ -118,6 +118,9 @@ class Training:
     """`auto` takes CUDA when there is one."""
     workers: int = 0
     """Loader processes; the result does not depend on their number."""
+    freeze: tuple[str, ...] = ()
+    """Modules of the network that stay as they are, in eval mode, e.g. `conv1 bn1 layer1`: neither their weights nor
+    their batch-norm statistics move. `trunk` is everything but the classifier's last layer: a linear probe."""
     sync_batch_norm: bool = False
     """On several GPUs, batch norm takes its statistics over the batches of all, instead of each its own."""
     shard: bool = False

@@ -85,6 +85,12 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
     classifier = load_classifier(model, num_classes=len(images.classes))
     if classifier.left_out:
         console.print(f"left out of {model.weights}: {', '.join(classifier.left_out)}", highlight=False, soft_wrap=True)
+    if options.freeze and recipe.model.weights is None:
+        console.print(
+            f"`training.freeze` keeps {' '.join(options.freeze)} at random weights: there is no `model.weights`",
+            highlight=False,
+            soft_wrap=True,
+        )
     classifier = distributed.synchronise_batch_norm(classifier, options)
     plan = training_plan(classifier, recipe)
     distributed.check_plan(options, plan)
