@@ -63,6 +63,7 @@ FOLDER = Folder(Path("data"))
         (Schedule(), "schedule", "final", [-0.1, 1.1], [0.0, 1.0]),
         (Training(), "training", "epochs", [0], [1]),
         (Training(), "training", "batch_size", [0], [1]),
+        (Training(), "training", "ema", [0.0, 1.0, -0.1, NAN], [0.5, None]),
         (Training(), "training", "seed", [-1], [0]),
         (Training(), "training", "workers", [-1], [0]),
         (Training(), "training", "checkpoint_minutes", [-1.0, NAN], [0.0, math.inf]),

@@ -132,7 +132,8 @@ def _found(run: Path, checkpoint: str, kind: str) -> _Trained:
         "input": {"channels": "RGB", "range": (0, 1), "mean": classifier.mean, "std": classifier.std,
                   "resize_shorter_side": resize, "central_square": size, "normalised_inside": kind == "onnx"},
         "run": {"recipe": recipe.name, "seed": recipe.training.seed, "checkpoint": checkpoint,
-                "step": content["place"]["step"], "epochs_done": content["place"]["epoch"]},
+                "step": content["place"]["step"], "epochs_done": content["place"]["epoch"],
+                "ema": recipe.training.ema},
         "versions": {"contrex": __version__, "torch": str(torch.__version__)},
     }  # fmt: skip
     return _Trained(recipe, classifier, classes, size, to_plain(card))

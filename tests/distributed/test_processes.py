@@ -16,7 +16,7 @@ from rich.console import Console
 from contrex.evaluation import PROTOCOLS
 from contrex.methods import METHODS
 from contrex.settings import CrossEntropy, Folder, Optimizer
-from contrex.training import read_log, train
+from contrex.training import load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
 from distributed import jobs, processes
 from distributed.jobs import SEEDS, own_gradients, plan_of, share, whole_batch
@@ -240,6 +240,7 @@ def ran(tmp_path_factory):
         jobs.several,
         *runs_of(folder, tiny(), 2),
         ("plain", jobs.trained, (tiny(), folder / "plain"), {"plain": True}),
+        ("sharded", jobs.trained, (tuned(shard=True), folder / "sharded")),
         ("nan", jobs.trained, (tiny(), folder / "nan"), {"fault": ("nan", 1, 1)}),
         ("full disk", jobs.trained_on_a_full_disk, (tiny(), folder / "full")),
         ("unreadable", jobs.trained, (on_photos(folder / "photos"), folder / "unreadable")),
@@ -247,6 +248,24 @@ def ran(tmp_path_factory):
         ("uneven", jobs.trained, (tiny(batch_size=9), folder / "uneven")),
     )
     return folder, found
+
+
+def tuned(**training):
+    """Averaged weights, a frozen block, and a rate of the classifier."""
+    recipe = tiny(ema=0.8, freeze=("features.0",), **training)
+    return replace(recipe, optimizer=replace(recipe.optimizer, head_lr=0.2))
+
+
+def test_the_average_is_the_same_in_all_processes_and_in_the_checkpoint(ran):
+    folder, found = ran
+    _, classifier, _ = load_trained(folder / "sharded")
+    digest = jobs.digest(classifier.network.state_dict().values())
+    assert of(found, "sharded") == [digest, digest]
+    content = Checkpoints(folder / "sharded").load()
+    assert content["averages"].keys() == {"features.1.0.weight", "features.1.1.weight", "features.1.1.bias",
+                                          "features.2.0.weight", "features.2.1.weight", "features.2.1.bias",
+                                          "fc.weight", "fc.bias"}  # fmt: skip
+    assert all(type(value) is torch.Tensor for value in content["averages"].values())
 
 
 def on_photos(root):
@@ -289,6 +308,8 @@ def test_every_kind_of_run_is_resumed_exactly(tmp_path, num):
         "cgc": tiny(**six),
         "sharded": tiny(**six, shard=True),
         "sharded adamw": replace(tiny(**six, shard=True), optimizer=adamw),
+        "tuned": tuned(**six),
+        "sharded tuned": tuned(**six, shard=True),
         "parts": replace(tiny(batch_size=12, accumulate=2), method=CrossEntropy()),
     }
     for name, recipe in recipes.items():
@@ -302,8 +323,11 @@ def test_every_kind_of_run_is_resumed_exactly(tmp_path, num):
 
 @pytest.mark.slow
 def test_a_run_whose_weights_are_shared_out_is_that_of_whole_ones(tmp_path):
-    for method in (tiny().method, CrossEntropy()):
-        recipe, folder = replace(tiny(), method=method), tmp_path / type(method).__name__
+    averaged = tiny(ema=0.8)
+    averaged = replace(averaged, optimizer=replace(averaged.optimizer, head_lr=0.2))
+    recipes = {"cgc": tiny(), "cross_entropy": replace(tiny(), method=CrossEntropy()), "averaged": averaged}
+    for kind, recipe in recipes.items():
+        folder = tmp_path / kind
         sharded = replace(recipe, training=replace(recipe.training, shard=True))
         found = processes.results_of(
             2,

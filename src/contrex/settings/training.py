@@ -121,6 +121,9 @@ class Training:
     freeze: tuple[str, ...] = ()
     """Modules of the network that stay as they are, in eval mode, e.g. `conv1 bn1 layer1`: neither their weights nor
     their batch-norm statistics move. `trunk` is everything but the classifier's last layer: a linear probe."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, e.g. 0.999, which is then what is validated, evaluated and
+    exported; None takes the trained weights themselves."""
     sync_batch_norm: bool = False
     """On several GPUs, batch norm takes its statistics over the batches of all, instead of each its own."""
     shard: bool = False
@@ -132,6 +135,7 @@ class Training:
 
     def __post_init__(self) -> None:
         check_at_least(1, "training", epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
+        check(self.ema is None or 0 < self.ema < 1, "training.ema", self.ema, "between 0 and 1")
         check(
             self.batch_size % self.accumulate == 0,
             "training.batch_size",

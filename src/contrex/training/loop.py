@@ -41,6 +41,7 @@ from contrex.models import Classifier, load_classifier
 from contrex.records import from_plain, to_plain, write_json
 from contrex.settings import Model, Recipe, Training
 from contrex.training import compiling, distributed, sharding
+from contrex.training.averaging import Averages, load_averages
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.contact_sheet import write_shown
 from contrex.training.distributed import Runner
@@ -104,6 +105,9 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
     plan, runners = _on_all_processes(plan, recipe, device)
     optimizers = [build_optimizer(phase.parameters, phase.optimizer, phase.head) for phase in plan.phases]
     place = restored(saved, optimizers, sharding.shared_out if options.shard else None)
+    averages = Averages(plan, options.ema)
+    if saved is not None:
+        averages.load_state_dict(saved.get("averages", {}), sharding.shared_as if options.shard else None)
     with ranks.together():
         if is_first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +124,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
         states = {
             "steps": [step.state_dict() for step in plan.modules()],
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "averages": averages.state_dict(),
         }
         return {
             **(sharding.whole_state(states) if options.shard else states),
@@ -177,6 +182,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
                     if not take_step(optimizers[number], rates=list(rates.values()), clip_norm=clip_norm, along=finite):
                         with run.whole():
                             raise nonfinite(checkpoints, loss, classifier, parts, place, device)
+                    averages.update(phase, past_steps + place.batch + 1)
                     distributed.average_running_statistics(phase.step)
                     terms = {phase.term(name): value for name, value in zip(output.logs, values, strict=True)}
                     place.step, place.batch = place.step + 1, place.batch + 1
@@ -195,7 +201,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
             best = False
             if any(plan.phases[number].trains_classifier for number in plan.epochs[place.epoch]):
                 watched = replace(classifier, network=Watched(classifier.network, place))
-                with run.whole(), compiling.uncompiled() if options.compile else nullcontext():
+                with averages.in_place(), run.whole(), compiling.uncompiled() if options.compile else nullcontext():
                     found = validate(watched, validation, recipe.data, device=device, workers=options.workers)
                 if is_first:
                     log.write(
@@ -213,6 +219,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
                 raise interrupted(stopped_by, folder, place)
     if options.shard:
         return trained(content())[1]
+    averages.keep()
     plan.finish()
     return classifier
 
@@ -267,11 +274,12 @@ def load_trained(folder: Path, *, which: str = "last") -> tuple[Recipe, Classifi
 
 
 def trained(content: Mapping[str, Any]) -> tuple[Recipe, Classifier, tuple[str, ...]]:
-    """The recipe, the classifier and the class names of a checkpoint's content."""
+    """The recipe, the classifier and the class names of a checkpoint's content; averaged weights where it has them."""
     recipe: Recipe = from_plain(content["recipe"], Recipe, where="recipe")
     classifier = load_classifier(without_file(recipe.model), num_classes=len(content["classes"]))
     plan = training_plan(classifier, recipe)
     load_steps(plan, content)
+    load_averages(classifier.network, content.get("averages", {}))
     plan.finish()
     return recipe, classifier, tuple(content["classes"])
 

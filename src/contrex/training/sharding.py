@@ -90,13 +90,14 @@ def shared_out(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]
     """The whole state of `optimizer`, of which each process keeps the share that it has of the parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shares = {
-        number: {name: _shared_as(parameters[number], value) for name, value in own.items()}
+        number: {name: shared_as(parameters[number], value) for name, value in own.items()}
         for number, own in state["state"].items()
     }
     return {**state, "state": shares}
 
 
-def _shared_as(parameter: Tensor, value: Any) -> Any:
+def shared_as(parameter: Tensor, value: Any) -> Any:
+    """Of a whole tensor the share that this process has of `parameter`; what is not shared out is whole in each."""
     if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value  # the number of steps, which each process has
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
