@@ -8,7 +8,7 @@ import pytest
 
 from conftest import shared
 from contrex.errors import UnknownNameError
-from contrex.recipes import RECIPES, cgc, contrast, fine_grained
+from contrex.recipes import RECIPES, cgc, contrast, few_shot, fine_grained
 from contrex.recipes.published import NUMBERS, PAPERS, published
 
 FILES = {
@@ -33,8 +33,6 @@ HEADINGS = {
 
 MISREAD = {"O001": "0.001", "±026": "±0.26", "1e-0Γ": "1e-05"}
 """What the text of ExCon has for three of its deviations."""
-
-WITHOUT_RECIPE = {"imagenet_1_percent_cross_entropy", "imagenet_1_percent_cgc"}
 
 
 def text_of(paper, table):
@@ -80,24 +78,21 @@ def test_the_tables_are_whole():
     counts = {(paper, table): len(published(paper, table)) for paper, tables in PAPERS.items() for table in tables}
     assert list(counts.values()) == [18, 2, 4, 3, 8, 8, 24, 16, 6, 12, 6, 8, 4, 8, 4, *[16] * 9, 260, 260]
     assert all(n.deviation is not None for n in NUMBERS if n.paper == "excon" or n.table in ("6", "7"))
-    assert len({(n.paper, n.table, n.row, n.column, n.options) for n in NUMBERS}) == len(NUMBERS)
+    assert len({(n.paper, n.table, n.row, n.column, n.measured) for n in NUMBERS}) == len(NUMBERS)
 
 
 def test_rows_are_recipes_whose_metrics_the_columns_are():
-    families = {"drop": "drop_increase", "increase": "drop_increase", "relative": "relative_probability"}
     for number in NUMBERS:
-        if number.row in WITHOUT_RECIPE or number.column.endswith("_shot"):
-            continue
-        family = families.get(number.column.split("_")[0], number.column)
-        assert family in RECIPES[number.row]().evaluation.metrics, number
+        assert number.metric in RECIPES[number.row]().evaluation.metrics, number
     rows = {number.row for number in NUMBERS}
-    for module in (cgc, fine_grained, contrast):
+    for module in (cgc, few_shot, fine_grained, contrast):
         assert {name for name, recipe in RECIPES.items() if recipe.__module__ == module.__name__} <= rows
 
 
 def test_shares_are_scaled_to_percent():
     number = published("excon", "3a")[0]
-    assert (number.column, number.scale * number.value) == ("drop_percent_45", pytest.approx(72.6))
+    assert number.column == "drop_percent_45"
+    assert number.in_our_unit == pytest.approx((72.6, 8.1))
     assert published("excon", "3a")[1].scale == 1.0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from contrex.errors import RecordError, unknown_name
 from contrex.recipes import cgc, contrast, digits, excon, fine_grained, pets, tiny_imagenet
+from contrex.recipes.few_shot import FEW_SHOT
 from contrex.records import from_plain
 from contrex.settings import Recipe
 
@@ -57,6 +58,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "cars_cgc": fine_grained.cars_cgc,
     "flowers_cross_entropy": fine_grained.flowers_cross_entropy,
     "flowers_cgc": fine_grained.flowers_cgc,
+    **FEW_SHOT,
+    "imagenet_1_percent_cross_entropy": cgc.imagenet_1_percent_cross_entropy,
+    "imagenet_1_percent_cgc": cgc.imagenet_1_percent_cgc,
     "cub_alexnet": contrast.cub_alexnet,
     "aircraft_alexnet": contrast.aircraft_alexnet,
     "food_alexnet": contrast.food_alexnet,

@@ -37,7 +37,8 @@ CARS = StanfordCars(Path("data/stanford_cars"))
 FLOWERS = Flowers102(Path("data/flowers-102"))
 
 
-def _resnet50(name: str, data: Data, method: Method) -> Recipe:
+def fine_tuned(name: str, data: Data, method: Method) -> Recipe:
+    """ResNet-50 with ImageNet weights, all layers of which are trained on `data`."""
     has_boxes = not isinstance(data, Flowers102)
     return Recipe(
         name=name,
@@ -47,45 +48,47 @@ def _resnet50(name: str, data: Data, method: Method) -> Recipe:
         optimizer=Optimizer(lr=0.1, momentum=0.9, weight_decay=1e-4),
         schedule=Schedule("step", milestones=(30, 60), gamma=0.1),
         training=Training(epochs=90, batch_size=256, precision="bfloat16", workers=8),
-        evaluation=Evaluation(metrics=("top1", "content_heatmap") if has_boxes else ("top1",)),
+        evaluation=Evaluation(
+            metrics=("top1", "content_heatmap") if has_boxes else ("top1",), content_heatmap_protocol="published"
+        ),
     )
 
 
 def cub_cross_entropy() -> Recipe:
     """CUB-200-2011, ResNet-50 fine-tuned, baseline (CGC, Tables 6 and 8)."""
-    return _resnet50("cub_cross_entropy", CUB, BASELINE)
+    return fine_tuned("cub_cross_entropy", CUB, BASELINE)
 
 
 def cub_cgc() -> Recipe:
     """CUB-200-2011, ResNet-50 fine-tuned, CGC with lambda 0.25 (CGC, Tables 6 and 8)."""
-    return _resnet50("cub_cgc", CUB, CGC(weight=0.25))
+    return fine_tuned("cub_cgc", CUB, CGC(weight=0.25))
 
 
 def aircraft_cross_entropy() -> Recipe:
     """FGVC-Aircraft, ResNet-50 fine-tuned, baseline (CGC, Table 6)."""
-    return _resnet50("aircraft_cross_entropy", AIRCRAFT, BASELINE)
+    return fine_tuned("aircraft_cross_entropy", AIRCRAFT, BASELINE)
 
 
 def aircraft_cgc() -> Recipe:
     """FGVC-Aircraft, ResNet-50 fine-tuned, CGC with lambda 0.5 (CGC, Table 6)."""
-    return _resnet50("aircraft_cgc", AIRCRAFT, CGC(weight=0.5))
+    return fine_tuned("aircraft_cgc", AIRCRAFT, CGC(weight=0.5))
 
 
 def cars_cross_entropy() -> Recipe:
     """Stanford Cars-196, ResNet-50 fine-tuned, baseline (CGC, Tables 6 and 8)."""
-    return _resnet50("cars_cross_entropy", CARS, BASELINE)
+    return fine_tuned("cars_cross_entropy", CARS, BASELINE)
 
 
 def cars_cgc() -> Recipe:
     """Stanford Cars-196, ResNet-50 fine-tuned, CGC with lambda 0.25 (CGC, Tables 6 and 8)."""
-    return _resnet50("cars_cgc", CARS, CGC(weight=0.25))
+    return fine_tuned("cars_cgc", CARS, CGC(weight=0.25))
 
 
 def flowers_cross_entropy() -> Recipe:
     """Flowers-102, ResNet-50 fine-tuned, baseline (CGC, Table 6)."""
-    return _resnet50("flowers_cross_entropy", FLOWERS, BASELINE)
+    return fine_tuned("flowers_cross_entropy", FLOWERS, BASELINE)
 
 
 def flowers_cgc() -> Recipe:
     """Flowers-102, ResNet-50 fine-tuned, CGC with lambda 0.5 (CGC, Table 6)."""
-    return _resnet50("flowers_cgc", FLOWERS, CGC(weight=0.5))
+    return fine_tuned("flowers_cgc", FLOWERS, CGC(weight=0.5))

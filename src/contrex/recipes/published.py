@@ -1,9 +1,8 @@
 """The papers' numbers, beside which a reproduction puts its own.
 
 A row is named as the recipe that trains it, a column as the metric in our records; `published("cgc", "1")` gives a
-table. Values stand as printed: `scale` takes them to the unit of our records, and `options` are those of
-`contrex evaluate RUN` that measure the number, where the recipe's own evaluation does not. Rows of experiments that
-have no recipe are named like one.
+table. Values stand as printed: `scale` takes them to the unit of our records, and `measured` says what is measured
+otherwise than the recipe's own evaluation does.
 
     cgc              Pillai et al., "Consistent Explanations by Contrastive Learning", CVPR 2022, Tables 1-10
     cgc-supplement   its supplement, Table 1
@@ -20,6 +19,20 @@ from contrex.errors import unknown_name
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """How a trained run is measured: what differs from its recipe's own evaluation."""
+
+    fields: tuple[tuple[str, str], ...] = ()
+    """Names of fields of the evaluation, and their values."""
+    data: str | None = None
+    """The kind of another data set that it is measured on, as in `PREFIX:PATH`."""
+
+
+OWN = Measurement()
+"""The recipe's own evaluation."""
+
+
+@dataclass(frozen=True)
 class Number:
     """One number of a paper's table, with its standard deviation where it has one."""
 
@@ -33,8 +46,25 @@ class Number:
     deviation: float | None = None
     scale: float = 1.0
     """What value and deviation are multiplied with to be in the unit of our records."""
-    options: str = ""
-    """What `contrex evaluate RUN` is told to measure it, where the recipe's own evaluation does not."""
+    measured: Measurement = OWN
+
+    @property
+    def metric(self) -> str:
+        """The entry of `evaluation.metrics` that measures it; several columns may come from one."""
+        return FAMILIES.get(self.column.split("_")[0], self.column)
+
+    @property
+    def in_our_unit(self) -> tuple[float, float | None]:
+        """Value and deviation in the unit of our records."""
+        return self.value * self.scale, None if self.deviation is None else self.deviation * self.scale
+
+
+FAMILIES: Mapping[str, str] = {
+    "drop": "drop_increase",
+    "increase": "drop_increase",
+    "relative": "relative_probability",
+}
+"""The metric that several columns come from, by their first word."""
 
 
 def published(paper: str, table: str) -> tuple[Number, ...]:
@@ -61,16 +91,19 @@ def _numbers(paper: str, table: str, columns: str, text: str) -> Iterator[Number
 
 # --- CGC ------------------------------------------------------------------------------------------------------------
 
-SHOTS = "_1_shot _5_shot _10_shot"
+SHOTS = (1, 5, 10)
 
-UNREL = "--data unrel:PATH --split test"
-CMWP = "--explainer contrastive_excitation_backprop --layer layer3"
+UNREL = Measurement((("split", "test"),), data="unrel")
+CMWP = Measurement((("explainer", "contrastive_excitation_backprop"), ("layer", "layer3")))
 
 
-def _shots(metric: str, *, full: bool = False) -> str:
-    """The columns of the few-shot experiments, which have no recipe yet: one for each number of images a class."""
-    names = " ".join(metric + shot for shot in SHOTS.split())
-    return f"{names} {metric}" if full else names
+def _few_shot(table: str, metric: str, text: str) -> Iterator[Number]:
+    """Lines `DATA METHOD NUMBER ...`, a number for each count of images a class, and one for all of them if there."""
+    for line in text.strip().splitlines():
+        data, method, *printed = line.split()
+        rows = [*(f"{data}_{shots}_shot_{method}" for shots in SHOTS), f"{data}_{method}"]
+        for row, entry in zip(rows, printed, strict=False):
+            yield from _numbers("cgc", table, metric, f"{row} {entry}")
 
 
 def _cgc() -> Iterator[Number]:
@@ -90,13 +123,13 @@ def _cgc() -> Iterator[Number]:
         imagenet_resnet50_cross_entropy  40.66  51.66
         imagenet_resnet50_cgc            38.25  74.20
     """)  # fmt: skip
-    yield from (replace(number, options=UNREL) for number in unrel)
+    yield from (replace(number, measured=UNREL) for number in unrel)
     cmwp = _numbers("cgc", "4", "content_heatmap", """
         imagenet_resnet50_cross_entropy  74.78
         imagenet_resnet50_gcc            75.08
         imagenet_resnet50_cgc            75.50
     """)  # fmt: skip
-    yield from (replace(number, options=CMWP) for number in cmwp)
+    yield from (replace(number, measured=CMWP) for number in cmwp)
     yield from _numbers("cgc", "5", "top1 content_heatmap", """
         imagenet_resnet18_cgc               66.37  65.83
         imagenet_resnet50_cgc               74.60  71.75
@@ -113,21 +146,21 @@ def _cgc() -> Iterator[Number]:
         cars_cgc                90.28±0.08
         flowers_cgc             96.18±0.09
     """)  # fmt: skip
-    yield from _numbers("cgc", "7", _shots("top1"), """
-        cub_cross_entropy       13.7±0.3  51.7±0.3  66.4±0.2
-        cars_cross_entropy       6.1±0.2  34.3±0.4  61.1±0.4
-        cub_cgc                 15.8±0.3  55.2±0.3  68.4±0.3
-        cars_cgc                 6.5±0.2  36.9±0.4  63.0±0.4
-        aircraft_cross_entropy   7.7±0.3  25.7±0.4  41.4±0.3
-        flowers_cross_entropy   52.1±0.5  85.6±0.4  93.2±0.2
-        aircraft_cgc             8.0±0.3  26.9±0.4  42.9±0.3
-        flowers_cgc             53.3±0.5  85.8±0.4  93.4±0.2
+    yield from _few_shot("7", "top1", """
+        cub      cross_entropy  13.7±0.3  51.7±0.3  66.4±0.2
+        cars     cross_entropy   6.1±0.2  34.3±0.4  61.1±0.4
+        cub      cgc            15.8±0.3  55.2±0.3  68.4±0.3
+        cars     cgc             6.5±0.2  36.9±0.4  63.0±0.4
+        aircraft cross_entropy   7.7±0.3  25.7±0.4  41.4±0.3
+        flowers  cross_entropy  52.1±0.5  85.6±0.4  93.2±0.2
+        aircraft cgc             8.0±0.3  26.9±0.4  42.9±0.3
+        flowers  cgc            53.3±0.5  85.8±0.4  93.4±0.2
     """)  # fmt: skip
-    yield from _numbers("cgc", "8", _shots("content_heatmap", full=True), """
-        cub_cross_entropy   55.54  57.60  61.39  63.71
-        cars_cross_entropy  60.51  64.08  64.31  65.58
-        cub_cgc             61.63  63.55  73.86  71.08
-        cars_cgc            60.48  62.13  64.63  69.04
+    yield from _few_shot("8", "content_heatmap", """
+        cub  cross_entropy  55.54  57.60  61.39  63.71
+        cars cross_entropy  60.51  64.08  64.31  65.58
+        cub  cgc            61.63  63.55  73.86  71.08
+        cars cgc            60.48  62.13  64.63  69.04
     """)  # fmt: skip
     yield from _numbers("cgc", "9", "top1 top5 content_heatmap", """
         imagenet_1_percent_cross_entropy  54.00  78.69  46.08
@@ -301,20 +334,19 @@ VGG16_BN = """
 
 
 def _contrast(table: str, network: str, text: str) -> Iterator[Number]:
-    """Both maps of a method are columns of a row: `options` tell them apart."""
+    """Both maps of a method are in one line of the paper: `measured` tells them apart."""
     for line in text.strip().splitlines():
         data, explainer, target, whole, *masked = line.split()
-        printed = iter(masked)
-        row, maps = f"{data}_{network}", {name: f"--explainer {explainer}{more}" for name, more in CONTRASTS.items()}
-        yield Number("contrast", table, row, f"relative_probability_{target}", float(whole), options=maps["original"])
+        printed, row = iter(masked), f"{data}_{network}"
+        original = Measurement((("explainer", explainer),))
+        weighted = Measurement((("explainer", explainer), ("contrast", "weighted")))
+        yield Number("contrast", table, row, f"relative_probability_{target}", float(whole), measured=original)
         for baseline in ("blur", "zero", "mean"):
             for sign in ("positive", "negative"):
                 column = f"relative_probability_{sign}_{baseline}_{target}"
-                for options in maps.values():
-                    yield Number("contrast", table, row, column, float(next(printed)), options=options)
+                for measured in (original, weighted):
+                    yield Number("contrast", table, row, column, float(next(printed)), measured=measured)
 
-
-CONTRASTS: Mapping[str, str] = {"original": "", "weighted": " --contrast weighted"}
 
 NUMBERS: tuple[Number, ...] = (
     *_cgc(),

@@ -1,0 +1,111 @@
+"""The same experiment in minutes: a paper's recipe with a small network on a small data set.
+
+What is compared stays: the method with its weights, how many images have labels, how often it is repeated, what is
+measured. Network, data, views, optimiser and length are those of the small recipes of `digits.py`, or on other data of
+`tiny_imagenet.py`. No number of a paper can come out of it; the effect of a method can.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from contrex.recipes import digits, excon, tiny_imagenet
+from contrex.settings import (
+    CGC,
+    GCC,
+    CGCNoNegatives,
+    Data,
+    Digits,
+    Evaluation,
+    ExCon,
+    Labelled,
+    LinearClassifier,
+    Method,
+    Model,
+    Recipe,
+    SupCon,
+)
+
+STEPS = 600
+"""Steps of a run on other data than the digits, within its least and most epochs."""
+EPOCHS = (5, 90)
+BATCH = 64
+LEAST_SHARE = 0.1
+"""One per cent of a few thousand images is less than one of each class."""
+
+NOTES = (
+    "A small network on a small data set, for minutes instead of days. Weights of losses, labels and metrics are the "
+    "paper's; network, images, views, optimiser, batches, epochs and the number of repetitions are not.",
+    "Rows that differ only in their network or data set are one run here, shown in each of their lines.",
+    "Content heatmaps are of the image at the network's own size, not with a shorter side of 448; layers that are "
+    "named for a ResNet are the last feature map; other data sets to measure on are the one of the run.",
+)
+"""What a report says about this scale."""
+
+
+def tiny(recipe: Recipe, *, data: Data | None = None, model: Model | None = None) -> Recipe:
+    """`recipe` on `data` (the built-in digits) with `model` (the small network), its length not yet fitted to them."""
+    parent = digits.supcon() if isinstance(recipe.method, SupCon) else digits.cross_entropy()
+    if data is not None and not isinstance(data, Digits):
+        parent = (
+            excon.supcon_cifar10() if isinstance(recipe.method, SupCon) else tiny_imagenet.ten_classes_cross_entropy()
+        )
+    shown = parent.data if data is None else data
+    batch = BATCH * (2 if recipe.training.batch_size == 256 and isinstance(recipe.method, SupCon) else 1)
+    return replace(
+        parent,
+        name=f"{recipe.name}_tiny",
+        data=shown,
+        labelled=_labelled(recipe.labelled),
+        model=parent.model if model is None else model,
+        method=_method(recipe, parent, shown.image_size),
+        training=replace(parent.training, batch_size=batch),
+        evaluation=tiny_evaluation(recipe.evaluation, split="val" if recipe.labelled.rest == "val" else _split(shown)),
+    )
+
+
+def fitted(recipe: Recipe, num_images: int) -> Recipe:
+    """A tiny recipe whose batches and epochs fit its labelled training images; digits keep the epochs of their recipe
+    unless few of them have labels."""
+    batch = max(1, min(recipe.training.batch_size, num_images))
+    epochs = recipe.training.epochs
+    if recipe.labelled.is_draw or not isinstance(recipe.data, Digits):
+        epochs = min(max(math.ceil(STEPS / max(1, num_images // batch)), EPOCHS[0]), EPOCHS[1])
+    return with_epochs(replace(recipe, training=replace(recipe.training, batch_size=batch)), epochs)
+
+
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe with another number of epochs, and ExCon's starting epoch at the same share of them."""
+    method = recipe.method
+    if isinstance(method, ExCon):
+        method = replace(method, starting_epoch=round(method.starting_epoch * epochs / recipe.training.epochs))
+    return replace(recipe, method=method, training=replace(recipe.training, epochs=epochs))
+
+
+def tiny_evaluation(evaluation: Evaluation, *, split: str) -> Evaluation:
+    """The evaluation on small images, with the layer that is found."""
+    return replace(evaluation, split=split, layer=None, content_heatmap_protocol="native")
+
+
+def _split(data: Data) -> str:
+    return "test" if isinstance(data, Digits) else "val"
+
+
+def _labelled(labelled: Labelled) -> Labelled:
+    return labelled if labelled.share is None else replace(labelled, share=max(labelled.share, LEAST_SHARE))
+
+
+def _method(recipe: Recipe, parent: Recipe, size: int) -> Method:
+    """The method with its own weights, on the last feature map of small images."""
+    method = recipe.method
+    if isinstance(method, (CGC, CGCNoNegatives)):
+        return replace(method, layer=None, resolution=size)
+    if not isinstance(method, SupCon):
+        return replace(method, layer=None) if isinstance(method, GCC) else method
+    linear = parent.method.classifier if isinstance(parent.method, SupCon) else LinearClassifier()
+    method = replace(method, classifier=linear)
+    if not isinstance(method, ExCon):
+        return method
+    start = round(method.starting_epoch * parent.training.epochs / recipe.training.epochs)
+    return replace(method, layer=None, starting_epoch=start)
