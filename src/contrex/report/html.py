@@ -52,7 +52,12 @@ def render_report(runs: Sequence[RunRecord], *, title: str) -> str:
         raise ArgumentError(
             "`runs` must hold at least one run, got none. Pass the folders that `contrex evaluate` wrote."
         )
-    return _environment().get_template("report.html.j2").render(title=title, **_page(), **_content(grouped(runs)))
+    return render_page("report.html.j2", title=title, **_content(grouped(runs)))
+
+
+def render_page(template: str, **content: Any) -> str:
+    """A page of one of our templates, with the style that all pages share; every text in it is escaped."""
+    return _environment().get_template(template).render(**_page(), **content)
 
 
 def _environment() -> Environment:

@@ -89,7 +89,7 @@ class Comparison:
 def comparison(groups: Sequence[Group]) -> Comparison:
     """The table of `groups` against the first of them."""
     columns = _columns(groups)
-    rows = [Row(group, {c.name: _cell(group, groups[0], c.name) for c in columns}) for group in groups]
+    rows = [Row(group, {c.name: cell(group, groups[0], c.name) for c in columns}) for group in groups]
     for column in columns:
         rows = _with_best(rows, column)
     return Comparison(columns, rows)
@@ -103,7 +103,8 @@ def _columns(groups: Sequence[Group]) -> list[Column]:
     return list(found.values())
 
 
-def _cell(group: Group, baseline: Group, name: str) -> Cell | None:
+def cell(group: Group, baseline: Group, name: str) -> Cell | None:
+    """One metric of `group`, and its difference to another group, `baseline`; None where it was not measured."""
     metrics = _metrics(group, name)
     if not metrics:
         return None
