@@ -70,7 +70,7 @@ def run_experiment(
         run = folder / run_name(recipe)
         train(recipe, run, resume=True, console=console)
         for split in splits:
-            records[split].append(_up_to_date(run, replace(recipe.evaluation, split=split), console))
+            records[split].append(measured_run(run, replace(recipe.evaluation, split=split), console=console))
     reports = []
     for split, found in records.items():
         output = folder / ("report.html" if split == splits[0] else f"report-{split}.html")
@@ -150,9 +150,10 @@ def _evaluate(subject: Subject, options: Evaluation, output: Path, console: Cons
     return run, output
 
 
-def _up_to_date(run: Path, options: Evaluation, console: Console) -> Path:
-    """The folder of the record of the run's last weights, evaluated unless they have been."""
-    subject, default = _trained_subject(run, options, None)
+def measured_run(run: Path, options: Evaluation, *, console: Console, data: Data | None = None) -> Path:
+    """The folder of the record of the run's weights, on `data` instead of its recipe's where that is given; evaluated
+    unless they have been."""
+    subject, default = _trained_subject(run, options, data)
     configuration = configuration_of(subject, options)
     folder = _record_folder(None, default, configuration)
     recorded = _recorded(folder)

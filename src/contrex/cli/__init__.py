@@ -17,12 +17,14 @@ from contrex.cli.export import export
 from contrex.cli.inspect import data, doctor, explainers, metrics, recipes
 from contrex.cli.measure import compare, evaluate, report
 from contrex.cli.options import Arguments
+from contrex.cli.reproduce import reproduce
 from contrex.cli.train import quickstart, train
 from contrex.errors import ArgumentError, ContrexError, printable, unknown_name, unwrapped
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "quickstart": quickstart,
     "train": train,
+    "reproduce": reproduce,
     "evaluate": evaluate,
     "explain": explain,
     "export": export,
@@ -68,8 +70,10 @@ def _processes(command: str) -> Iterator[None]:
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         yield
         return
-    if command not in ("train", "evaluate"):
-        raise ArgumentError(f"contrex {command} is for one process: torchrun starts contrex train or evaluate.")
+    if command not in ("train", "evaluate", "reproduce"):
+        raise ArgumentError(
+            f"contrex {command} is for one process: torchrun starts contrex train, evaluate or reproduce."
+        )
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # otherwise each process advises to trade exactness for speed
     from contrex import ranks
 

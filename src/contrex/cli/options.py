@@ -31,8 +31,19 @@ DATA_HELP = (
 )
 
 
+WRONG_DATA = "--data takes one data set, PREFIX:PATH or PATH, and is given once; its options follow it."
+
+
 def named_data(arguments: Arguments) -> tuple[settings.Data | None, Arguments]:
     """The data set that `--data PREFIX:PATH` or `--data PATH` names, if it is there, and the other arguments."""
+    found, rest = named_data_sets(arguments)
+    if len(found) > 1:
+        raise ArgumentError(WRONG_DATA)
+    return (found[0] if found else None), rest
+
+
+def named_data_sets(arguments: Arguments) -> tuple[list[settings.Data], Arguments]:
+    """The data sets that `--data` names, which may be given several times, and the other arguments."""
     names, rest, words = [], [], iter(arguments)
     for word in words:
         if word == "--data":
@@ -42,12 +53,12 @@ def named_data(arguments: Arguments) -> tuple[settings.Data | None, Arguments]:
         else:
             rest.append(word)
     if not names:
-        return None, arguments
-    if len(names) > 1 or names[0].startswith("-"):
-        raise ArgumentError("--data takes one data set, PREFIX:PATH or PATH, and is given once; its options follow it.")
+        return [], arguments
+    if any(name.startswith("-") for name in names):
+        raise ArgumentError(WRONG_DATA)
     from contrex.data.named import data_named
 
-    return data_named(names[0]), rest
+    return [data_named(name) for name in names], rest
 
 
 @dataclass(frozen=True)

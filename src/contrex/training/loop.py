@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -53,11 +53,19 @@ from contrex.training.stopping import Watched, interrupted, nonfinite, signals
 SKIPPED = "skipped_images.json"
 
 
-def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Console | None = None) -> Classifier:
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Classifier:
     """Run `recipe`, leaving everything in `folder`, and return the trained classifier.
 
     With `resume`, a run that is there is continued, and one that is not is started. In a run of several processes
     (`contrex.ranks`) all call it: each takes its share of every batch, and the first one writes the folder.
+    `on_step(done, total)` is called after every step; what it raises ends the run.
 
     Raises:
         CheckpointError: the folder holds a run and `resume` is not set, or the run there has another recipe or images.
@@ -190,6 +198,8 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, console: Consol
                         named = {phase.term(name): rate for name, rate in rates.items()}
                         log.write({"step": place.step, "epoch": place.epoch, **named, **terms})
                     bar.step(terms)
+                    if on_step is not None:
+                        on_step(place.step, total)
                     is_due = is_first and time.monotonic() - saved_at > 60 * options.checkpoint_minutes
                     stopped_by, any_due = ranks.largest(max(received, default=0), is_due)
                     if stopped_by or any_due:

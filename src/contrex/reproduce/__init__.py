@@ -1,0 +1,18 @@
+"""The papers' tables, run again: every row with every seed, measured as the paper does, beside the paper's numbers.
+
+    order.py     what a table takes: recipes, seeds, ways of measuring
+    plan.py      what that would cost, from a trial of a few steps
+    run.py       doing it, or going on with it, and the page
+
+FOLDER/
+    ROW-seed0/                  a run folder per row and seed (`contrex.training.loop`) with its records
+    recipes/ROW.json            the recipes of a plan
+    cgc-table5.html, .csv       paper, ours and difference; the tables' names joined by "+"
+    cgc-table5-runs.html        the runs side by side, with pictures
+"""
+
+from contrex.reproduce.order import Order, Work, ordered
+from contrex.reproduce.plan import Plan, planned
+from contrex.reproduce.run import Reproduction, reproduce
+
+__all__ = ["Order", "Plan", "Reproduction", "Work", "ordered", "planned", "reproduce"]

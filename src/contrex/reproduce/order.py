@@ -1,0 +1,241 @@
+"""What a table takes: which recipes with which seeds, and how each run is measured.
+
+Rows that are the same run - in several tables, or at the tiny scale where their networks and data sets become one - are
+trained once. Of each run only those metrics are measured that the tables have numbers of.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from contrex.data.labelled import training_images
+from contrex.errors import ArgumentError, DataError, WeightsError
+from contrex.recipes import RECIPES
+from contrex.recipes.published import Measurement
+from contrex.recipes.tables import Line, PaperTable, trials
+from contrex.recipes.tiny import NOTES, fitted, tiny, with_epochs
+from contrex.records import to_plain
+from contrex.settings import DATA_PREFIXES, Data, Evaluation, Model, Recipe
+
+Scale = Literal["paper", "tiny"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for. `data` are the data sets that there are; at the tiny scale one at most, which all rows use,
+    as they use `model`. `weights` is the folder of the weight files that recipes name. None leaves seeds and epochs as
+    the paper has them, or one seed at the tiny scale."""
+
+    tables: Sequence[PaperTable]
+    scale: Scale = "paper"
+    data: Sequence[Data] = ()
+    model: Model | None = None
+    weights: Path | None = None
+    seeds: int | None = None
+    epochs: int | None = None
+    limit: int | None = None
+    """Measure on the first images only."""
+    workers: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "epochs", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ArgumentError(f"`{name}` must be at least 1, got {value}.")
+        if self.scale == "tiny" and len(self.data) > 1:
+            raise ArgumentError(f"`data` is one data set for all rows at the scale tiny, got {len(self.data)}.")
+        if self.scale == "tiny" and self.weights is not None:
+            raise ArgumentError("`weights` is for the scale paper: at the scale tiny give `model.weights` a file.")
+        if self.scale == "paper" and self.model is not None:
+            raise ArgumentError("`model` is for the scale tiny: at the scale paper each row has the paper's network.")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way of measuring a run, on `data` instead of its own where that is given."""
+
+    evaluation: Evaluation
+    data: Data | None = None
+
+
+@dataclass
+class Work:
+    """One recipe, to be trained with every seed, and the ways in which each run is measured."""
+
+    recipe: Recipe
+    seeds: int
+    measurements: list[Measured] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """The recipe's own evaluation is the first way of measuring on its own data, which comes first; accuracy alone
+        where there is none."""
+        self.measurements.sort(key=lambda measured: measured.data is not None)
+        if self.measurements[0].data is not None:
+            self.measurements.insert(0, Measured(replace(self.recipe.evaluation, metrics=("top1",))))
+        self.recipe = replace(self.recipe, evaluation=self.measurements[0].evaluation)
+
+    def recipes(self) -> Iterator[Recipe]:
+        """The recipe with each seed."""
+        for seed in range(self.seeds):
+            yield replace(self.recipe, training=replace(self.recipe.training, seed=seed))
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """The works, and where each line of each table finds its own: the place of the work and that of the measurement."""
+
+    works: Sequence[Work]
+    places: Mapping[tuple[str, Line], tuple[int, int]]
+    notes: Mapping[str, Sequence[str]]
+    """What does not follow the paper, by heading."""
+
+
+def ordered(order: Order) -> Ordered:
+    """The works of `order`.
+
+    Raises:
+        DataError: a data set that a row needs was not named and is not where its recipe has it.
+        WeightsError: so is a file of weights.
+    """
+    lines = [(table, line) for table in order.tables for line in table.lines]
+    prepared = {line.row: _prepared(order, RECIPES[line.row]()) for _, line in lines}
+    _check_present(order, prepared, [line.measured for _, line in lines])
+    works: dict[str, Work] = {}
+    wanted: list[tuple[tuple[str, Line], Work, Measured]] = []
+    for table, line in lines:
+        recipe = prepared[line.row]
+        seeds = order.seeds or (trials(line.row) if order.scale == "paper" else 1)
+        work = works.setdefault(_identity(recipe), Work(recipe, seeds))
+        work.seeds = max(work.seeds, seeds)
+        metrics = dict.fromkeys(n.metric for n in table.numbers if Line(n.row, n.measured) == line)
+        wanted.append(((table.name, line), work, _measured(order, recipe, line.measured, tuple(metrics))))
+    for _, work, measured in wanted:
+        _add(work.measurements, measured)
+    everything = list(works.values())
+    for work in everything:
+        work.settle()
+    places = {key: (everything.index(work), _place(work.measurements, measured)) for key, work, measured in wanted}
+    return Ordered(everything, places, _notes(order, prepared))
+
+
+def _identity(recipe: Recipe) -> str:
+    """What makes two rows one run: everything but their names and how they are measured."""
+    return json.dumps(to_plain(replace(recipe, name="", evaluation=Evaluation())), sort_keys=True)
+
+
+def _prepared(order: Order, recipe: Recipe) -> Recipe:
+    """The recipe at the scale that is asked for, on the data that there are."""
+    if order.scale == "tiny":
+        small = tiny(recipe, data=next(iter(order.data), None), model=order.model)
+        small = fitted(small, len(training_images(small).labelled))
+    else:
+        small = _with_weights(order, replace(recipe, data=_own(order, recipe.data)))
+    if order.epochs is not None:
+        small = with_epochs(small, order.epochs)
+    workers = small.training.workers if order.workers is None else order.workers
+    return replace(
+        small,
+        training=replace(small.training, workers=workers, device=order.device),
+        evaluation=replace(small.evaluation, workers=workers, device=order.device, limit=order.limit),
+    )
+
+
+def _own(order: Order, data: Data) -> Data:
+    """The recipe's data where the user has them: the path, and what else was changed."""
+    given = next((one for one in order.data if type(one) is type(data)), None)
+    if given is None:
+        return data
+    usual = type(given)(**{f.name: getattr(given, f.name) for f in fields(given) if f.name == "path"})
+    changed = {f.name: value for f in fields(given) if (value := getattr(given, f.name)) != getattr(usual, f.name)}
+    path = getattr(given, "path", None)
+    return replace(data, **changed, **({} if path is None else {"path": path}))
+
+
+def _with_weights(order: Order, recipe: Recipe) -> Recipe:
+    if recipe.model.weights is None or order.weights is None:
+        return recipe
+    return replace(recipe, model=replace(recipe.model, weights=order.weights / recipe.model.weights.name))
+
+
+def _measured(order: Order, recipe: Recipe, measured: Measurement, metrics: tuple[str, ...]) -> Measured:
+    """How a line measures its run. At the tiny scale there are no layers of a ResNet and no other data."""
+    changes: dict[str, Any] = dict(measured.fields)
+    data = None
+    if order.scale == "tiny":
+        changes = {name: value for name, value in changes.items() if name not in ("layer", "split")}
+    elif measured.data is not None:
+        data = next(one for one in order.data if isinstance(one, DATA_PREFIXES[measured.data]))
+    return Measured(replace(recipe.evaluation, **changes, metrics=metrics), data)
+
+
+def _add(measurements: list[Measured], measured: Measured) -> None:
+    """Put metrics that are measured in one way together."""
+    place = _place(measurements, measured)
+    if place == len(measurements):
+        measurements.append(measured)
+        return
+    known = measurements[place].evaluation
+    metrics = tuple(dict.fromkeys([*known.metrics, *measured.evaluation.metrics]))
+    measurements[place] = replace(measured, evaluation=replace(known, metrics=metrics))
+
+
+def _place(measurements: Sequence[Measured], measured: Measured) -> int:
+    """Where the same way of measuring is, whatever its metrics; behind the last one where it is not."""
+
+    def way(one: Measured) -> Measured:
+        return replace(one, evaluation=replace(one.evaluation, metrics=("top1",)))
+
+    return next((n for n, one in enumerate(measurements) if way(one) == way(measured)), len(measurements))
+
+
+def _check_present(order: Order, prepared: Mapping[str, Recipe], measured: Sequence[Measurement]) -> None:
+    """Name all that is missing before anything is trained.
+
+    Raises:
+        DataError: a data set is missing.
+        WeightsError: a file of weights is missing.
+    """
+    if order.scale == "tiny":
+        return
+    kinds = {kind: prefix for prefix, kind in DATA_PREFIXES.items()}
+    needed = {kinds[type(recipe.data)]: Path(getattr(recipe.data, "path", ".")) for recipe in prepared.values()}
+    missing = [prefix for prefix, path in needed.items() if not path.is_dir()]
+    given = {kinds[type(one)] for one in order.data}
+    missing += [one.data for one in measured if one.data is not None and one.data not in given | set(missing)]
+    names = " ".join(table.name for table in order.tables)
+    if missing:
+        asked = " ".join(f"--data {prefix}:PATH" for prefix in dict.fromkeys(missing))
+        looked = ", ".join(f"'{needed[prefix]}'" for prefix in dict.fromkeys(missing) if prefix in needed)
+        where = f"; there is no folder {looked}" if looked else ""
+        raise DataError(f"{names} needs {asked}{where}. Or try it on built-in data: --scale tiny.")
+    files = {recipe.model.weights for recipe in prepared.values() if recipe.model.weights is not None}
+    absent = sorted(str(path) for path in files if not path.is_file())
+    if absent:
+        raise WeightsError(
+            f"{names} starts from weights, and there is no {', '.join(absent)}: put them into one folder under these "
+            "names, and add --weights FOLDER."
+        )
+
+
+def _notes(order: Order, prepared: Mapping[str, Recipe]) -> dict[str, Sequence[str]]:
+    """What the paper leaves open, as the recipes say it, and what the scale changes."""
+    notes: dict[str, Sequence[str]] = {}
+    if order.scale == "tiny":
+        notes["The scale tiny"] = NOTES
+    for row in prepared:
+        module = inspect.getmodule(RECIPES[row])
+        paragraphs = [" ".join(part.split()) for part in (inspect.getdoc(module) or "").split("\n\n")]
+        heading, left_open = paragraphs[0], [part for part in paragraphs if "paper leaves open" in part]
+        if left_open:
+            notes[heading] = left_open
+    asked = {"seeds": order.seeds, "epochs": order.epochs, "limit": order.limit}
+    changed = [f"--{name} {value}" for name, value in asked.items() if value is not None]
+    if changed:
+        notes["Asked for"] = [f"{' '.join(changed)} instead of the paper's."]
+    return notes

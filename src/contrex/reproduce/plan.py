@@ -1,0 +1,162 @@
+"""What a reproduction would cost: its commands, its images, and its time from a trial of a few steps."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from contrex.data import image_set
+from contrex.data.labelled import run_images
+from contrex.evaluation import Subject, evaluate
+from contrex.models import load_classifier
+from contrex.records import write_json
+from contrex.reproduce.order import Measured, Ordered, Work
+from contrex.settings import DATA_PREFIXES, Data, Evaluation, run_name
+from contrex.training.trial import Trial, trial
+
+MEASURED_IMAGES = 8
+"""Images of the trial of a measurement."""
+
+
+@dataclass(frozen=True)
+class PlannedWork:
+    """One recipe of a plan: its runs, what a run looks at, and what it takes."""
+
+    name: str
+    seeds: int
+    training: Trial
+    num_measured: int
+    """Images that a run is measured on, in all ways of measuring together."""
+    seconds_measuring: float
+    commands: Sequence[str]
+
+    @property
+    def seconds(self) -> float:
+        """Of all its runs."""
+        return self.seeds * (self.training.seconds + self.seconds_measuring)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The works of a plan."""
+
+    works: Sequence[PlannedWork]
+
+    @property
+    def seconds(self) -> float:
+        """Of all runs, one after the other."""
+        return sum(work.seconds for work in self.works)
+
+    def lines(self) -> Iterator[str]:
+        """What a terminal shows: the commands, then a table."""
+        for work in self.works:
+            yield from work.commands
+        yield ""
+        width = max(len(work.name) for work in self.works)
+        yield f"{'':{width}}  seeds  training images  s / step  measured images       time"
+        for work in self.works:
+            trained, measured = work.seeds * work.training.num_images, work.seeds * work.num_measured
+            yield (
+                f"{work.name:{width}}  {work.seeds:5}  {trained:15,}  {work.training.seconds_per_step:8.3g}  "
+                f"{measured:15,}  {duration(work.seconds):>9}"
+            )
+        yield f"{'all, one after the other':{width + 51}}  {duration(self.seconds):>9}"
+        yield ""
+        yield (
+            "Times are those of a few real steps on this machine, times their number: good to a factor of two. "
+            "Validation after each epoch and the start of a run come on top."
+        )
+
+
+def planned(ordered: Ordered, folder: Path) -> Plan:
+    """The plan, without running it; the recipes go to FOLDER/recipes, so that each command can be run by itself.
+
+    Raises what a run would raise at its start: a wrong path, a missing file, a layer that is not there.
+    """
+    return Plan([_planned(work, folder) for work in ordered.works])
+
+
+def _planned(work: Work, folder: Path) -> PlannedWork:
+    path = folder / "recipes" / f"{work.recipe.name}.json"
+    write_json(path, work.recipe)
+    tried = [_measuring(work, measured) for measured in work.measurements]
+    return PlannedWork(
+        name=work.recipe.name,
+        seeds=work.seeds,
+        training=trial(work.recipe),
+        num_measured=sum(num for num, _ in tried),
+        seconds_measuring=sum(num * seconds for num, seconds in tried),
+        commands=list(_commands(work, path, folder)),
+    )
+
+
+def _measuring(work: Work, measured: Measured) -> tuple[int, float]:
+    """How many images a way of measuring looks at, and the seconds for one of them, by an untrained network."""
+    data = work.recipe.data if measured.data is None else measured.data
+    split = measured.evaluation.split
+    images = run_images(work.recipe, split) if measured.data is None else image_set(data, split)
+    model = replace(work.recipe.model, weights=None, layout="plain", fresh=())
+    subject = Subject(
+        name=work.recipe.name,
+        classifier=load_classifier(model, num_classes=len(images.classes)),
+        images=images,
+        data=data,
+        augmentation=work.recipe.augmentation,
+    )
+    few = min(MEASURED_IMAGES, len(images))
+    began = time.perf_counter()
+    evaluate(subject, replace(measured.evaluation, limit=few, gallery=0, num_bootstrap=1, checkpoint="last"))
+    taken = time.perf_counter() - began
+    return min(len(images), measured.evaluation.limit or len(images)), taken / few
+
+
+def _commands(work: Work, path: Path, folder: Path) -> Iterator[str]:
+    for recipe in work.recipes():
+        run, seed = folder / run_name(recipe), recipe.training.seed
+        yield _shell("train", path, "--training.seed", seed, "--folder", run)
+        for measured in work.measurements[1:]:
+            yield _shell("evaluate", run, *_options(recipe.evaluation, measured))
+
+
+def _options(own: Evaluation, measured: Measured) -> Iterator[str]:
+    """The options of `contrex evaluate RUN` that measure in another way."""
+    if measured.data is not None:
+        yield from ("--data", _named(measured.data))
+    yield from _changed("--", own, measured.evaluation)
+
+
+def _changed(prefix: str, own: Any, other: Any) -> Iterator[str]:
+    """The fields of `other` that differ from those of `own`, as options, those of its parts too."""
+    for one in fields(own):
+        before, value, name = getattr(own, one.name), getattr(other, one.name), one.name.replace("_", "-")
+        if is_dataclass(value):
+            yield from _changed(f"{prefix}{name}.", before, value)
+        elif value != before:
+            yield f"{prefix}{name}"
+            yield from map(str, value) if isinstance(value, tuple) else (str(value),)
+
+
+def _named(data: Data) -> str:
+    prefix = next(prefix for prefix, kind in DATA_PREFIXES.items() if kind is type(data))
+    return f"{prefix}:{getattr(data, 'path', '')}"
+
+
+def _shell(*words: object) -> str:
+    return shlex.join(["contrex", *map(str, words)])
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it.
+
+    >>> duration(42.0), duration(600.0), duration(7200.0), duration(400000.0)
+    ('42 s', '10 min', '2.0 h', '4.6 days')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
