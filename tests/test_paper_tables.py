@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from contrex.errors import ArgumentError, UnknownNameError
@@ -9,6 +11,7 @@ from contrex.recipes import RECIPES
 from contrex.recipes.published import PAPERS
 from contrex.recipes.tables import TITLES, table_named, tables_named, trials
 from contrex.recipes.tiny import fitted, tiny, with_epochs
+from contrex.settings import Model
 
 
 def test_every_table_of_the_papers_has_a_name():
@@ -82,8 +85,15 @@ def test_tiny_keeps_what_is_compared(row):
 def test_a_tiny_run_fits_its_images():
     few = fitted(tiny(RECIPES["cub_1_shot_cgc"]()), num_images=10)
     assert (few.training.batch_size, few.training.epochs) == (10, 90)
+    assert few.optimizer.lr == pytest.approx(0.15 * 10 / 64)
     whole = fitted(tiny(RECIPES["cub_cgc"]()), num_images=3900)
     assert (whole.training.batch_size, whole.training.epochs) == (64, 12)
+
+
+def test_only_rows_that_start_from_weights_do_so():
+    model = Model("contrex:convnet", weights=Path("w.safetensors"), fresh=("fc",))
+    assert tiny(RECIPES["cub_1_shot_cgc"](), model=model).model == model
+    assert tiny(RECIPES["imagenet_resnet18_cgc"](), model=model).model == Model("contrex:convnet")
 
 
 def test_excons_start_is_at_the_same_share_of_the_epochs():

@@ -45,7 +45,10 @@ NOTES = (
 
 
 def tiny(recipe: Recipe, *, data: Data | None = None, model: Model | None = None) -> Recipe:
-    """`recipe` on `data` (the built-in digits) with `model` (the small network), its length not yet fitted to them."""
+    """`recipe` on `data` (the built-in digits) with `model` (the small network), its length not yet fitted to them.
+
+    The weights of `model` are for recipes that start from some; those that start at random do so here too.
+    """
     parent = digits.supcon() if isinstance(recipe.method, SupCon) else digits.cross_entropy()
     if data is not None and not isinstance(data, Digits):
         parent = (
@@ -58,7 +61,7 @@ def tiny(recipe: Recipe, *, data: Data | None = None, model: Model | None = None
         name=f"{recipe.name}_tiny",
         data=shown,
         labelled=_labelled(recipe.labelled),
-        model=parent.model if model is None else model,
+        model=_model(recipe, parent.model if model is None else model),
         method=_method(recipe, parent, shown.image_size),
         training=replace(parent.training, batch_size=batch),
         evaluation=tiny_evaluation(recipe.evaluation, split="val" if recipe.labelled.rest == "val" else _split(shown)),
@@ -66,13 +69,15 @@ def tiny(recipe: Recipe, *, data: Data | None = None, model: Model | None = None
 
 
 def fitted(recipe: Recipe, num_images: int) -> Recipe:
-    """A tiny recipe whose batches and epochs fit its labelled training images; digits keep the epochs of their recipe
-    unless few of them have labels."""
+    """A tiny recipe whose batches and epochs fit its labelled training images, with a rate that goes with the batch;
+    digits keep the epochs of their recipe unless few of them have labels."""
     batch = max(1, min(recipe.training.batch_size, num_images))
+    optimizer = replace(recipe.optimizer, lr=recipe.optimizer.lr * batch / recipe.training.batch_size)
     epochs = recipe.training.epochs
     if recipe.labelled.is_draw or not isinstance(recipe.data, Digits):
         epochs = min(max(math.ceil(STEPS / max(1, num_images // batch)), EPOCHS[0]), EPOCHS[1])
-    return with_epochs(replace(recipe, training=replace(recipe.training, batch_size=batch)), epochs)
+    training = replace(recipe.training, batch_size=batch)
+    return with_epochs(replace(recipe, optimizer=optimizer, training=training), epochs)
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
@@ -86,6 +91,11 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
 def tiny_evaluation(evaluation: Evaluation, *, split: str) -> Evaluation:
     """The evaluation on small images, with the layer that is found."""
     return replace(evaluation, split=split, layer=None, content_heatmap_protocol="native")
+
+
+def _model(recipe: Recipe, model: Model) -> Model:
+    """The network, without its weights for a recipe that starts at random."""
+    return model if recipe.model.weights is not None else replace(model, weights=None, layout="plain", fresh=())
 
 
 def _split(data: Data) -> str:
