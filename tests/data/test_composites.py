@@ -8,8 +8,9 @@ import torch
 
 from contrex.data import image_set
 from contrex.data.composites import OtherClasses, Partners, composites
+from contrex.data.loading import TrainingLoader
 from contrex.data.photometric import recoloured
-from contrex.data.views import TrainingViews, pixels, training_batches
+from contrex.data.views import TrainingViews, pixels
 from contrex.errors import ArgumentError
 from contrex.ops.geometry import warp_images
 from contrex.settings import Augmentation, Digits
@@ -31,8 +32,8 @@ def views(images, *, where="device", seed=0, composite=True, **colours):
     )
 
 
-def batch(source, **options):
-    return next(iter(training_batches(source, **{"epoch": 0, "batch_size": 8, **options})))
+def batch(source):
+    return next(TrainingLoader([source], batch_size=8).batches(0))
 
 
 # --- the grid -------------------------------------------------------------------------------------------------------
@@ -98,11 +99,13 @@ def test_worker_and_device_make_the_same_composites(images):
 
 
 def test_composites_are_functions_of_seed_epoch_and_index(images):
-    def found(seed=0, **options):
-        all_of = training_batches(views(images, seed=seed), **{"epoch": 0, "batch_size": 8, **options})
+    def found(seed=0, epoch=0, start=0, **options):
+        loader = TrainingLoader([views(images, seed=seed)], **{"batch_size": 8, **options})
+        batches = list(loader.batches(epoch, start=start))
+        loader.close()
         return {
             path: (cell, part.numpy().tobytes())
-            for one in all_of
+            for one in batches
             for path, cell, part in zip(one.paths, one.cells.tolist(), one.partners.images.split(3), strict=True)
         }
 

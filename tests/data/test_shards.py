@@ -19,8 +19,9 @@ from PIL import Image
 
 from contrex.data import image_set, index_cache
 from contrex.data.folder import FolderImages
+from contrex.data.loading import TrainingLoader
 from contrex.data.shards import ShardImages
-from contrex.data.views import TrainingViews, training_batches
+from contrex.data.views import TrainingViews
 from contrex.errors import ArgumentError, DataError, ImageError
 from contrex.settings import Augmentation, Folder, Shards
 
@@ -148,9 +149,13 @@ def test_workers_read_what_one_process_does(root, start_method):
     images = shards(root)
     assert pickle.loads(pickle.dumps(images))[4].path == images[4].path
     torch.multiprocessing.set_start_method(start_method, force=True)
-    found = [list(training_batches(views_of(images), epoch=1, batch_size=2, workers=workers)) for workers in (0, 2)]
+    found = []
+    for workers in (0, 2):
+        loader = TrainingLoader([views_of(images)], batch_size=2, workers=workers)
+        found.append([batch for epoch in (1, 2) for batch in loader.batches(epoch)])
+        loader.close()
     torch.multiprocessing.set_start_method(None, force=True)
-    assert len(found[0]) == len(found[1]) == 2
+    assert len(found[0]) == len(found[1]) == 4
     for one, other in zip(*found, strict=True):
         assert one.paths == other.paths
         assert torch.equal(one.images, other.images)

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from contrex.data import image_set
+from contrex.data.loading import TrainingLoader
 from contrex.data.photometric import recoloured
-from contrex.data.views import Batch, TrainingViews, central_square, num_batches, short_side, stream, training_batches
+from contrex.data.views import Batch, TrainingViews, central_square, num_batches, short_side, stream
 from contrex.ops.geometry import Crop, warp_images
 from contrex.settings import Augmentation, Digits
 
@@ -28,7 +29,12 @@ def views(images, *, where="device", seed=0, extra=False, flip=0.5, **colours):
 
 
 def batches(source, **options):
-    return list(training_batches(source, **{"epoch": 0, "batch_size": 6, **options}))
+    """Of one epoch: options of the loader, and of its `batches`."""
+    wanted = {name: options.pop(name) for name in ("epoch", "start") if name in options}
+    loader = TrainingLoader([source], **{"batch_size": 6, **options})
+    found = list(loader.batches(**{"epoch": 0, **wanted}))
+    loader.close()
+    return found
 
 
 def test_an_epoch_has_every_image_once_and_drops_the_rest(images):

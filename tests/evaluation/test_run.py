@@ -1,4 +1,5 @@
 import math
+import os
 import shlex
 from dataclasses import replace
 
@@ -23,9 +24,9 @@ from contrex.evaluation import (
     configuration_of,
     evaluate,
     validate,
+    validation_groups,
     weights_sha256,
 )
-from contrex.evaluation import run as run_module
 from contrex.evaluation.classification import Top1
 from contrex.evaluation.consistency import CGCLoss
 from contrex.evaluation.run import GROUP
@@ -159,7 +160,7 @@ def test_contrast_and_explainer_are_not_ignored(run):
 def test_evaluating_leaves_the_mode_of_a_training_network():
     s = subject()
     s.classifier.network.train()
-    found = validate(s.classifier, s.images, DATA, device=torch.device("cpu"))
+    found = validate(s.classifier, validation_groups(s.images, DATA), device=torch.device("cpu"))
     assert s.classifier.network.training
     assert found.top1 == pytest.approx(evaluate(s, options("top1")).record.metric("top1").value)
     assert s.classifier.network.training
@@ -448,22 +449,30 @@ def test_a_shorter_last_step_takes_its_true_place():
 def test_accuracy_of_nothing_is_refused():
     nothing = image_set(replace(DATA, num_test=0), "test")
     with pytest.raises(DataError, match="digits/test has no images, so there is no accuracy"):
-        validate(classifier(), nothing, DATA, device=torch.device("cpu"))
+        validation_groups(nothing, DATA)
 
 
-def test_accuracy_is_read_by_workers(monkeypatch):
-    asked = []
+def test_accuracy_is_read_by_workers_that_stay(monkeypatch):
+    s, readers = subject(), []
+    read = EvaluationViews.__getitem__
 
-    class Loader(run_module.DataLoader):
-        def __init__(self, *args, num_workers, **kwargs):
-            asked.append(num_workers)
-            super().__init__(*args, **kwargs)
+    def noted(self, position):
+        readers.append(os.getpid())  # here, where this process reads
+        return replace(read(self, position), path=str(os.getpid()))
 
-    monkeypatch.setattr(run_module, "DataLoader", Loader)
-    s = subject()
-    first = validate(s.classifier, s.images, DATA, device=torch.device("cpu"))
-    assert validate(s.classifier, s.images, DATA, device=torch.device("cpu"), workers=2) == first
-    assert asked == [0, 2]
+    monkeypatch.setattr(EvaluationViews, "__getitem__", noted)
+    first = validate(s.classifier, validation_groups(s.images, DATA), device=torch.device("cpu"))
+    assert set(readers) == {os.getpid()}
+    readers.clear()
+    groups = validation_groups(s.images, DATA, workers=2)
+    pids = []
+    for _ in range(2):
+        assert validate(s.classifier, groups, device=torch.device("cpu")) == first
+        pids.append({views.path for group in groups for views in group})
+    groups.close()
+    assert readers == []
+    assert pids[0] == pids[1]
+    assert str(os.getpid()) not in pids[0]
 
 
 def test_uniform_guessing_gives_the_uniform_cgc_loss():

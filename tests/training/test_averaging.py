@@ -8,7 +8,7 @@ import torch
 
 from contrex.cli import main
 from contrex.data import image_set
-from contrex.evaluation import validate
+from contrex.evaluation import validate, validation_groups
 from contrex.models import load_classifier
 from contrex.models.load import read_state_dict
 from contrex.settings import SupCon
@@ -75,12 +75,12 @@ def test_all_who_take_the_classifier_take_the_average(averaged):
     for name, value in loaded.network.state_dict().items():
         assert torch.equal(value, returned.network.state_dict()[name])
         assert torch.equal(value, trained[name]) == ("running" in name or "num_batches" in name)
-    images, cpu = image_set(recipe.data, "val"), torch.device("cpu")
-    found, last = validate(loaded, images, recipe.data, device=cpu), read_log(folder)[-1]
+    groups, cpu = validation_groups(image_set(recipe.data, "val"), recipe.data), torch.device("cpu")
+    found, last = validate(loaded, groups, device=cpu), read_log(folder)[-1]
     assert (last["val_top1"], last["val_loss"]) == pytest.approx(tuple(found), rel=1e-6)  # in another memory layout
     unaveraged = load_classifier(recipe.model, num_classes=10)
     unaveraged.network.load_state_dict(trained)
-    assert last["val_loss"] != pytest.approx(validate(unaveraged, images, recipe.data, device=cpu).loss, rel=1e-4)
+    assert last["val_loss"] != pytest.approx(validate(unaveraged, groups, device=cpu).loss, rel=1e-4)
     assert main(["export", str(folder), "--format", "safetensors"]) == 0
     exported = read_state_dict(folder / "classifier-last.safetensors")
     assert all(torch.equal(exported[name], value) for name, value in loaded.network.state_dict().items())

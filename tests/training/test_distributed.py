@@ -9,7 +9,8 @@ from torch import nn
 
 from contrex import ranks
 from contrex.cli import main
-from contrex.data.views import TrainingViews, training_batches
+from contrex.data.loading import TrainingLoader
+from contrex.data.views import TrainingViews
 from contrex.errors import ArgumentError
 from contrex.methods import METHODS, training_plan
 from contrex.models import Classifier
@@ -118,10 +119,10 @@ def test_the_processes_read_each_image_of_a_batch_once(monkeypatch, num, accumul
 
     read = []
     monkeypatch.setattr(TrainingViews, "__getitem__", lambda self, position: read.append(position[1]) or position[1])
-    monkeypatch.setattr("contrex.data.views.join", list)
+    monkeypatch.setattr("contrex.data.loading.join", list)
     views = TrainingViews(Numbers(), resize=8, size=8, augmentation=Augmentation(), seed=1, extra=False)
     options = Training(batch_size=12, accumulate=accumulate)
-    whole = list(training_batches(views, epoch=1, batch_size=12))
+    whole = list(TrainingLoader([views], batch_size=12).batches(1))
     read.clear()
     monkeypatch.setattr(ranks, "world_size", lambda: num)
     shares = []
@@ -129,7 +130,7 @@ def test_the_processes_read_each_image_of_a_batch_once(monkeypatch, num, accumul
         monkeypatch.setattr(ranks, "rank", lambda number=number: number)
         parts = distributed.own_parts(options)
         assert len(parts) == accumulate
-        found = list(training_batches(views, epoch=1, batch_size=12, start=1, parts=parts))
+        found = list(TrainingLoader([views], batch_size=12, parts=parts).batches(1, start=1))
         assert [len(part) for part in found] == [12 // num // accumulate] * accumulate
         shares += [index for part in found for index in part]
     assert shares == whole[1] == read

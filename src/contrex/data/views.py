@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +23,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from contrex.data.composites import NUM_CELLS, NUM_PARTNERS, OtherClasses, Partners, composites
 from contrex.data.photometric import Look, random_look, recoloured, recoloured_pixels
 from contrex.data.sample import ImageSet, Sample
-from contrex.errors import ContrexError, unwrapped
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
 from contrex.settings import Augmentation, Data
@@ -188,38 +187,6 @@ class TrainingViews(Dataset[Batch]):
             return None
         view = pixels(geometry.crop_image(plain, crop))[None]
         return view if look is None else recoloured_pixels(view, look)
-
-
-def training_batches(
-    views: TrainingViews,
-    *,
-    epoch: int,
-    batch_size: int,
-    start: int = 0,
-    parts: Sequence[slice] = (slice(None),),
-    workers: int = 0,
-    pin_memory: bool = False,
-) -> Iterator[Batch]:
-    """The batches `start`, `start + 1`, ... of an epoch; the incomplete last batch is dropped.
-
-    Of each batch only `parts` are read, each as a batch of its own, one after the other. Raises `ImageError` for an
-    unreadable image, also where a worker found it.
-    """
-    order = stream("order", views.seed, epoch).permutation(len(views.images)).tolist()
-    positions = [(epoch, index) for index in order]
-    batches = [positions[i : i + batch_size] for i in range(0, len(order) - batch_size + 1, batch_size)]
-    loader: DataLoader[Batch] = DataLoader(
-        views,
-        batch_sampler=[batch[part] for batch in batches[start:] for part in parts],
-        collate_fn=join,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
-    )
-    try:
-        yield from loader
-    except ContrexError as error:
-        raise unwrapped(error) from None
 
 
 def num_batches(images: ImageSet, batch_size: int) -> int:

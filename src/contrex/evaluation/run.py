@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,10 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from contrex import ranks, settings
 from contrex.data.evaluation_views import EvaluationViews, Views
+from contrex.data.loading import Loader
 from contrex.data.sample import ImageSet
 from contrex.data.views import view_sizes
 from contrex.errors import ArgumentError, DataError
@@ -67,11 +68,12 @@ def evaluate(
         gallery=gallery,
     )
     done = 0
-    for group in groups(views, total, workers=options.workers):
-        panel.judge(group)
-        done = min(done + ranks.world_size() * GROUP, total)
-        if progress is not None:
-            progress(done, total)
+    with closing(Groups(views, total, workers=options.workers)) as groups:
+        for group in groups:
+            panel.judge(group)
+            done = min(done + ranks.world_size() * GROUP, total)
+            if progress is not None:
+                progress(done, total)
     record = panel.record(total)
     return ranks.from_first(lambda: record)
 
@@ -83,10 +85,8 @@ class Validation(NamedTuple):
     loss: float
 
 
-def validate(
-    classifier: Classifier, images: ImageSet, data: settings.Data, *, device: torch.device, workers: int = 0
-) -> Validation:
-    """Accuracy and cross-entropy on the square views, in eval mode; the network's mode is restored.
+def validation_groups(images: ImageSet, data: settings.Data, *, workers: int = 0) -> Groups:
+    """The square views of `images`, for `validate` to see as often as it is called.
 
     Raises:
         DataError: there are no images.
@@ -94,17 +94,22 @@ def validate(
     if len(images) == 0:
         raise DataError(f"{images.name} has no images, so there is no accuracy: give it at least one.")
     views = EvaluationViews(images, view_sizes(data), whole_side=None, needs_whole=False, gallery=())
+    return Groups(views, len(images), workers=workers, size=4 * GROUP)
+
+
+def validate(classifier: Classifier, groups: Groups, *, device: torch.device) -> Validation:
+    """Accuracy and cross-entropy on the square views, in eval mode; the network's mode is restored."""
     network, correct = classifier.network, 0
     losses: list[float] = []
     with eval_mode(network), torch.inference_mode():
-        for group in groups(views, len(images), workers=workers, size=4 * GROUP):
+        for group in groups:
             squares = torch.stack([views.square for views in group])
             logits = network(classifier.normalise(squares.to(device))).float()
             labels = torch.tensor([views.label for views in group], device=device)
             correct += int(top_k_correct(logits, labels, 1).sum())
             losses.append(float(F.cross_entropy(logits.double(), labels, reduction="sum")))
     loss = sum(itertools.chain.from_iterable(ranks.gathered(losses)))  # in the order of the images, as one process adds
-    return Validation(100 * sum(ranks.gathered(correct)) / len(images), loss / len(images))
+    return Validation(100 * sum(ranks.gathered(correct)) / groups.total, loss / groups.total)
 
 
 class Panel:
@@ -215,24 +220,30 @@ class Panel:
         check_names(self.options, num_classes)
 
 
-def groups(views: EvaluationViews, total: int, *, workers: int, size: int = GROUP) -> Iterator[list[Views]]:
-    """This process' share of the groups of `size` images; the last group may be smaller.
+class Groups:
+    """This process' share of the groups of `size` images, from the same workers each time; the last group may be
+    smaller.
 
     Shares follow each other in the order of the processes, so what they give, joined, is in the order of the images and
     adds up to the same number, bit for bit, as in one process.
     """
-    positions = [list(range(start, min(start + size, total))) for start in range(0, total, size)]
-    first, last = (
-        math.ceil(len(positions) * number / ranks.world_size()) for number in (ranks.rank(), ranks.rank() + 1)
-    )
-    loader: Iterable[list[Views]] = DataLoader(
-        views,
-        batch_sampler=positions[first:last],
-        collate_fn=list,
-        num_workers=workers,
-        generator=torch.Generator(),
-    )
-    yield from loader
+
+    def __init__(self, views: EvaluationViews, total: int, *, workers: int, size: int = GROUP) -> None:
+        self.total = total
+        self._size = size
+        self._loader: Loader[list[Views]] = Loader(views, list, workers=workers)
+
+    def __iter__(self) -> Iterator[list[Views]]:
+        total, size = self.total, self._size
+        positions = [list(range(start, min(start + size, total))) for start in range(0, total, size)]
+        first, last = (
+            math.ceil(len(positions) * number / ranks.world_size()) for number in (ranks.rank(), ranks.rank() + 1)
+        )
+        return self._loader.read(positions[first:last])
+
+    def close(self) -> None:
+        """End the workers."""
+        self._loader.close()
 
 
 def _judged(protocol: Protocol, group: Group) -> Sequence[int]:

@@ -3,5 +3,6 @@
 from contrex.training.contact_sheet import sheets
 from contrex.training.log import curves, read_log
 from contrex.training.loop import load_trained, saved_recipe, train
+from contrex.training.timing import read_timing
 
-__all__ = ["curves", "load_trained", "read_log", "saved_recipe", "sheets", "train"]
+__all__ = ["curves", "load_trained", "read_log", "read_timing", "saved_recipe", "sheets", "train"]

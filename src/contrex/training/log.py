@@ -44,7 +44,11 @@ class MetricsLog:
 
 def read_log(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a last line cut short by a crash is left out."""
-    path = run / FILE_NAME
+    return read_lines(run / FILE_NAME)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON objects, none where there is no file; what follows a damaged line is left out."""
     if not path.is_file():
         return []
     lines = []

@@ -4,6 +4,7 @@ A run folder:
 
     recipe.json       the resolved recipe; `contrex train FOLDER/recipe.json` runs it again
     metrics.jsonl     a line per step and per epoch
+    timing.jsonl      a line per epoch: images per second, and the share of the time that was waited for them
     checkpoints/      the last and the best one
     nonfinite.json    only after a NaN loss or gradient: the images of the batch
     labelled.txt     the images with a label, where not all have one
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ from torch.optim import Optimizer
 
 from contrex import ranks
 from contrex.data.labelled import LIST, Draw, draw_of, training_images
+from contrex.data.loading import TrainingLoader
 from contrex.data.sample import ImageSet
-from contrex.data.views import Batch, TrainingViews, num_batches, stream, training_batches, view_sizes
+from contrex.data.views import Batch, TrainingViews, num_batches, stream, view_sizes
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, CheckpointError, DataError
-from contrex.evaluation import validate
+from contrex.evaluation import validate, validation_groups
 from contrex.methods import Plan, StepOutput, training_plan
 from contrex.models import Classifier, load_classifier
 from contrex.records import from_plain, to_plain, write_json
@@ -49,6 +51,7 @@ from contrex.training.log import VALIDATION, MetricsLog, progress_bar
 from contrex.training.optimization import build_optimizer, learning_rates, take_step
 from contrex.training.resuming import load_steps, other_world, restored, saved_content
 from contrex.training.stopping import Watched, interrupted, nonfinite, signals
+from contrex.training.timing import Pace, TimingLog, in_words
 
 SKIPPED = "skipped_images.json"
 
@@ -76,7 +79,8 @@ def train(
         InterruptedRunError: Ctrl-C or SIGTERM, in whichever process; a checkpoint was written first.
         ProcessError: another process has failed.
     """
-    checkpoints, log, is_first = Checkpoints(folder), MetricsLog(folder), ranks.rank() == 0
+    checkpoints, log, timing = Checkpoints(folder), MetricsLog(folder), TimingLog(folder)
+    is_first = ranks.rank() == 0
     saved = ranks.from_first(lambda: saved_content(checkpoints, recipe, resume))
     options, device = recipe.training, device_named(recipe.training.device)
     distributed.check_device(options, device)
@@ -123,10 +127,18 @@ def train(
             if draw is not None:
                 draw.write(folder)
             log.rewind(step=place.step, epoch=place.epoch)
+            timing.rewind(epoch=place.epoch)
             _report_skipped(folder, (images, validation), console)
     if (warning := other_world(saved)) is not None:
         console.print(warning, highlight=False, soft_wrap=True)
-    views = [_views(recipe, images, plan, number) for number in range(len(plan.phases))]
+    loader = TrainingLoader(
+        [_views(recipe, images, plan, number) for number in range(len(plan.phases))],
+        batch_size=options.batch_size,
+        parts=distributed.own_parts(options),
+        workers=options.workers,
+        pin_memory=device.type == "cuda",
+    )
+    to_validate = validation_groups(validation, recipe.data, workers=options.workers)
 
     def content() -> dict[str, Any]:
         states = {
@@ -154,11 +166,14 @@ def train(
 
     total = steps_per_epoch * sum(map(len, plan.epochs))
     with (
+        closing(loader),
+        closing(to_validate),
         signals() as received,
         progress_bar(recipe.name, total=total, done=place.step, console=console) as bar,
     ):
         saved_at = time.monotonic()
         while place.epoch < len(plan.epochs):
+            pace = Pace()
             for number in plan.epochs[place.epoch][place.phase :]:
                 phase = plan.phases[number]
                 phase.begin(place.epoch)
@@ -166,21 +181,15 @@ def train(
                     runners[number] = distributed.runner(phase.step)
                 run = runners[number]
                 past_steps = steps_per_epoch * plan.epochs_before(place.epoch, number)
-                batches = training_batches(
-                    views[number],
-                    epoch=place.epoch,
-                    batch_size=options.batch_size,
-                    start=place.batch,
-                    parts=distributed.own_parts(options),
-                    workers=options.workers,
-                    pin_memory=device.type == "cuda",
-                )
+                batches = loader.batches(place.epoch, phase=number, start=place.batch)
                 for _ in range(place.batch, steps_per_epoch):
-                    with ranks.together():  # an image that cannot be read ends all processes
+                    with pace.waiting(), ranks.together():  # an image that cannot be read ends all processes
                         parts = [next(batches) for _ in range(options.accumulate)]
-                        if is_first and place.batch == 0:
-                            seen = parts[0].to(device, channels_last=options.channels_last)
-                            write_shown(folder, phase.step, seen, place.epoch)
+                    if place.batch == 0:
+                        with ranks.together():
+                            if is_first:
+                                seen = parts[0].to(device, channels_last=options.channels_last)
+                                write_shown(folder, phase.step, seen, place.epoch)
                     torch.manual_seed(step_seed(options.seed, place.step, ranks.rank()))  # dropout and the like
                     output = _gradient(run, parts, optimizers[number], options, device)
                     rates = learning_rates(past_steps + place.batch, steps_per_epoch, phase)
@@ -208,19 +217,21 @@ def train(
                     if stopped_by:
                         raise interrupted(stopped_by, folder, place)
                 place.phase, place.batch = place.phase + 1, 0
+            took = pace.line(place.epoch, options.batch_size)
+            if is_first:
+                timing.write(took)
             best = False
             if any(plan.phases[number].trains_classifier for number in plan.epochs[place.epoch]):
                 watched = replace(classifier, network=Watched(classifier.network, place))
                 with averages.in_place(), run.whole(), compiling.uncompiled() if options.compile else nullcontext():
-                    found = validate(watched, validation, recipe.data, device=device, workers=options.workers)
+                    found = validate(watched, to_validate, device=device)
                 if is_first:
                     log.write(
                         {"step": place.step, "epoch": place.epoch, VALIDATION: found.top1, "val_loss": found.loss}
                     )
                 best, place.best = found.top1 > place.best, max(found.top1, place.best)
-                bar.say(
-                    f"{recipe.name}: epoch {place.epoch + 1}/{len(plan.epochs)}, validation top-1 {found.top1:.1f} %"
-                )
+                epoch = f"epoch {place.epoch + 1}/{len(plan.epochs)}"
+                bar.say(f"{recipe.name}: {epoch}, validation top-1 {found.top1:.1f} %{in_words(took)}")
             place.epoch, place.phase, place.batch = place.epoch + 1, 0, 0
             save(best=best)
             saved_at = time.monotonic()

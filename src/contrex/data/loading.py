@@ -1,0 +1,138 @@
+"""Loaders: what reads images for a run, in this process or in workers that stay from one epoch to the next.
+
+A worker that is started anew costs tenths of a second where processes are forked, and seconds where they are not
+(macOS, Windows, Linux from Python 3.14 on), as it imports torch first; so workers stay. They keep nothing of an epoch:
+what they are asked for says all.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from contrex.data.views import Batch, Position, TrainingViews, join, stream
+from contrex.errors import ContrexError, unwrapped
+
+T = TypeVar("T")
+
+
+class Loader(Generic[T]):
+    """Lists of items of a data set, joined; whichever lists are asked for, the same workers read them.
+
+    The workers start at the first `read` and end at `close`.
+    """
+
+    def __init__(
+        self, items: Dataset[Any], join: Callable[[list[Any]], T], *, workers: int, pin_memory: bool = False
+    ) -> None:
+        self._wanted: list[list[Any]] = []
+        self._reading: Generator[T] | None = None
+        self._loader: DataLoader[T] = DataLoader(
+            items,
+            batch_sampler=self._wanted,
+            collate_fn=join,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_run,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # its own, so that the loader draws nothing from the global one
+        )
+
+    def read(self, wanted: list[list[Any]]) -> Iterator[T]:
+        """The items at each of some lists of positions, joined. It ends the `read` before it.
+
+        An error of contrex's own is raised as it is, also where a worker found it.
+        """
+        self._end_reading()
+        self._wanted[:] = wanted
+        self._reading = _items_of(self._loader)
+        return self._reading
+
+    def _end_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
+
+    def close(self) -> None:
+        """End the workers; after that there is nothing to read."""
+        self._end_reading()
+        workers: Any = self._loader._iterator
+        if workers is not None:
+            workers._shutdown_workers()  # torch has no public name for it; tracebacks keep the iterator alive
+
+
+def _items_of(loader: DataLoader[T]) -> Generator[T]:
+    try:
+        yield from loader
+    except ContrexError as error:
+        raise unwrapped(error) from None
+
+
+GRACE = 60
+"""Seconds that a worker outlives a signal by, at most."""
+
+
+def _leave_signals_to_the_run(_worker: int) -> None:
+    """Let the run decide about the signals that reach all its processes at once: Ctrl-C in a terminal, SIGTERM from
+    torchrun or SLURM. A worker that ended by itself would take the step along that the run still makes."""
+
+    def outlive(_number: int, _frame: FrameType | None) -> None:
+        signal.alarm(GRACE)  # it does not hold up an interpreter that ends, and waits for its processes, for ever
+
+    if hasattr(signal, "alarm"):  # on Windows nobody sends SIGTERM
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, outlive)
+
+
+class TrainingLoader:
+    """The training batches of a run: of one epoch after the other, and of each of its phases.
+
+    All phases have the same images; each has `views` of its own. Of each batch only `parts` are read, each as a batch
+    of its own, one after the other.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[TrainingViews],
+        *,
+        batch_size: int,
+        parts: Sequence[slice] = (slice(None),),
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._views = views
+        self._batch_size = batch_size
+        self._parts = parts
+        self._loader = Loader(_EachPhase(views), join, workers=workers, pin_memory=pin_memory)
+
+    def batches(self, epoch: int, *, phase: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches `start`, `start + 1`, ... of an epoch of a phase; the incomplete last batch is dropped.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        views, size = self._views[phase], self._batch_size
+        order = stream("order", views.seed, epoch).permutation(len(views.images)).tolist()
+        positions = [(phase, (epoch, index)) for index in order]
+        batches = [positions[i : i + size] for i in range(0, len(order) - size + 1, size)]
+        return self._loader.read([batch[part] for batch in batches[start:] for part in self._parts])
+
+    def close(self) -> None:
+        """End the workers."""
+        self._loader.close()
+
+
+class _EachPhase(Dataset[Batch]):
+    """What the views of a phase have at a position."""
+
+    def __init__(self, views: Sequence[TrainingViews]) -> None:
+        self._views = views
+
+    def __getitem__(self, place: tuple[int, Position]) -> Batch:
+        phase, position = place
+        return self._views[phase][position]
