@@ -225,6 +225,8 @@ def at(kind, rank, step, real):
             return real(self, batch)
         if kind == "error":
             raise ZeroDivisionError("a bug in one process")
+        if kind == "orphan":
+            os.getppid = lambda: 1
         if kind in ("SIGTERM", "SIGKILL"):
             os.kill(os.getpid(), getattr(signal, kind))
         output = real(self, batch)

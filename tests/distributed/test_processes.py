@@ -246,6 +246,7 @@ def ran(tmp_path_factory):
         ("unreadable", jobs.trained, (on_photos(folder / "photos"), folder / "unreadable")),
         ("refused", jobs.trained, (tiny(), folder / "straight")),
         ("uneven", jobs.trained, (tiny(batch_size=9), folder / "uneven")),
+        ("orphaned", jobs.trained, (tiny(), folder / "orphaned"), {"fault": ("orphan", 1, 3)}),
     )
     return folder, found
 
@@ -293,6 +294,15 @@ def test_a_signal_to_one_process_stops_all_of_them_after_a_checkpoint(ran):
         assert (kind, code) == ("InterruptedRunError", 143)
         assert "stopped by SIGTERM after step 4; continue with: torchrun --nproc-per-node 2 -m contrex train" in message
     assert_same_run(folder / "straight", folder / "stopped")
+
+
+def test_processes_without_their_torchrun_stop_after_a_checkpoint(ran, tmp_path):
+    """Also those on machines where it is alive; what is left is resumed."""
+    folder, found = ran
+    for kind, message, code in of(found, "orphaned"):
+        assert (kind, code) == ("InterruptedRunError", 129)
+        assert message.startswith("stopped by the end of torchrun after step 4; continue with: torchrun")
+    assert Checkpoints(folder / "orphaned").load()["place"]["step"] == 4
 
 
 @pytest.mark.slow

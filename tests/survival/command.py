@@ -65,9 +65,28 @@ def wait_for_step(process: subprocess.Popen, folder: Path, step: int) -> None:
 
 def kill_all(process: subprocess.Popen) -> None:
     """kill -9 of every process of the run at once: the machine has died."""
-    os.killpg(process.pid, signal.SIGKILL)
+    everyone = [process.pid, *ranks_of(process)]  # each leads a group of its own, in which its workers are
+    for pid in everyone:
+        os.killpg(pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
+    wait_until_gone(everyone)
+
+
+def kill_torchrun(process: subprocess.Popen) -> None:
+    """kill -9 of torchrun alone, which cannot end its processes then; they must end by themselves."""
+    processes = ranks_of(process)
+    os.kill(process.pid, signal.SIGKILL)
+    _, error = process.communicate(timeout=SLOW)
+    wait_until_gone(processes)
+    assert b"stopped by the end of torchrun after step" in error
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + SLOW
+    while any(_state(pid) not in (None, "Z") for pid in pids):
+        assert time.monotonic() < deadline, f"of {pids} some are alive after {SLOW} s"
+        time.sleep(0.005)
 
 
 def kill_one_rank(process: subprocess.Popen, rank: int) -> None:
@@ -81,17 +100,23 @@ def ranks_of(process: subprocess.Popen) -> list[int]:
     """The process ids of torchrun's processes, by rank."""
     found = {}
     for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and _parent(folder) == process.pid:
+        if folder.name.isdecimal() and _stat(folder)[1:2] == [str(process.pid)]:
             environment = (folder / "environ").read_bytes().split(b"\0")
             found |= {int(entry[5:]): int(folder.name) for entry in environment if entry.startswith(b"RANK=")}
     return [found[rank] for rank in sorted(found)]
 
 
-def _parent(folder: Path) -> int | None:
+def _state(pid: int) -> str | None:
+    """A letter: `Z` where it has ended and nobody has asked how."""
+    return next(iter(_stat(Path(f"/proc/{pid}"))), None)
+
+
+def _stat(folder: Path) -> list[str]:
+    """State, parent and more of a process; nothing where it has ended."""
     try:
-        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:  # it has ended
-        return None
+        return (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def is_whole(folder: Path) -> bool:

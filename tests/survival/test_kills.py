@@ -16,6 +16,7 @@ from survival.command import (
     is_whole,
     kill_all,
     kill_one_rank,
+    kill_torchrun,
     last_step,
     start,
     wait_for_step,
@@ -71,6 +72,20 @@ def test_one_of_two_processes_killed(tmp_path, straight, tally):
             process = start(tmp_path, epochs=EPOCHS, ranks=2)
             wait_for_step(process, tmp_path, step)
             kill_one_rank(process, rng.randrange(2))
+            outcomes.append(is_whole(tmp_path))
+        finish(tmp_path, epochs=EPOCHS, ranks=2)
+        assert_same_run(straight(2), tmp_path)
+    assert all(outcomes)
+
+
+def test_torchrun_killed(tmp_path, straight, tally):
+    """Its processes stop after a checkpoint: they do not go on unseen, beside those of the next start."""
+    rng = random.Random(4)
+    with tally.counting("kill -9 of torchrun alone") as outcomes:
+        for step in kill_points(rng)[:: max(1, KILLS // 5)]:
+            process = start(tmp_path, epochs=EPOCHS, ranks=2)
+            wait_for_step(process, tmp_path, step)
+            kill_torchrun(process)
             outcomes.append(is_whole(tmp_path))
         finish(tmp_path, epochs=EPOCHS, ranks=2)
         assert_same_run(straight(2), tmp_path)

@@ -168,7 +168,7 @@ def train(
     with (
         closing(loader),
         closing(to_validate),
-        signals() as received,
+        signals() as requests,
         progress_bar(recipe.name, total=total, done=place.step, console=console) as bar,
     ):
         saved_at = time.monotonic()
@@ -210,7 +210,7 @@ def train(
                     if on_step is not None:
                         on_step(place.step, total)
                     is_due = is_first and time.monotonic() - saved_at > 60 * options.checkpoint_minutes
-                    stopped_by, any_due = ranks.largest(max(received, default=0), is_due)
+                    stopped_by, any_due = ranks.largest(requests.number(), is_due)
                     if stopped_by or any_due:
                         save()
                         saved_at = time.monotonic()
@@ -235,7 +235,7 @@ def train(
             place.epoch, place.phase, place.batch = place.epoch + 1, 0, 0
             save(best=best)
             saved_at = time.monotonic()
-            (stopped_by,) = ranks.largest(max(received, default=0))
+            (stopped_by,) = ranks.largest(requests.number())
             if stopped_by:  # during the validation
                 raise interrupted(stopped_by, folder, place)
     if options.shard:

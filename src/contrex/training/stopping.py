@@ -1,7 +1,8 @@
-"""Why a run stops before its end: a signal, or a NaN."""
+"""Why a run stops before its end: a signal, torchrun that is gone, or a NaN."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,16 +25,37 @@ ADVICE = "lower `optimizer.lr` or set `optimizer.clip_norm`"
 """Against a run that diverges."""
 
 
+ORPHANED = int(getattr(signal, "SIGHUP", signal.SIGTERM))
+"""What torchrun that is gone counts as."""
+
+
+class Requests:
+    """What asks a run to stop at its next step."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._launcher = os.getppid()
+
+    def number(self) -> int:
+        """The number of a signal, or 0.
+
+        torchrun cannot end its processes when it is killed itself: they would go on unseen, beside those of the next
+        start. So they stop when they have another parent.
+        """
+        is_orphan = ranks.world_size() > 1 and os.getppid() != self._launcher
+        return max(self.received, default=ORPHANED if is_orphan else 0)
+
+
 @contextmanager
-def signals() -> Iterator[list[int]]:
+def signals() -> Iterator[Requests]:
     """Collects the first SIGINT or SIGTERM instead of dying from it; a second one acts as usual.
 
     In a run of several processes none acts as usual: torchrun passes on what its processes have received already, and
     kills them itself when they take too long.
     """
-    received: list[int] = []
+    requests = Requests()
     if threading.current_thread() is not threading.main_thread():
-        yield received
+        yield requests
         return
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -42,21 +64,21 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
+        requests.received.append(number)
         if ranks.world_size() == 1:
             restore()
 
     try:
         for number in usual:
             signal.signal(number, note)
-        yield received
+        yield requests
     finally:
         restore()
 
 
 def interrupted(number: int, folder: Path, place: Place) -> InterruptedRunError:
-    """The error for a signal, which says how to continue."""
-    name = signal.Signals(number).name
+    """The error for a request to stop, which says how to continue."""
+    name = "the end of torchrun" if number == ORPHANED else signal.Signals(number).name
     command = resuming_command(folder)
     return InterruptedRunError(f"stopped by {name} after step {place.step}; continue with: {command}", number)
 
