@@ -164,7 +164,9 @@ def judging(bench: Bench, name: str, views: list[Views]) -> Callable[[], object]
     """One protocol on a group of its own, so that nothing is shared with others; its fractions and curves included."""
 
     def run() -> None:
-        PROTOCOLS[name](bench).judge(Group(bench, views, has_heatmaps=PROTOCOLS[name].needs_heatmaps))
+        protocol = PROTOCOLS[name](bench)
+        needs = {"has_heatmaps": protocol.needs_heatmaps, "has_features": protocol.needs_features}
+        protocol.judge(Group(bench, views, **needs))
 
     return run
 

@@ -282,6 +282,38 @@ def test_embedding(run, group):
     assert {kind for *_, kind in scatter.points} == {"image", "augmentation", "masked"}
 
 
+FORWARDS = {
+    "fgsm": 1 + 1,  # the direction, one epsilon
+    "gradient_sign": 1 + 1 + 4 * 2,  # the gradients, the logits, four scores and two epsilons
+    "relative_probability": 1 + 1 + 2 * 2 * 2,  # logits, both contrasts, two classes, signs and baselines
+    "embedding": 1 + 2,  # image, augmentation, masked image
+}
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_no_pass_is_run_twice(name):
+    some = subject()
+    bench = Bench(some, replace(OPTIONS, relative_probability=replace(OPTIONS.relative_probability, threshold=0.0)))
+    views = EvaluationViews(some.images, (32, 32), whole_side=32, needs_whole=True, gallery=())
+    bench.explainer(bench.normalise(views[0].square[None]))  # finds its layer
+    seen: list[int] = []
+    bench.network.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+    protocol = PROTOCOLS[name](bench)
+    needs = {"has_heatmaps": protocol.needs_heatmaps, "has_features": protocol.needs_features}
+    protocol.judge(Group(bench, [views[index] for index in range(11)], **needs))
+    assert sum(seen) == 11 * FORWARDS[name]
+
+
+@pytest.mark.parametrize("explainer", ["grad_cam", "smooth_grad"])
+def test_features_are_those_of_the_image_whatever_else_the_explainer_runs(explainer):
+    bench = Bench(subject(), replace(OPTIONS, explainer=explainer, batch_size=4))
+    views = EvaluationViews(subject().images, (32, 32), whole_side=32, needs_whole=False, gallery=())
+    group = Group(bench, [views[index] for index in range(6)], has_features=True)
+    with torch.no_grad(), eval_mode(bench.network):
+        expected = bench.network.features(group.squares).mean((2, 3))
+    torch.testing.assert_close(group.features, expected)
+
+
 def test_tsne_keeps_neighbours_together():
     rng = np.random.default_rng(0)
     features = np.concatenate([rng.normal(centre, 0.05, (20, 5)) for centre in np.eye(5)[:3] * 3]).astype(np.float32)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from contrex.errors import ArgumentError, LayerError
-from contrex.explain.capture import forward_features
+from contrex.explain.capture import forward_features, head_rows
 from explain import networks
 
 
@@ -125,3 +125,20 @@ def test_refuses():
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.Unflatten(1, (2, 2)))
     with pytest.raises(ArgumentError, match=r"`model` must return logits \[N,K\], Sequential returned \[2, 2, 2\]"):
         forward_features(net, images, net[1])
+
+
+def test_head_rows_of_every_pass_and_no_hook_afterwards():
+    net, images = networks.network(), networks.images()
+    with head_rows(net.head.fc) as seen:
+        net(images)
+        net(2 * images)
+    net(images)
+    assert len(seen) == 2
+    for scale, (rows, logits) in zip((1, 2), seen, strict=True):
+        assert torch.equal(rows, net.act(net.features(scale * images)).mean((2, 3)))
+        assert torch.equal(logits, net(scale * images))
+        assert not rows.requires_grad
+        assert not logits.requires_grad
+    with pytest.raises(ZeroDivisionError), head_rows(net.head.fc):
+        raise ZeroDivisionError
+    assert not net.head.fc._forward_hooks

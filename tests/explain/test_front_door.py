@@ -517,6 +517,26 @@ def test_contrasts_of_the_class_maps_are_those_of_the_scores(method):
     torch.testing.assert_close(many.weighted()[:, 0], explainer(x, contrast="weighted").heatmap)
 
 
+@pytest.mark.parametrize("head", ["pooled", "mlp"])
+@pytest.mark.parametrize(
+    "method", ["grad_cam", "grad_cam_plus_plus", "layer_cam", "gradient", "guided_backprop", "full_grad", "score_cam"]
+)
+def test_several_contrasts_of_several_classes_from_one_pass(method, head):
+    """Also methods that are not linear, whose contrast asks the graph of the pass once for each class."""
+    net, x = network(head), images()
+    explainer = contrex.explain.EXPLAINERS[method](net)
+    explainer(x)
+    count, handle = calls_of(net)
+    contrasts = explainer.contrasts(x, [None, "weighted", "max"], 2)
+    handle.remove()
+    assert count[0] == 1 or method == "score_cam"
+    for contrast, many in zip([None, "weighted", "max"], contrasts, strict=True):
+        assert torch.equal(many.target, many.logits.topk(2).indices)
+        for place in range(2):
+            one = explainer(x, target=many.target[:, place], contrast=contrast)
+            torch.testing.assert_close(many.explanation(place).heatmap, one.heatmap)
+
+
 def test_classes_refuses():
     explainer = contrex.GradCAM(network())
     with pytest.raises(ArgumentError, match="`k` must be between 1 and 4, the model's classes; got 5"):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from contrex.errors import ArgumentError
-from contrex.metrics.adversarial import RobustAccuracy, fgsm, pixel_bounds
+from contrex.metrics.adversarial import RobustAccuracy, fgsm, fgsm_direction, pixel_bounds
 
 MEAN, STD = (0.4, 0.6), (0.2, 0.25)
 LOWER, UPPER = pixel_bounds(MEAN, STD)
@@ -119,6 +119,20 @@ def test_chunks_do_not_matter_and_no_image_is_seen_twice(batch_size, model, imag
     assert max(model.sizes) <= batch_size
     order = torch.tensor([3, 1, 0, 2, 4])
     torch.testing.assert_close(fgsm(model, images[order], labels[order], **OPTIONS), expected[order])
+
+
+def test_one_direction_serves_every_epsilon(model, images, labels):
+    direction = fgsm_direction(model, images, labels, batch_size=2)
+    assert set(direction.unique().tolist()) <= {-1.0, 0.0, 1.0}
+    model.sizes.clear()
+    for epsilon in (1 / 255, 8 / 255):
+        options = {**OPTIONS, "epsilon": epsilon}
+        moved = fgsm(model, images, labels, direction=direction, **options)
+        assert not model.sizes
+        assert moved.equal(fgsm(model, images, labels, **options))
+        model.sizes.clear()
+    with pytest.raises(ArgumentError, match=r"`direction` must be \[5, 2, 4, 5\] as the images, got \[1, 2, 4, 5\]"):
+        fgsm(model, images, labels, direction=direction[:1], **OPTIONS)
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])

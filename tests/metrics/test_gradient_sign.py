@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from contrex.errors import ArgumentError, UnknownNameError
-from contrex.metrics.gradient_sign import GradientSign, GradientSignCurves, gradient_sign_curves, score_gradient
+from contrex.metrics.gradient_sign import (
+    GradientSign,
+    GradientSignCurves,
+    gradient_sign_curves,
+    score_gradient,
+    score_gradients,
+)
 from contrex.ops import scores
 from oracles import gradient_sign as slow
 
@@ -108,6 +114,30 @@ def test_score_gradient_is_the_gradient_of_the_score(name, model, images, labels
     scores.score(model.eval()(leaf), labels, contrast).sum().backward()
     torch.testing.assert_close(phi, leaf.grad)
     assert not phi.requires_grad
+
+
+def test_gradients_of_all_scores_from_one_forward(model, images, labels, functions, options):
+    model.asked.clear()
+    first = score_gradients(model, images, labels, CONTRASTS, batch_size=3)
+    assert model.asked == [3, 2]
+    assert list(first) == list(CONTRASTS)
+    for name, function in functions.items():
+        torch.testing.assert_close(first[name], function(images, labels))
+        assert not first[name].requires_grad
+    for num_steps in (1, 2):
+        expected = gradient_sign_curves(model, images, labels, functions, [0.1], num_steps=num_steps, **options)
+        model.asked.clear()
+        curves = gradient_sign_curves(
+            model, images, labels, functions, [0.1], first=first, num_steps=num_steps, **options
+        )  # fmt: skip
+        assert sum(model.asked) == 4 * 5 * (num_steps - 1)
+        for name, curve in curves.items():
+            torch.testing.assert_close(curve.logit_change, expected[name].logit_change)
+    with pytest.raises(ArgumentError, match=r"`target` must lie in 0..3, got \[0, 1, 2, 3, 4\]"):
+        score_gradients(model, images, torch.arange(5), CONTRASTS)
+    wrong = {"original": first["original"][:2]}
+    with pytest.raises(ArgumentError, match=r"`gradients\['original'\]` must be \[5, 2, 2, 4\] as the images"):
+        gradient_sign_curves(model, images, labels, functions, [0.1], first=wrong, **options)
 
 
 def test_each_explanation_moves_what_it_explains(model, images, labels, functions, options):

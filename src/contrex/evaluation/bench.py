@@ -23,9 +23,9 @@ from contrex.data.views import stream
 from contrex.devices import device_named
 from contrex.errors import ArgumentError
 from contrex.evaluation.subject import Subject
-from contrex.explain import Explainer, Explanation, LayerExplainer
+from contrex.explain import Explainer, Explanation, LayerExplainer, capture
 from contrex.explain.named import build_explainer
-from contrex.models import eval_mode
+from contrex.models import classifier_head, eval_mode
 from contrex.ops import heatmap
 
 
@@ -48,6 +48,13 @@ class Bench:
         """The network's logits in eval mode, in chunks."""
         with eval_mode(self.network), torch.inference_mode():
             return torch.cat([self.network(chunk).float() for chunk in images.split(self.chunk)])  # type: ignore[no-untyped-call]
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the network's last linear layer gets [N,D], in eval mode, in chunks."""
+        _, head = classifier_head(self.network)
+        with eval_mode(self.network), torch.no_grad():
+            chunks = images.split(self.chunk)  # type: ignore[no-untyped-call]
+            return torch.cat([capture.forward_features(self.network, some, head)[0] for some in chunks])
 
     def explain(
         self,
@@ -73,16 +80,18 @@ class Bench:
         return Explanation(*(torch.cat([getattr(p, name) for p in parts]) for name in ("heatmap", "logits", "target")))
 
     def explain_classes(
-        self, images: Tensor, classes: Tensor, group: Sequence[Views], *, contrast: str | None
+        self, images: Tensor, classes: Tensor, group: Sequence[Views], contrasts: Sequence[str | None]
     ) -> Tensor:
-        """The signed maps [N,M,h,w] of several `classes` [N,M] of each image, in one forward pass of each chunk."""
+        """The signed maps [B,N,M,h,w] of several `classes` [N,M] of each image for each of B `contrasts`, in one
+        forward pass of each chunk."""
 
         def part(start: int, num: int) -> Tensor:
             some = slice(start, start + num)
-            return self.explainer.classes(images[some], classes=classes[some], contrast=contrast).heatmap
+            found = self.explainer.contrasts(images[some], contrasts, classes=classes[some])
+            return torch.stack([explanations.heatmap for explanations in found])
 
         try:
-            return torch.cat([part(start, self.chunk) for start in range(0, len(images), self.chunk)])
+            return torch.cat([part(start, self.chunk) for start in range(0, len(images), self.chunk)], dim=1)
         except ArgumentError as error:
             raise of_an_image(error, group, lambda position: part(position, 1)) from None
 
@@ -107,17 +116,21 @@ class Wholes:
 class Group:
     """Images judged together. What several protocols ask for is computed once, and nothing that nobody asks for."""
 
-    def __init__(self, bench: Bench, views: Sequence[Views], *, has_heatmaps: bool = True) -> None:
+    def __init__(
+        self, bench: Bench, views: Sequence[Views], *, has_heatmaps: bool = True, has_features: bool = False
+    ) -> None:
         self.bench = bench
         self.views = views
         self.has_heatmaps = has_heatmaps
+        self.has_features = has_features
+        self._features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.views)
 
     def alone(self, position: int) -> Group:
         """One image as a group of its own."""
-        return Group(self.bench, [self.views[position]], has_heatmaps=self.has_heatmaps)
+        return Group(self.bench, [self.views[position]], has_heatmaps=self.has_heatmaps, has_features=self.has_features)
 
     @cached_property
     def indices(self) -> list[int]:
@@ -141,7 +154,20 @@ class Group:
     @cached_property
     def explanation(self) -> Explanation:
         """The squares explained for the class predicted on them, with the contrast asked for."""
-        return self.bench.explain(self.squares, None, self.views, contrast=self.bench.options.contrast)
+        contrast = self.bench.options.contrast
+        if not self.has_features:
+            return self.bench.explain(self.squares, None, self.views, contrast=contrast)
+        with capture.head_rows(classifier_head(self.bench.network)[1]) as seen:
+            explanation = self.bench.explain(self.squares, None, self.views, contrast=contrast)
+        self._features = _features_of(explanation.logits, seen, self.bench.chunk)
+        return explanation
+
+    @cached_property
+    def features(self) -> Tensor:
+        """[N,D]: what the classifier's last linear layer gets of the squares; with `has_features` from the
+        explanation's own forward pass, where that was an ordinary one."""
+        known = self._features if self.has_features and self.explanation is not None else None
+        return self.bench.features(self.squares) if known is None else known
 
     @cached_property
     def logits(self) -> Tensor:
@@ -191,6 +217,17 @@ class Group:
                 f"{images.shape[3]} pixels ({reason}). For a network of one input size set "
                 '`content_heatmap_protocol` to "square".'
             ) from error
+
+
+def _features_of(logits: Tensor, seen: Sequence[tuple[Tensor, Tensor]], chunk: int) -> Tensor | None:
+    """The rows the head made these logits of, chunk by chunk, among all it was `seen` to get; None where one is not."""
+    parts = []
+    for part in logits.split(chunk):  # type: ignore[no-untyped-call]
+        rows = next((rows for rows, given in seen if given.shape == part.shape and given.to(part).equal(part)), None)
+        if rows is None:
+            return None
+        parts.append(rows)
+    return torch.cat(parts)
 
 
 def of_an_image(error: ArgumentError, group: Sequence[Views], alone: Callable[[int], object]) -> ArgumentError:

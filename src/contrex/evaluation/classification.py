@@ -7,7 +7,14 @@ from typing import Any, ClassVar
 
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
-from contrex.metrics import ExpectedCalibrationError, RobustAccuracy, TopKAccuracy, fgsm, pixel_bounds
+from contrex.metrics import (
+    ExpectedCalibrationError,
+    RobustAccuracy,
+    TopKAccuracy,
+    fgsm,
+    fgsm_direction,
+    pixel_bounds,
+)
 from contrex.records import Profile
 
 
@@ -65,18 +72,20 @@ class FGSM(Protocol):
     def judge(self, group: Group) -> Sequence[int]:
         classifier = self.bench.subject.classifier
         lower, upper = pixel_bounds(classifier.mean, classifier.std)
+        network, squares, labels = self.bench.network, group.squares, group.labels
+        direction = fgsm_direction(network, squares, labels, batch_size=self.bench.chunk)
         for epsilon, metric in zip(self.bench.options.fgsm_epsilons, self.metrics, strict=True):
             moved = fgsm(
-                self.bench.network,
-                group.squares,
-                group.labels,
+                network,
+                squares,
+                labels,
                 epsilon=epsilon,
                 std=classifier.std,
                 lower=lower,
                 upper=upper,
-                batch_size=self.bench.chunk,
+                direction=direction,
             )
-            metric.update(self.bench.logits(moved), group.labels)
+            metric.update(self.bench.logits(moved), labels)
         return group.indices
 
     def details(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from contrex.metrics import (
     masked_relative_probability,
     relative_probability,
     score_gradient,
+    score_gradients,
     two_most_probable,
 )
 from contrex.records import Profile
@@ -86,10 +87,8 @@ class RelativeProbabilityUnderMasking(Protocol):
             return values
         images, pair = group.squares[chosen], top2[chosen]
         views = [group.views[index] for index in chosen.tolist()]
-        own, other = (
-            self.bench.explain_classes(images, pair, views, contrast=contrast)
-            for contrast in (self.bench.options.contrast, SCORES[self.against])
-        )
+        contrasts = (self.bench.options.contrast, SCORES[self.against])
+        own, other = self.bench.explain_classes(images, pair, views, contrasts)
         values[chosen] = masked_relative_probability(
             self.bench.network,
             images,
@@ -134,12 +133,14 @@ class GradientSigns(Protocol):
 
     def judge(self, group: Group) -> Sequence[int]:
         classifier, epsilons = self.bench.subject.classifier, self.options.epsilons
+        network, squares, labels = self.bench.network, group.squares, group.labels
         found = gradient_sign_curves(
-            self.bench.network,
-            group.squares,
-            group.labels,
-            {name: score_gradient(self.bench.network, contrast) for name, contrast in SCORES.items()},
+            network,
+            squares,
+            labels,
+            {name: score_gradient(network, contrast) for name, contrast in SCORES.items()},
             epsilons,
+            first=score_gradients(network, squares, labels, SCORES, batch_size=self.bench.chunk),
             num_steps=self.options.num_steps,
             mean=classifier.mean,
             std=classifier.std,

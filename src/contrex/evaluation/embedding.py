@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from contrex import ranks
 from contrex.data.views import stream
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
-from contrex.explain.capture import forward_features
 from contrex.metrics import FeatureSimilarity
-from contrex.models import classifier_head, eval_mode
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
 from contrex.ops.pixels import explanation_mask, masked_images
@@ -29,6 +26,7 @@ class EmbeddingOfViews(Protocol):
     """Embedding: t-SNE of the features of five classes, and how near an image's views are to it."""
 
     needs_heatmaps = True
+    needs_features = True
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
@@ -42,8 +40,8 @@ class EmbeddingOfViews(Protocol):
     def judge(self, group: Group) -> Sequence[int]:
         masked = explanation_mask(group.explanation.heatmap, (group.squares.shape[2], group.squares.shape[3]))
         crops = Crop.stack([self._crop(index, group.squares.shape[3]) for index in group.indices])
-        views = [group.squares, geometry.warp_images(group.squares, crops), masked_images(group.squares, masked)]
-        image, augmented, kept = (self._features(some) for some in views)
+        views = [geometry.warp_images(group.squares, crops), masked_images(group.squares, masked)]
+        image, augmented, kept = group.features, *(self.bench.features(some) for some in views)
         self.similarities["augmented"].update(image, augmented)
         self.similarities["masked"].update(image, kept)
         features = torch.stack([image, augmented, kept], dim=1).float().cpu().numpy()
@@ -92,11 +90,6 @@ class EmbeddingOfViews(Protocol):
             flip=augmentation.flip,
             generator=stream("embedding crop", self.bench.options.seed, index),
         )
-
-    def _features(self, images: Tensor) -> Tensor:
-        network, (_, head) = self.bench.network, classifier_head(self.bench.network)
-        with eval_mode(network), torch.no_grad():
-            return torch.cat([forward_features(network, some, head)[0] for some in images.split(self.bench.chunk)])  # type: ignore[no-untyped-call]
 
 
 def tsne(features: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None:

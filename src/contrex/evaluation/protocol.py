@@ -21,6 +21,8 @@ class Protocol:
     """How many classes a classifier must have for the numbers to mean something."""
     needs_heatmaps: ClassVar[bool] = False
     """Whether it uses the explanation of the squares."""
+    needs_features: ClassVar[bool] = False
+    """Whether it uses the features of the squares."""
     needs_whole: ClassVar[bool] = False
     """Whether it uses the whole images."""
 

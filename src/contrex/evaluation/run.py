@@ -121,6 +121,7 @@ class Panel:
         self.bench = Bench(subject, options)
         self.protocols: dict[str, Protocol] = {name: PROTOCOLS[name](self.bench) for name in options.metrics}
         self.needs_heatmaps = any(protocol.needs_heatmaps for protocol in self.protocols.values())
+        self.needs_features = any(protocol.needs_features for protocol in self.protocols.values())
         self.needs_whole = any(protocol.needs_whole for protocol in self.protocols.values())
         self._order: dict[str, list[int]] = {name: [] for name in options.metrics}
         self._rows: dict[int, dict[str, str]] = {}
@@ -136,7 +137,7 @@ class Panel:
         unlabelled = [view.path for view in views if view.label < 0]
         if unlabelled:
             raise DataError(f"{unlabelled[0]} has no label, and an evaluation needs one for each image: leave it out.")
-        group = Group(self.bench, views, has_heatmaps=self.needs_heatmaps)
+        group = Group(self.bench, views, has_heatmaps=self.needs_heatmaps, has_features=self.needs_features)
         if not self._rows:
             self._check_classes(group.logits.shape[1])
         probability, prediction = group.logits.softmax(1).max(1)

@@ -129,6 +129,25 @@ def forward_features(model: nn.Module, images: Tensor, head: nn.Module) -> tuple
     return _rows(seen[0], head, model, images), logits
 
 
+@contextlib.contextmanager
+def head_rows(head: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """What `head` gets and gives, `[n,D]` and `[n,K]` without a graph, each time it runs in this thread inside.
+
+    Where the head's output is the logits, those of an explanation tell which of its passes had the features of the
+    images themselves. Passes that give the head anything but one row per image are left out.
+    """
+    seen: list[tuple[Tensor, Tensor]] = []
+    owner = threading.get_ident()
+
+    def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        rows = inputs[0] if len(inputs) == 1 and threading.get_ident() == owner else None
+        if isinstance(rows, Tensor) and isinstance(output, Tensor) and rows.ndim == output.ndim == 2:
+            seen.append((rows.detach(), output.detach()))
+
+    with _hooked([head], keep):
+        yield seen
+
+
 def find_feature_maps(model: nn.Module, images: Tensor) -> Sequence[Candidate]:
     """The layers before the classifier that give feature maps, the last one first, seen in a pass of one image."""
     finder = FeatureMapFinder((images.shape[2], images.shape[3]))

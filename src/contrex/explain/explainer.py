@@ -96,13 +96,25 @@ class Explainer(ABC):
 
         `classes` names them instead: one list `[M]` for all images, or `[N,M]`. `contrast` and `score` as in a call.
         """
+        return self.contrasts(images, [contrast], k, classes=classes, score=score)[0]
+
+    def contrasts(
+        self,
+        images: Tensor,
+        contrasts: Sequence[Contrast],
+        k: int = 5,
+        *,
+        classes: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
+        score: str = "logit",
+    ) -> list[ClassExplanations]:
+        """What `classes` gives for each of several contrasts, from one forward pass for all of them."""
         with self._started(images, differentiable=False) as checked:
-            run = self._forward(checked, differentiable=False)
+            run = replace(self._forward(checked, differentiable=False), is_shared=len(contrasts) > 1)
             wanted = scores.many_classes(classes, run.logits, k)
-            heatmaps = self._answer(run, wanted, contrast, score, differentiable=False)
-        for maps in heatmaps.unbind(1):
+            answers = [self._answer(run, wanted, contrast, score, differentiable=False) for contrast in contrasts]
+        for maps in answers:
             _check_finite(maps)
-        return ClassExplanations(heatmaps.detach(), run.logits.detach(), wanted)
+        return [ClassExplanations(maps.detach(), run.logits.detach(), wanted) for maps in answers]
 
     @abstractmethod
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
@@ -120,7 +132,8 @@ class Explainer(ABC):
         rows = torch.stack([scores.cotangent(run.logits, column, contrast) for column in classes.unbind(1)], 1)
         if self.is_linear or contrast is None:
             return self._maps(run, Question(rows, score), differentiable=differentiable)
-        answers = [self._difference(run, row, score, differentiable=differentiable) for row in rows.unbind(1)]
+        kept = replace(run, is_shared=run.is_shared or rows.shape[1] > 1)
+        answers = [self._difference(kept, row, score, differentiable=differentiable) for row in rows.unbind(1)]
         return torch.stack(answers, 1)
 
     def _difference(self, run: Pass, row: Tensor, score: str, *, differentiable: bool) -> Tensor:
@@ -270,7 +283,7 @@ def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> I
     rows = question.cotangents(run.logits)
     last = rows.shape[1] - 1
     for index, row in enumerate(rows.unbind(1)):
-        keep = differentiable or index < last
+        keep = differentiable or run.is_shared or index < last
         (gradient,) = torch.autograd.grad(run.logits, run.images, row, retain_graph=keep, create_graph=differentiable)
         yield gradient.to(row.dtype)
 

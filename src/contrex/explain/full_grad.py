@@ -105,7 +105,7 @@ class FullGrad(Explainer):
                 run.logits,
                 [get_gradient_edge(run.images), *(bias.edge for bias in biases)],
                 row,
-                retain_graph=differentiable or index < rows.shape[1] - 1,
+                retain_graph=differentiable or run.is_shared or index < rows.shape[1] - 1,
                 create_graph=differentiable,
                 allow_unused=True,
             )

@@ -18,7 +18,7 @@ page about each.
 from __future__ import annotations
 
 from contrex.metrics.accuracy import TopKAccuracy, top_k_correct
-from contrex.metrics.adversarial import RobustAccuracy, fgsm, pixel_bounds
+from contrex.metrics.adversarial import RobustAccuracy, fgsm, fgsm_direction, pixel_bounds
 from contrex.metrics.calibration import (
     ExpectedCalibrationError,
     ReliabilityDiagram,
@@ -42,7 +42,13 @@ from contrex.metrics.drop_increase import (
 )
 from contrex.metrics.equivariance import EquivarianceError, crop_of_strength, equivariance_similarity
 from contrex.metrics.features import FeatureSimilarity, feature_similarity
-from contrex.metrics.gradient_sign import GradientSign, GradientSignCurves, gradient_sign_curves, score_gradient
+from contrex.metrics.gradient_sign import (
+    GradientSign,
+    GradientSignCurves,
+    gradient_sign_curves,
+    score_gradient,
+    score_gradients,
+)
 from contrex.metrics.infidelity import Infidelity, infidelity
 from contrex.metrics.insertion import (
     CurveArea,
@@ -115,6 +121,7 @@ __all__ = [
     "expected_calibration_error",
     "feature_similarity",
     "fgsm",
+    "fgsm_direction",
     "gradient_sign_curves",
     "increase_magnitude",
     "increase_percent",
@@ -133,6 +140,7 @@ __all__ = [
     "relative_probability",
     "reliability_diagram",
     "score_gradient",
+    "score_gradients",
     "stochastic_pointing_game",
     "top_k_correct",
     "two_most_probable",

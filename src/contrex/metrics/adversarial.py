@@ -31,6 +31,7 @@ def fgsm(
     std: Channels,
     lower: Channels,
     upper: Channels,
+    direction: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     """The images after one step of the size epsilon that raises the cross-entropy of their labels.
@@ -45,7 +46,7 @@ def fgsm(
 
     The network runs in eval mode, with gradients with respect to the images only; every module's own mode is restored,
     also after an exception, and no `.grad` is written. It may be called under `no_grad` or `inference_mode`. The
-    network sees N images, once forwards and once backwards.
+    network sees N images, once forwards and once backwards, or none where `direction` is given.
 
     Args:
         model: maps `[N,C,H,W]` to logits `[N,K]`, K at least 2, differentiably.
@@ -55,6 +56,7 @@ def fgsm(
         std: what normalisation divides pixel values in [0, 1] by: a number, or one per channel; 1 if not normalised.
         lower: the normalised value of a pixel of 0, `(0 - mean) / std`: see `pixel_bounds`.
         upper: the normalised value of a pixel of 1, `(1 - mean) / std`.
+        direction: what `fgsm_direction` gives for these images, if known: it serves every epsilon.
         batch_size: images per pass; None is 8 on a CPU and 128 elsewhere.
 
     Returns:
@@ -77,14 +79,39 @@ def fgsm(
     if not (deviation > 0).all():
         raise ArgumentError(f"`std` must be positive, got {std}.")
     _check_bounds(images, low, high)
+    if direction is None:
+        direction = fgsm_direction(model, images, labels, batch_size=num_images)
+    elif direction.shape != images.shape:
+        raise ArgumentError(f"`direction` must be {list(images.shape)} as the images, got {list(direction.shape)}.")
+    moved = images + epsilon / deviation * direction.to(images)
+    return torch.minimum(torch.maximum(moved, low), high)
+
+
+def fgsm_direction(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int | None = None) -> Tensor:
+    """`sign(grad_x CE(model(x), label))`, -1, 0 or 1 for each pixel: where `fgsm` goes, however far.
+
+    All as in `fgsm`, which see; the network sees N images, once forwards and once backwards.
+
+    Returns:
+        `[N,C,H,W]`, in the dtype and memory format of the images, without a graph.
+
+    Raises:
+        ArgumentError: a shape, a label or the batch size does not fit, or there is no gradient.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))
+    >>> fgsm_direction(model, torch.tensor([[[[0.5, 0.0]]]]), torch.tensor([0]))
+    tensor([[[[-1.,  1.]]]])
+    """
+    images = images.detach()
+    num_images = probing.at_once(images, batch_size)
     _check_labels(images, labels)
 
-    def attacked(some: Tensor, label: Tensor) -> Tensor:
-        moved = some + epsilon / deviation * _ascent(model, some, label).sign()
-        return torch.minimum(torch.maximum(moved, low), high)
+    def sign(some: Tensor, label: Tensor) -> Tensor:
+        return _ascent(model, some, label).sign()
 
     with eval_mode(model):
-        return probing.in_chunks(attacked, images, labels.to(images.device), num_images=num_images)
+        return probing.in_chunks(sign, images, labels.to(images.device), num_images=num_images)
 
 
 def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
