@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
-from contrex.ops.imputation import linear_imputation
+from contrex.ops.imputation import LinearImputation
 from contrex.ops.pixels import gaussian_blur
 
 BASELINES = ("blur", "zero", "mean", "road")
@@ -101,7 +101,17 @@ def road(images: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
     Returns:
         `[N,C,H,W]`; errors as `linear_imputation`.
     """
-    return torch.where(removed[:, None], linear_imputation(images, removed) + noise, images)
+    return Road(images, noise)(removed)
+
+
+class Road:
+    """`road` of the same images, for one set of removed pixels after another."""
+
+    def __init__(self, images: Tensor, noise: Tensor) -> None:
+        self._images, self._noise, self._imputed = images, noise, LinearImputation(images)
+
+    def __call__(self, removed: Tensor) -> Tensor:
+        return torch.where(removed[:, None], self._imputed(removed) + self._noise, self._images)
 
 
 def imputation_noise(images: Tensor, seeds: Sequence[int] | None = None, *, deviation: float = NOISE) -> Tensor:

@@ -292,9 +292,9 @@ def _inner_points(model: nn.Module, changes: _Changes, target: Tensor, num_image
 
 def _imputed_states(images: Tensor, noise: Tensor, order: Tensor, step: int, *, inserting: bool) -> Iterator[Tensor]:
     """States 0..S with the missing pixels imputed, each from the images as they are."""
-    rank = order.argsort(dim=1).view(len(images), *images.shape[2:])
+    rank, road = order.argsort(dim=1).view(len(images), *images.shape[2:]), baselines.Road(images, noise)
     for num_pixels in range(0, order.shape[1] + step, step):
-        yield baselines.road(images, rank >= num_pixels if inserting else rank < num_pixels, noise)
+        yield road(rank >= num_pixels if inserting else rank < num_pixels)
 
 
 def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Tensor]:
