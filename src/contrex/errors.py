@@ -50,6 +50,10 @@ class CheckpointError(ContrexError, ValueError):
     """A checkpoint is missing, damaged or of another run."""
 
 
+class BusyRunError(ContrexError, RuntimeError):
+    """Another process works in the folder of a run."""
+
+
 class RecordError(ContrexError, ValueError):
     """A record of a run is missing, damaged or of another schema version."""
 

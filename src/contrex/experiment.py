@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from contrex import ranks
 from contrex.data import image_set
 from contrex.data.labelled import LIST, draw_of, run_images
 from contrex.data.sample import ImageSet
-from contrex.errors import ArgumentError, DataError, RecordError
+from contrex.errors import ArgumentError, BusyRunError, DataError, RecordError
 from contrex.evaluation import Subject, check_names, configuration_of, evaluate
 from contrex.models import load_classifier
 from contrex.records import RunRecord, read_run, to_plain, write_run
@@ -35,12 +36,17 @@ from contrex.report import write_report
 from contrex.settings import Data, Evaluation, Model, Recipe, run_name
 from contrex.training import curves, sheets, train
 from contrex.training.checkpoint import Checkpoints
+from contrex.training.jobs import spread
+from contrex.training.lock import locked
 from contrex.training.loop import trained
 
 MACHINE = frozenset({"device", "workers", "checkpoint_minutes"})
 """Settings that do not make a record another one."""
 
-PROGRESS = frozenset({"checkpoint.step", "checkpoint.epochs_done", "checkpoint.sha256"})
+POLL = 1.0
+"""Seconds between two looks at the runs that other processes work on."""
+
+PROGRESS = frozenset({"checkpoint.step", "checkpoint.epochs_done", "checkpoint.sha256", "checkpoint.file"})
 """How far a run has come: its last checkpoint, measured again later, replaces its record."""
 
 Configuration = Mapping[str, Any]
@@ -56,21 +62,30 @@ class SplitReport:
 
 
 def run_experiment(
-    recipes: Sequence[Recipe], folder: Path, *, splits: Sequence[str], console: Console, title: str
+    recipes: Sequence[Recipe], folder: Path, *, splits: Sequence[str], console: Console, title: str, jobs: int = 1
 ) -> list[SplitReport]:
     """Train and evaluate every recipe, continuing what is there, and write a report per split.
 
     The first recipe is the baseline that the others are compared with. A record that is there already is used again
     only if it measured these very weights in this very way.
+
+    The runs are shared with whatever other process is given the same recipes and the same folder, on this machine or on
+    another that has the folder too: each takes the next run that is neither done nor being worked on, and all wait for
+    the last one and write the report. `jobs` starts so many processes here.
+
+    Raises:
+        ArgumentError: no jobs, or several of a run of several processes.
+        ProcessError: one of the jobs failed; the message is its own.
     """
     for recipe in recipes:
         check_names(recipe.evaluation)
-    records: dict[str, list[Path]] = {split: [] for split in splits}
-    for recipe in recipes:
-        run = folder / run_name(recipe)
-        train(recipe, run, resume=True, console=console)
-        for split in splits:
-            records[split].append(measured_run(run, replace(recipe.evaluation, split=split), console=console))
+    if jobs < 1:
+        raise ArgumentError(f"`jobs` must be at least 1, got {jobs}.")
+    if jobs > 1:
+        if ranks.world_size() > 1:
+            raise ArgumentError(f"`jobs` {jobs} is for single processes, torchrun started {ranks.world_size()}: 1.")
+        spread(partial(_carry_out, recipes, folder, splits), min(jobs, len(recipes)), console=console)
+    records = _carry_out(recipes, folder, splits, console)
     reports = []
     for split, found in records.items():
         output = folder / ("report.html" if split == splits[0] else f"report-{split}.html")
@@ -79,6 +94,43 @@ def run_experiment(
                 write_report(found, output, title=title)
         reports.append(SplitReport(split, [read_run(record) for record in found], output))
     return reports
+
+
+def _carry_out(
+    recipes: Sequence[Recipe], folder: Path, splits: Sequence[str], console: Console
+) -> dict[str, list[Path]]:
+    """The folders of the records of every split, once all runs are trained and evaluated, by whichever process."""
+    found: dict[int, list[Path]] = {}
+    is_told = False
+    while len(found) < len(recipes):
+        before = len(found)
+        for number, recipe in enumerate(recipes):
+            place = f"{run_name(recipe)}, run {number + 1} of {len(recipes)}"
+            if number not in found and (records := _own_or_done(recipe, folder, splits, console, place)) is not None:
+                found[number] = records
+        if len(found) == before:
+            if not is_told:
+                console.print(f"waiting for {len(recipes) - before} runs that other processes work on", highlight=False)
+            is_told = True
+            time.sleep(POLL)
+    return {split: [found[number][place] for number in range(len(recipes))] for place, split in enumerate(splits)}
+
+
+def _own_or_done(
+    recipe: Recipe, folder: Path, splits: Sequence[str], console: Console, place: str
+) -> list[Path] | None:
+    """The folders of a run's records, made now where they are missing; None where another process works on the run."""
+    run, ways = folder / run_name(recipe), [replace(recipe.evaluation, split=split) for split in splits]
+    done = ranks.from_first(lambda: [_finished(run, recipe, options) for options in ways])
+    if None not in done:
+        return [record for record in done if record is not None]
+    try:
+        with locked(run):
+            console.print(place, highlight=False)
+            train(recipe, run, resume=True, console=console)
+            return [measured_run(run, options, console=console) for options in ways]
+    except BusyRunError:
+        return None
 
 
 def evaluate_run(
@@ -162,9 +214,24 @@ def measured_run(run: Path, options: Evaluation, *, console: Console, data: Data
     return folder
 
 
+def _finished(run: Path, recipe: Recipe, options: Evaluation) -> Path | None:
+    """The folder of the record of a run that has come to its end and was measured so, as far as can be told without
+    reading weights or images; None where it is not known."""
+    checkpoints = Checkpoints(run)
+    file = checkpoints.finished(options.checkpoint)
+    folder = run / _record_name(recipe, options, recipe.data)
+    recorded = _recorded(folder)
+    if file is None or not recorded or recorded.get("checkpoint", {}).get("file") != file:
+        return None
+    expected = {**to_plain(recipe), "evaluation": to_plain(options)}
+    others = _different({name: value for name, value in recorded.items() if name != "checkpoint"}, expected)
+    return None if any(others) else folder
+
+
 def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple[Subject, Path]:
     """What to evaluate, and the default folder of its record."""
-    content = Checkpoints(run).load(options.checkpoint)
+    checkpoints = Checkpoints(run)
+    content = checkpoints.load(options.checkpoint)
     recipe, classifier, classes = trained(content)
     used = recipe.data if data is None else data
     images = _images(run, recipe, options.split, content.get("labelled_sha256"), used)
@@ -186,6 +253,7 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
             "step": content["place"]["step"],
             "epochs_done": content["place"]["epoch"],
             "epochs": content["epochs"],
+            "file": checkpoints.file(options.checkpoint),
             **({"labelled_sha256": sha256} if (sha256 := content.get("labelled_sha256")) else {}),
         },
         curves=curves(run),

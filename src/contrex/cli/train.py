@@ -33,6 +33,8 @@ class Quickstart:
     where it agrees as often, and the test split, where it does not, are reported."""
     epochs: int | None = None
     """Epochs of training; None takes the recipes'."""
+    jobs: int = 1
+    """Processes that share the runs."""
 
 
 def quickstart(arguments: Arguments) -> int:
@@ -47,6 +49,7 @@ def quickstart(arguments: Arguments) -> int:
         splits=("test", "val") if options.shortcut else ("test",),
         console=console(),
         title="Digits with a planted shortcut" if options.shortcut else "Digits, explained consistently",
+        jobs=options.jobs,
     )
     for found in reports:
         print_summary(found.runs, f"{found.split} split")
@@ -64,6 +67,8 @@ class Train:
     None is runs/NAME, the names joined by "+"."""
     seeds: int = 1
     """Repeat with this many seeds, from training.seed on; the report has means and standard deviations."""
+    jobs: int = 1
+    """Processes of this machine that share several runs; each has a GPU, where there are several."""
     resume: bool = False
     """Continue the run in the folder, which must be there, from the step after its last checkpoint."""
     evaluate: bool = True
@@ -90,6 +95,10 @@ def train(arguments: Arguments) -> int:
     if asked[0].seeds < 1:
         raise ArgumentError(f"--seeds {asked[0].seeds} must be at least 1.")
     if len(asked) == asked[0].seeds == 1:
+        if asked[0].jobs != 1:
+            raise ArgumentError(
+                f"--jobs {asked[0].jobs} shares several runs, and this is one: add --seeds, or leave it out."
+            )
         return _train_one(asked[0])
     return _train_several(asked)
 
@@ -127,15 +136,22 @@ def _train_several(asked: Sequence[Train]) -> int:
         for number in range(first.seeds)
     ]
     folder = first.folder or Path("runs") / "+".join(names)
-    begun = [run_name(recipe) for recipe in found if (folder / run_name(recipe) / "recipe.json").is_file()]
-    if begun and not first.resume:
-        raise ArgumentError(f"{folder} already holds {begun[0]}: continue with --resume, or choose another --folder.")
     from contrex.experiment import run_experiment
+    from contrex.training.lock import is_locked
 
-    for recipe in found:
-        _check_evaluation(recipe)
+    runs = [folder / run_name(recipe) for recipe in found]
+    begun = [run.name for run in runs if (run / "recipe.json").is_file()]
+    if begun and not first.resume and not any(map(is_locked, runs)):  # otherwise the same command is at work there
+        raise ArgumentError(f"{folder} already holds {begun[0]}: continue with --resume, or choose another --folder.")
+    for options in asked:
+        _check_evaluation(options.recipe)
     (report,) = run_experiment(
-        found, folder, splits=(found[0].evaluation.split,), console=console(), title=" · ".join(names)
+        found,
+        folder,
+        splits=(found[0].evaluation.split,),
+        console=console(),
+        title=" · ".join(names),
+        jobs=first.jobs,
     )
     print_summary(report.runs, f"{report.split} split")
     print(f"report: {report.report}")

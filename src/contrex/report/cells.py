@@ -57,7 +57,7 @@ def cell_count(cell: Cell) -> str:
     reason = f": {cell.skip_reason or 'not defined'}"
     if not cell.is_aggregate:
         return f"n={span}" + (f", {count(skipped)} skipped{reason}" if skipped else "")
-    return f"{len(cell.num_counted)} seeds, n={span} each" + (
+    return f"{len(cell.num_counted)} {cell.repeats}, n={span} each" + (
         f", {count(skipped)} skipped in all{reason}" if skipped else ""
     )
 
@@ -76,10 +76,13 @@ def difference_parts(difference: Difference) -> tuple[str, str]:
 
 
 def pairing(cell: Cell) -> str:
-    """What a reader must know about the images behind a difference: not the same ones, or fewer than the value's."""
+    """What a reader must know about the images behind a difference: not the same ones, fewer than the value's, or other
+    ones in each episode."""
     if cell.difference is None:
         return ""
     num_pairs = cell.difference.num_pairs
+    if cell.difference.over == "episodes":
+        return f"over {count(num_pairs)} episodes"
     if not num_pairs:
         return "not paired"
     return f"on {count(num_pairs)} common images" if num_pairs < max(cell.num_counted) else ""
@@ -92,7 +95,7 @@ def sign_text(cell: Cell) -> str:
         return ""
     signs = cell.difference.signs
     counts = f"higher on {count(signs.num_above)} and lower on {count(signs.num_below)}"
-    return f"sign test: {p_text(signs.p_value)}, {counts} of {count(cell.difference.num_pairs)} images"
+    return f"sign test: {p_text(signs.p_value)}, {counts} of {count(cell.difference.num_pairs)} {cell.difference.over}"
 
 
 def verdict(cell: Cell, column: Column) -> str:

@@ -101,7 +101,10 @@ def _images(cell: Cell) -> str:
     if cell.difference is None:
         counted = sorted(set(cell.num_counted))
         return "\N{EN DASH}".join(map(count, (counted[0], counted[-1]) if len(counted) > 1 else counted))
-    return count(cell.difference.num_pairs) if cell.difference.num_pairs else "not paired"
+    pairs = count(cell.difference.num_pairs)
+    if cell.difference.over == "episodes":
+        return f"{pairs} episodes"
+    return pairs if cell.difference.num_pairs else "not paired"
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
@@ -147,6 +150,7 @@ def _numbers(cell: Cell) -> dict[str, object]:
         "difference_low": "" if change is None else _plain(change.estimate.low),
         "difference_high": "" if change is None else _plain(change.estimate.high),
         "num_common": "" if change is None else change.num_pairs,
+        "paired_over": "" if change is None or not change.num_pairs else change.over,
         "num_above": "" if signs is None else signs.num_above,
         "num_below": "" if signs is None else signs.num_below,
         "num_ties": "" if signs is None else signs.num_ties,

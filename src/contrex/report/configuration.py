@@ -31,7 +31,8 @@ def differences(groups: Sequence[Group]) -> list[SettingRow]:
 
 def settings(record: Record) -> Iterator[tuple[str, str]]:
     """Every setting of a record as (dotted name, text)."""
-    yield from _flat({key: value for key, value in record.configuration.items() if key != "name"})
+    own = _flat({key: value for key, value in record.configuration.items() if key != "name"})
+    yield from ((name, text) for name, text in own if name != "checkpoint.file")  # its weights have a sha256
     yield from _flat({"data set": record.dataset, "versions": record.versions})
     for metric in record.metrics:
         yield from _flat({f"protocol of {metric.name}": metric.protocol})
@@ -43,7 +44,7 @@ def _flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{name}.")
         else:
-            yield name.removesuffix(".kind"), as_text(value)[: 12 if key == "sha256" else None]
+            yield name.removesuffix(".kind"), as_text(value)[: 12 if key.endswith("sha256") else None]
 
 
 def as_text(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from contrex.ops.bootstrap import SignTest, Values, resampled_means, sign_test
@@ -25,6 +27,29 @@ def paired_difference(values: Values, baseline: Values, *, num_resamples: int = 
     differences = _seed_means(means[:, :split], generator) - _seed_means(means[:, split:], generator)
     low, high = np.quantile(differences, [0.025, 0.975])
     return Estimate(value, float(low), float(high))
+
+
+def episode_difference(episodes: Sequence[Values], *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean over episodes of the mean of `values` minus that of `baseline`, with the 95 % percentile bootstrap interval.
+
+    An episode is [2,n]: both on the same images, after training on the same draw. A resample draws episodes, and images
+    in each of them, once for both sides, so what makes a draw or an image hard for both cancels.
+    """
+    differences = [values - baseline for values, baseline in episodes]
+    value = float(np.mean([one.mean() for one in differences]))
+    if len(episodes) < 2:
+        return Estimate(value)
+    generator = np.random.default_rng(seed)
+    means = np.concatenate([resampled_means(one[None], num_resamples, generator) for one in differences], axis=1)
+    low, high = np.quantile(_seed_means(means, generator), [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
+
+
+def episode_signs(episodes: Sequence[Values]) -> SignTest:
+    """The sign test of the differences per episode; each is [2,n]."""
+    sides = [episode.mean(axis=1)[:, None] for episode in episodes]
+    values, baseline = np.concatenate(sides, axis=1)
+    return paired_signs(values[None], baseline[None])
 
 
 def paired_signs(values: Values, baseline: Values) -> SignTest:

@@ -32,6 +32,18 @@ class Group:
     def seeds(self) -> list[int]:
         return [run.record.seed for run in self.runs]
 
+    @property
+    def repeats(self) -> str:
+        """What the runs are, "episodes" where each has drawn other images to train on, else "seeds"."""
+        labelled = self.record.configuration.get("labelled") or {}
+        is_drawn = any(labelled.get(name) is not None for name in ("share", "per_class"))
+        return "episodes" if is_drawn and labelled.get("seed") is None else "seeds"
+
+    @property
+    def draws(self) -> dict[int, RunRecord]:
+        """The runs by the number of their episode; empty where they are not episodes."""
+        return {run.record.seed: run for run in self.runs} if self.repeats == "episodes" else {}
+
 
 def grouped(runs: Sequence[RunRecord]) -> list[Group]:
     """The runs as groups, in order of first appearance, each under a label of its own.

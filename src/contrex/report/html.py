@@ -104,6 +104,7 @@ def _content(groups: Sequence[Group]) -> dict[str, Any]:
     return {
         "groups": groups,
         "seeds_averaged": any(len(group.runs) > 1 for group in groups),
+        "has_episodes": any(group.draws for group in groups),
         "runs": runs,
         "table": table,
         "singles": singles(table),

@@ -14,22 +14,25 @@ from numpy.typing import NDArray
 from contrex.errors import RecordError
 from contrex.ops.bootstrap import SignTest
 from contrex.records import MetricRecord, Record, RunRecord
-from contrex.report.differences import paired_difference, paired_signs
+from contrex.report.differences import episode_difference, episode_signs, paired_difference, paired_signs
 from contrex.report.groups import Group
 from contrex.report.numbers import Estimate
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A value minus the baseline's, over `num_pairs` images of both; 0 pairs: a plain difference of the two means.
+    """A value minus the baseline's, over `num_pairs` images, or episodes, of both; 0 pairs: a plain difference of the
+    two means.
 
-    `signs` counts on how many of these images it is above and below; None without pairs, and where the values of
-    single images mean nothing.
+    `signs` counts on how many of these it is above and below; None without pairs, and where the values of single images
+    mean nothing.
     """
 
     estimate: Estimate
     num_pairs: int
     signs: SignTest | None = None
+    over: str = "images"
+    """What the pairs are: images, or episodes."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Cell:
     difference: Difference | None = None
     best: bool = False
     verdict: str = ""
+    repeats: str = "seeds"
+    """What several runs are: seeds, or episodes."""
 
     @property
     def is_aggregate(self) -> bool:
@@ -116,6 +121,7 @@ def cell(group: Group, baseline: Group, name: str) -> Cell | None:
         [metric.num_skipped for metric in metrics],
         next((metric.skip_reason for metric in metrics if metric.num_skipped), ""),
         None if group is baseline else difference(group, baseline, name),
+        repeats=group.repeats,
         verdict=", ".join(dict.fromkeys(str(m.protocol["verdict"]) for m in metrics if m.protocol.get("verdict"))),
     )
 
@@ -140,10 +146,14 @@ SHARES = frozenset({"ece"})
 
 
 def difference(group: Group, baseline: Group, name: str) -> Difference | None:
-    """`group` minus `baseline`: paired over images where all their runs measured the same ones of the same split."""
+    """`group` minus `baseline`: paired over episodes where both have the same, and over images where all their runs
+    measured the same ones of the same split."""
     metrics, reference = _metrics(group, name), _metrics(baseline, name)
     if not metrics or not reference:
         return None
+    episodes = _episodes(group, baseline, name)
+    if episodes:
+        return Difference(episode_difference(episodes), len(episodes), episode_signs(episodes), over="episodes")
     runs = [*group.runs, *baseline.runs]
     paired = _paired_values(runs, name) if len({_images_of(run.record) for run in runs}) == 1 else None
     if paired is None:
@@ -152,6 +162,23 @@ def difference(group: Group, baseline: Group, name: str) -> Difference | None:
     own, others = np.split(paired, [len(group.runs)])
     signs = None if name in SHARES else paired_signs(own, others)
     return Difference(paired_difference(own, others), paired.shape[1], signs)
+
+
+def _episodes(group: Group, baseline: Group, name: str) -> list[NDArray[np.float64]]:
+    """[2, n] of each episode: the metric of both on the images that both counted. Empty where they are not the same
+    episodes: the same draws, measured on the same images."""
+    own, others = group.draws, baseline.draws
+    if len(own) < 2 or own.keys() != others.keys():
+        return []
+    found = []
+    for seed, run in own.items():
+        pair = (run, others[seed])
+        drawn = [one.record.configuration.get("checkpoint", {}).get("labelled_sha256") for one in pair]
+        values = _paired_values(pair, name) if len({_images_of(one.record) for one in pair}) == 1 else None
+        if values is None or drawn[0] is None or drawn[0] != drawn[1]:
+            return []
+        found.append(values)
+    return found
 
 
 def _images_of(record: Record) -> str:

@@ -130,8 +130,10 @@ class Training:
     """Each of several processes keeps a share of the weights and of the optimiser's state (FSDP2); one phase only."""
     compile: bool = False
     """torch.compile what comes before the explained layer; cross-entropy compiles all of the network."""
+    validate_every: int = 1
+    """Validate, and write a checkpoint, after every this many epochs and after the last one."""
     checkpoint_minutes: float = 5.0
-    """Write a checkpoint at the end of each epoch and whenever this much time has passed since the last one."""
+    """Also write a checkpoint whenever this much time has passed since the last one."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "training", epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
@@ -144,5 +146,6 @@ class Training:
         )
         if self.compile and self.shard:
             raise ArgumentError("`training.compile` and `training.shard` are not for one run: leave one of them out.")
+        check_at_least(1, "training", validate_every=self.validate_every)
         check_at_least(0, "training", seed=self.seed, workers=self.workers)
         check(self.checkpoint_minutes >= 0, "training.checkpoint_minutes", self.checkpoint_minutes, "at least 0")

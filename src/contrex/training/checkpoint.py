@@ -40,8 +40,17 @@ class Checkpoints:
         """Whether there is a checkpoint to resume from."""
         return self._index.is_file()
 
-    def save(self, content: Mapping[str, Any], *, step: int, best: bool) -> None:
-        """Write `content` as the last checkpoint, and as the best one when `best`; drop files no longer named.
+    def file(self, which: str = "last") -> str | None:
+        """The name of the `"last"` or `"best"` checkpoint's file, which no other content has; None without one."""
+        return self._read_index().get(which, {}).get("file")
+
+    def finished(self, which: str = "last") -> str | None:
+        """`file`, once the last checkpoint is that of the run's end; otherwise None."""
+        return self.file(which) if self._read_index().get("last", {}).get("finished") else None
+
+    def save(self, content: Mapping[str, Any], *, step: int, best: bool, finished: bool = False) -> None:
+        """Write `content` as the last checkpoint, and as the best one when `best`; drop files no longer named. The
+        index keeps whether the run has `finished`.
 
         Raises:
             CheckpointError: the disk is full, or cannot be written for another reason; the one before is kept.
@@ -51,7 +60,7 @@ class Checkpoints:
         payload = stream.getvalue()
         digest = hashlib.sha256(payload).hexdigest()
         name = f"step-{step:08d}-{digest[:8]}.pt"
-        entry = {"file": name, "sha256": digest, "step": step}
+        entry = {"file": name, "sha256": digest, "step": step, "finished": finished}
         before = self._read_index()
         index = {**before, "last": entry, **({"best": entry} if best else {})}
         try:

@@ -6,6 +6,7 @@ A run folder:
     metrics.jsonl     a line per step and per epoch
     timing.jsonl      a line per epoch: images per second, and the share of the time that was waited for them
     checkpoints/      the last and the best one
+    lock              held by the process that trains (`contrex.training.lock`)
     nonfinite.json    only after a NaN loss or gradient: the images of the batch
     labelled.txt     the images with a label, where not all have one
     skipped_images.json    only where unreadable images were left out: which and why
@@ -47,6 +48,7 @@ from contrex.training.averaging import Averages, load_averages
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.contact_sheet import write_shown
 from contrex.training.distributed import Runner
+from contrex.training.lock import locking
 from contrex.training.log import VALIDATION, MetricsLog, progress_bar
 from contrex.training.optimization import build_optimizer, learning_rates, take_step
 from contrex.training.resuming import load_steps, other_world, restored, saved_content
@@ -56,6 +58,7 @@ from contrex.training.timing import Pace, TimingLog, in_words
 SKIPPED = "skipped_images.json"
 
 
+@locking
 def train(
     recipe: Recipe,
     folder: Path,
@@ -71,6 +74,7 @@ def train(
     `on_step(done, total)` is called after every step; what it raises ends the run.
 
     Raises:
+        BusyRunError: another process is training in the folder.
         CheckpointError: the folder holds a run and `resume` is not set, or the run there has another recipe or images.
         ArgumentError: the options do not fit the method, the device or the number of processes.
         DataError: there are no images to validate on, or they have other classes.
@@ -162,7 +166,7 @@ def train(
         found = content()
         with ranks.together():
             if is_first:
-                checkpoints.save(found, step=place.step, best=best)
+                checkpoints.save(found, step=place.step, best=best, finished=place.epoch == len(plan.epochs))
 
     total = steps_per_epoch * sum(map(len, plan.epochs))
     with (
@@ -209,8 +213,8 @@ def train(
                     bar.step(terms)
                     if on_step is not None:
                         on_step(place.step, total)
-                    is_due = is_first and time.monotonic() - saved_at > 60 * options.checkpoint_minutes
-                    stopped_by, any_due = ranks.largest(requests.number(), is_due)
+                    is_late = is_first and time.monotonic() - saved_at > 60 * options.checkpoint_minutes
+                    stopped_by, any_due = ranks.largest(requests.number(), is_late)
                     if stopped_by or any_due:
                         save()
                         saved_at = time.monotonic()
@@ -220,8 +224,9 @@ def train(
             took = pace.line(place.epoch, options.batch_size)
             if is_first:
                 timing.write(took)
-            best = False
-            if any(plan.phases[number].trains_classifier for number in plan.epochs[place.epoch]):
+            best, done = False, place.epoch + 1
+            is_due = done % options.validate_every == 0 or done == len(plan.epochs)
+            if is_due and any(plan.phases[number].trains_classifier for number in plan.epochs[place.epoch]):
                 watched = replace(classifier, network=Watched(classifier.network, place))
                 with averages.in_place(), run.whole(), compiling.uncompiled() if options.compile else nullcontext():
                     found = validate(watched, to_validate, device=device)
@@ -232,11 +237,14 @@ def train(
                 best, place.best = found.top1 > place.best, max(found.top1, place.best)
                 epoch = f"epoch {place.epoch + 1}/{len(plan.epochs)}"
                 bar.say(f"{recipe.name}: {epoch}, validation top-1 {found.top1:.1f} %{in_words(took)}")
-            place.epoch, place.phase, place.batch = place.epoch + 1, 0, 0
-            save(best=best)
-            saved_at = time.monotonic()
+            place.epoch, place.phase, place.batch = done, 0, 0
+            if is_due:
+                save(best=best)
+                saved_at = time.monotonic()
             (stopped_by,) = ranks.largest(requests.number())
             if stopped_by:  # during the validation
+                if not is_due:
+                    save()
                 raise interrupted(stopped_by, folder, place)
     if options.shard:
         return trained(content())[1]
