@@ -48,9 +48,9 @@ class Checkpoints:
         """`file`, once the last checkpoint is that of the run's end; otherwise None."""
         return self.file(which) if self._read_index().get("last", {}).get("finished") else None
 
-    def save(self, content: Mapping[str, Any], *, step: int, best: bool, finished: bool = False) -> None:
+    def save(self, content: Mapping[str, Any], *, step: int, best: bool) -> None:
         """Write `content` as the last checkpoint, and as the best one when `best`; drop files no longer named. The
-        index keeps whether the run has `finished`.
+        index keeps whether it is `finished`, at the run's end.
 
         Raises:
             CheckpointError: the disk is full, or cannot be written for another reason; the one before is kept.
@@ -60,7 +60,7 @@ class Checkpoints:
         payload = stream.getvalue()
         digest = hashlib.sha256(payload).hexdigest()
         name = f"step-{step:08d}-{digest[:8]}.pt"
-        entry = {"file": name, "sha256": digest, "step": step, "finished": finished}
+        entry = {"file": name, "sha256": digest, "step": step, "finished": content.get("finished", False)}
         before = self._read_index()
         index = {**before, "last": entry, **({"best": entry} if best else {})}
         try:

@@ -154,6 +154,7 @@ def train(
             **(sharding.whole_state(states) if options.shard else states),
             "place": vars(place),
             "epochs": len(plan.epochs),
+            "finished": place.epoch == len(plan.epochs),
             "recipe": to_plain(recipe),
             "classes": list(images.classes),
             "num_images": len(images),
@@ -166,7 +167,7 @@ def train(
         found = content()
         with ranks.together():
             if is_first:
-                checkpoints.save(found, step=place.step, best=best, finished=place.epoch == len(plan.epochs))
+                checkpoints.save(found, step=place.step, best=best)
 
     total = steps_per_epoch * sum(map(len, plan.epochs))
     with (
