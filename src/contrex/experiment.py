@@ -69,26 +69,16 @@ def run_experiment(
     The first recipe is the baseline that the others are compared with. A record that is there already is used again
     only if it measured these very weights in this very way.
 
-    The runs are shared with whatever other process is given the same recipes and the same folder, on this machine or on
-    another that has the folder too: each takes the next run that is neither done nor being worked on, and all wait for
-    the last one and write the report. `jobs` starts so many processes here.
-
-    Raises:
-        ArgumentError: no jobs, or several of a run of several processes.
-        ProcessError: one of the jobs failed; the message is its own.
+    Several processes may share the runs, `jobs` of them started here; see `carried_out`, which raises what is raised.
     """
     for recipe in recipes:
         check_names(recipe.evaluation)
-    if jobs < 1:
-        raise ArgumentError(f"`jobs` must be at least 1, got {jobs}.")
-    if jobs > 1:
-        if ranks.world_size() > 1:
-            raise ArgumentError(f"`jobs` {jobs} is for single processes, torchrun started {ranks.world_size()}: 1.")
-        spread(partial(_carry_out, recipes, folder, splits), min(jobs, len(recipes)), console=console)
-    records = _carry_out(recipes, folder, splits, console)
+    tasks = [Task(recipe, [(replace(recipe.evaluation, split=split), None) for split in splits]) for recipe in recipes]
+    records = carried_out(tasks, folder, console=console, jobs=jobs)
     reports = []
-    for split, found in records.items():
-        output = folder / ("report.html" if split == splits[0] else f"report-{split}.html")
+    for number, split in enumerate(splits):
+        found = [of_run[number] for of_run in records]
+        output = folder / ("report.html" if number == 0 else f"report-{split}.html")
         with ranks.together():
             if ranks.rank() == 0:
                 write_report(found, output, title=title)
@@ -96,41 +86,85 @@ def run_experiment(
     return reports
 
 
-def _carry_out(
-    recipes: Sequence[Recipe], folder: Path, splits: Sequence[str], console: Console
-) -> dict[str, list[Path]]:
-    """The folders of the records of every split, once all runs are trained and evaluated, by whichever process."""
+# --- runs that processes share --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run, and how it is measured: in which ways, and on which data where they are not its own."""
+
+    recipe: Recipe
+    ways: Sequence[tuple[Evaluation, Data | None]]
+
+
+def carried_out(tasks: Sequence[Task], folder: Path, *, console: Console, jobs: int = 1) -> list[list[Path]]:
+    """Train and measure what has not been yet, and return the folders of the records: of each task, one for each way.
+
+    The tasks are shared with whatever other process is given the same ones and the same folder, on this machine or on
+    another that has the folder too: each takes the next run that is neither done nor being worked on, and all wait for
+    the last one. `jobs` starts so many processes here.
+
+    Raises:
+        ArgumentError: no jobs, or several of a run of several processes.
+        ProcessError: one of the jobs failed; the message is its own.
+    """
+    if jobs < 1:
+        raise ArgumentError(f"`jobs` must be at least 1, got {jobs}.")
+    if jobs > 1:
+        if ranks.world_size() > 1:
+            raise ArgumentError(f"`jobs` {jobs} is for single processes, torchrun started {ranks.world_size()}: 1.")
+        spread(partial(_all_done, tasks, folder), min(jobs, len(tasks)), console=console)
+    return _all_done(tasks, folder, console)
+
+
+def _all_done(tasks: Sequence[Task], folder: Path, console: Console) -> list[list[Path]]:
+    """The folders of the records, once all runs are trained and measured, by whichever process."""
     found: dict[int, list[Path]] = {}
     is_told = False
-    while len(found) < len(recipes):
+    while len(found) < len(tasks):
         before = len(found)
-        for number, recipe in enumerate(recipes):
-            place = f"{run_name(recipe)}, run {number + 1} of {len(recipes)}"
-            if number not in found and (records := _own_or_done(recipe, folder, splits, console, place)) is not None:
+        for number, task in enumerate(tasks):
+            place = f"{run_name(task.recipe)}, run {number + 1} of {len(tasks)}"
+            if number not in found and (records := _own_or_done(task, folder, console, place)) is not None:
                 found[number] = records
         if len(found) == before:
             if not is_told:
-                console.print(f"waiting for {len(recipes) - before} runs that other processes work on", highlight=False)
+                console.print(f"waiting for {len(tasks) - before} runs that other processes work on", highlight=False)
             is_told = True
             time.sleep(POLL)
-    return {split: [found[number][place] for number in range(len(recipes))] for place, split in enumerate(splits)}
+    return [found[number] for number in range(len(tasks))]
 
 
-def _own_or_done(
-    recipe: Recipe, folder: Path, splits: Sequence[str], console: Console, place: str
-) -> list[Path] | None:
+def _own_or_done(task: Task, folder: Path, console: Console, place: str) -> list[Path] | None:
     """The folders of a run's records, made now where they are missing; None where another process works on the run."""
-    run, ways = folder / run_name(recipe), [replace(recipe.evaluation, split=split) for split in splits]
-    done = ranks.from_first(lambda: [_finished(run, recipe, options) for options in ways])
+    recipe, run = task.recipe, folder / run_name(task.recipe)
+    done = ranks.from_first(lambda: [_finished(run, recipe, *way) for way in task.ways])
     if None not in done:
         return [record for record in done if record is not None]
     try:
         with locked(run):
             console.print(place, highlight=False)
             train(recipe, run, resume=True, console=console)
-            return [measured_run(run, options, console=console) for options in ways]
+            return [measured_run(run, options, console=console, data=data) for options, data in task.ways]
     except BusyRunError:
         return None
+
+
+def _finished(run: Path, recipe: Recipe, options: Evaluation, data: Data | None = None) -> Path | None:
+    """The folder of the record of a run that has come to its end and was measured so, as far as can be told without
+    reading weights or images; None where it is not known."""
+    file = Checkpoints(run).finished(options.checkpoint)
+    used = recipe.data if data is None else data
+    folder = run / _record_name(recipe, options, used)
+    recorded = None if file is None else _recorded(folder)
+    if not recorded or recorded.get("checkpoint", {}).get("file") != file:
+        return None
+    expected = {**to_plain(replace(recipe, data=used)), "evaluation": to_plain(options)}
+    others = _different({name: value for name, value in recorded.items() if name != "checkpoint"}, expected)
+    return None if any(others) else folder
+
+
+# --- one run --------------------------------------------------------------------------------------------------------
 
 
 def evaluate_run(
@@ -212,20 +246,6 @@ def measured_run(run: Path, options: Evaluation, *, console: Console, data: Data
     if recorded is None or list(_different(recorded, configuration)):
         _evaluate(subject, options, folder, console)
     return folder
-
-
-def _finished(run: Path, recipe: Recipe, options: Evaluation) -> Path | None:
-    """The folder of the record of a run that has come to its end and was measured so, as far as can be told without
-    reading weights or images; None where it is not known."""
-    checkpoints = Checkpoints(run)
-    file = checkpoints.finished(options.checkpoint)
-    folder = run / _record_name(recipe, options, recipe.data)
-    recorded = _recorded(folder)
-    if file is None or not recorded or recorded.get("checkpoint", {}).get("file") != file:
-        return None
-    expected = {**to_plain(recipe), "evaluation": to_plain(options)}
-    others = _different({name: value for name, value in recorded.items() if name != "checkpoint"}, expected)
-    return None if any(others) else folder
 
 
 def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple[Subject, Path]:

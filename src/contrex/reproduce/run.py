@@ -10,7 +10,7 @@ from rich.console import Console
 
 from contrex import ranks
 from contrex.evaluation.subject import command_line
-from contrex.experiment import measured_run
+from contrex.experiment import Task, carried_out
 from contrex.recipes.published import Number
 from contrex.recipes.tables import Line, trials
 from contrex.recipes.tables import PaperTable as Wanted
@@ -26,8 +26,6 @@ from contrex.report.papers import (
     write_paper_report,
 )
 from contrex.reproduce.order import Order, Ordered, ordered
-from contrex.settings import run_name
-from contrex.training import train
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,11 @@ class Reproduction:
 def reproduce(order: Order, folder: Path, *, console: Console, jobs: int = 1) -> Reproduction:
     """Train what is not trained yet, measure what is not measured yet, and write the pages.
 
+    Several processes may share the runs, `jobs` of them started here (`contrex.experiment.carried_out`).
     Raises what `ordered` raises, and what training and evaluating raise.
     """
     found = ordered(order)
-    runs = [(folder / run_name(recipe), recipe) for work in found.works for recipe in work.recipes()]
-    for run, recipe in runs:
-        train(recipe, run, resume=True, console=console)
-    records = _measured(found, folder, console)
+    records = _measured(found, folder, console, jobs)
     name = "+".join(table.name for table in order.tables)
     tables = [paper_table(_published(table, found, records)) for table in order.tables]
     result = Reproduction(tables, folder / f"{name}.html", folder / f"{name}.csv", folder / f"{name}-runs.html")
@@ -69,18 +65,13 @@ def reproduce(order: Order, folder: Path, *, console: Console, jobs: int = 1) ->
     return result
 
 
-def _measured(found: Ordered, folder: Path, console: Console) -> list[list[list[Path]]]:
+def _measured(found: Ordered, folder: Path, console: Console, jobs: int) -> list[list[list[Path]]]:
     """The folders of the records: of each work, of each way of measuring, one for each seed."""
-    return [
-        [
-            [
-                measured_run(folder / run_name(recipe), measured.evaluation, console=console, data=measured.data)
-                for recipe in work.recipes()
-            ]
-            for measured in work.measurements
-        ]
-        for work in found.works
-    ]
+    ways = [[(measured.evaluation, measured.data) for measured in work.measurements] for work in found.works]
+    tasks = [Task(recipe, own) for work, own in zip(found.works, ways, strict=True) for recipe in work.recipes()]
+    done = iter(carried_out(tasks, folder, console=console, jobs=jobs))
+    of_works = [[next(done) for _ in work.recipes()] for work in found.works]
+    return [[list(records) for records in zip(*of_seeds, strict=True)] for of_seeds in of_works]
 
 
 def _published(table: Wanted, found: Ordered, records: Sequence[Sequence[Sequence[Path]]]) -> PublishedTable:
