@@ -148,7 +148,8 @@ def test_other_commands_are_for_one_process(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["recipes"]) == 2
-    assert "contrex recipes is for one process: torchrun starts contrex train, evaluate or reproduce" in capsys.readouterr().err
+    message = "contrex recipes is for one process: torchrun starts contrex train, evaluate or reproduce"
+    assert message in capsys.readouterr().err
 
 
 def test_more_processes_than_gpus_are_refused():
