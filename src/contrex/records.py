@@ -52,7 +52,8 @@ class MetricRecord:
     num_skipped: int
     skip_reason: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
+    """None where neither is: a value that others are compared with."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     family: str = ""
     """The entry of `evaluation.metrics` that it belongs to, which may give several."""

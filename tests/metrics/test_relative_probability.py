@@ -305,7 +305,7 @@ def test_metric_names_and_directions():
         "relative_probability_negative_blur_t2",
         "relative_probability_negative_zero_t2",
     ]
-    assert [metric.higher_is_better for metric in metrics] == [True] * 3 + [False] * 3 + [True]
+    assert [metric.higher_is_better for metric in metrics] == [True] * 3 + [False] * 3 + [None]
     assert metrics[-1].name == "relative_probability_t1"
     assert metrics[-1].title == "Relative probability of t1, whole image"
     assert metrics[3].title == "Relative probability of t2, negative pixels kept, rest blurred"

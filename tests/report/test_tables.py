@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from contrex.errors import RecordError
-from contrex.report.cells import cell_count, cell_spread, cell_value, verdict
+from contrex.report.cells import cell_count, cell_spread, cell_value, heading, verdict
 from contrex.report.differences import paired_difference
 from contrex.report.groups import grouped
 from contrex.report.tables import Cell, Comparison, comparison
+from contrex.report.words import meaning
 
 NAME = "content_heatmap"
 
@@ -203,6 +204,16 @@ def test_best_follows_the_direction(make_run, higher: bool, best: list[bool]) ->
     table = comparison(grouped(runs))
     assert [cell(table, row).best for row in (0, 1)] == best
     assert verdict(cell(table, 1), table.columns[0]) == ("better" if higher else "worse")
+
+
+def test_neither_is_better_where_a_value_is_what_others_are_compared_with(make_run) -> None:
+    runs = [make_run(metric={"higher_is_better": None})]
+    runs.append(make_run("cgc", [90.0, 91.0, 92.0, 93.0], metric={"higher_is_better": None}))
+    table = comparison(grouped(runs))
+    assert [cell(table, row).best for row in (0, 1)] == [False, False]
+    assert verdict(cell(table, 1), table.columns[0]) == ""
+    assert not set(heading(table.columns[0])) & set("\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}")
+    assert "better" not in meaning(table.columns[0])
 
 
 def test_no_verdict_when_the_interval_holds_zero(make_run) -> None:

@@ -28,8 +28,8 @@ def content_heatmap(heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequ
     `CH_n = 100 * sum_{(r,c) in B_n} u_n[r,c] / sum_{r,c} u_n[r,c]`, `u_n` the bilinear resize (`align_corners=False`)
     of `relu(heatmap_n)` to the image's own size and `B_n` the *union* of its boxes.
 
-    CGC (Pillai et al., CVPR 2022, section 4), after Pillai and Pirsiavash (AAAI 2021). An all-zero map is NaN, so that it
-    is left out of the mean and counted. *Deviation*: the published code has added 1e-8 to each cell when it asks
+    CGC (Pillai et al., CVPR 2022, section 4), after Pillai and Pirsiavash (AAAI 2021). An all-zero map is NaN, so that
+    it is left out of the mean and counted. *Deviation*: the published code has added 1e-8 to each cell when it asks
     whether a map is all zero, so there it is uniform and has the boxes' share of the image; the paper does not say.
     Pass the heatmap of the *ground-truth* class and only the boxes of that class.
 

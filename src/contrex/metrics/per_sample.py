@@ -64,7 +64,7 @@ class PerSampleMetric(Metric):
 
     - `name`: key in records; `title`: words for a reader.
     - `unit`: `"%"` when the values are percentages, else `""`.
-    - `higher_is_better`: whether more is better.
+    - `higher_is_better`: whether more is better; None where neither is.
     - `skip_reason`: which images have no value; empty when each has one.
     """
 
@@ -72,7 +72,7 @@ class PerSampleMetric(Metric):
     title: str
     unit: str = ""
     skip_reason: str = ""
-    higher_is_better: bool
+    higher_is_better: bool | None
     is_differentiable = False
     full_state_update = False
 

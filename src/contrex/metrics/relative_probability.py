@@ -156,7 +156,7 @@ class RelativeProbability(PerSampleMetric):
 
     Named `relative_probability_<sign>_<baseline>_<target>`; higher is better with positive pixels kept, lower with
     negative ones. Without `sign` and `baseline` it is the tables' first column, `relative_probability_<target>`: that
-    of the whole images, which those numbers are to be compared with.
+    of the whole images, which those numbers are to be compared with, and of which none is better.
 
     Args:
         target: `"t1"` or `"t2"`.
@@ -195,7 +195,7 @@ class RelativeProbability(PerSampleMetric):
         self.title = f"Relative probability of {target}, {kept}"
         self.skip_reason = f"probability of the second class not above {threshold:g}"
         # torchmetrics guards this attribute against `self.higher_is_better = ...`; it depends on the sign here.
-        self.__dict__["higher_is_better"] = sign != "negative"
+        self.__dict__["higher_is_better"] = None if sign is None else sign == "positive"
         super().__init__(**kwargs)
 
     def update(self, values: Tensor) -> None:

@@ -30,10 +30,12 @@ def pieces(text: str) -> list[str]:
 def heading(column: Column) -> str:
     """Title, unit and the direction that is better."""
     unit = f" ({column.unit})" if column.unit else ""
-    return f"{column.title}{unit} {arrow(column)}"
+    return f"{column.title}{unit} {arrow(column)}".rstrip()
 
 
 def arrow(column: Column) -> str:
+    if column.higher_is_better is None:
+        return ""
     return "\N{UPWARDS ARROW}" if column.higher_is_better else "\N{DOWNWARDS ARROW}"
 
 
@@ -100,7 +102,7 @@ def sign_text(cell: Cell) -> str:
 
 def verdict(cell: Cell, column: Column) -> str:
     """ "better" or "worse" than the baseline when the interval excludes zero, otherwise empty."""
-    if cell.difference is None or not cell.difference.num_pairs:
+    if cell.difference is None or not cell.difference.num_pairs or column.higher_is_better is None:
         return ""
     estimate = cell.difference.estimate
     if not (estimate.low > 0 or estimate.high < 0):

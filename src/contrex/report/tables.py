@@ -67,7 +67,7 @@ class Column:
     name: str
     title: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     family: str = ""
 
 
@@ -229,11 +229,11 @@ def _agrees(run: RunRecord, table: Mapping[tuple[str, str], float], name: str) -
 
 
 def _with_best(rows: Sequence[Row], column: Column) -> list[Row]:
-    """The rows, with the best value of `column` marked (several when equal), unless it is the only value or all are
-    equal."""
+    """The rows, with the best value of `column` marked (several when equal), unless it is the only value, all are equal
+    or none is better."""
     cells = [row.cells[column.name] for row in rows]
     values = [cell.estimate.value for cell in cells if cell is not None and math.isfinite(cell.estimate.value)]
-    if len(values) < 2:
+    if len(values) < 2 or column.higher_is_better is None:
         return list(rows)
     best = max(values) if column.higher_is_better else min(values)
     if min(values) == max(values):

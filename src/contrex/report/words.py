@@ -68,6 +68,8 @@ TITLES = {
 def meaning(column: Column) -> str:
     """The sentence for a metric, with its direction."""
     sentence = MEANINGS.get(column.family, f"{column.title}, averaged over images.")
+    if column.higher_is_better is None:
+        return sentence
     return f"{sentence} {'Higher' if column.higher_is_better else 'Lower'} is better."
 
 
