@@ -89,7 +89,12 @@ def plan_of(method, network="convnet", *freeze, **settings):
 def part_of(batch, part):
     """The images of a slice of a batch."""
     whole = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return replace(batch, **{name: value[part] for name, value in whole.items() if value is not None})
+    parts = {name: value[part] for name, value in whole.items() if value is not None and name != "unlabelled"}
+    unlabelled = batch.unlabelled
+    if unlabelled is not None:  # of as many parts, each as large as it is of theirs
+        ratio = len(unlabelled) // len(batch)
+        unlabelled = part_of(unlabelled, slice(part.start * ratio, part.stop * ratio))
+    return replace(batch, **parts, unlabelled=unlabelled)
 
 
 def share(batch, number, num):
@@ -97,9 +102,12 @@ def share(batch, number, num):
     return part_of(batch, slice(number * size, (number + 1) * size))
 
 
-def whole_batch(seed):
-    """Two views of each image, and something for it to be composed with."""
+def whole_batch(seed, unlabelled=0):
+    """Two views of each image, and something for it to be composed with; perhaps images without labels beside them."""
     batch = make_batch(NUM, extra=True, seed=seed)
+    if unlabelled:
+        beside = replace(make_batch(unlabelled, seed=seed + 1), labels=torch.full((unlabelled,), -1))
+        return replace(batch, unlabelled=beside)
     if "composites" not in {field.name for field in fields(batch)}:
         return batch
     generator = torch.Generator().manual_seed(seed)
@@ -136,7 +144,10 @@ def own_gradients(cases):
         for number, phase in enumerate(plan.phases):
             phase.begin(0)
             run = runners.get(number) or distributed.runner(phase.step)
-            batches = [share(whole_batch(seed), ranks.rank(), ranks.world_size()) for seed in SEEDS]
+            batches = [
+                share(whole_batch(seed, options.get("unlabelled", 0)), ranks.rank(), ranks.world_size())
+                for seed in SEEDS
+            ]
             loss, logs, grads = gradients(run, phase, batches, options.get("accumulate", 1))
             grads = sharding.whole_state(grads)
             queue = getattr(phase.step, "queue", None)

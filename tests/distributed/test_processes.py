@@ -15,7 +15,7 @@ from rich.console import Console
 
 from contrex.evaluation import PROTOCOLS
 from contrex.methods import METHODS
-from contrex.settings import CrossEntropy, Folder, Optimizer
+from contrex.settings import CrossEntropy, Folder, Labelled, Optimizer
 from contrex.training import load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
 from distributed import jobs, processes
@@ -32,6 +32,10 @@ CASES = {
     "no negatives, published code": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {}),
     "exconb, published code": ("exconb", "mlp", {"variant": "published-code"}, {}),
     "excon, weighted": ("excon", "convnet", {"contrast": "weighted", "explainer": "hires_cam"}, {}),
+    "cgc, unlabelled": ("cgc", "convnet", {"queue": 8}, {"unlabelled": 12}),
+    "cgc, unlabelled, every cell": ("cgc", "flat", {"views": "transformed"}, {"unlabelled": 6}),
+    "no negatives, unlabelled": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {"unlabelled": 6}),
+    "sharded cgc, unlabelled": ("cgc", "mlp", {"contrast": "weighted"}, {"unlabelled": 12, "shard": True}),
     "cgc, frozen below": ("cgc", "convnet", {}, {"freeze": ("features.0",)}),
     "cgc, frozen above": ("cgc", "mlp", {"layer": "features.0"}, {"freeze": ("features.2", "head.0")}),
     "exconb, frozen": ("exconb", "convnet", {}, {"freeze": ("features.1",)}),
@@ -241,6 +245,7 @@ def ran(tmp_path_factory):
         *runs_of(folder, tiny(), 2),
         ("plain", jobs.trained, (tiny(), folder / "plain"), {"plain": True}),
         ("sharded", jobs.trained, (tuned(shard=True), folder / "sharded")),
+        ("unlabelled", jobs.trained, (semi(), folder / "unlabelled"), {"plain": True}),
         ("nan", jobs.trained, (tiny(), folder / "nan"), {"fault": ("nan", 1, 1)}),
         ("full disk", jobs.trained_on_a_full_disk, (tiny(), folder / "full")),
         ("unreadable", jobs.trained, (on_photos(folder / "photos"), folder / "unreadable")),
@@ -267,6 +272,20 @@ def test_the_average_is_the_same_in_all_processes_and_in_the_checkpoint(ran):
                                           "features.2.0.weight", "features.2.1.weight", "features.2.1.bias",
                                           "fc.weight", "fc.bias"}  # fmt: skip
     assert all(type(value) is torch.Tensor for value in content["averages"].values())
+
+
+def semi(**training):
+    """Images without labels, twice as many in a step as labelled ones."""
+    few = Labelled(per_class=1, rest="unlabelled", unlabelled_batch_size=12)
+    return replace(tiny(**{"batch_size": 6, "epochs": 6, **training}), labelled=few)
+
+
+def test_unlabelled_images_of_two_processes_are_those_of_one_to_rounding(ran, tmp_path):
+    folder, _ = ran
+    jobs.trained(semi(), tmp_path, plain=True)
+    assert len(read_log(tmp_path)) == 12
+    for one, other in zip(read_log(tmp_path), read_log(folder / "unlabelled"), strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
 
 
 def on_photos(root):
@@ -319,6 +338,7 @@ def test_every_kind_of_run_is_resumed_exactly(tmp_path, num):
         "sharded": tiny(**six, shard=True),
         "sharded adamw": replace(tiny(**six, shard=True), optimizer=adamw),
         "tuned": tuned(**six),
+        "unlabelled": semi(),
         "sharded tuned": tuned(**six, shard=True),
         "parts": replace(tiny(batch_size=12, accumulate=2), method=CrossEntropy()),
     }

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from contrex.data.labelled import draw_of, run_images
-from contrex.errors import ArgumentError, CheckpointError, DataError
+from contrex.errors import CheckpointError, DataError
 from contrex.experiment import evaluate_run
 from contrex.methods.cgc import CGCStep
 from contrex.settings import Evaluation, Folder, Labelled
@@ -146,9 +146,3 @@ def test_a_run_of_before_there_were_few_labels_is_resumed(tmp_path):
     train(recipe, tmp_path, resume=True, console=quiet())
     plain = json.loads((tmp_path / "recipe.json").read_text())
     assert plain["labelled"]["rest"] == "unused"
-
-
-def test_images_without_labels_are_not_ignored(tmp_path):
-    recipe = replace(FEW, labelled=Labelled(per_class=1, rest="unlabelled"))
-    with pytest.raises(ArgumentError, match=r"`labelled.rest` unlabelled is not for CGC: it takes no such"):
-        train(recipe, tmp_path, console=quiet())

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from contrex.data import image_set
 from contrex.data.files import shortened
 from contrex.data.sample import ImageSet, Sample
+from contrex.data.unlabelled import UnlabelledFolder
 from contrex.data.views import stream
 from contrex.errors import DataError
 from contrex.records import write_atomically
@@ -48,10 +49,14 @@ def training_images(recipe: Recipe) -> TrainingImages:
 
     Raises `DataError` for a draw that the images do not allow, and the readers' own errors.
     """
+    folder = recipe.labelled.unlabelled
+    unlabelled: ImageSet | None = None
+    if folder is not None:  # unreadable images as those of `data`; where it has no setting for them, they are left out
+        unlabelled = UnlabelledFolder(folder, on_bad_image=getattr(recipe.data, "on_bad_image", "skip"))
     if not recipe.labelled.is_draw:
-        return TrainingImages(image_set(recipe.data, "train"), image_set(recipe.data, "val"), None)
+        return TrainingImages(image_set(recipe.data, "train"), image_set(recipe.data, "val"), unlabelled)
     labelled, rest = _divided(recipe)
-    unlabelled = rest if recipe.labelled.rest == "unlabelled" else None
+    unlabelled = rest if recipe.labelled.rest == "unlabelled" else unlabelled
     validation = rest if recipe.labelled.rest == "val" else image_set(recipe.data, "val")
     return TrainingImages(labelled, validation, unlabelled)
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from contrex.data.views import Batch, Position, TrainingViews, join, stream
+from contrex.data.unlabelled import Cycle
+from contrex.data.views import Batch, Position, TrainingViews, join
 from contrex.errors import ContrexError, unwrapped
 
 T = TypeVar("T")
@@ -93,7 +96,8 @@ class TrainingLoader:
     """The training batches of a run: of one epoch after the other, and of each of its phases.
 
     All phases have the same images; each has `views` of its own. Of each batch only `parts` are read, each as a batch
-    of its own, one after the other.
+    of its own, one after the other, with its part of the unlabelled images of `cycle` beside it, where there are some.
+    The same workers read both.
     """
 
     def __init__(
@@ -102,37 +106,55 @@ class TrainingLoader:
         *,
         batch_size: int,
         parts: Sequence[slice] = (slice(None),),
+        cycle: Cycle | None = None,
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         self._views = views
         self._batch_size = batch_size
         self._parts = parts
-        self._loader = Loader(_EachPhase(views), join, workers=workers, pin_memory=pin_memory)
+        self._cycle = cycle
+        every = _EachPhase([*views, *([] if cycle is None else [cycle.views])])
+        self._loader = Loader(every, partial(_joined, unlabelled=len(views)), workers=workers, pin_memory=pin_memory)
 
-    def batches(self, epoch: int, *, phase: int = 0, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, *, phase: int = 0, start: int = 0, step: int = 0) -> Iterator[Batch]:
         """The batches `start`, `start + 1`, ... of an epoch of a phase; the incomplete last batch is dropped.
+
+        `step` is the number of the run's step that has the first of them: it tells which unlabelled images come.
 
         Raises:
             ImageError: an image cannot be read.
         """
         views, size = self._views[phase], self._batch_size
-        order = stream("order", views.seed, epoch).permutation(len(views.images)).tolist()
-        positions = [(phase, (epoch, index)) for index in order]
-        batches = [positions[i : i + size] for i in range(0, len(order) - size + 1, size)]
-        return self._loader.read([batch[part] for batch in batches[start:] for part in self._parts])
+        positions = [(phase, (epoch, index)) for index in views.order(epoch)]
+        batches = [positions[i : i + size] for i in range(0, len(positions) - size + 1, size)][start:]
+        wanted = [batch[part] for batch in batches for part in self._parts]
+        if self._cycle is not None:
+            beside = self._cycle.positions(step, step + len(batches))
+            number = len(self._views)
+            wanted = [
+                own + [(number, position) for position in others] for own, others in zip(wanted, beside, strict=True)
+            ]
+        return self._loader.read(wanted)
 
     def close(self) -> None:
         """End the workers."""
         self._loader.close()
 
 
-class _EachPhase(Dataset[Batch]):
-    """What the views of a phase have at a position."""
+class _EachPhase(Dataset[tuple[int, Batch]]):
+    """What the views of a phase have at a position, with the number of the phase."""
 
     def __init__(self, views: Sequence[TrainingViews]) -> None:
         self._views = views
 
-    def __getitem__(self, place: tuple[int, Position]) -> Batch:
+    def __getitem__(self, place: tuple[int, Position]) -> tuple[int, Batch]:
         phase, position = place
-        return self._views[phase][position]
+        return phase, self._views[phase][position]
+
+
+def _joined(images: list[tuple[int, Batch]], unlabelled: int) -> Batch:
+    """One batch of several; those of the phase number `unlabelled` are beside the others."""
+    labelled = join([batch for phase, batch in images if phase != unlabelled])
+    beside = [batch for phase, batch in images if phase == unlabelled]
+    return replace(labelled, unlabelled=join(beside)) if beside else labelled

@@ -46,7 +46,8 @@ class Batch:
     and looks stay on the CPU.
 
     For methods that want them, `partners` are three images of other classes for each image, and `cells` int64 [N] say
-    where its view is among them; `to` makes the `composites` [N,3,2S,2S] of both.
+    where its view is among them; `to` makes the `composites` [N,3,2S,2S] of both. `unlabelled` are the images without
+    labels (-1) beside them, any number, where there are some (`contrex.data.unlabelled`).
     """
 
     images: Tensor
@@ -62,13 +63,14 @@ class Batch:
     partners: Partners | None = None
     cells: Tensor | None = None
     composites: Tensor | None = None
+    unlabelled: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for the loader's `pin_memory`; crops and looks stay where they are."""
-        names = ("images", "views", "extra_views", "labels", "indices", "partners", "cells")
+        names = ("images", "views", "extra_views", "labels", "indices", "partners", "cells", "unlabelled")
         return replace(self, **{name: v.pin_memory() for name in names if (v := getattr(self, name)) is not None})
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
@@ -86,6 +88,7 @@ class Batch:
             extra_views=None if self.extra_crop is None else made(self.extra_views, self.extra_crop, self.extra_look),
             labels=self.labels.to(device, non_blocking=True),
             indices=None if self.indices is None else self.indices.to(device, non_blocking=True),
+            unlabelled=None if self.unlabelled is None else self.unlabelled.to(device, channels_last=channels_last),
         )
         if self.partners is None or self.cells is None:
             return moved
@@ -137,6 +140,11 @@ class TrainingViews(Dataset[Batch]):
             indices=torch.tensor([index]),
             **({} if self.others is None else self._company(epoch, index, sample.label, self.others)),
         )
+
+    def order(self, epoch: int) -> list[int]:
+        """All images, in the order of one epoch."""
+        order: list[int] = stream("order", self.seed, epoch).permutation(len(self.images)).tolist()
+        return order
 
     def _company(self, epoch: int, index: int, label: int, others: OtherClasses) -> dict[str, Any]:
         """The cell of one image in one epoch and its partners, each with a transform of its own."""

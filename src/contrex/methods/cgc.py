@@ -23,9 +23,16 @@ class ConsistencyStep(Step):
 
     g is the element-wise form of Grad-CAM (HiResCAM), as in the published code. Plain and transformed images share one
     forward pass; the published code runs them separately, which differs only in batch-norm's statistics.
+
+    With unlabelled images (section 4.3) the labelled ones have the cross-entropy and the unlabelled ones the
+    consistency, each for its own top class: `L = L_CE(labelled) + lambda * consistency(unlabelled)`. These are two
+    forward passes, first the labelled: batch norm normalises each with its own statistics, the cross-entropy is the
+    baseline's, and running statistics are of both. The published code has a third pass, for the transformed unlabelled
+    images.
     """
 
     explains_in_training = True
+    needs_labels = None
 
     def __init__(self, classifier: Classifier, settings: CGC | CGCNoNegatives) -> None:
         super().__init__(classifier)
@@ -35,11 +42,21 @@ class ConsistencyStep(Step):
 
     def forward(self, batch: Batch) -> StepOutput:
         """Network -> heatmaps -> geometry -> loss."""
+        if batch.unlabelled is not None:
+            return self._with_unlabelled(batch, batch.unlabelled)
         g = self._explain(batch)
         logits, logits_view = g.logits.chunk(2)
         heatmaps, heatmaps_view = g.heatmap.chunk(2)
         consistency = self.consistency(heatmaps, heatmaps_view, batch)
         cross_entropy = self._cross_entropy(logits, logits_view, batch)
+        loss = cross_entropy + self.settings.weight * consistency
+        return step_output(batch.labels, logits, loss, cross_entropy=cross_entropy, consistency=consistency)
+
+    def _with_unlabelled(self, batch: Batch, unlabelled: Batch) -> StepOutput:
+        """Cross-entropy of the labelled images, as `views` says in both variants; consistency of the others."""
+        cross_entropy, logits = self.classified(batch, self.settings.views)
+        heatmaps, heatmaps_view = self._explain(unlabelled).heatmap.chunk(2)
+        consistency = self.consistency(heatmaps, heatmaps_view, unlabelled)
         loss = cross_entropy + self.settings.weight * consistency
         return step_output(batch.labels, logits, loss, cross_entropy=cross_entropy, consistency=consistency)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from contrex.data.views import Batch
-from contrex.methods.step import Step, StepOutput, step_output, view_cross_entropy, views_of
+from contrex.methods.step import Step, StepOutput, step_output
 from contrex.models import Classifier
 from contrex.settings import CrossEntropy
 
@@ -19,8 +17,5 @@ class CrossEntropyStep(Step):
 
     def forward(self, batch: Batch) -> StepOutput:
         """Classify the views that count; one forward pass."""
-        images, views = views_of(batch)
-        seen = {"plain": [images], "transformed": [views], "both": [images, views]}[self.settings.views]
-        logits = self.logits(torch.cat(seen)).chunk(len(seen))
-        loss = view_cross_entropy(logits[0], logits[-1], batch.labels, self.settings.views)
-        return step_output(batch.labels, logits[0], loss)
+        loss, logits = self.classified(batch, self.settings.views)
+        return step_output(batch.labels, logits, loss)

@@ -48,6 +48,9 @@ class Step(nn.Module):
     needs_composites = False
     """Whether the batch must carry composites of its images with images of other classes."""
 
+    needs_labels: str | None = "its loss needs the label of each image"
+    """Why it takes no images without labels; None where it takes some, `batch.unlabelled` if that is there."""
+
     has_negatives = False
     """Whether the loss of an image depends on the other images of its batch, so that parts of a batch do not add up."""
 
@@ -82,6 +85,14 @@ class Step(nn.Module):
         """The network's logits for pixel values in [0, 1], float32 or better also under autocast."""
         logits: Tensor = self.network(self.normalise(images))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def classified(self, batch: Batch, views: Views) -> tuple[Tensor, Tensor]:
+        """The cross-entropy of the labelled images as `views` says, and the logits [N,K] of the plain ones (of the
+        transformed ones where it sees no others), in one forward pass."""
+        images, transformed = views_of(batch)
+        seen = {"plain": [images], "transformed": [transformed], "both": [images, transformed]}[views]
+        logits = self.logits(torch.cat(seen)).chunk(len(seen))
+        return view_cross_entropy(logits[0], logits[-1], batch.labels, views), logits[0]
 
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of one batch on the device, pixel values in [0, 1]."""

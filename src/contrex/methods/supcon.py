@@ -31,6 +31,7 @@ class SupConStep(Step):
     """The encoder's phase: `supcon_loss` of the projected features of two random views of each image."""
 
     needs_extra_views = True
+    needs_labels = "its encoder and its classifier are trained on the same images"
     has_negatives = True
 
     def __init__(self, classifier: Classifier, settings: SupCon) -> None:

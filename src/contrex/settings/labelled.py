@@ -25,6 +25,10 @@ class Labelled:
     rest: Literal["unused", "unlabelled", "val"] = "unused"
     """What the other training images are: unused, images without labels for methods that take some, or the validation
     images, in place of the data set's own."""
+    unlabelled: Path | None = None
+    """A folder whose images, those in folders below it too, are used without labels, instead of the rest."""
+    unlabelled_batch_size: int | None = None
+    """Images without labels of one step, beside `training.batch_size` with one; None is as many."""
 
     def __post_init__(self) -> None:
         given = [f"labelled.{name}" for name in ("share", "per_class", "file") if getattr(self, name) is not None]
@@ -32,18 +36,33 @@ class Labelled:
             names = " and ".join(f"`{name}`" for name in given)
             raise ArgumentError(f"{names} are not for one run: set one of them to None.")
         check(self.share is None or 0 < self.share <= 1, "labelled.share", self.share, "a share, above 0 and up to 1")
-        check_at_least(1, "labelled", per_class=self.per_class)
+        check_at_least(1, "labelled", per_class=self.per_class, unlabelled_batch_size=self.unlabelled_batch_size)
         check_at_least(0, "labelled", seed=self.seed)
         if self.rest != "unused" and not given:
             raise ArgumentError(
                 f"`labelled.rest` {self.rest} is of images that are not drawn: set `labelled.share`, "
                 "`labelled.per_class` or `labelled.file`."
             )
+        if self.rest == "unlabelled" and self.unlabelled is not None:
+            raise ArgumentError(
+                f"`labelled.rest` unlabelled and `labelled.unlabelled` {self.unlabelled} are not for one run: take the "
+                "rest, or the images of a folder."
+            )
+        if self.unlabelled_batch_size is not None and not self.has_unlabelled:
+            raise ArgumentError(
+                f"`labelled.unlabelled_batch_size` {self.unlabelled_batch_size} is of no images: set `labelled.rest` "
+                "unlabelled or `labelled.unlabelled`, or leave it out."
+            )
         if self.seed is not None and given in ([], ["labelled.file"]):
             raise ArgumentError(
                 f"`labelled.seed` {self.seed} draws nothing: set `labelled.share` or `labelled.per_class`, or leave "
                 "it out."
             )
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether a run has images without labels beside the labelled ones."""
+        return self.rest == "unlabelled" or self.unlabelled is not None
 
     @property
     def is_draw(self) -> bool:

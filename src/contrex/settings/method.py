@@ -32,7 +32,8 @@ class CGC:
     variant: Variant = "paper"
     """The paper's equation, or the published code's (its negatives, and three cross-entropy terms)."""
     views: Views = "both"
-    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead."""
+    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead, unless there are
+    unlabelled images."""
     layer: str | None = None
     """Layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
@@ -57,7 +58,8 @@ class CGCNoNegatives:
     variant: Variant = "paper"
     """Squared distance summed over pixels, or averaged over them as in the published code."""
     views: Views = "both"
-    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead."""
+    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead, unless there are
+    unlabelled images."""
     layer: str | None = None
     """Layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None

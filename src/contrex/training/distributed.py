@@ -38,14 +38,8 @@ def check_device(options: Training, device: torch.device) -> None:
         ArgumentError: the batch cannot be shared out evenly, the device is one GPU for all, there is nothing to shard,
             or batch norm cannot be synchronised.
     """
-    num, parts = ranks.world_size(), ranks.world_size() * options.accumulate
-    if options.batch_size % parts:
-        by = f" x `training.accumulate` {options.accumulate}" if options.accumulate > 1 else ""
-        below = options.batch_size // parts * parts
-        near = " or ".join(str(size) for size in (below, below + parts) if size)
-        raise ArgumentError(
-            f"`training.batch_size` {options.batch_size} cannot be shared evenly by {num} processes{by}: take {near}."
-        )
+    num = ranks.world_size()
+    check_shares("training.batch_size", options.batch_size, options)
     if num > 1 and device.index is not None:
         raise ArgumentError(
             f"`training.device` {device} is one GPU for {num} processes: write cuda, and each takes one of its own."
@@ -60,6 +54,20 @@ def check_device(options: Training, device: torch.device) -> None:
             "`training.sync_batch_norm` needs GPUs, torch has no synchronised batch norm for CPUs: leave it out (each "
             "process then normalises with its own share of the batch), or train one process."
         )
+
+
+def check_shares(name: str, size: int, options: Training) -> None:
+    """Refuse a batch that the processes, and the parts of `accumulate`, cannot share evenly.
+
+    Raises:
+        ArgumentError: with the sizes near it that they can.
+    """
+    num, parts = ranks.world_size(), ranks.world_size() * options.accumulate
+    if size % parts:
+        by = f" x `training.accumulate` {options.accumulate}" if options.accumulate > 1 else ""
+        below = size // parts * parts
+        near = " or ".join(str(even) for even in (below, below + parts) if even)
+        raise ArgumentError(f"`{name}` {size} cannot be shared evenly by {num} processes{by}: take {near}.")
 
 
 def check_plan(options: Training, plan: Plan) -> None:
@@ -112,9 +120,11 @@ def check_batch_norm(step: Step, names_after: Sequence[str]) -> None:
 # --- the share of a process -----------------------------------------------------------------------------------------
 
 
-def own_parts(options: Training) -> list[slice]:
-    """Which parts of each batch this process reads, one for each part of `training.accumulate`."""
-    size = options.batch_size // (ranks.world_size() * options.accumulate)
+def own_parts(options: Training, batch_size: int | None = None) -> list[slice]:
+    """Which parts of each batch this process reads, one for each part of `training.accumulate`; `batch_size` is the
+    labelled one where it is None."""
+    whole = options.batch_size if batch_size is None else batch_size
+    size = whole // (ranks.world_size() * options.accumulate)
     first = ranks.rank() * options.accumulate
     return [slice(number * size, (number + 1) * size) for number in range(first, first + options.accumulate)]
 

@@ -39,7 +39,7 @@ from contrex.data.views import Batch, TrainingViews, num_batches, stream, view_s
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, CheckpointError, DataError
 from contrex.evaluation import validate, validation_groups
-from contrex.methods import Plan, StepOutput, training_plan
+from contrex.methods import Phase, Plan, StepOutput, training_plan
 from contrex.models import Classifier, load_classifier
 from contrex.records import from_plain, to_plain, write_json
 from contrex.settings import Model, Recipe, Training
@@ -54,6 +54,7 @@ from contrex.training.optimization import build_optimizer, learning_rates, take_
 from contrex.training.resuming import load_steps, other_world, restored, saved_content
 from contrex.training.stopping import Watched, interrupted, nonfinite, signals
 from contrex.training.timing import Pace, TimingLog, in_words
+from contrex.training.unlabelled import check_same, num_unlabelled, unlabelled_cycle
 
 SKIPPED = "skipped_images.json"
 
@@ -92,8 +93,7 @@ def train(
     draw = draw_of(images)
     _check_images(recipe, images, validation, saved)
     _check_draw(draw, saved)
-    if unlabelled is not None:
-        raise ArgumentError(f"`labelled.rest` unlabelled is not for {type(recipe.method).__name__}: it takes no such.")
+    check_same(unlabelled, saved)
     steps_per_epoch = num_batches(images, options.batch_size)
     console = (console or Console(stderr=True)) if is_first else Console(quiet=True)
 
@@ -111,6 +111,7 @@ def train(
     classifier = distributed.synchronise_batch_norm(classifier, options)
     plan = training_plan(classifier, recipe)
     distributed.check_plan(options, plan)
+    cycle = unlabelled_cycle(recipe, plan, unlabelled)
     for step in plan.modules():
         step.to(device)
         if options.channels_last and not options.shard:  # FSDP2 takes weights in torch's own layout only
@@ -132,13 +133,14 @@ def train(
                 draw.write(folder)
             log.rewind(step=place.step, epoch=place.epoch)
             timing.rewind(epoch=place.epoch)
-            _report_skipped(folder, (images, validation), console)
+            _report_skipped(folder, [one for one in (images, validation, unlabelled) if one is not None], console)
     if (warning := other_world(saved)) is not None:
         console.print(warning, highlight=False, soft_wrap=True)
     loader = TrainingLoader(
-        [_views(recipe, images, plan, number) for number in range(len(plan.phases))],
+        [_views(recipe, images, phase, number) for number, phase in enumerate(plan.phases)],
         batch_size=options.batch_size,
         parts=distributed.own_parts(options),
+        cycle=cycle,
         workers=options.workers,
         pin_memory=device.type == "cuda",
     )
@@ -158,6 +160,7 @@ def train(
             "recipe": to_plain(recipe),
             "classes": list(images.classes),
             "num_images": len(images),
+            "num_unlabelled": num_unlabelled(unlabelled),
             "labelled_sha256": None if draw is None else draw.sha256,
             "world_size": ranks.world_size(),
             "torch": str(torch.__version__),
@@ -186,7 +189,8 @@ def train(
                     runners[number] = distributed.runner(phase.step)
                 run = runners[number]
                 past_steps = steps_per_epoch * plan.epochs_before(place.epoch, number)
-                batches = loader.batches(place.epoch, phase=number, start=place.batch)
+                first = past_steps + place.batch
+                batches = loader.batches(place.epoch, phase=number, start=place.batch, step=first)
                 for _ in range(place.batch, steps_per_epoch):
                     with pace.waiting(), ranks.together():  # an image that cannot be read ends all processes
                         parts = [next(batches) for _ in range(options.accumulate)]
@@ -367,7 +371,7 @@ def _report_skipped(folder: Path, splits: Sequence[ImageSet], console: Console) 
         console.print("\n  ".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def _views(recipe: Recipe, images: ImageSet, plan: Plan, number: int) -> TrainingViews:
+def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> TrainingViews:
     """What phase `number` is trained on; each phase draws its own crops."""
     resize, size = view_sizes(recipe.data)
     seed = recipe.training.seed
@@ -375,10 +379,10 @@ def _views(recipe: Recipe, images: ImageSet, plan: Plan, number: int) -> Trainin
         images,
         resize=resize,
         size=size,
-        augmentation=plan.phases[number].augmentation,
+        augmentation=phase.augmentation,
         seed=seed if number == 0 else phase_seed(seed, number),
-        extra=plan.phases[number].step.needs_extra_views,
-        composite=plan.phases[number].step.needs_composites,
+        extra=phase.step.needs_extra_views and not recipe.labelled.has_unlabelled,
+        composite=phase.step.needs_composites,
     )
 
 

@@ -18,10 +18,18 @@ from contrex.settings import Recipe
 from contrex.training.checkpoint import Checkpoints
 
 FREE_TO_CHANGE = frozenset(
-    {"data.path", "evaluation", "labelled.file", "training.device", "training.workers", "training.checkpoint_minutes"}
+    {
+        "data.path",
+        "evaluation",
+        "labelled.file",
+        "labelled.unlabelled",
+        "training.device",
+        "training.workers",
+        "training.checkpoint_minutes",
+    }
 )
-"""What a resumed run may do differently without changing its result: the same images, and the
-list of the labelled ones, may lie elsewhere."""
+"""What a resumed run may do differently without changing its result: the same images, and the list of the labelled
+ones, may lie elsewhere."""
 
 
 @dataclass

@@ -119,8 +119,9 @@ def nonfinite(
     `parts` are what this process had of the batch; all processes must call it.
     """
     what = "gradient" if torch.tensor(loss).isfinite() else "loss"
-    own = [path for part in parts for path in _offending(classifier, part, device)]
-    paths = [path for found in ranks.gathered([p for part in parts for p in part.paths]) for path in found]
+    seen = [one for part in parts for one in (part, part.unlabelled) if one is not None]
+    own = [path for part in seen for path in _offending(classifier, part, device)]
+    paths = [path for found in ranks.gathered([p for part in seen for p in part.paths]) for path in found]
     offending = [path for found in ranks.gathered(own) for path in found]
     listed = checkpoints.folder.parent / "nonfinite.json"
     if ranks.rank() == 0:

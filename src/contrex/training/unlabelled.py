@@ -1,0 +1,65 @@
+"""Which images without labels a run has beside its labelled ones, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from contrex.data.sample import ImageSet
+from contrex.data.unlabelled import Cycle
+from contrex.data.views import TrainingViews, stream, view_sizes
+from contrex.errors import ArgumentError, CheckpointError
+from contrex.methods import Plan
+from contrex.settings import Recipe
+from contrex.training import distributed
+
+
+def unlabelled_cycle(recipe: Recipe, plan: Plan, images: ImageSet | None) -> Cycle | None:
+    """The images without labels of each step, where the run has some.
+
+    They are seen as the labelled ones are, in order and crops of their own.
+
+    Raises:
+        ArgumentError: the method takes none, or a batch of them is larger than all of them or cannot be shared evenly.
+    """
+    if images is None:
+        return None
+    options, phase = recipe.training, plan.phases[0]
+    where = "`labelled.rest` unlabelled" if recipe.labelled.unlabelled is None else "`labelled.unlabelled`"
+    if phase.step.needs_labels is not None:
+        fix = "set `labelled.rest` unused" if recipe.labelled.unlabelled is None else "leave it out"
+        raise ArgumentError(
+            f"{where} is not for {type(recipe.method).__name__}: {phase.step.needs_labels}. Train CGC or "
+            f"CGCNoNegatives, or {fix}."
+        )
+    size = recipe.labelled.unlabelled_batch_size or options.batch_size
+    if size > len(images):
+        raise ArgumentError(
+            f"{where}: a step has {size} of them, and there are {len(images)}: set `labelled.unlabelled_batch_size` to "
+            f"{len(images)} or less."
+        )
+    distributed.check_shares("labelled.unlabelled_batch_size", size, options)
+    resize, side = view_sizes(recipe.data)
+    seed = int(stream("unlabelled", options.seed).integers(2**31))
+    views = TrainingViews(
+        images, resize=resize, size=side, augmentation=phase.augmentation, seed=seed, extra=False, composite=False
+    )
+    return Cycle(views, size, distributed.own_parts(options, size))
+
+
+def check_same(images: ImageSet | None, saved: Mapping[str, Any] | None) -> None:
+    """Refuse to go on with other images without labels than a run was started with.
+
+    Raises:
+        CheckpointError: there are more or fewer of them.
+    """
+    now, before = num_unlabelled(images), (saved or {}).get("num_unlabelled", 0)
+    if saved is not None and now != before:
+        raise CheckpointError(
+            f"there are {now} images without labels, the run was started with {before}: use the same."
+        )
+
+
+def num_unlabelled(images: ImageSet | None) -> int:
+    """How many there are, 0 where the run has none."""
+    return 0 if images is None else len(images)
