@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -131,19 +132,49 @@ def read_state_dict(path: Path, layout: str = "plain") -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return dict(load_file(path))
-        with torch.serialization.safe_globals(
-            [argparse.Namespace]
-        ):  # a script's options: it holds values, runs nothing
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _content(Path(path))
     except Exception as error:  # a file that is no checkpoint can raise anything in the unpickler
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"`model.weights` {path} cannot be read as tensors only: {reason}") from None
+        raise WeightsError(f"`model.weights` {path} cannot be read as tensors only: {_reason(error)}") from None
     for key in ("state_dict", "model") if layout not in LAYOUTS else (LAYOUTS[layout].under,):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(f"`model.weights` {path} does not hold a state_dict (names to tensors).{_other(content)}")
     return dict(content)
+
+
+def _content(path: Path) -> Any:
+    """What torch has saved in a file, with inert stand-ins for whatever is no tensor and no plain value: options, paths
+    and numbers of numpy that a script has left beside the weights. Nothing that the file names is imported or called.
+    """
+    names: list[str] = []
+    while True:
+        try:
+            with torch.serialization.safe_globals([(_Inert, name) for name in names]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+            if found is None or found[1] in names:
+                raise
+            names.append(found[1])
+
+
+class _Inert(dict[Any, Any]):
+    """Stands for an object of any kind: a dictionary of what it holds by names, if it is one, and nothing else."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+def _reason(error: Exception) -> str:
+    """Why a file is refused, in a line without colours."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    if found is not None:
+        return f"it calls {found[1]}, and nothing in a file is executed."
+    _, _, said = str(error).partition("WeightsUnpickler error:")  # the rest is advice that no one should take
+    return ((said or str(error)).strip() or type(error).__name__).splitlines()[0]
 
 
 def _other(content: object) -> str:

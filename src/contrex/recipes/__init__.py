@@ -21,6 +21,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits_cgc": digits.cgc,
     "digits_cgc_no_negatives": digits.cgc_no_negatives,
     "digits_gcc": digits.gcc,
+    "digits_10_percent_cross_entropy": digits.ten_percent_cross_entropy,
+    "digits_10_percent_cgc": digits.ten_percent_cgc,
     "digits_supcon": digits.supcon,
     "digits_supcon_ori": digits.supcon_ori,
     "digits_simclr": digits.simclr,
