@@ -1,4 +1,9 @@
 import argparse
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -241,15 +246,44 @@ def test_weights_that_are_not_weights(tmp_path):
         read_state_dict(save(tmp_path, [1, 2]))
 
 
-def test_a_weights_file_never_runs_code(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
+class Payload:
+    """Pickled as a call, which is made when it is unpickled."""
 
-    torch.save({"fc.weight": Payload()}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match=r"cannot be read as tensors only"):
-        read_state_dict(tmp_path / "evil.pth")
-    assert not (tmp_path / "ran").exists()
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_a_weights_file_never_runs_code(tmp_path):
+    """Neither in the place of a weight nor beside them; what torch does not know to be bad does nothing."""
+    calls = (
+        Payload(open, str(tmp_path / "ran"), "w"),
+        Payload(pathlib.Path.touch, tmp_path / "ran"),
+        Payload(shutil.copy, __file__, str(tmp_path / "ran")),
+        Payload(os.mkdir, str(tmp_path / "ran")),
+        Payload(eval, f"open({str(tmp_path / 'ran')!r}, 'w')"),
+        Payload(subprocess.call, ["touch", str(tmp_path / "ran")]),
+    )
+    for number, payload in enumerate(calls):
+        torch.save({"fc.weight": payload}, tmp_path / "evil.pth")
+        with pytest.raises(WeightsError, match=r"does not hold a state_dict|it calls \S+, and nothing .* is executed"):
+            read_state_dict(tmp_path / "evil.pth")
+        torch.save({"state_dict": {"fc.weight": ONE}, "beside": payload}, tmp_path / "evil.pth")
+        with contextlib.suppress(WeightsError):
+            assert list(read_state_dict(tmp_path / "evil.pth")) == ["fc.weight"]
+        assert not (tmp_path / "ran").exists(), number
+
+
+class Options(dict):
+    """As the options of Lightning are."""
+
+
+def test_what_cannot_be_passed_over_is_named(tmp_path):
+    path = save(tmp_path, {"state_dict": {"fc.weight": ONE}, "hyper_parameters": Options(lr=0.1)})
+    with pytest.raises(WeightsError, match=r"dictionary or list of a kind of its own .*\(\S*Options\), .* If you trust"):
+        read_state_dict(path)
 
 
 def test_normalisation_takes_bytes_and_fractions():

@@ -133,6 +133,8 @@ def read_state_dict(path: Path, layout: str = "plain") -> dict[str, Tensor]:
 
             return dict(load_file(path))
         content = _content(Path(path))
+    except WeightsError:
+        raise
     except Exception as error:  # a file that is no checkpoint can raise anything in the unpickler
         raise WeightsError(f"`model.weights` {path} cannot be read as tensors only: {_reason(error)}") from None
     for key in ("state_dict", "model") if layout not in LAYOUTS else (LAYOUTS[layout].under,):
@@ -154,6 +156,12 @@ def _content(path: Path) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True)
         except UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+            if _Inert.__name__ in str(error):  # torch fills dictionaries and lists of its own kinds only
+                raise WeightsError(
+                    f"`model.weights` {path} holds a dictionary or list of a kind of its own beside tensors "
+                    f"({', '.join(names)}), which cannot be passed over. If you trust the file, save its weights alone: "
+                    'torch.save(torch.load(FILE, weights_only=False)["state_dict"], "weights.pth").'
+                ) from None
             if found is None or found[1] in names:
                 raise
             names.append(found[1])

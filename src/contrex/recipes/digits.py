@@ -61,7 +61,7 @@ def gcc() -> Recipe:
 
 
 def ten_percent_cross_entropy() -> Recipe:
-    """The built-in digits with 390 labels, cross-entropy on them alone: the baseline of CGC's Table 9 in minutes."""
+    """The built-in digits with 390 labels, cross-entropy alone: the baseline of CGC's Table 9."""
     parent = cross_entropy()
     return replace(
         parent,
