@@ -33,7 +33,7 @@ class Raised:
     trace: str
 
 
-def run(num, function, *arguments, timeout=60.0):
+def run(num, function, *arguments, timeout=240.0):
     """`function(*arguments)` in `num` processes; what each returned, or a `Raised`, or None for one that was killed, in
     the order of their ranks."""
     results = _CONTEXT.SimpleQueue()
@@ -60,7 +60,7 @@ def run(num, function, *arguments, timeout=60.0):
     return [found.get(rank) for rank in range(num)]
 
 
-def results_of(num, function, *arguments, timeout=60.0):
+def results_of(num, function, *arguments, timeout=240.0):
     """As `run`, where no process may fail."""
     found = run(num, function, *arguments, timeout=timeout)
     for one in found:

@@ -82,7 +82,6 @@ def pair():
         ("rows", jobs.gathered_rows_of_different_lengths, ()),
         ("records", jobs.evaluated, CHEAP),
         ("one group", jobs.evaluated, ONE_GROUP, {"limit": 3}),
-        timeout=300,
     )
 
 

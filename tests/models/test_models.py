@@ -282,7 +282,9 @@ class Options(dict):
 
 def test_what_cannot_be_passed_over_is_named(tmp_path):
     path = save(tmp_path, {"state_dict": {"fc.weight": ONE}, "hyper_parameters": Options(lr=0.1)})
-    with pytest.raises(WeightsError, match=r"dictionary or list of a kind of its own .*\(\S*Options\), .* If you trust"):
+    with pytest.raises(
+        WeightsError, match=r"dictionary or list of a kind of its own .*\(\S*Options\), .* If you trust"
+    ):
         read_state_dict(path)
 
 

@@ -158,8 +158,8 @@ def _content(path: Path) -> Any:
             found = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
             if _Inert.__name__ in str(error):  # torch fills dictionaries and lists of its own kinds only
                 raise WeightsError(
-                    f"`model.weights` {path} holds a dictionary or list of a kind of its own beside tensors "
-                    f"({', '.join(names)}), which cannot be passed over. If you trust the file, save its weights alone: "
+                    f"`model.weights` {path} holds a dictionary or list of a kind of its own ({', '.join(names)}), "
+                    "which cannot be passed over. If you trust the file, save its weights alone: "
                     'torch.save(torch.load(FILE, weights_only=False)["state_dict"], "weights.pth").'
                 ) from None
             if found is None or found[1] in names:
