@@ -27,7 +27,7 @@ from contrex.settings import (
     SupCon,
 )
 
-STEPS = 600
+STEPS = 300
 """Steps of a run on other data than the digits, within its least and most epochs."""
 EPOCHS = (5, 90)
 BATCH = 64
