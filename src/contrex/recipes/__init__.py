@@ -23,6 +23,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "digits_gcc": digits.gcc,
     "digits_10_percent_cross_entropy": digits.ten_percent_cross_entropy,
     "digits_10_percent_cgc": digits.ten_percent_cgc,
+    "digits_few_shot_cross_entropy": digits.few_shot_cross_entropy,
+    "digits_few_shot_cgc": digits.few_shot_cgc,
     "digits_supcon": digits.supcon,
     "digits_supcon_ori": digits.supcon_ori,
     "digits_simclr": digits.simclr,
