@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 
 import pytest
@@ -35,7 +36,7 @@ def test_each_episode_has_one_draw_for_all_recipes(episodes):
 
 
 def test_an_episode_is_measured_on_its_own_rest(episodes):
-    for run in sum(run_folders(episodes), []):
+    for run in itertools.chain(*run_folders(episodes)):
         drawn = set((run / "labelled.txt").read_text().splitlines())
         with (run / "evaluation-val" / "samples.csv").open(newline="") as stream:
             measured = {row["path"] for row in csv.DictReader(stream)}
@@ -51,7 +52,9 @@ def test_one_report_says_what_it_found_over_episodes(episodes):
 
 
 def test_more_episodes_are_added_to_those_that_are_there(episodes, capsys):
-    before = {run: (run / "evaluation-val" / "record.json").read_bytes() for run in sum(run_folders(episodes), [])}
+    before = {
+        run: (run / "evaluation-val" / "record.json").read_bytes() for run in itertools.chain(*run_folders(episodes))
+    }
     words = ["train", *RECIPES, "--seeds", "4", "--folder", str(episodes), *SMALL]
     assert main(words) == 2
     assert "already holds digits_few_shot_cross_entropy-seed0: continue with --resume" in capsys.readouterr().err

@@ -66,6 +66,7 @@ FOLDER = Folder(Path("data"))
         (Training(), "training", "ema", [0.0, 1.0, -0.1, NAN], [0.5, None]),
         (Training(), "training", "seed", [-1], [0]),
         (Training(), "training", "workers", [-1], [0]),
+        (Training(), "training", "validate_every", [0], [1]),
         (Training(), "training", "checkpoint_minutes", [-1.0, NAN], [0.0, math.inf]),
         (Evaluation(), "evaluation", "metrics", [(), ("top1", "top1")], [("top1",)]),
         (Evaluation(), "evaluation", "insertion_step", [0], [1, None]),

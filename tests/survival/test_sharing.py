@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from contrex.records import read_run
-from survival.command import SLOW, assert_same_run, last_step
+from survival.command import assert_same_run, last_step
 
 RECIPES = ("digits_cross_entropy", "digits_cgc")
 RUNS = [f"{recipe}-seed{seed}" for recipe in RECIPES for seed in (0, 1)]
-EPOCHS, STEPS = 15, 20
+EPOCHS, STEPS = 8, 16
+SLOW = 1200
+"""Seconds after which a command of four runs hangs, also where others use the machine."""
 OPTIONS = (
     *("--seeds", "2", "--training.epochs", str(EPOCHS), "--training.checkpoint-minutes", "0"),
     *("--data.num-train", str(16 * STEPS), "--data.num-val", "32", "--data.num-test", "20"),

@@ -1,6 +1,8 @@
 """Runs whose training images have few labels: what they leave behind, and what they are measured on."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +11,11 @@ import torch
 from PIL import Image
 
 from contrex.data.labelled import draw_of, run_images
-from contrex.errors import CheckpointError, DataError
+from contrex.errors import CheckpointError, DataError, InterruptedRunError
 from contrex.experiment import evaluate_run
 from contrex.methods.cgc import CGCStep
 from contrex.settings import Evaluation, Folder, Labelled
-from contrex.training import train
+from contrex.training import loop, train
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.log import read_log
 from training.runs import quiet, tiny, varied
@@ -146,3 +148,40 @@ def test_a_run_of_before_there_were_few_labels_is_resumed(tmp_path):
     train(recipe, tmp_path, resume=True, console=quiet())
     plain = json.loads((tmp_path / "recipe.json").read_text())
     assert plain["labelled"]["rest"] == "unused"
+
+
+# --- epochs of a few steps ------------------------------------------------------------------------------------------
+
+
+def test_it_is_validated_and_saved_only_when_asked(few, tmp_path, monkeypatch):
+    saved, save = [], Checkpoints.save
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, content, **k: (saved.append(k["step"]), save(self, content, **k))[1]
+    )
+    recipe = varied(FEW, epochs=5, validate_every=2)
+    train(recipe, tmp_path / "seldom", console=quiet())
+    assert [row["epoch"] for row in read_log(tmp_path / "seldom") if "val_top1" in row] == [1, 3, 4]
+    assert saved == [2, 4, 5]
+    train(varied(FEW, epochs=5), tmp_path / "always", console=quiet())
+    assert_equal_weights(tmp_path / "seldom", tmp_path / "always")
+
+
+def test_a_signal_between_validations_is_saved_first(tmp_path, monkeypatch):
+    """It comes after the epoch's last step has looked for it."""
+    recipe = varied(FEW, epochs=4, validate_every=4)
+    write = loop.TimingLog.write
+
+    def stopping(self, line):
+        write(self, line)
+        if line["epoch"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.TimingLog, "write", stopping)
+        with pytest.raises(InterruptedRunError, match=r"stopped by SIGTERM after step 2; continue with"):
+            train(recipe, tmp_path / "stopped", console=quiet())
+    place = Checkpoints(tmp_path / "stopped").load()["place"]
+    assert (place["epoch"], place["step"]) == (2, 2)
+    train(recipe, tmp_path / "stopped", resume=True, console=quiet())
+    train(recipe, tmp_path / "straight", console=quiet())
+    assert_equal_weights(tmp_path / "stopped", tmp_path / "straight")

@@ -104,7 +104,7 @@ def few_shot_cross_entropy() -> Recipe:
 
 
 def few_shot_cgc() -> Recipe:
-    """The built-in digits, five of each with a label, CGC: the same draws as the baseline's, seed by seed."""
+    """The built-in digits, five of each with a label, CGC: the baseline's draws, seed by seed."""
     parent = few_shot_cross_entropy()
     return replace(parent, name="digits_few_shot_cgc", method=CGC(weight=0.5, resolution=32))
 
