@@ -73,8 +73,8 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def save(name: str, figures: dict[str, object]) -> None:
-    """Print the figures and keep them with date, hardware, versions and command."""
+def save(name: str, figures: dict[str, object], *, keep: bool = True) -> None:
+    """Print the figures and, with `keep`, keep them with date, hardware, versions and command."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     record = {
         "date": date.today().isoformat(),
@@ -83,8 +83,9 @@ def save(name: str, figures: dict[str, object]) -> None:
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         **figures,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 
 

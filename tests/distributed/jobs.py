@@ -62,10 +62,57 @@ class FlatNet(nn.Module):
         return self.fc(self.features(images).flatten(1))
 
 
+class HiddenNet(nn.Module):
+    """As AlexNet and VGG: pooled to a few cells, each with weights of its own, two layers and dropout."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.Softplus())
+        self.avgpool = nn.AdaptiveAvgPool2d(2)
+        self.classifier = nn.Sequential(
+            *(nn.Dropout(), nn.Linear(16, 7), nn.ReLU()), *(nn.Dropout(), nn.Linear(7, num_classes))
+        )
+
+    def forward(self, images):
+        return self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
+
+
+class ConvolutionalNet(nn.Module):
+    """As SqueezeNet: a map for each class, pooled."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.Softplus())
+        self.classifier = nn.Sequential(nn.Conv2d(6, num_classes, 1), nn.Softplus(), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, images):
+        return self.classifier(self.features(images)).flatten(1)
+
+
+class TokenNet(nn.Module):
+    """As a ViT: patches, a token for the class, attention; the layer before the last block is explained."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.places = nn.Parameter(torch.randn(1, 17, 8))
+        self.block = nn.TransformerEncoderLayer(8, 2, 12, 0.1, "gelu", batch_first=True, norm_first=True)
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, num_classes)
+
+    def forward(self, images):
+        patches = self.patches(images).flatten(2).mT
+        tokens = torch.cat([self.token.expand(len(patches), -1, -1), patches], 1) + self.places
+        return self.head(self.norm(self.block(tokens))[:, 0])
+
+
 NETWORKS = {
     "convnet": lambda: ConvNet(3, widths=(4, 6), strides=(2, 2)),
     "mlp": MLPNet,
     "flat": FlatNet,
+    "hidden": HiddenNet,
+    "convolutional": ConvolutionalNet,
+    "token": TokenNet,
 }
 
 

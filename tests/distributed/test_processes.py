@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from contrex.errors import LayerError
 from contrex.evaluation import PROTOCOLS
 from contrex.methods import METHODS
 from contrex.settings import CrossEntropy, Folder, Labelled, Optimizer
@@ -23,9 +24,15 @@ from distributed.jobs import SEEDS, own_gradients, plan_of, share, whole_batch
 from training.runs import quiet, tiny
 from training.test_phases import recipe_of
 
+PHASED = ("supcon", "supcon_ori", "simclr", "excon", "exconb")
+"""Their two phases are not for FSDP2."""
+
 CASES = {
     **{f"{method}, {network}": (method, network, {}, {}) for method in METHODS for network in ("convnet", "mlp")},
     "cgc, every cell its weights": ("cgc", "flat", {}, {}),
+    **{f"cgc, {network} head": ("cgc", network, {}, {}) for network in ("hidden", "convolutional", "token")},
+    "gcc, hidden head": ("gcc", "hidden", {}, {}),
+    "exconb, token head": ("exconb", "token", {}, {}),
     "cgc, earlier layer": ("cgc", "convnet", {"layer": "features.0"}, {}),
     "cgc, queue": ("cgc", "convnet", {"queue": 8}, {}),
     "cgc, contrast and queue": ("cgc", "mlp", {"queue": 100, "contrast": "weighted"}, {}),
@@ -52,6 +59,18 @@ CASES = {
     "sharded cgc": ("cgc", "convnet", {"queue": 8}, {"shard": True}),
     "sharded cgc, hidden layer": ("cgc", "mlp", {}, {"shard": True}),
     "sharded no negatives": ("cgc_no_negatives", "flat", {"variant": "published-code"}, {"shard": True}),
+}
+NOT_FOR = {
+    "flat": {"gcc"},  # its composites are larger than the images, and these two take one size
+    "token": {"gcc"},
+    "convolutional": {"supcon", "supcon_ori", "simclr", "excon", "exconb"},  # they need a linear classifier
+}
+EVERY = {
+    f"{method}, {network}{', sharded' * shard}": (method, network, {}, {"shard": shard})
+    for network in jobs.NETWORKS
+    for method in METHODS
+    for shard in (False, True)
+    if method not in NOT_FOR.get(network, ()) and not (shard and method in PHASED)
 }
 ACCUMULATED = {
     "cross_entropy": ("cross_entropy", "convnet", {}, {"accumulate": 3}),
@@ -123,6 +142,18 @@ def test_gradients_of_two_processes_are_those_of_one(pair, alone):
 @pytest.mark.slow
 def test_gradients_of_three_processes_are_those_of_one(three, alone):
     check(of(three, "gradients"), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [2, 3])
+def test_every_method_and_head_on_several_processes(num):
+    check(processes.results_of(num, own_gradients, EVERY, timeout=900), own_gradients(EVERY))
+
+
+@pytest.mark.parametrize("method", sorted(NOT_FOR["convolutional"]))
+def test_a_head_that_is_no_linear_classifier_is_refused(method):
+    with pytest.raises(LayerError, match=r"must end in one linear classifier, ConvolutionalNet ends in Conv2d"):
+        plan_of(method, "convolutional")
 
 
 def test_the_processes_had_different_numbers_of_background_images():

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import contrex
 from contrex.errors import ArgumentError, LayerError
 from contrex.explain.attention_rollout import AttentionRollout
 from contrex.explain.contract import CHECKS
@@ -268,6 +269,25 @@ def test_differentiable_maps_have_the_right_gradient(method):
     down = loss(False)
     flat[index] += 1e-6
     assert gradient.flatten()[index].item() == pytest.approx(((up - down) / 2e-6).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["blocks.0.norm1", None])
+def test_a_loss_on_a_map_goes_back_through_fused_attention(layer):
+    """Behind the explained layer, whose kernels torch can differentiate once only; and they are back afterwards."""
+    net, x = timm_network(depth=2), images(2, SIZE)
+    assert net.blocks[1].attn.fused_attn
+    explainer = contrex.HiResCAM(net, layer) if layer else contrex.Gradient(net)
+    parameter, allowed = net.blocks[1].attn.qkv.weight, torch.backends.cuda.flash_sdp_enabled()
+
+    def loss():
+        return explainer(x, target=1, differentiable=True).heatmap.square().sum()
+
+    (found,) = torch.autograd.grad(loss(), parameter)
+    assert torch.backends.cuda.flash_sdp_enabled() == allowed
+    for block in net.blocks:
+        block.attn.fused_attn = False
+    (expected,) = torch.autograd.grad(loss(), parameter)
+    torch.testing.assert_close(found, expected)
 
 
 @every_network

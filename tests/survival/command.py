@@ -24,7 +24,7 @@ OPTIONS = (
 """Steps as fast as they get, a checkpoint after each, and a queue of heatmaps: everything that has state."""
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-SLOW = 300
+SLOW = 1800
 """Seconds after which a process hangs."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from contrex.errors import ArgumentError, LayerError
@@ -58,7 +59,11 @@ def forward(
     `graph` says what autograd records: `"none"`; `"head"` - only what follows the first layer, so the part before it
     costs no memory; or `"all"`, for a loss on the explanation. The rest of the model gets a clone of each output, so
     an in-place ReLU behind a layer cannot change what was kept. `reshape` overrides how outputs are read as maps.
+
+    With `"all"`, attention behind the first layer runs as the products that it is made of: the gradient of torch's
+    fused kernels has no gradient.
     """
+    behind = contextlib.ExitStack()
     seen: dict[nn.Module, list[Features]] = {layer: [] for layer in layers}
     owner = threading.get_ident()
 
@@ -70,12 +75,16 @@ def forward(
         if graph != "none" and starts_graph:
             features = Features(features.output.detach().requires_grad_(), features.maps, module)
         torch.set_grad_enabled(graph != "none")
+        if graph == "all" and not any(seen.values()):
+            behind.enter_context(sdpa_kernel(SDPBackend.MATH))
         seen[module].append(features)
         return features.output.clone()
 
     if not layers and graph != "none":
         images = images if images.requires_grad else images.detach().requires_grad_()
-    with torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")), _hooked(layers, keep):
+    with behind, torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")), _hooked(layers, keep):
+        if graph == "all" and not layers:
+            behind.enter_context(sdpa_kernel(SDPBackend.MATH))
         logits = _logits(model(images.clone()), model, images)
     if not layers:
         return Pass(images, logits, [Features(images, lambda pixels: pixels)])

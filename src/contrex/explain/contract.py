@@ -179,7 +179,8 @@ def _reference(tensor: Tensor) -> StorageWeakRef:
 
 
 def is_differentiable_or_says_so(kind: Kind, model: nn.Module, images: Tensor) -> None:
-    """`differentiable=True` gives the same map with a graph, or names a method that can."""
+    """`differentiable=True` gives the same map with a graph that a loss can go back through, or names a method that
+    can."""
     explainer = kind(model)
     if not explainer.is_differentiable:
         try:
@@ -192,6 +193,11 @@ def is_differentiable_or_says_so(kind: Kind, model: nn.Module, images: Tensor) -
         graph = explainer(images, target=0, contrast=contrast, differentiable=True)
         _expect(graph.heatmap.requires_grad and graph.logits.requires_grad, "differentiable=True gives no graph")
         _expect_close(graph.heatmap.detach(), plain.heatmap, "the differentiable map and the plain one")
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        try:
+            torch.autograd.grad(graph.heatmap.sum(), parameters, allow_unused=True)
+        except RuntimeError as error:
+            raise ContractError(f"the map's graph has no gradient: {error}") from error
 
 
 def refuses_what_it_cannot_do(kind: Kind, model: nn.Module, images: Tensor) -> None:
