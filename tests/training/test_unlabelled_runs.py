@@ -12,8 +12,8 @@ from contrex.errors import ArgumentError, CheckpointError, NonFiniteLossError
 from contrex.experiment import evaluate_run
 from contrex.methods import METHODS
 from contrex.methods.cgc import CGCStep
-from contrex.settings import CGCNoNegatives, Labelled
-from contrex.training import load_trained, read_log, train
+from contrex.settings import CGCNoNegatives, Labelled, Model
+from contrex.training import compiling, load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
 from training.runs import assert_same, quiet, stopped_and_resumed, tiny, varied
 
@@ -62,6 +62,21 @@ def test_without_negatives_parts_of_a_step_add_up(tmp_path):
     whole, parts = (read_log(tmp_path / name) for name in ("whole", "parts"))
     for one, other in zip(whole, parts, strict=True):
         assert other == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch.compile looks at its inputs
+def test_a_compiled_run_is_the_run_that_is_not(tmp_path, monkeypatch):
+    """Two batch sizes through one network."""
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    recipe = replace(SEMI, model=Model("torchvision:resnet18", mean=(0.5,), std=(0.25,)))
+    plain, found = (
+        train(varied(recipe, epochs=1, compile=compiled), tmp_path / str(compiled), console=quiet()).network
+        for compiled in (False, True)
+    )
+    for one, other in zip(plain.state_dict().values(), found.state_dict().values(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.slow
