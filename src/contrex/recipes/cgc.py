@@ -15,7 +15,8 @@ again, on UnRel in Table 3, by contrastive excitation backprop at layer3 in Tabl
 Table 9 has one per cent of ImageNet's training images with labels and all others without, ResNet-50 with SwAV's
 weights (`data/swav.pth`), and what its published code sets: 50 epochs of the labelled images, batch 128, rates of 0.02
 and 5 for the last layer, x0.2 at epochs 12 and 16, no weight decay, lambda 0.25, tau 0.5, cross-entropy of transformed
-views alone. Its unlabelled images are all of the training set; here they are those without labels, which are drawn: SimCLR's list goes to `--labelled.share None --labelled.file 1percent.txt`.
+views alone. Its unlabelled images are all of the training set; here they are those without labels, which are drawn:
+SimCLR's list goes to `--labelled.share None --labelled.file 1percent.txt`.
 """
 
 from __future__ import annotations
