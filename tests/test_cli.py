@@ -445,6 +445,8 @@ def test_every_recipe_trains_and_is_measured_by_its_own_metrics(name, request, t
         words += ["--data.classes", request.getfixturevalue("imagenet") / "classes.txt"]
     if recipe.labelled.per_class is not None:
         words += ["--labelled.per-class", "1", *(["--data.num-train", "40"] if isinstance(recipe.data, Digits) else [])]
+    if recipe.labelled.share is not None:
+        words += ["--labelled.share", "0.5", *(["--data.num-train", "40"] if isinstance(recipe.data, Digits) else [])]
     if isinstance(recipe.method, ExCon):
         words += ["--method.starting-epoch", "0"]
     if name.startswith("pets"):
