@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import time
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 from rich.console import Console
 
+from contrex.errors import NonFiniteLossError
 from contrex.methods import training_step
 from contrex.models import load_classifier
 from contrex.settings import CGC, Augmentation, Digits, Evaluation, Model, Optimizer, Recipe, Schedule, Training
@@ -89,3 +94,29 @@ def assert_same(one, other) -> None:
             assert_same(first, second)
     else:
         assert one == other
+
+
+def _taken(file: Path) -> bool:
+    try:
+        with file.open("x") as stream:
+            stream.write(str(os.getpid()))
+    except FileExistsError:
+        return False
+    return True
+
+
+def at_work(console: Console, *, folder: Path, end: str) -> None:
+    """What a job does in the tests of jobs: it says where it is, and ends as `end` says once all have begun."""
+    number = next(number for number in (0, 1) if _taken(folder / f"{number}.job"))
+    console.print("at work")
+    deadline = time.monotonic() + 300
+    while len(list(folder.glob("*.job"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if number == 0 and end == "fails":
+        raise NonFiniteLossError("the loss became NaN.")
+    if number == 0 and end == "breaks":
+        raise ZeroDivisionError("a bug")
+    if number == 0 and end == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 1 and end in ("fails", "breaks", "stopped"):
+        time.sleep(300)
