@@ -86,8 +86,9 @@ def test_a_tiny_run_fits_its_images():
     few = fitted(tiny(RECIPES["cub_1_shot_cgc"]()), num_images=10)
     assert (few.training.batch_size, few.training.epochs) == (10, 90)
     assert few.optimizer.lr == pytest.approx(0.15 * 10 / 64)
+    assert few.training.validate_every == 90  # the rest has hundreds of times as many images
     whole = fitted(tiny(RECIPES["cub_cgc"]()), num_images=3900)
-    assert (whole.training.batch_size, whole.training.epochs) == (64, 12)
+    assert (whole.training.batch_size, whole.training.epochs, whole.training.validate_every) == (64, 12, 1)
 
 
 def test_only_rows_that_start_from_weights_do_so():

@@ -95,7 +95,7 @@ def few_shot_cross_entropy() -> Recipe:
         parent,
         name="digits_few_shot_cross_entropy",
         data=replace(DATA, num_train=600, num_val=0, image_size=32, digit_size=(22, 30), num_clutter=0),
-        model=replace(parent.model, options={"strides": "(1, 2, 2, 1)"}),
+        model=replace(parent.model, options={"strides": "(2, 2, 1, 1)"}),
         augmentation=replace(parent.augmentation, color_jitter=(0.8, 0.8, 0.8, 0.5), grayscale=0.2),
         training=replace(parent.training, epochs=100, batch_size=50, validate_every=100),
         evaluation=Evaluation(metrics=("top1", "content_heatmap"), split="val"),

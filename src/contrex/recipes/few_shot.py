@@ -5,8 +5,9 @@ validation set; baseline and method have the same draws (`--seeds 20`). ResNet-5
 layer starts anew; all layers are fine-tuned. Lambda is 0.8, on FGVC-Aircraft 0.6; tau 0.5; transforms as on ImageNet.
 
 The paper leaves open, and the recipes choose: which images it draws from (the published training part), optimiser,
-epochs and steps of the rate (those of ImageNet and of the full sets), and the batch: at most 64 images, of one image a
-class all there are in the smallest set, with the rate 0.025 that goes with it.
+epochs and steps of the rate (those of ImageNet and of the full sets), and the batch: 64 images, as one of each class
+are 100 in the smallest set, with the rate 0.025 that goes with it. The rest has many times more images than are trained
+on, so it is validated on at the end only.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def _episodes(key: str, shots: int, method_name: str) -> Callable[[], Recipe]:
             parent,
             labelled=Labelled(per_class=shots, rest="val"),
             optimizer=replace(parent.optimizer, lr=0.025),
-            training=replace(parent.training, batch_size=64),
+            training=replace(parent.training, batch_size=64, validate_every=parent.training.epochs),
         )
 
     what = f"CGC with lambda {weight}" if method_name == "cgc" else "baseline"

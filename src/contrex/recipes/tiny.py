@@ -76,7 +76,8 @@ def fitted(recipe: Recipe, num_images: int) -> Recipe:
     epochs = recipe.training.epochs
     if recipe.labelled.is_draw or not isinstance(recipe.data, Digits):
         epochs = min(max(math.ceil(STEPS / max(1, num_images // batch)), EPOCHS[0]), EPOCHS[1])
-    training = replace(recipe.training, batch_size=batch)
+    every = epochs if recipe.labelled.rest == "val" else recipe.training.validate_every  # many more than are trained on
+    training = replace(recipe.training, batch_size=batch, validate_every=every)
     return with_epochs(replace(recipe, optimizer=optimizer, training=training), epochs)
 
 

@@ -23,6 +23,7 @@ from contrex.records import MetricRecord, read_run, write_atomically
 from contrex.report.cells import cell_count, cell_spread, cell_value, difference_parts, pieces
 from contrex.report.differences import paired_difference
 from contrex.report.groups import Group
+from contrex.report.html import render_page
 from contrex.report.numbers import Estimate, decimals, interval_text, number
 from contrex.report.tables import Cell, Difference, cell, sample_values
 from contrex.report.terminal import Flow, FlowLine
@@ -236,8 +237,6 @@ def write_paper_report(
 ) -> Path:
     """One self-contained page: the tables, what does not follow the paper (`notes` by heading), the commands, and links
     to other `pages` beside it."""
-    from contrex.report.html import render_page
-
     content: dict[str, Any] = {
         "tables": tables,
         "scale": scale,

@@ -8,7 +8,7 @@ A run folder:
     checkpoints/      the last and the best one
     lock              held by the process that trains (`contrex.training.lock`)
     nonfinite.json    only after a NaN loss or gradient: the images of the batch
-    labelled.txt     the images with a label, where not all have one
+    labelled.txt      the images with a label, where not all have one
     skipped_images.json    only where unreadable images were left out: which and why
     views/            a contact sheet per epoch of what a contrastive method is trained on
 
