@@ -208,6 +208,22 @@ def own_gradients(cases):
     return found
 
 
+def with_a_mistake(kind, cases):
+    """`own_gradients` of steps with a gather that has no gradient, or that DDP is not asked to run."""
+    detached = mock.patch.object(ranks, "gathered_rows", without_gradient(ranks.gathered_rows))
+    bypassed = mock.patch.object(distributed.ReplicatedRunner, "__call__", distributed.Runner.__call__)
+    with {"detached": detached, "bypassed": bypassed}[kind]:
+        return own_gradients(cases)
+
+
+def without_gradient(gathered_rows):
+    def gathered(own, **options):
+        parts = gathered_rows(own.detach(), **options)
+        return [*parts[: ranks.rank()], own, *parts[ranks.rank() + 1 :]]
+
+    return gathered
+
+
 def digest(tensors):
     found = hashlib.sha256()
     for tensor in tensors:

@@ -72,6 +72,12 @@ EVERY = {
     for shard in (False, True)
     if method not in NOT_FOR.get(network, ()) and not (shard and method in PHASED)
 }
+MISTAKES = {
+    "detached": {name: CASES[name] for name in ("cgc, convnet", "supcon, convnet")},
+    "bypassed": {name: CASES[name] for name in ("cross_entropy, convnet", "cgc, mlp")},
+}
+"""What neither an error nor a look at one process would show, and cases in which it matters."""
+
 ACCUMULATED = {
     "cross_entropy": ("cross_entropy", "convnet", {}, {"accumulate": 3}),
     "no negatives": ("cgc_no_negatives", "mlp", {}, {"accumulate": 3}),
@@ -98,6 +104,7 @@ def pair():
         ("gradients", own_gradients, (CASES,)),
         ("accumulated", own_gradients, (ACCUMULATED,)),
         ("published", own_gradients, (published,)),
+        *((kind, jobs.with_a_mistake, (kind, cases)) for kind, cases in MISTAKES.items()),
         ("rows", jobs.gathered_rows_of_different_lengths, ()),
         ("records", jobs.evaluated, CHEAP),
         ("one group", jobs.evaluated, ONE_GROUP, {"limit": 3}),
@@ -137,6 +144,13 @@ def of(found, name):
 
 def test_gradients_of_two_processes_are_those_of_one(pair, alone):
     check(of(pair, "gradients"), alone)
+
+
+@pytest.mark.parametrize(("kind", "case"), [(kind, case) for kind, cases in MISTAKES.items() for case in cases])
+def test_a_mistake_in_the_exchange_would_be_seen(pair, alone, kind, case):
+    found = [{place: own[kind][place] for place in own[kind] if place[0] == case} for own in pair]
+    with pytest.raises(AssertionError):
+        check(found, {place: alone[place] for place in found[0]})
 
 
 @pytest.mark.slow
