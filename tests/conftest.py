@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,29 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
+LOOPBACK = {"localhost", "127.0.0.1", "::1", ""}
+
 os.environ["CONTREX_NO_CACHE"] = "1"  # tests write nothing outside their folders
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the processes share the cores; more threads than cores make everything slower
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that asks for the address of another machine, or connects to one, fails."""
+    asked, connected = socket.getaddrinfo, socket.socket.connect
+
+    def getaddrinfo(host, *args, **options):
+        assert host is None or host in LOOPBACK, f"a test asks for the address of {host}"
+        return asked(host, *args, **options)
+
+    def connect(self, address):
+        assert self.family == socket.AF_UNIX or address[0] in LOOPBACK, f"a test connects to {address}"
+        return connected(self, address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket.socket, "connect", connect)
 
 
 @pytest.fixture(autouse=True)

@@ -89,9 +89,10 @@ def test_damaged_and_foreign_records_are_named(tmp_path):
     path.write_text(json.dumps({**plain, "metrics": [{"name": "top1"}]}))
     with pytest.raises(RecordError, match="is not a contrex record"):
         read_run(tmp_path)
-    path.write_text("{")
-    with pytest.raises(RecordError, match="is not a contrex record"):
-        read_run(tmp_path)
+    for text in ("{", "[" * 200_000):
+        path.write_text(text)
+        with pytest.raises(RecordError, match="is not a contrex record"):
+            read_run(tmp_path)
 
 
 def test_writing_keeps_the_old_file_on_an_error(tmp_path):

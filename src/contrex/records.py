@@ -264,7 +264,7 @@ def read_run(folder: Path) -> RunRecord:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         version = plain["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordError(f"{path} is not a contrex record: {error}") from None
     if version != SCHEMA_VERSION:
         raise RecordError(f"{path} has schema version {version}, this contrex reads {SCHEMA_VERSION}: evaluate again.")

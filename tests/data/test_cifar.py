@@ -174,6 +174,8 @@ def test_classes_agree_where_one_split_lacks_some(tmp_path: Path) -> None:
         ({"x": pictures([0]).transpose(0, 3, 1, 2), "y": np.zeros(1, int)}, r"got uint8 \[1, 3, 32, 32\]"),
         ({"x": pictures([0]), "y": np.zeros(1)}, r"y must be class indices \[N\], from 0 on; got float64"),
         ({"x": pictures([0]), "y": np.array([-1])}, "y must be class indices"),
+        ({"x": pictures([0]), "y": np.array([2**31 - 1])}, "has the label 2147483647, too large to be the number"),
+        ({"x": pictures([0]), "y": np.array([2**63], np.uint64)}, "got 9223372036854775808, too large to be one"),
         ({"x": pictures([0]), "y": np.zeros((1, 10), int)}, r"got int64 \[1, 10\]"),
         ({"x": pictures([0]), "y": np.array([{}])}, "is not a readable npz file: .*allow_pickle"),
     ],

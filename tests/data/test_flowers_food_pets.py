@@ -71,6 +71,13 @@ def test_flowers_bad_lists(tmp_path: Path, file: str, variables: dict[str, Any],
         read(Flowers102(tmp_path), "test")
 
 
+def test_a_large_label_does_not_fill_the_memory_with_names(tmp_path: Path) -> None:
+    savemat(flowers(tmp_path) / "imagelabels.mat", {"labels": [[1, 1e15]]})
+    (tmp_path / "classes.txt").unlink(missing_ok=True)
+    with pytest.raises(DataError, match=r"imagelabels.mat' has the label 1000000000000000, too large to be the number"):
+        read(Flowers102(tmp_path), "test")
+
+
 def test_flowers_with_too_few_names(tmp_path: Path) -> None:
     write(flowers(tmp_path) / "classes.txt", "pink primrose")
     with pytest.raises(DataError, match=r"classes.txt' has 1 names, imagelabels.mat has 2 classes"):

@@ -190,11 +190,20 @@ def test_columns(library: types.SimpleNamespace) -> None:
         ([0.5, 1.0], "must hold a class or a whole number"),
         ([[0], [0, 1]], "must hold a class or a whole number"),
         (["cat", "dog"], "must hold a class or a whole number"),
+        ([0, 2], r"holds the label 2, which is not in 0..1, the classes of the column"),
+        ([0, 2**31], r"holds 2147483648, too large to be a class"),
+        ([2**63], r"holds 9223372036854775808, too large to be a class"),
     ],
 )
 def test_labels(library: types.SimpleNamespace, labels: list[Any], reason: str) -> None:
     library.found = {"train": rows(labels, "cat", "dog")}
     with pytest.raises(DataError, match=reason):
+        read()
+
+
+def test_a_large_label_does_not_fill_the_memory_with_names(library: types.SimpleNamespace) -> None:
+    library.found = {"train": rows([0, 2**31 - 1])}
+    with pytest.raises(DataError, match="`label` column 'label' has the label 2147483647, too large to be the number"):
         read()
 
 

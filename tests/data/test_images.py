@@ -151,7 +151,7 @@ def test_truncated_file(tmp_path: Path, suffix: str, share: float) -> None:
     file = saved(tmp_path / f"a.{suffix}", noise())
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
-    refuses(file, "truncated|Truncated|not an image|decoder")
+    refuses(file, "truncated|Truncated|it is none of|decoder")
 
 
 def test_empty_file(tmp_path: Path) -> None:
@@ -171,9 +171,37 @@ def test_not_an_image(tmp_path: Path, content: bytes) -> None:
     refuses(tmp_path / "a.jpg", "Replace or remove it")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("EPS", "a.png"), ("ICO", "a.jpg"), ("ICNS", "a.png"), ("JPEG2000", "a.jpg")]
+)
+def test_a_file_is_only_taken_for_what_is_named(tmp_path: Path, kind: str, name: str) -> None:
+    """Pillow goes by the content: a PostScript file called .png would run Ghostscript."""
+    with (tmp_path / name).open("wb") as file:
+        noise(64).save(file, format=kind)
+    refuses(tmp_path / name, "it is none of JPEG, PNG, BMP, GIF, WEBP, TIFF, PPM, or its header is damaged")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_the_content_counts_and_not_the_suffix(tmp_path: Path, suffix: str) -> None:
+    with (tmp_path / f"a.{suffix}").open("wb") as file:
+        noise().save(file, format="BMP")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / f"a.{suffix}")), np.asarray(noise()))
+
+
+@pytest.mark.parametrize("size", [(100_000, 1), (1, 100_000), (201, 2)])
+def test_long_thin_images_are_refused_before_they_are_resized(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A row of 100,000 pixels, its shorter side resized to 256, would have 20 GB."""
+    file = saved(tmp_path / "a.png", Image.new("RGB", size))
+    refuses(file, f"it is {size[0]} x {size[1]} pixels, one side more than 100 times as long as the other")
+
+
+def test_the_longest_image_is_read(tmp_path: Path) -> None:
+    assert read_image(saved(tmp_path / "a.png", Image.new("RGB", (200, 2)))).size == (200, 2)
+
+
 def test_no_pixels(tmp_path: Path) -> None:
     (tmp_path / "a.ppm").write_bytes(b"P6 0 4 255\n")
-    refuses(tmp_path / "a.ppm", "not an image|no pixels")
+    refuses(tmp_path / "a.ppm", "it is none of|no pixels")
 
 
 @pytest.mark.parametrize("side", [7100, 10_000, 14_000])

@@ -191,6 +191,12 @@ def test_bad_members_are_named(root, members, message):
         shards(root)
 
 
+def test_a_large_label_does_not_fill_the_memory_with_names(root):
+    write_tar(root / "train-9.tar", [("z/1.png", b"x"), ("z/1.cls", str(2**31 - 1))])
+    with pytest.raises(DataError, match=r"train-9.tar/z/1.png' has the label 2147483647, too large to be the number"):
+        shards(root)
+
+
 @pytest.mark.parametrize("label", ["-1", "3"])
 def test_labels_out_of_range(root, label):
     (root / "classes.txt").write_text("ants\nbees\ncats\n")

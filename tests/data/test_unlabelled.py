@@ -1,6 +1,7 @@
 """Which unlabelled images a step has: a function of seed and step alone; and those of a folder."""
 
 import itertools
+import os
 from contextlib import closing
 
 import pytest
@@ -120,6 +121,26 @@ def test_a_folder_is_all_images_below_it(root):
     assert {images.label(i) for i in range(4)} == {images[i].label for i in range(4)} == {-1}
     assert images.name == "root (4 unlabelled)"
     assert images[3].image.size == (40, 36)
+
+
+def test_pipes_are_no_pictures(root):
+    """Opening one would wait for ever."""
+    os.mkfifo(root / "a" / "pipe.png")
+    (root / "a" / "nothing.png").symlink_to(root / "nothing.png")
+    assert len(UnlabelledFolder(root, on_bad_image="error")) == 4
+
+
+def test_a_folder_below_that_may_not_be_read_is_named(root, monkeypatch):
+    real = os.scandir
+
+    def scandir(folder):
+        if str(folder).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"folder '.*a/deep' cannot be read: Permission denied. Allow it, or leave"):
+        UnlabelledFolder(root, on_bad_image="error")
 
 
 def test_images_of_a_folder_beside_all_labelled_ones_or_a_draw(root):

@@ -68,6 +68,7 @@ def test_missing_checkpoints_and_a_damaged_index(tmp_path):
         '{"last": 1}',
         '{"last": {"file": "../../x.pt", "sha256": ""}}',
         '{"last": {"file": "x"}}',
+        "[" * 200_000,
     ):
         (checkpoints.folder / "index.json").write_text(damaged)
         with pytest.raises(CheckpointError, match=r"index.json is damaged"):

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contrex.data.sample import NO_BOXES, Sample
-from contrex.data.tables import read_classes
+from contrex.data.tables import numbered_classes, read_classes
 from contrex.data.views import stream
 from contrex.errors import DataError, unknown_name
 from contrex.settings import Cifar
@@ -179,6 +179,8 @@ def _labels(file: Path) -> NDArray[np.int64]:
     labels = _array(file, "y")
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
         raise DataError(f"'{file}': y must be class indices [N], from 0 on; got {labels.dtype} {list(labels.shape)}")
+    if labels.max(initial=0) >= 2**31:
+        raise DataError(f"'{file}': y must be class indices [N]; got {labels.max()}, too large to be one")
     return labels.astype(np.int64)
 
 
@@ -196,7 +198,9 @@ def _array(file: Path, name: str) -> NDArray[Any]:
 def _class_names(folder: Path, num_classes: int) -> Sequence[str]:
     file = folder / "classes.txt"
     if not file.is_file():
-        return CIFAR10_CLASSES if num_classes == len(CIFAR10_CLASSES) else tuple(map(str, range(num_classes)))
+        if num_classes == len(CIFAR10_CLASSES):
+            return CIFAR10_CLASSES
+        return tuple(numbered_classes(num_classes, f"'{folder}'"))
     names = tuple(name for _, name in read_classes(file))
     if len(names) < num_classes:
         raise DataError(f"'{file}' names {len(names)} classes, but there are labels up to {num_classes - 1}")

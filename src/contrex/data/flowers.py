@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from contrex.data.listed import Labelled, ListedImages, archive_folder, check_split
 from contrex.data.masks import read_segmentation, upright_mask
 from contrex.data.matlab import matlab_array, read_matlab
-from contrex.data.tables import read_classes
+from contrex.data.tables import numbered_classes, read_classes
 from contrex.errors import DataError
 from contrex.settings import Flowers102
 
@@ -108,7 +108,7 @@ def _integers(file: Path, variables: dict[str, Any], name: str) -> list[int]:
 
 def _classes(file: Path, num_classes: int) -> list[str]:
     if not file.exists():
-        return [str(number) for number in range(1, num_classes + 1)]
+        return numbered_classes(num_classes, f"'{file.parent / 'imagelabels.mat'}'", first=1)
     names = [name for _, name in read_classes(file)]
     if len(names) != num_classes:
         raise DataError(f"'{file}' has {len(names)} names, imagelabels.mat has {num_classes} classes. Name each once.")

@@ -22,6 +22,7 @@ from PIL import Image
 
 from contrex.data.images import decoded_image, read_image
 from contrex.data.sample import NO_BOXES, Sample
+from contrex.data.tables import numbered_classes
 from contrex.errors import DataError, ImageError, unknown_name
 from contrex.settings import HuggingFace
 
@@ -53,6 +54,7 @@ class HuggingFaceImages:
         self._rows = _rows(found, settings, self._split)
         labels = _labels(self._rows, settings)
         self.classes = _class_names(found, self._rows, settings)
+        _check_labels(labels, self.classes, settings)
         self._numbers = _chosen(labels, settings.limit_per_class)
         self.labels = labels[self._numbers]
         self.name = f"{settings.path.name}/{split}"
@@ -158,7 +160,18 @@ def _labels(rows: Any, settings: HuggingFace) -> Any:
         raise DataError(f"`label` column '{settings.label}' must hold a class or a whole number in each row.")
     if labels.min(initial=0) < 0:
         raise DataError(f"`label` column '{settings.label}' has rows without a label (-1). Choose another split.")
+    if labels.max(initial=0) >= 2**31:
+        raise DataError(f"`label` column '{settings.label}' holds {labels.max()}, too large to be a class.")
     return labels.astype(np.int64)
+
+
+def _check_labels(labels: Any, classes: Sequence[str], settings: HuggingFace) -> None:
+    largest = labels.max(initial=-1)
+    if largest >= len(classes):
+        raise DataError(
+            f"`label` column '{settings.label}' holds the label {largest}, which is not in 0..{len(classes) - 1}, the "
+            f"classes of the column. Cast it to the classes that it has."
+        )
 
 
 def _class_names(found: Mapping[str, Any], rows: Any, settings: HuggingFace) -> Sequence[str]:
@@ -168,7 +181,8 @@ def _class_names(found: Mapping[str, Any], rows: Any, settings: HuggingFace) -> 
     if names:
         return tuple(names)
     every = [list(one[settings.label]) for one in found.values() if settings.label in one.column_names]
-    return tuple(str(number) for number in range(max(max(labels, default=-1) for labels in every) + 1))
+    largest = max(max(labels, default=-1) for labels in every)
+    return tuple(numbered_classes(largest + 1, f"`label` column '{settings.label}'"))
 
 
 def _chosen(labels: Any, limit: int | None) -> Any:

@@ -29,8 +29,15 @@ from contrex.errors import ImageError, printable
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
 """Lower-case suffixes of the files that count as images."""
 
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What Pillow may take a file for, whatever its name: the others include EPS, for which it starts Ghostscript, and ICO,
+which it decodes before its size is known."""
+
 MAX_PIXELS = 50_000_000
 """Larger images are refused before they are decoded: 50 megapixels are 150 MB as RGB."""
+
+MAX_ASPECT = 100
+"""Longer and thinner images are refused: resized to a shorter side of 448 pixels, they have 20 megapixels and more."""
 
 FLIPPED_X = frozenset({2, 3, 7, 8})
 FLIPPED_Y = frozenset({3, 4, 6, 7})
@@ -69,8 +76,8 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     - CMYK, palette, grey and bilevel are converted; an animation gives its first frame.
 
     Raises `ImageError` naming the path and the reason for a missing, empty or truncated file, for one that is no image
-    or has no pixels, for more than `MAX_PIXELS` pixels (before decoding), and for pixels without a fixed range
-    (floating point, or integers outside 16 bit).
+    (of `FORMATS`) or has no pixels, for more than `MAX_PIXELS` pixels or a side `MAX_ASPECT` times as long as the other
+    (before decoding), and for pixels without a fixed range (floating point, or integers outside 16 bit).
     """
     return read_oriented(path)[0]
 
@@ -155,7 +162,7 @@ def _quietly_parsed(file: BinaryIO) -> tuple[Image.Image, int]:
     """
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = Image.open(file)
+        image = Image.open(file, formats=FORMATS)
         _check_size(image)
         orientation = _orientation(image)
         if image.format == "TIFF":
@@ -168,6 +175,10 @@ def _check_size(image: Image.Image) -> None:
         raise Image.DecompressionBombError
     if image.width * image.height == 0:
         raise ValueError("it has no pixels")
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise ValueError(
+            f"it is {image.width} x {image.height} pixels, one side more than {MAX_ASPECT} times as long as the other"
+        )
 
 
 def _orientation(image: Image.Image) -> int:
@@ -185,7 +196,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MAX_PIXELS // 1_000_000} megapixels"
     if isinstance(error, UnidentifiedImageError):
-        return "it is not an image, or its header is damaged"
+        return f"it is none of {', '.join(FORMATS)}, or its header is damaged"
     return str(error) or type(error).__name__
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from contrex.data.files import kept_images, shortened
 from contrex.data.images import SUFFIXES, SWAPPED, decoded_oriented, upright_boxes
 from contrex.data.index_cache import indexed
 from contrex.data.sample import NO_BOXES, Sample
-from contrex.data.tables import read_classes
+from contrex.data.tables import numbered_classes, read_classes
 from contrex.errors import DataError, ImageError
 from contrex.settings import Shards
 
@@ -80,7 +80,7 @@ class ShardImages:
             for start, index in zip(starts, indices, strict=False)
             for place, boxes in index.boxes.items()
         }
-        self.classes: Sequence[str] = _classes(settings.path, labels)
+        self.classes: Sequence[str] = _classes(settings.path, labels, self._path)
         self._check_labels(labels)
         self.skipped: Sequence[str]
         kept, self.skipped = kept_images(
@@ -165,11 +165,14 @@ def _state(file: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _classes(root: Path, labels: NDArray[np.int64]) -> list[str]:
+def _classes(root: Path, labels: NDArray[np.int64], path: Callable[[int], str]) -> list[str]:
     file = root / "classes.txt"
     if file.is_file():
         return [name for _, name in read_classes(file)]
-    return [str(number) for number in range(int(labels.max(initial=-1)) + 1)]
+    if not len(labels):
+        return []
+    largest = int(labels.argmax())
+    return numbered_classes(int(labels[largest]) + 1, f"'{root / path(largest)}'")
 
 
 # --- the index of an archive ----------------------------------------------------------------------------------------

@@ -13,6 +13,9 @@ from contrex.errors import DataError
 EDGES = ("xmin", "ymin", "xmax", "ymax")
 """The columns of a box."""
 
+MAX_CLASSES = 1_000_000
+"""The most classes that are numbered where nothing names them: one wrong label must not fill the memory with names."""
+
 
 def read_classes(file: Path) -> list[tuple[str, str]]:
     """Folder and name of each class by index; in a plain list the name stands for both."""
@@ -27,6 +30,19 @@ def read_classes(file: Path) -> list[tuple[str, str]]:
     if sorted(names) != list(range(len(lines))):
         raise DataError(f"'{file}': the indices must be 0..{len(lines) - 1}, each once")
     return [names[index] for index in range(len(lines))]
+
+
+def numbered_classes(num_classes: int, source: str, *, first: int = 0) -> list[str]:
+    """Numbers from `first` on as the names of classes that `source` has labels of and no names for.
+
+    Raises `DataError` for more than `MAX_CLASSES`.
+    """
+    if num_classes > MAX_CLASSES:
+        raise DataError(
+            f"{source} has the label {num_classes - 1 + first}, too large to be the number of a class: without names, "
+            f"there are at most {MAX_CLASSES} classes. Renumber them."
+        )
+    return [str(number) for number in range(first, first + num_classes)]
 
 
 def read_tabbed(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

@@ -70,7 +70,8 @@ def _images_below(root: Path) -> Iterator[str]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name).relative_to(root).as_posix() for name in files if is_image(name))
+        below = Path(folder).relative_to(root)
+        yield from ((below / name).as_posix() for name in files if is_image(name) and Path(folder, name).is_file())
 
 
 def _unreadable(error: OSError) -> None:

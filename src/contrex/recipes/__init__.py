@@ -124,7 +124,7 @@ def _read(path: Path) -> object:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"{path} is not a saved recipe: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not a saved recipe: {error}.") from None
 
 

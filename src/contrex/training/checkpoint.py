@@ -101,7 +101,7 @@ class Checkpoints:
             for entry in index.values():
                 if Path(entry["file"]).name != entry["file"] or not isinstance(entry["sha256"], str):
                     raise ValueError(f"{entry} names no checkpoint of this folder")
-        except (ValueError, AttributeError, TypeError, KeyError) as error:
+        except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
             raise CheckpointError(f"{self._index} is damaged: {error}.") from None
         return index
 
