@@ -28,7 +28,7 @@ from contrex import ranks
 from contrex.data import image_set
 from contrex.data.labelled import LIST, draw_of, run_images
 from contrex.data.sample import ImageSet
-from contrex.errors import ArgumentError, BusyRunError, DataError, RecordError
+from contrex.errors import ArgumentError, BusyRunError, DataError, RecordError, printable
 from contrex.evaluation import Subject, check_names, configuration_of, evaluate
 from contrex.models import load_classifier
 from contrex.records import RunRecord, read_run, to_plain, write_run
@@ -143,7 +143,7 @@ def _own_or_done(task: Task, folder: Path, console: Console, place: str) -> list
         return [record for record in done if record is not None]
     try:
         with locked(run):
-            console.print(place, highlight=False)
+            console.print(printable(place), highlight=False, markup=False)
             train(recipe, run, resume=True, console=console)
             return [measured_run(run, options, console=console, data=data) for options, data in task.ways]
     except BusyRunError:

@@ -483,17 +483,21 @@ class Scale(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "size"),
-    [("resnet18", "layer3", (4, 6)), ("vgg11_bn", "features.27", (4, 6)), ("shufflenet_v2_x0_5", "stage3", (4, 6))],
+    ("name", "options", "layer"),
+    [
+        ("resnet18", {}, "layer3"),
+        ("vgg11_bn", {"init_weights": False}, "features.27"),  # they would take seconds
+        ("shufflenet_v2_x0_5", {}, "stage3"),
+    ],
 )
-def test_default_layer_of_excitation_backprop(name, layer, size):
+def test_default_layer_of_excitation_backprop(name, options, layer):
     """On a finer grid than the last, where every walk passes: not one branch of several."""
     torchvision = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
-    explainer = ExcitationBackprop(getattr(torchvision, name)(num_classes=3).eval())
+    explainer = ExcitationBackprop(getattr(torchvision, name)(num_classes=3, **options).eval())
     why = explainer(images(1, (64, 96)).float())
     assert explainer.layer == layer
-    assert why.heatmap.shape[1:] == size
+    assert why.heatmap.shape[1:] == (4, 6)
     assert float(why.heatmap.sum()) == pytest.approx(1, abs=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Relevance propagation and attention rollout from their equations: one image, explicit matrices, loops.
+"""Relevance propagation and attention rollout from their equations: one image, explicit matrices, loops over lists.
 
 A rule takes the matrix [I,J] and bias [I] of a linear map, its input [J] and the relevance of its output [I], and gives
 that of its input [J].
@@ -29,51 +29,48 @@ def _shared(
     stabiliser: float = 0.0,
 ) -> Tensor:
     """Each output's relevance in proportion to contributions (i, j) to it, `extra` (i) keeping the bias's share."""
-    found = torch.zeros(size, dtype=torch.float64)
-    for i in range(len(relevance)):
+    found, relevances = [0.0] * size, relevance.tolist()
+    for i in range(len(relevances)):
         values = [contributions(i, j) for j in range(size)]
         total = sum(values) + extra(i)
         total += stabiliser if total >= 0 else -stabiliser
-        if relevance[i] == 0 or total == 0:
+        if relevances[i] == 0 or total == 0:
             continue
         for j in range(size):
-            found[j] += values[j] / total * float(relevance[i])
-    return found
+            found[j] += values[j] / total * relevances[i]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def epsilon(stabiliser: float) -> Rule:
     def rule(w: Tensor, b: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
-        return _shared(lambda i, j: float(w[i, j] * x[j]), lambda i: float(b[i]), len(x), relevance, stabiliser)
+        parts, bias = (w * x).tolist(), b.tolist()
+        return _shared(lambda i, j: parts[i][j], lambda i: bias[i], len(x), relevance, stabiliser)
 
     return rule
 
 
 def z_plus(w: Tensor, b: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
-    return _shared(lambda i, j: max(float(w[i, j] * x[j]), 0.0), lambda i: 0.0, len(x), relevance)
+    parts = (w * x).tolist()
+    return _shared(lambda i, j: max(parts[i][j], 0.0), lambda i: 0.0, len(x), relevance)
 
 
 def gamma(strength: float) -> Rule:
     def rule(w: Tensor, b: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
-        z = w @ x + b
+        z, parts, bias = (w @ x + b).tolist(), (w * x).tolist(), b.tolist()
 
         def favoured(i: int, value: float) -> float:
             return value + strength * (max(value, 0.0) if z[i] >= 0 else min(value, 0.0))
 
-        return _shared(
-            lambda i, j: favoured(i, float(w[i, j] * x[j])), lambda i: favoured(i, float(b[i])), len(x), relevance
-        )
+        return _shared(lambda i, j: favoured(i, parts[i][j]), lambda i: favoured(i, bias[i]), len(x), relevance)
 
     return rule
 
 
 def alpha_beta(alpha: float) -> Rule:
     def rule(w: Tensor, b: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
-        positive = _shared(
-            lambda i, j: max(float(w[i, j] * x[j]), 0.0), lambda i: max(float(b[i]), 0.0), len(x), relevance
-        )
-        negative = _shared(
-            lambda i, j: min(float(w[i, j] * x[j]), 0.0), lambda i: min(float(b[i]), 0.0), len(x), relevance
-        )
+        parts, bias = (w * x).tolist(), b.tolist()
+        positive = _shared(lambda i, j: max(parts[i][j], 0.0), lambda i: max(bias[i], 0.0), len(x), relevance)
+        negative = _shared(lambda i, j: min(parts[i][j], 0.0), lambda i: min(bias[i], 0.0), len(x), relevance)
         return alpha * positive - (alpha - 1) * negative
 
     return rule
@@ -83,9 +80,11 @@ def z_box(low: Tensor, high: Tensor) -> Rule:
     """`low` and `high` are [J]."""
 
     def rule(w: Tensor, b: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
+        weights, pixels, lowest, highest = w.tolist(), x.tolist(), low.tolist(), high.tolist()
+
         def contribution(i: int, j: int) -> float:
-            weight = float(w[i, j])
-            return weight * float(x[j]) - max(weight, 0.0) * float(low[j]) - min(weight, 0.0) * float(high[j])
+            weight = weights[i][j]
+            return weight * pixels[j] - max(weight, 0.0) * lowest[j] - min(weight, 0.0) * highest[j]
 
         return _shared(contribution, lambda i: 0.0, len(x), relevance)
 
@@ -94,12 +93,14 @@ def z_box(low: Tensor, high: Tensor) -> Rule:
 
 def excitation(w: Tensor, b: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
     """`P(x_j) = x_j sum_i w+_ij P(z_i) / sum_k w+_ik x_k`; a negative neuron is silent."""
-    return _shared(lambda i, j: max(float(w[i, j]), 0.0) * max(float(x[j]), 0.0), lambda i: 0.0, len(x), relevance)
+    weights, values = w.tolist(), x.tolist()
+    return _shared(lambda i, j: max(weights[i][j], 0.0) * max(values[j], 0.0), lambda i: 0.0, len(x), relevance)
 
 
 def signed_excitation(w: Tensor, b: Tensor, x: Tensor, relevance: Tensor) -> Tensor:
     """As published: negative neurons count with their sign."""
-    return _shared(lambda i, j: max(float(w[i, j]), 0.0) * float(x[j]), lambda i: 0.0, len(x), relevance)
+    weights, values = w.tolist(), x.tolist()
+    return _shared(lambda i, j: max(weights[i][j], 0.0) * values[j], lambda i: 0.0, len(x), relevance)
 
 
 def add(rule: Rule, addends: Sequence[Tensor], relevance: Tensor) -> list[Tensor]:
@@ -143,10 +144,10 @@ def gradient_rollout(attention: Sequence[Tensor], gradients: Sequence[Tensor], r
     identity = torch.eye(num, dtype=torch.float64)
     flow = identity.clone()
     for weights, gradient in zip(attention, gradients, strict=True):
-        mean = torch.zeros(num, num, dtype=torch.float64)
-        for h in range(len(weights)):
+        mean = [[0.0] * num for _ in range(num)]
+        for head in (gradient * weights).tolist():
             for i in range(num):
                 for j in range(num):
-                    mean[i, j] += max(float(gradient[h, i, j] * weights[h, i, j]), 0.0) / len(weights)
-        flow = flow + mean @ flow
+                    mean[i][j] += max(head[i][j], 0.0) / len(weights)
+        flow = flow + torch.tensor(mean, dtype=torch.float64) @ flow
     return sum((flow - identity)[i] for i in read) / len(read)

@@ -13,7 +13,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from contrex import settings
-from contrex.errors import ArgumentError
+from contrex.errors import ArgumentError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,9 +128,10 @@ def console() -> Console:
 
 def print_summary(runs: Sequence[RunRecord], title: str) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     from contrex.report import summary_table
 
     table = summary_table(runs)
-    table.title = title or None
+    table.title = Text(printable(title)) if title else None
     Console().print(table)

@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from contrex.errors import printable
 from contrex.records import RunRecord
 from contrex.report.cells import (
     cell_count,
@@ -82,7 +83,7 @@ class Flow:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in self.lines:
-            yield Text("\n".join(_filled(line.pieces, options.max_width)), style=line.style)
+            yield Text(printable("\n".join(_filled(line.pieces, options.max_width))), style=line.style)
 
 
 def _filled(pieces: Sequence[str], width: int) -> list[str]:

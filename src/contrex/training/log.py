@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from contrex.errors import printable
 from contrex.records import write_atomically
 
 FILE_NAME = "metrics.jsonl"
@@ -78,7 +79,7 @@ class Bar:
 
     def __init__(self, progress: Progress, name: str, total: int, done: int) -> None:
         self._progress = progress
-        self._task = progress.add_task(name, total=total, completed=done, terms="")
+        self._task = progress.add_task(printable(name), total=total, completed=done, terms="")
 
     def step(self, terms: Mapping[str, float]) -> None:
         """One optimiser step is done."""
@@ -87,14 +88,14 @@ class Bar:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(printable(text), highlight=False, markup=False)
 
 
 @contextmanager
 def progress_bar(name: str, *, total: int, done: int, console: Console) -> Iterator[Bar]:
     """A `Bar` for one run."""
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -37,7 +37,7 @@ from contrex.data.loading import TrainingLoader
 from contrex.data.sample import ImageSet
 from contrex.data.views import Batch, TrainingViews, num_batches, stream, view_sizes
 from contrex.devices import device_named
-from contrex.errors import ArgumentError, CheckpointError, DataError
+from contrex.errors import ArgumentError, CheckpointError, DataError, printable
 from contrex.evaluation import validate, validation_groups
 from contrex.methods import Phase, Plan, StepOutput, training_plan
 from contrex.models import Classifier, load_classifier
@@ -101,13 +101,10 @@ def train(
     model = recipe.model if saved is None else without_file(recipe.model)
     classifier = load_classifier(model, num_classes=len(images.classes))
     if classifier.left_out:
-        console.print(f"left out of {model.weights}: {', '.join(classifier.left_out)}", highlight=False, soft_wrap=True)
+        _say(console, f"left out of {model.weights}: {', '.join(classifier.left_out)}")
     if options.freeze and recipe.model.weights is None:
-        console.print(
-            f"`training.freeze` keeps {' '.join(options.freeze)} at random weights: there is no `model.weights`",
-            highlight=False,
-            soft_wrap=True,
-        )
+        names = " ".join(options.freeze)
+        _say(console, f"`training.freeze` keeps {names} at random weights: there is no `model.weights`")
     classifier = distributed.synchronise_batch_norm(classifier, options)
     plan = training_plan(classifier, recipe)
     distributed.check_plan(options, plan)
@@ -135,7 +132,7 @@ def train(
             timing.rewind(epoch=place.epoch)
             _report_skipped(folder, [one for one in (images, validation, unlabelled) if one is not None], console)
     if (warning := other_world(saved)) is not None:
-        console.print(warning, highlight=False, soft_wrap=True)
+        _say(console, warning)
     loader = TrainingLoader(
         [_views(recipe, images, phase, number) for number, phase in enumerate(plan.phases)],
         batch_size=options.batch_size,
@@ -368,7 +365,11 @@ def _report_skipped(folder: Path, splits: Sequence[ImageSet], console: Console) 
         write_json(folder / SKIPPED, skipped)
     for name, faults in skipped.items():
         lines = [f"unreadable images left out of {name}: {len(faults)}, listed in {folder / SKIPPED}", *faults[:5]]
-        console.print("\n  ".join(lines), highlight=False, markup=False, soft_wrap=True)
+        _say(console, "\n  ".join(lines))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> TrainingViews:
