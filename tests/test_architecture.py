@@ -1,6 +1,8 @@
 """The floors: imports only ever point down, and siblings do not meet."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,11 +82,22 @@ def test_no_module_without_a_subject():
 @pytest.mark.parametrize("light", ["cli", "recipes", "settings", "records", "report", "doctor"])
 def test_parts_that_must_not_load_torch(light):
     """Help, recipes and reports answer at once, and a report needs no torch at all."""
-    import subprocess
-    import sys
-
     code = f"import contrex.{light}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_of_every_command_does_not_load_torch():
+    code = """
+import contextlib, io, sys
+from contrex.cli import COMMANDS, main
+for command in COMMANDS:
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    assert "usage" in said.getvalue(), command
+    assert "torch" not in sys.modules, command
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_hooks_are_set_in_one_file():

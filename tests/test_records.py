@@ -80,6 +80,9 @@ def test_damaged_and_foreign_records_are_named(tmp_path):
     (tmp_path / "gallery.npz").write_bytes(b"PK")
     with pytest.raises(RecordError, match=r"gallery.npz is damaged"):
         read_run(tmp_path)
+    np.savez(tmp_path / "gallery.npz", paths=np.array([{}]))
+    with pytest.raises(RecordError, match=r"gallery.npz is damaged: Object arrays cannot be loaded"):
+        read_run(tmp_path)
     (tmp_path / "gallery.npz").unlink()
     path = tmp_path / "record.json"
     plain = json.loads(path.read_text())

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from contrex.cli import main
 from contrex.errors import ArgumentError, UnknownNameError, WeightsError
@@ -76,6 +78,17 @@ def test_weights_are_never_downloaded(name, options, monkeypatch):
     assert build_network(name, {}) is not None
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_a_file_of_weights_that_is_cut_short_is_refused(tmp_path, suffix, share):
+    weights, file = load_classifier(Model("contrex:convnet")).network.state_dict(), tmp_path / f"weights{suffix}"
+    save_file(weights, file) if suffix == ".safetensors" else torch.save(weights, file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(WeightsError, match=rf"weights{suffix}.* cannot be read as tensors only"):
+        load_classifier(Model("contrex:convnet", weights=file))
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors", ".bin"])
 def test_a_file_of_weights_is_data(tmp_path, suffix):
     marker, file = tmp_path / "executed", tmp_path / f"weights{suffix}"
@@ -106,8 +119,6 @@ def test_titles_of_figures_are_no_formulas():
 
 
 def np_heatmap():
-    import torch
-
     return torch.ones(2, 2)
 
 

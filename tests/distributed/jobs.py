@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import warnings
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, replace
 from unittest import mock
@@ -19,7 +20,7 @@ from contrex.methods import METHODS, training_plan
 from contrex.models import Classifier, eval_mode
 from contrex.models.convnet import ConvNet
 from contrex.settings import Digits, Model, Recipe, Training
-from contrex.training import distributed, loop, sharding, train
+from contrex.training import compiling, distributed, loop, sharding, train
 from contrex.training.checkpoint import Checkpoints
 from evaluation.test_run import DATA, subject
 from evaluation.test_run import options as evaluation_options
@@ -274,6 +275,49 @@ def trained(recipe, folder, resume=False, plain=False, fault=None):
     return digest(value for value in found.network.state_dict().values())
 
 
+def counted(recipe, folder):
+    """How many steps were taken, how often DDP was called in them, and how many backward passes began."""
+    calls = {"ddp": 0, "backward": 0, "step": 0}
+
+    def counting(name, real):
+        def count(*arguments, **options):
+            calls[name] += 1
+            return real(*arguments, **options)
+
+        return count
+
+    replica = torch.nn.parallel.DistributedDataParallel
+    with (
+        mock.patch.object(replica, "forward", counting("ddp", replica.forward)),
+        mock.patch.object(torch.Tensor, "backward", counting("backward", torch.Tensor.backward)),
+        mock.patch.object(loop, "take_step", counting("step", loop.take_step)),
+    ):
+        trained(recipe, folder, plain=True)
+    return calls["step"], calls["ddp"], calls["backward"]
+
+
+def compiled(recipe, folder):
+    """The weights of a run as it is and of one that is compiled, and how many pieces of its network were."""
+    pieces, real = [], compiling.compile_network
+
+    def counting(step, images):
+        found = real(step, images)
+        pieces.extend(found)
+        return found
+
+    weights = []
+    for number, options in enumerate(({}, {"compile": True})):
+        one = replace(recipe, training=replace(recipe.training, **options))
+        with (
+            mock.patch.object(compiling, "BACKEND", "aot_eager"),
+            mock.patch.object(compiling, "compile_network", counting),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # torch.compile looks at its inputs
+            weights.append(train(one, folder / str(number), console=quiet()).network.state_dict())
+    return *weights, len(pieces)
+
+
 def trained_on_a_full_disk(recipe, folder):
     """The first process cannot write its checkpoint."""
     with mock.patch.object(Checkpoints, "save", side_effect=CheckpointError("no space left")):
@@ -304,6 +348,8 @@ def at(kind, rank, step, real):
         if kind in ("SIGTERM", "SIGKILL"):
             os.kill(os.getpid(), getattr(signal, kind))
         output = real(self, batch)
+        if kind == "nan gradient":  # of 0, whose root has none
+            return replace(output, loss=output.loss + (output.loss - output.loss.detach()).sqrt())
         return replace(output, loss=output.loss * torch.nan) if kind == "nan" else output
 
     return call

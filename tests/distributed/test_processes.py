@@ -16,7 +16,7 @@ from rich.console import Console
 from contrex.errors import LayerError
 from contrex.evaluation import PROTOCOLS
 from contrex.methods import METHODS
-from contrex.settings import CrossEntropy, Folder, Labelled, Optimizer
+from contrex.settings import CrossEntropy, Folder, Labelled, Optimizer, SupCon
 from contrex.training import load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
 from distributed import jobs, processes
@@ -39,6 +39,10 @@ CASES = {
     "no negatives, published code": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {}),
     "exconb, published code": ("exconb", "mlp", {"variant": "published-code"}, {}),
     "excon, weighted": ("excon", "convnet", {"contrast": "weighted", "explainer": "hires_cam"}, {}),
+    **{
+        f"{method}, {network}, maps only": (method, network, {"weight": 1e9}, {})  # nothing is left of the labels' term
+        for method, network in (("cgc", "mlp"), ("cgc_no_negatives", "convnet"), ("gcc", "convnet"))
+    },
     "cgc, unlabelled": ("cgc", "convnet", {"queue": 8}, {"unlabelled": 12}),
     "cgc, unlabelled, every cell": ("cgc", "flat", {"views": "transformed"}, {"unlabelled": 6}),
     "no negatives, unlabelled": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {"unlabelled": 6}),
@@ -289,9 +293,14 @@ def ran(tmp_path_factory):
         jobs.several,
         *runs_of(folder, tiny(), 2),
         ("plain", jobs.trained, (tiny(), folder / "plain"), {"plain": True}),
+        ("turns", jobs.trained, (in_turns(), folder / "turns"), {"plain": True}),
+        ("counted", jobs.counted, (in_turns(), folder / "counted")),
+        ("compiled", jobs.compiled, (tiny(epochs=1), folder / "compiled")),
         ("sharded", jobs.trained, (tuned(shard=True), folder / "sharded")),
         ("unlabelled", jobs.trained, (semi(), folder / "unlabelled"), {"plain": True}),
         ("nan", jobs.trained, (tiny(), folder / "nan"), {"fault": ("nan", 1, 1)}),
+        ("nan gradient", jobs.trained, (tiny(), folder / "nan-gradient"), {"fault": ("nan gradient", 1, 1)}),
+        ("sharded nan", jobs.trained, (tiny(shard=True), folder / "sharded-nan"), {"fault": ("nan", 1, 1)}),
         ("full disk", jobs.trained_on_a_full_disk, (tiny(), folder / "full")),
         ("unreadable", jobs.trained, (on_photos(folder / "photos"), folder / "unreadable")),
         ("refused", jobs.trained, (tiny(), folder / "straight")),
@@ -299,6 +308,11 @@ def ran(tmp_path_factory):
         ("orphaned", jobs.trained, (tiny(), folder / "orphaned"), {"fault": ("orphan", 1, 3)}),
     )
     return folder, found
+
+
+def in_turns():
+    """An epoch of the encoder, one of the classifier, and again."""
+    return replace(recipe_of("exconb"), method=SupCon())
 
 
 def tuned(**training):
@@ -428,6 +442,30 @@ def test_a_run_of_two_processes_is_that_of_one_to_rounding(ran, tmp_path):
         torch.testing.assert_close(second[name], first[name], rtol=1e-4, atol=1e-6)
 
 
+def test_phases_in_turns_on_two_processes_are_those_of_one_to_rounding(ran, tmp_path):
+    folder, found = ran
+    assert isinstance(found[0]["turns"], str), found[0]["turns"]
+    jobs.trained(in_turns(), tmp_path, plain=True)
+    assert any("classifier" in name for line in read_log(tmp_path) for name in line)
+    for one, other in zip(read_log(tmp_path), read_log(folder / "turns"), strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+
+
+def test_a_step_is_one_call_of_ddp_and_one_backward_pass(ran):
+    """More of either, and DDP adds up gradients in silence that are not those of the sum."""
+    _, found = ran
+    assert of(found, "counted") == [(12, 12, 12)] * 2
+
+
+def test_a_compiled_run_of_two_processes_is_that_of_one_to_rounding(ran):
+    for found in of(ran[1], "compiled"):
+        assert isinstance(found[0], dict), found
+        plain, compiled, num_pieces = found
+        assert num_pieces > 0
+        for name, value in plain.items():
+            torch.testing.assert_close(compiled[name], value, rtol=1e-5, atol=1e-7)
+
+
 def test_the_parts_of_accumulation_are_the_run_of_the_whole_batch(ran, tmp_path):
     recipe = replace(tiny(), method=CrossEntropy())
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -456,6 +494,16 @@ def test_a_nan_in_one_process_stops_all_of_them(ran):
         assert "became NaN or infinite at step 1 of epoch 0; no single image does it" in message
     assert len(json.loads((folder / "nan" / "nonfinite.json").read_text())["paths"]) == 8
     assert [line["step"] for line in read_log(folder / "nan")] == [1]
+
+
+def test_a_nan_gradient_of_one_process_and_one_of_weights_that_are_shared_out_stop_all_of_them(ran):
+    """The loss is finite in the first case, everywhere."""
+    folder, found = ran
+    for name in ("nan gradient", "sharded nan"):
+        for kind, message, code in of(found, name):
+            assert (kind, code) == ("NonFiniteLossError", 3), message
+            assert "at step 1 of epoch 0" in message
+        assert [line["step"] for line in read_log(folder / name.replace(" ", "-"))] == [1]
 
 
 def test_what_fails_in_one_process_is_said_by_all(ran):

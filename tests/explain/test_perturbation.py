@@ -172,7 +172,10 @@ METHODS = {
     "InputXGradient": {},
     "Saliency": {"abs": False},
     "DeepLift": {},
-    "FeatureAblation": {"baselines": 0.2},
+    "FeatureAblation": {
+        "baselines": 0.2,
+        "feature_mask": torch.arange(24).view(4, 6).repeat_interleave(2, 0).repeat_interleave(2, 1),
+    },
     "Occlusion": {"sliding_window_shapes": (3, 4, 4), "strides": (3, 2, 2)},
     "GuidedBackprop": {},
 }

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
 
 from contrex.data.views import Batch
 from contrex.errors import ArgumentError, UnknownNameError
@@ -66,6 +69,21 @@ def by_hand(network, batch, *, weight, variant, contrast, negatives):
         extra = network.fc(network.features(batch.extra_views * 4 - 2).mean((2, 3)))
         entropy = sum(F.cross_entropy(y, batch.labels) for y in (extra, logits[:n], logits[n:]))
     return entropy + weight * term
+
+
+@pytest.mark.parametrize("settings", [CGC(resolution=16), CGC(contrast="weighted"), CGCNoNegatives(resolution=16)])
+def test_consistency_costs_hardly_more_than_cross_entropy_on_both_views(settings):
+    """With a linear classifier: heatmaps and their gradient are no further passes through the network."""
+    batch, network = make_batch(), ConvNet(3, widths=(32, 64), strides=(2, 2)).double()
+    classifier = replace(make_classifier(), network=network)
+    step = training_step(classifier, settings)
+    step(batch)  # the first call verifies the closed form
+    with FlopCounterMode(display=False) as ours:
+        step(batch).loss.backward()
+    with FlopCounterMode(display=False) as plain:
+        logits = network(torch.cat([batch.images, batch.views]))
+        F.cross_entropy(logits, batch.labels.repeat(2)).backward()
+    assert ours.get_total_flops() <= 1.02 * plain.get_total_flops()
 
 
 @pytest.mark.parametrize("contrast", [None, "weighted"])

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from contrex.report import summary_table
+from contrex.report import comparison_tables, summary_table
 
 
 def printed(runs, width: int = 120) -> str:
@@ -61,3 +61,12 @@ def test_a_narrow_terminal_breaks_names_at_their_joints_and_no_interval(make_run
         word for line in lines[: lines.index(next(line for line in lines if "153.4" in line))] for word in line.split()
     }
     assert {"digits_cross_", "entropy-seed0", "digits_cgc_no_", "negatives-seed0"} <= head
+
+
+def test_names_do_not_steer_the_terminal(make_run) -> None:
+    runs = [make_run(), make_run("\x1b[2J\u202ecgc", [51.0, 61.0, 71.0, 81.0])]
+    for drawn in (summary_table(runs), *comparison_tables(runs)):
+        console = Console(width=200, file=io.StringIO())
+        console.print(drawn)
+        assert r"\x1b[2J\u202ecgc" in console.file.getvalue()
+        assert "\x1b" not in console.file.getvalue()

@@ -155,6 +155,18 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_what_it_wrote_is_removed(tm
     assert len(list(checkpoints.folder.iterdir())) == 2
 
 
+def test_a_full_disk_at_the_first_checkpoint_says_that_there_is_none(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    with pytest.raises(CheckpointError, match=r"No space left.*there is none before it: free space on the disk and"):
+        checkpoints.save(content(1), step=1, best=False)
+    assert not checkpoints.exists()
+
+
 def test_a_file_system_that_takes_no_more_bytes(tmp_path):
     """Not a patched function: the kernel stops the write in the middle of the file."""
     checkpoints = Checkpoints(tmp_path)

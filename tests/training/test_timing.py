@@ -1,11 +1,15 @@
 """How fast a run was and what it waited for, beside the log that two runs of one seed share."""
 
+import io
 import time
 
 import pytest
+from rich.console import Console
 
 from contrex.data.views import TrainingViews
+from contrex.errors import printable
 from contrex.training import loop, read_timing, train
+from contrex.training.log import progress_bar
 from contrex.training.timing import Pace, TimingLog, in_words
 from training.runs import quiet, tiny
 
@@ -83,3 +87,18 @@ def test_lines_of_epochs_to_come_are_dropped(tmp_path):
 def test_an_epoch_without_steps_has_no_rate(steps):
     line = {"epoch": 0, "steps": steps, "seconds": 0.0, "images_per_second": 0.0, "waited": 0.9}
     assert bool(in_words(line)) is bool(steps)
+
+
+@pytest.mark.parametrize("name", ["[red]cgc", "[/]", "\x1b[2Jcgc"])
+def test_without_a_terminal_there_are_lines_and_no_bar(name):
+    """Names are shown as they are: they may come from a file."""
+    console = Console(file=io.StringIO(), width=200)
+    with progress_bar(name, total=3, done=0, console=console) as bar:
+        bar.step({"loss": 1.0})
+        bar.say(f"{name}: epoch 1/1")
+    assert console.file.getvalue() == f"{printable(name)}: epoch 1/1\n"
+    terminal = Console(file=io.StringIO(), width=200, force_terminal=True)
+    with progress_bar(name, total=3, done=0, console=terminal) as bar:
+        bar.step({"loss": 1.0})
+    assert printable(name) in terminal.file.getvalue()
+    assert "\x1b[2J" not in terminal.file.getvalue()
