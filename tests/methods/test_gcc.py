@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from contrex.data.views import Batch
 from contrex.errors import ArgumentError, UnknownNameError
@@ -110,3 +112,20 @@ def test_refuses():
         training_step(make_classifier(), GCC(layer="layer4"))
     with pytest.raises(ArgumentError, match=r"`method.weight` must be at least 0, got -1"):
         GCC(weight=-1.0)
+
+
+@pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "no pooling"])
+def test_networks_of_one_size_are_refused_by_name(name):
+    torch.manual_seed(0)
+    if name.startswith("timm"):
+        network = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=3, depth=2)
+        nn.init.normal_(network.head.weight)
+    else:
+        network = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 3))
+    step = training_step(Classifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), GCC())
+    batch = make_batch(side=32)
+    batch = replace(batch, **{name: getattr(batch, name).float() for name in ("images", "views", "composites")})
+    with pytest.raises(
+        ArgumentError, match=r"composites have twice the side of the images, 64 x 64, and \w+, which took"
+    ):
+        step(batch)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.data.views import Batch
-from contrex.errors import ArgumentError
+from contrex.errors import ArgumentError, ContrexError
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import gcc_loss
 from contrex.methods.step import Shown, Step, StepOutput, explained_layer, step_output, view_cross_entropy, views_of
@@ -22,6 +22,8 @@ class GCCStep(Step):
     The composite has twice the side, so that its map is twice as large, and holds the very pixels of the transformed
     view T(x); its partners are transformed for themselves. g is the element-wise form of Grad-CAM (HiResCAM), as in the
     published code. Images and composites are two forward passes, as their sizes differ: batch norm sees both.
+
+    Raises `ArgumentError` where the network takes images of one size only.
     """
 
     explains_in_training = True
@@ -31,6 +33,7 @@ class GCCStep(Step):
         super().__init__(classifier)
         self.settings = settings
         self._explainer = HiResCAM(classifier.network, settings.layer)
+        self._took_composites = False
 
     def forward(self, batch: Batch) -> StepOutput:
         """Two passes -> heatmaps -> loss; the plain images go through the network only where the cross-entropy asks."""
@@ -39,7 +42,7 @@ class GCCStep(Step):
         seen = [views] if self.settings.views == "transformed" else [images, views]
         whole = self._explain(torch.cat(seen), batch.labels.repeat(len(seen)))
         logits, heatmaps = whole.logits.chunk(len(seen)), whole.heatmap.chunk(len(seen))
-        consistency = gcc_loss(heatmaps[-1], self._explain(composites, batch.labels).heatmap, cells)
+        consistency = gcc_loss(heatmaps[-1], self._explain_composites(composites, batch.labels).heatmap, cells)
         cross_entropy = view_cross_entropy(logits[0], logits[-1], batch.labels, self.settings.views)
         loss = cross_entropy + self.settings.weight * consistency
         return step_output(batch.labels, logits[0], loss, cross_entropy=cross_entropy, consistency=consistency)
@@ -51,6 +54,23 @@ class GCCStep(Step):
     def shown(self, batch: Batch) -> Shown:
         """The views and their composites."""
         return Shown({"view": views_of(batch)[1], "composite": composites_of(batch)[0][: len(batch)]})
+
+    def _explain_composites(self, composites: Tensor, labels: Tensor) -> Explanation:
+        try:
+            found = self._explain(composites, labels)
+        except (ContrexError, torch.OutOfMemoryError):
+            raise
+        except (AssertionError, RuntimeError, ValueError) as error:  # what networks of one size say of another
+            if self._took_composites:
+                raise
+            side, name = composites.shape[-1], type(self.network).__name__
+            raise ArgumentError(
+                f"GCC's composites have twice the side of the images, {side} x {side}, and {name}, which took the "
+                f"images, did not take them ({error}). Use a network for any size, as CNNs with pooling are, or for a "
+                "timm ViT `--model.options dynamic_img_size True`."
+            ) from error
+        self._took_composites = True
+        return found
 
     def _explain(self, images: Tensor, labels: Tensor) -> Explanation:
         contrast = self.settings.contrast
