@@ -15,9 +15,18 @@ from contrex.report.plot import BOTTOM, LEFT, MARKERS, RIGHT, TOP, Axis
 def test_a_panel_per_quantity_and_a_line_per_run(make_run) -> None:
     runs = [make_run(), make_run("cgc", curves={"train_loss": [(1.0, 1.0), (2.0, 3.0)], "val_top1": [(1.0, 50.0)]})]
     panels = curve_panels(grouped(runs))
-    assert [(panel.title, len(panel.lines)) for panel in panels] == [("train loss", 2), ("val top1", 1)]
+    assert [(panel.title, len(panel.lines)) for panel in panels] == [("train loss", 2), ("validation top-1 (%)", 1)]
     assert [line.series for line in panels[0].lines] == [0, 1]
     assert "cgc ends at 3" in panels[0].description
+
+
+def test_shares_are_percent_as_the_validation_is(make_run) -> None:
+    """Side by side, 0.9 and 90 would look like two things."""
+    run = make_run(curves={"accuracy": [(1.0, 0.5), (2.0, 0.75)], "val_top1": [(2.0, 70.0)]})
+    shares, validation = curve_panels(grouped([run]))
+    assert (shares.title, validation.title) == ("accuracy (%)", "validation top-1 (%)")
+    assert "ends at 75" in shares.description
+    assert "ends at 70" in validation.description
 
 
 def test_points_stay_inside_the_axes(make_run) -> None:
@@ -81,7 +90,7 @@ def test_seeds_of_other_epochs_stay_single_lines(make_run) -> None:
 def test_steadiness_is_the_deviation_over_seeds_averaged_over_epochs(make_run) -> None:
     runs = seeds_of(make_run, "cgc", [(1.0, 40.0), (2.0, 60.0)], [(1.0, 44.0), (2.0, 60.0)])
     found = stability(grouped([make_run(curves={"val_top1": [(1.0, 50.0)]}), *runs]))
-    assert found.names == ["val top1"]
+    assert found.names == ["validation top-1 (%)"]
     assert [(row.series, row.label, row.num_seeds, row.values) for row in found.rows] == [(1, "cgc", 2, ["1.41"])]
     assert stability(grouped([make_run()])).rows == []
     assert stability(grouped(seeds_of(make_run, "cgc", [(1.0, 1.0)], [(1.0, 2.0)], key="train_loss"))).rows == []

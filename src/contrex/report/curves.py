@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from contrex.records import RunRecord
 from contrex.report.groups import Group
 from contrex.report.numbers import number
 from contrex.report.plot import Curve, Plot, Point, axes_over, described, plot
@@ -14,6 +15,9 @@ from contrex.report.seeds import finite, mean_deviation, mean_over_seeds
 MAX_POINTS = 200
 STABILITY = ("val_top1", "val_loss")
 """The curves whose spread over seeds says how steady a training is (ExCon, section 4.2 and Figure 3)."""
+
+VALIDATION = {"val_top1": "validation top-1 (%)", "val_loss": "validation loss"}
+"""What the curves that every run has are called."""
 
 
 def curve_panels(groups: Sequence[Group]) -> list[Plot]:
@@ -34,13 +38,23 @@ def _panel(name: str, groups: Sequence[Group]) -> Plot | None:
 
 def _curves(series: int, group: Group, name: str) -> list[Curve]:
     """The mean over seeds with its band; each seed faintly where they were not recorded at the same epochs."""
-    seeds = {run.record.name: points for run in group.runs if (points := finite(run.record.curves.get(name, ())))}
+    seeds = {run.record.name: points for run in group.runs if (points := _recorded(run, name))}
     if len(seeds) < 2:
         return [Curve(series, label, thinned(_bandless(points))) for label, points in seeds.items()]
     mean = mean_over_seeds(list(seeds.values()))
     if mean:
         return [Curve(series, f"{group.label} (mean over {len(seeds)} seeds)", thinned(mean))]
     return [Curve(series, label, thinned(_bandless(points)), faint=True) for label, points in seeds.items()]
+
+
+def _recorded(run: RunRecord, name: str) -> list[tuple[float, float]]:
+    """The finite points of a curve; shares of the training images in percent, as the validation's are."""
+    unit = 100 if _is_share(name) else 1
+    return [(x, unit * y) for x, y in finite(run.record.curves.get(name, ()))]
+
+
+def _is_share(name: str) -> bool:
+    return name.split("_")[-1] == "accuracy"
 
 
 def _bandless(points: Sequence[tuple[float, float]]) -> list[Point]:
@@ -50,10 +64,10 @@ def _bandless(points: Sequence[tuple[float, float]]) -> list[Point]:
 def readable(name: str) -> str:
     """A curve's name in words.
 
-    >>> readable("train_loss"), readable("val/top1")
-    ('train loss', 'val: top1')
+    >>> readable("val_top1"), readable("classifier_accuracy"), readable("consistency")
+    ('validation top-1 (%)', 'classifier accuracy (%)', 'consistency')
     """
-    return name.replace("/", ": ").replace("_", " ")
+    return VALIDATION.get(name, name.replace("_", " ") + " (%)" * _is_share(name))
 
 
 def thinned(points: Sequence[Point]) -> list[Point]:
@@ -102,7 +116,7 @@ def stability(groups: Sequence[Group]) -> Stability:
 
 
 def _deviation(group: Group, name: str) -> float:
-    return mean_deviation([finite(run.record.curves.get(name, ())) for run in group.runs])
+    return mean_deviation([_recorded(run, name) for run in group.runs])
 
 
 def _spread(name: str, groups: Sequence[Group]) -> list[str]:
