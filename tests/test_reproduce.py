@@ -15,9 +15,9 @@ from contrex.records import read_run
 from contrex.reproduce import Order, ordered, planned
 from contrex.settings import CUB200, Cifar, Digits, ImageNet, Model, UnRel
 
-FEW = Digits(num_train=200, num_val=20, num_test=24, image_size=32, digit_size=(14, 18))
+FEW = Digits(num_train=200, num_val=20, num_test=32, image_size=32, digit_size=(14, 18))
 QUICK = (
-    *("--data", "digits", "--data.num-train", "200", "--data.num-val", "20", "--data.num-test", "24"),
+    *("--data", "digits", "--data.num-train", "200", "--data.num-val", "20", "--data.num-test", "32"),
     *("--data.image-size", "32", "--data.digit-size", "14", "18", "--device", "cpu"),
 )
 
@@ -149,7 +149,7 @@ def test_the_papers_images_and_hours_are_planned_from_ten_steps(tmp_path):
         ordered(order("excon-table1a", rows=("supcon_cifar100",), scale="tiny", data=[FEW], seeds=3)), tmp_path
     )
     (work,) = plan.works
-    assert (work.seeds, work.num_measured) == (3, 24)
+    assert (work.seeds, work.num_measured) == (3, 32)
     assert work.training.num_steps == 2 * 14 * (200 // 64)  # encoder and classifier in turns
     assert plan.seconds == pytest.approx(3 * (work.training.seconds + work.seconds_measuring))
 
