@@ -18,6 +18,7 @@ from contrex.explain import (
     ScoreCAM,
     XGradCAM,
 )
+from contrex.explain.eigen_cam import first_component
 from explain.networks import HEADS, images, network
 from oracles import activation_methods as oracles
 from oracles import cams
@@ -221,6 +222,15 @@ def test_eigen_cam_has_a_sign():
     found, mean = EigenCAM(net, "act")(x).heatmap, net.act(net.features(x)).detach().mean(1)
     assert (found < 0).any()
     assert ((found * mean).sum((1, 2)) > 0).all()
+
+
+def test_eigen_cam_keeps_its_sign_where_channels_have_no_mean():
+    """As behind a layer norm: what is left of the mean is rounding, and changes with the order of the channels."""
+    cells = torch.randn(40, 12, 3, 4, dtype=torch.float64)
+    cells = cells - cells.mean(1, keepdim=True)
+    found = first_component(cells)
+    close(first_component(cells[:, torch.randperm(12)]), found)
+    assert (found.flatten(1).gather(1, found.flatten(1).abs().argmax(1, keepdim=True)) > 0).all()
 
 
 def test_score_cam_of_the_paper_does_not_see_what_is_common_to_all_channels():

@@ -384,6 +384,18 @@ def test_full_grad_differentiates(training):
     torch.testing.assert_close((gradient * direction).sum().item(), (above - below) / 2e-6, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("six", [False, True])
+def test_full_grad_differentiates_through_changes_in_place(six):
+    """An activation that overwrites its input must not overwrite what the implicit bias was made of."""
+    found = []
+    for inplace in (False, True):
+        net = chain(inplace=inplace, six=six)
+        contrex.FullGrad(net)(pixels(), target=1, differentiable=True).heatmap.square().sum().backward()
+        found.append([parameter.grad for parameter in net.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one)
+
+
 def test_full_grad_reads_tokens_and_places_them():
     """A linear layer on a grid of tokens has its bias there; the class token's part is spread evenly."""
 

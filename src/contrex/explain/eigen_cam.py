@@ -18,7 +18,8 @@ class EigenCAM(LayerExplainer):
     It shows what the layer responds to most, whatever the class: no gradient, one forward pass, no contrast.
 
     Deviation: a singular vector has no sign of its own and the paper chooses none. Here the product of the map with the
-    mean activation over the channels is positive; so behind a ReLU no cell is negative.
+    mean activation over the channels is positive; so behind a ReLU no cell is negative. Where the product is 0 but for
+    rounding, as behind a layer norm without a scale, the largest cell is positive.
     """
 
     is_class_specific = False
@@ -41,6 +42,13 @@ def first_component(activation: Tensor) -> Tensor:
     finite = cells.isfinite().flatten(1).all(1)[:, None]
     left, singular, _ = torch.linalg.svd(cells.where(finite[..., None], 0), full_matrices=False)
     component = left[..., 0] * singular[:, :1]
-    against = (component * cells.mean(2)).sum(1, keepdim=True) < 0
-    signed: Tensor = component.where(~against, -component).where(finite, torch.nan)
+    signed: Tensor = (component * _sign(component, cells)).where(finite, torch.nan)
     return signed.reshape(len(activation), *activation.shape[2:])
+
+
+def _sign(component: Tensor, cells: Tensor) -> Tensor:
+    """1 or -1 for each component `[N,hw]` of activations `[N,hw,C]`: `[N,1]`."""
+    product = (component * cells.mean(2)).sum(1, keepdim=True)
+    rounding = 100 * torch.finfo(cells.dtype).eps * (component.abs() * cells.abs().mean(2)).sum(1, keepdim=True)
+    largest = component.gather(1, component.abs().argmax(1, keepdim=True))
+    return torch.where(product.abs() > rounding, product, largest).lt(0).to(component) * -2 + 1

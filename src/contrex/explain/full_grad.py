@@ -213,7 +213,7 @@ def _activation_bias(
 ) -> Tensor:
     """`eta(x) - eta'(x) x`, cell by cell."""
     with torch.enable_grad():
-        x = args[0] if differentiable else args[0].detach().requires_grad_()
+        x = args[0].clone() if differentiable else args[0].detach().requires_grad_()  # it may be changed in place
         y = cast(Tensor, function(x.clone(), *args[1:], **kwargs))
         (slope,) = torch.autograd.grad(y.sum(), x, create_graph=differentiable)
         value: Tensor = y - slope * x
