@@ -26,13 +26,15 @@ def holder(tmp_path):
     if not holder:
         try:
             with locked(tmp_path / "run"):
-                if os.fork():
-                    os.write(writing, f"{os.getpid()}\n".encode())
+                if third := os.fork():
+                    os.write(writing, f"{os.getpid()} {third}\n".encode())
                 time.sleep(30)
         finally:
             os._exit(0)
-    assert os.read(reading, 100).decode() == f"{holder}\n"
+    named, third = map(int, os.read(reading, 100).split())
+    assert named == holder
     yield holder
+    os.kill(third, signal.SIGKILL)  # it has what this process had open, and whoever reads from it would wait
     os.close(reading)
     os.close(writing)
 
