@@ -259,7 +259,7 @@ def test_networks_whose_relus_cannot_be_reached_are_refused(rule):
         kind(chain())(pixels(), differentiable=True)
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore:Setting .*hooks:UserWarning")
 @pytest.mark.parametrize(("rule", "theirs"), [("guided", "GuidedBackprop"), ("deconvnet", "Deconvolution")])
 def test_changed_relu_rules_agree_with_captum(rule, theirs):
     captum = pytest.importorskip("captum.attr")
@@ -268,7 +268,7 @@ def test_changed_relu_rules_agree_with_captum(rule, theirs):
     torch.testing.assert_close(RULES[rule][0](net)(x, target=target).heatmap, expected.detach().sum(1))
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore:Setting .*hooks:UserWarning")
 def test_guided_backprop_agrees_with_pytorch_grad_cam():
     pgc = pytest.importorskip("pytorch_grad_cam")
     net, x = chain().float(), pixels(1).float()

@@ -165,7 +165,7 @@ def test_impossible_options_are_refused(kind, options, message):
 
 
 captum_installed = pytest.mark.skipif(not importlib.util.find_spec("captum"), reason="captum is not installed")
-ignore_captum = pytest.mark.filterwarnings("default")
+ignore_captum = pytest.mark.filterwarnings("ignore:Setting .*hooks:UserWarning")
 
 METHODS = {
     "IntegratedGradients": {"n_steps": 9, "method": "riemann_middle", "internal_batch_size": 4},
