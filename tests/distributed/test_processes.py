@@ -40,7 +40,12 @@ CASES = {
     "exconb, published code": ("exconb", "mlp", {"variant": "published-code"}, {}),
     "excon, weighted": ("excon", "convnet", {"contrast": "weighted", "explainer": "hires_cam"}, {}),
     **{
-        f"{method}, {network}, maps only": (method, network, {"weight": 1e9}, {})  # nothing is left of the labels' term
+        f"{method}, {network}, maps only": (
+            method,
+            network,
+            {"weight": 1e12},
+            {},
+        )  # nothing is left of the labels' term
         for method, network in (("cgc", "mlp"), ("cgc_no_negatives", "convnet"), ("gcc", "convnet"))
     },
     "cgc, unlabelled": ("cgc", "convnet", {"queue": 8}, {"unlabelled": 12}),

@@ -180,7 +180,9 @@ def _labels(file: Path) -> NDArray[np.int64]:
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
         raise DataError(f"'{file}': y must be class indices [N], from 0 on; got {labels.dtype} {list(labels.shape)}")
     if labels.max(initial=0) >= 2**31:
-        raise DataError(f"'{file}': y must be class indices [N]; got {labels.max()}, too large to be one")
+        raise DataError(
+            f"'{file}': y must be class indices [N]; got {labels.max()}, too large to be one. Renumber them."
+        )
     return labels.astype(np.int64)
 
 

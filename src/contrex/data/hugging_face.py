@@ -161,7 +161,9 @@ def _labels(rows: Any, settings: HuggingFace) -> Any:
     if labels.min(initial=0) < 0:
         raise DataError(f"`label` column '{settings.label}' has rows without a label (-1). Choose another split.")
     if labels.max(initial=0) >= 2**31:
-        raise DataError(f"`label` column '{settings.label}' holds {labels.max()}, too large to be a class.")
+        raise DataError(
+            f"`label` column '{settings.label}' holds {labels.max()}, too large to be a class. Renumber them."
+        )
     return labels.astype(np.int64)
 
 

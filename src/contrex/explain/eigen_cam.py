@@ -51,4 +51,5 @@ def _sign(component: Tensor, cells: Tensor) -> Tensor:
     product = (component * cells.mean(2)).sum(1, keepdim=True)
     rounding = 100 * torch.finfo(cells.dtype).eps * (component.abs() * cells.abs().mean(2)).sum(1, keepdim=True)
     largest = component.gather(1, component.abs().argmax(1, keepdim=True))
-    return torch.where(product.abs() > rounding, product, largest).lt(0).to(component) * -2 + 1
+    deciding = torch.where(product.abs() > rounding, product, largest)
+    return torch.where(deciding < 0, -1.0, 1.0)
