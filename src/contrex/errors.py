@@ -30,6 +30,10 @@ class LayerError(ArgumentError):
     """The layer to explain does not exist, did not run, or does not give a feature map."""
 
 
+class LayerWarning(UserWarning):
+    """The layer to explain is not the only way from the pixels to the logits: its map is a part of the explanation."""
+
+
 class NotDifferentiableError(ContrexError, TypeError):
     """A differentiable map was asked of a method that cannot give one."""
 

@@ -167,7 +167,7 @@ def test_nothing_is_set_in_the_model(method):
     before = [b.attn.fused_attn for b in net.blocks]
     METHODS[method](net)(x)
     handle.remove()
-    assert seen == [before]
+    assert seen == [before] * 2  # the pass that is explained, and one that tells which tokens are the grid
 
 
 @every_method
@@ -227,11 +227,32 @@ def test_a_classifier_of_zeros_is_named(method):
         METHODS[method](net)(images(1, SIZE))
 
 
+def test_tokens_in_front_of_the_grid_are_counted():
+    """However many there are: a class token and two registers, or eight, which together look like a 5 x 5 grid."""
+    for registers in (2, 8):
+        net, x = timm_network(reg_tokens=registers), images(1, SIZE)
+        found = AttentionRollout(net)(x)
+        cells = AttentionRollout(net, reshape=lambda t, n=registers: t[:, 1 + n :].unflatten(1, (4, 4)).movedim(-1, 1))
+        torch.testing.assert_close(found.heatmap, cells(x).heatmap)
+
+
 def test_tokens_that_are_no_grid_need_reshape():
-    net, x = timm_network(reg_tokens=2), images(1, SIZE)
-    with pytest.raises(LayerError, match=r"19 tokens are no grid.*pass `reshape=`"):
+    """Two attention layers over pixels in an order that no rule follows."""
+
+    class Shuffled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.attention = nn.Conv2d(3, 8, 4, stride=4), nn.MultiheadAttention(8, 2, batch_first=True)
+            self.fc = nn.Linear(8, 4)
+
+        def forward(self, x):
+            tokens = self.embed(x).flatten(2).mT[:, torch.randperm(16, generator=torch.Generator().manual_seed(0))]
+            return self.fc(self.attention(tokens, tokens, tokens)[0].mean(1))
+
+    net, x = Shuffled().double().eval(), images(1, SIZE)
+    with pytest.raises(LayerError, match=r"16 tokens are no grid.*pass `reshape=`"):
         AttentionRollout(net)(x)
-    found = AttentionRollout(net, reshape=lambda tokens: tokens[:, 3:].unflatten(1, (4, 4)).movedim(-1, 1))(x)
+    found = AttentionRollout(net, reshape=lambda tokens: tokens.unflatten(1, (4, 4)).movedim(-1, 1))(x)
     assert found.heatmap.shape == (1, 4, 4)
 
 
@@ -271,7 +292,7 @@ def test_differentiable_maps_have_the_right_gradient(method):
     assert gradient.flatten()[index].item() == pytest.approx(((up - down) / 2e-6).item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("layer", ["blocks.0.norm1", None])
+@pytest.mark.parametrize("layer", ["patch_embed", None])
 def test_a_loss_on_a_map_goes_back_through_fused_attention(layer):
     """Behind the explained layer, whose kernels torch can differentiate once only; and they are back afterwards."""
     net, x = timm_network(depth=2), images(2, SIZE)

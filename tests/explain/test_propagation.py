@@ -425,7 +425,7 @@ def test_a_function_without_a_rule_is_named(method, module, message):
     net.eval()
     explainer = METHODS[method](net)
     if isinstance(explainer, ExcitationBackprop):
-        explainer._layer = net.features
+        explainer._asked = net.features
     with pytest.raises(LayerError, match=message.replace("`odd`", "`(odd|act.1)`")):
         explainer(images())
 

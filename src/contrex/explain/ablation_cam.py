@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from contrex.explain import capture
-from contrex.explain.capture import Features, Pass
-from contrex.explain.closed_form import FULL_PRECISION, LinearHead
+from contrex.explain.capture import FULL_PRECISION, Features, Pass
+from contrex.explain.closed_form import LinearHead
 from contrex.explain.explainer import LayerExplainer
 from contrex.explain.perturbation import at_once, checked_batch_size
 from contrex.models.layers import Layer, Reshape

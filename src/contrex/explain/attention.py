@@ -23,7 +23,8 @@ from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import Explainer
-from contrex.models.layers import Reshape, token_grid
+from contrex.explain.sites import Sites
+from contrex.models.layers import Reshape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,6 +52,7 @@ class AttentionExplainer(Explainer):
     def __init__(self, model: nn.Module, *, reshape: Reshape | None = None) -> None:
         super().__init__(model)
         self._reshape = reshape
+        self._sites = Sites(self.model)
 
     @abstractmethod
     def _rolled(self, weights: Sequence[Tensor]) -> Tensor:
@@ -80,13 +82,7 @@ class AttentionExplainer(Explainer):
     def _map(self, run: AttentionPass, weights: Sequence[Tensor]) -> Tensor:
         """The map `[N,h,w]` of one `[N,T,T]` per layer."""
         influence = self._rolled(weights)[:, run.read].mean(1)
-        num_tokens, (height, width) = influence.shape[1], run.images.shape[2:]
-        reshape = self._reshape or token_grid(num_tokens, (height, width))
-        if reshape is None:
-            raise LayerError(
-                f"{num_tokens} tokens are no grid of the proportions of images {height}x{width} behind class or "
-                "register tokens: pass `reshape=`, a function from [N,T,1] to [N,1,h,w]."
-            )
+        reshape = self._reshape or self._sites.token_grid(run.images, influence.shape[1])
         return reshape(influence[..., None])[:, 0]
 
 

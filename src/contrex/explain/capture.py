@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from contrex.errors import ArgumentError, LayerError
-from contrex.models import FeatureMapFinder, eval_mode
-from contrex.models.layers import Candidate, Reshape, feature_maps
+from contrex.models import eval_mode
+from contrex.models.graph import Edge, edge_of
+from contrex.models.layers import Reshape, Site, layer_name
+
+FULL_PRECISION = (torch.float32, torch.float64)
 
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
@@ -51,26 +54,25 @@ class Pass:
     is_shared: bool = False
 
 
-def forward(
-    model: nn.Module, images: Tensor, layers: Sequence[nn.Module], *, graph: str, reshape: Reshape | None = None
-) -> Pass:
+def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
     """Run `model` on `images` and keep what `layers` give; no layers stand for the images.
 
     `graph` says what autograd records: `"none"`; `"head"` - only what follows the first layer, so the part before it
     costs no memory; or `"all"`, for a loss on the explanation. The rest of the model gets a clone of each output, so
-    an in-place ReLU behind a layer cannot change what was kept. `reshape` overrides how outputs are read as maps.
+    an in-place ReLU behind a layer cannot change what was kept.
 
     With `"all"`, attention behind the first layer runs as the products that it is made of: the gradient of torch's
     fused kernels has no gradient.
     """
     behind = contextlib.ExitStack()
-    seen: dict[nn.Module, list[Features]] = {layer: [] for layer in layers}
+    sites = {site.module: site for site in layers}
+    seen: dict[nn.Module, list[Features]] = {module: [] for module in sites}
     owner = threading.get_ident()
 
     def keep(module: nn.Module, inputs: object, output: object) -> Tensor | None:
         if threading.get_ident() != owner:
             return None
-        features = _features(module, output, images, reshape)
+        features = _features(sites[module], output, images)
         starts_graph = (graph == "head" and not any(seen.values())) or not features.output.requires_grad
         if graph != "none" and starts_graph:
             features = Features(features.output.detach().requires_grad_(), features.maps, module)
@@ -82,19 +84,83 @@ def forward(
 
     if not layers and graph != "none":
         images = images if images.requires_grad else images.detach().requires_grad_()
-    with behind, torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")), _hooked(layers, keep):
+    with (
+        behind,
+        torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")),
+        _hooked(list(sites), keep),
+    ):
         if graph == "all" and not layers:
             behind.enter_context(sdpa_kernel(SDPBackend.MATH))
         logits = _logits(model(images.clone()), model, images)
     if not layers:
         return Pass(images, logits, [Features(images, lambda pixels: pixels)])
-    features = [_single(seen[layer], layer, model) for layer in layers]
+    features = [only_run(seen[module], module, model) for module in sites]
     if graph != "none" and not logits.requires_grad:
         raise LayerError(
-            f"no gradient reaches `layer` {_name(layers[0], model)!r}: {type(model).__name__} runs what follows it "
-            "without (torch.no_grad() inside its forward?). Choose a later layer."
+            f"no gradient reaches `layer` {layers[0].name!r}: {type(model).__name__} runs what follows it without "
+            "(torch.no_grad() inside its forward?), or goes on with the layer's input. Choose a later layer."
         )
     return Pass(images, logits, features)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run of a module in an observed pass: its output without a graph, and where that and its input are in the
+    graph. None stands for what is no tensor, or not in the graph."""
+
+    module: nn.Module
+    output: Tensor | None = None
+    edge: Edge | None = None
+    source: Edge | None = None
+    source_shape: torch.Size | None = None
+
+    @property
+    def shape(self) -> torch.Size | None:
+        """That of the output."""
+        return None if self.output is None else self.output.shape
+
+
+def observe(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Sequence[Run]]:
+    """A plain pass, recorded from the pixels on: the images in its graph, the logits, and each run of each module.
+
+    Where a module gives the very memory it got (an identity, an in-place ReLU, a view) the rest of the model gets a
+    view of it. So the graph tells those who go on with what the module gave from those who use its input, and a change
+    in place still reaches both.
+    """
+    pixels = images.detach().clone().requires_grad_()
+    runs: list[Run] = []
+    owner = threading.get_ident()
+
+    def see(module: nn.Module, inputs: tuple[object, ...], output: object) -> Tensor | None:
+        if threading.get_ident() != owner:
+            return None
+        if not isinstance(output, Tensor):
+            runs.append(Run(module))
+            return None
+        tensors = [value for value in inputs if isinstance(value, Tensor)]
+        is_alias = output.requires_grad and any(_share_memory(output, value) for value in tensors)
+        given = output.view_as(output) if is_alias else output
+        source = tensors[0] if len(tensors) == 1 else None
+        runs.append(
+            Run(
+                module,
+                given.detach(),
+                edge_of(given),
+                *((None, None) if source is None else (edge_of(source), source.shape)),
+            )
+        )
+        return given if is_alias else None
+
+    with torch.enable_grad(), _hooked(list(model.modules()), see):
+        logits = _logits(model(pixels.clone()), model, images)
+    return pixels, logits, runs
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    try:
+        return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr() != 0
+    except (NotImplementedError, RuntimeError):  # tensors of a kind that has no memory of its own
+        return False
 
 
 def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Tensor) -> Tensor:
@@ -132,7 +198,7 @@ def forward_features(model: nn.Module, images: Tensor, head: nn.Module) -> tuple
         logits = _logits(model(images.clone()), model, images)
     if len(seen) != 1:
         raise LayerError(
-            f"`head` {_name(head, model)!r} must run once in a forward pass, it ran {len(seen)} times: choose the "
+            f"`head` {layer_name(head, model)!r} must run once in a forward pass, it ran {len(seen)} times: choose the "
             "layer that gives the logits, in the plain model (no torch.compile around it)."
         )
     return _rows(seen[0], head, model, images), logits
@@ -155,14 +221,6 @@ def head_rows(head: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
     with _hooked([head], keep):
         yield seen
-
-
-def find_feature_maps(model: nn.Module, images: Tensor) -> Sequence[Candidate]:
-    """The layers before the classifier that give feature maps, the last one first, seen in a pass of one image."""
-    finder = FeatureMapFinder((images.shape[2], images.shape[3]))
-    with undisturbed(model, images.device), torch.no_grad(), watched(list(model.modules()), finder.see):
-        logits = _logits(model(images[:1].clone()), model, images[:1])
-    return finder.candidates(model, logits)
 
 
 Interceptor = Callable[[Callable[..., object], tuple[object, ...], dict[str, object]], object]
@@ -273,26 +331,34 @@ def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterat
             handle.remove()
 
 
-def _features(layer: nn.Module, output: object, images: Tensor, reshape: Reshape | None) -> Features:
-    name = type(layer).__name__
-    maps = reshape or feature_maps(output, (images.shape[2], images.shape[3]), len(images))
-    if not isinstance(output, Tensor) or maps is None:
+def _features(site: Site, output: object, images: Tensor) -> Features:
+    shape = (len(images), *site.shape)
+    if not isinstance(output, Tensor) or output.shape != shape:
         what = f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise LayerError(
-            f"`layer` must give a feature map, {name} gives {what} for images {list(images.shape)}, which is no grid "
-            "[N,C,h,w], [N,h,w,C] or [N,T,D] of their proportions: choose another, or pass "
-            "`reshape=`, a function from its output to [N,C,h,w]."
+            f"`layer` {site.name!r} must give {list(shape)} for images {list(images.shape)}, as it does for one image "
+            f"of their size, it gives {what}: choose another."
         )
+    map_shape(site.maps, output)
+    return Features(output, site.maps, site.module)
+
+
+def map_shape(maps: Reshape, output: Tensor) -> torch.Size:
+    """The shape `[N,C,h,w]` of the maps that are read from a layer's output, or `LayerError`."""
     shape = maps(output.detach()).shape
-    if len(shape) != 4 or shape[0] != len(images):
-        raise LayerError(f"`reshape` must give [{len(images)},C,h,w], it gave {list(shape)} for {list(output.shape)}.")
-    return Features(output, maps, layer)
+    if len(shape) != 4 or shape[0] != len(output):
+        raise LayerError(f"`reshape` must give [{len(output)},C,h,w], it gave {list(shape)} for {list(output.shape)}.")
+    return shape
 
 
-def _single(seen: Sequence[Features], layer: nn.Module, model: nn.Module) -> Features:
+R = TypeVar("R")
+
+
+def only_run(seen: Sequence[R], layer: nn.Module, model: nn.Module) -> R:
+    """The one run of a layer in a pass, or `LayerError`."""
     if len(seen) == 1:
         return seen[0]
-    name = _name(layer, model)
+    name = layer_name(layer, model)
     if not seen:
         raise LayerError(f"`layer` {name!r} did not run in the forward pass: choose one that does.")
     raise LayerError(f"`layer` {name!r} ran {len(seen)} times in one pass, so its map is ambiguous: choose another.")
@@ -306,14 +372,10 @@ def _rows(inputs: tuple[object, ...], head: nn.Module, model: nn.Module, images:
     if rows is None or not fits or (isinstance(head, nn.Linear) and rows.shape[1] != head.in_features):
         got = f"a tensor {list(features.shape)}" if isinstance(features, Tensor) else f"{len(inputs)} inputs"
         raise LayerError(
-            f"`head` {_name(head, model)!r} must get one row of features per image, [{len(images)},D], it gets {got}: "
-            "choose the layer that gives the logits."
+            f"`head` {layer_name(head, model)!r} must get one row of features per image, [{len(images)},D], it gets "
+            f"{got}: choose the layer that gives the logits."
         )
     return rows
-
-
-def _name(layer: nn.Module, model: nn.Module) -> str:
-    return next((name for name, module in model.named_modules() if module is layer), type(layer).__name__)
 
 
 def _logits(output: object, model: nn.Module, images: Tensor) -> Tensor:

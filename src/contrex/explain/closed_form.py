@@ -7,25 +7,27 @@ and the linear approximation (HiResCAM) coincide there.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrex.explain.capture import Features, Pass
-
-FULL_PRECISION = (torch.float32, torch.float64)
+from contrex.errors import LayerError
+from contrex.explain.capture import FULL_PRECISION, Features, Pass
 
 
 class LinearHead:
     """Gives `dS/dA`, in closed form where it holds and by autograd elsewhere.
 
     It holds where the logits of the very batch are the model's last linear layer of the pooled activation, and that
-    layer's gradient has once been found equal to autograd's.
+    layer's gradient has been found equal to autograd's - once for each layer that is explained, linear layer, and mode
+    of the model's modules.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._verified: nn.Linear | None = None
+        self._verified: Verified | None = None
 
     def gradient(self, run: Pass, features: Features, rows: Tensor, *, differentiable: bool) -> Tensor:
         """`dS/dA` for the cotangents `rows` [N,M,K]: `[N,M,C,h,w]` or, in closed form, `[N,M,C,1,1]`."""
@@ -46,10 +48,13 @@ class LinearHead:
         """
         activation = features.maps(features.output)
         linear = self._fitting(run.logits, activation)
-        if linear is not None and linear is not self._verified:
+        if linear is None:
+            return None
+        case = Verified(linear, features.layer, tuple(module.training for module in self._model.modules()))
+        if case != self._verified:
             expected = features.maps(_by_autograd(run, features, rows[:, 0].detach(), keep=True, differentiable=False))
-            self._verified = linear if _agree(closed_form(linear, activation, rows[:, 0, None]), expected) else None
-        return linear if linear is self._verified else None
+            self._verified = case if _agree(closed_form(linear, activation, rows[:, 0, None]), expected) else None
+        return linear if case == self._verified else None
 
     def _fitting(self, logits: Tensor, activation: Tensor) -> nn.Linear | None:
         """The model's last linear layer from the activation's channels to the classes, if the logits are what it makes
@@ -60,11 +65,21 @@ class LinearHead:
             return None
         linear, dtype = linears[-1], logits.dtype
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+            pooled = activation.to(dtype).mean((2, 3))
             bias = None if linear.bias is None else linear.bias.to(dtype)
-            expected = F.linear(activation.to(dtype).mean((2, 3)), linear.weight.to(dtype), bias)
+            expected = F.linear(pooled, linear.weight.to(dtype), bias)
+            # of each image, what may be lost to rounding: a share of its own logits, however small a head makes them
             tolerance = 1e-3 if activation.dtype in FULL_PRECISION else 5e-2
-            fits = (logits - expected).abs().max() <= tolerance * (1 + expected.abs().max())
-        return linear if bool(fits) else None
+            fits = (logits - expected).abs().amax(1) <= tolerance * expected.abs().amax(1)
+        return linear if bool(fits.all()) else None
+
+
+class Verified(NamedTuple):
+    """A case in which the closed form was seen to hold."""
+
+    linear: nn.Linear
+    layer: nn.Module | None
+    modes: tuple[bool, ...]
 
 
 def closed_form(linear: nn.Linear, activation: Tensor, rows: Tensor) -> Tensor:
@@ -81,7 +96,13 @@ def _by_autograd(run: Pass, features: Features, row: Tensor, *, keep: bool, diff
         row,
         retain_graph=keep or differentiable or run.is_shared,
         create_graph=differentiable,
+        allow_unused=True,
     )
+    if gradient is None:
+        raise LayerError(
+            f"the logits do not depend on what `layer` ({type(features.layer).__name__}) returns: the network goes on "
+            "with its input or has no use for it. Choose another layer."
+        )
     return gradient
 
 

@@ -11,7 +11,7 @@ from contrex.errors import LayerError
 from contrex.explain.capture import Pass
 from contrex.explain.excitation_backprop import ExcitationBackprop
 from contrex.explain.propagation import RelevancePass, propagated
-from contrex.models.layers import Layer, Reshape, find_layer
+from contrex.models.layers import Layer, Reshape, Site, find_layer
 from contrex.settings import Variant
 
 
@@ -42,7 +42,7 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
         self._contrast_layer = None if contrast_layer is None else find_layer(self.model, contrast_layer)
 
     def _run(
-        self, images: Tensor, layers: Sequence[nn.Module], *, graph: str, watched: nn.Module | None = None
+        self, images: Tensor, layers: Sequence[Site], *, graph: str, watched: nn.Module | None = None
     ) -> RelevancePass:
         return super()._run(images, layers, graph=graph, watched=watched or self._contrast_layer)
 

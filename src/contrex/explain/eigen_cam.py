@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import LayerExplainer
+from contrex.models.layers import Site
 from contrex.ops.scores import Question
 
 
@@ -25,7 +26,7 @@ class EigenCAM(LayerExplainer):
     is_class_specific = False
     is_differentiable = False
 
-    def _run(self, images: Tensor, layers: Sequence[nn.Module], *, graph: str) -> Pass:
+    def _run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
         return super()._run(images, layers, graph="none")
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, get_args
 
-import torch
 from torch import Tensor, nn
 
 from contrex.errors import unknown_name
-from contrex.explain import capture
 from contrex.explain.capture import Pass
-from contrex.explain.propagation import RelevanceExplainer, propagated
+from contrex.explain.propagation import RelevanceExplainer
 from contrex.explain.relevance_rules import LinearMap, Rules, part, ratio
-from contrex.models.layers import Layer, Reshape
+from contrex.explain.survey import Survey
+from contrex.models.layers import Layer, Reshape, Site
 from contrex.settings import Variant
-
-_WHOLE = 0.99
-"""The share of all walks that counts as all: neurons that only a bias excites lose a few."""
 
 
 class ExcitationBackprop(RelevanceExplainer):
@@ -59,27 +55,15 @@ class ExcitationBackprop(RelevanceExplainer):
     def _start(self, run: Pass, row: Tensor) -> Tensor:
         return row
 
-    def _last_feature_map(self, images: Tensor) -> nn.Module:
-        modules = [candidate.module for candidate in capture.find_feature_maps(self.model, images)]
-        with capture.undisturbed(self.model, images.device):
-            run = capture.forward(self.model, images[:1], modules, graph="none", reshape=self._reshape)
-        maps = [features.maps(features.output) for features in run.features]
-        finer = [index for index, values in enumerate(maps) if values[0, 0].numel() > maps[0][0, 0].numel()]
-        places = finer or range(len(maps))
-        firing = [index for index in places if bool((maps[index] >= 0).all())]
-        shares = dict.fromkeys(firing or places, 0.0)
-        for index in shares:
-            shares[index] = self._share_of(modules[index], images[:1])
-            if shares[index] > _WHOLE:
-                return modules[index]
-        return modules[max(shares, key=lambda index: shares[index])]
-
-    def _share_of(self, layer: nn.Module, images: Tensor) -> float:
-        """The probability that a walk from the top class passes `layer`: less than 1 if it is one branch of several."""
-        with capture.undisturbed(self.model, images.device):
-            run = self._run(images, [layer], graph="head")
-        start = torch.zeros_like(run.logits).scatter(1, run.logits.argmax(1)[:, None], 1.0)
-        return float(propagated(run.logits, run.features[0].output, start).sum())
+    def _choose(self, survey: Survey) -> Site:
+        """The last layer that every walk passes and whose neurons are not negative, on a finer grid than the last map;
+        of those that there are, where none is all of this."""
+        if self._reshape is not None or not survey.candidates:
+            return survey.choose(self._reshape)
+        whole = [one for one in survey.candidates if not one.only_cells] or survey.candidates
+        finer = [one for one in whole if one.num_cells > whole[0].num_cells] or whole
+        firing = [one for one in finer if one.run.output is not None and bool((one.run.output >= 0).all())]
+        return survey.site(next(iter(firing or finer)))
 
 
 class _Excitation(Rules):

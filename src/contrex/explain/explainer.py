@@ -17,12 +17,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from contrex.errors import ArgumentError, LayerError, NotDifferentiableError
+from contrex.errors import ArgumentError, NotDifferentiableError
 from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.closed_form import LinearHead
 from contrex.explain.explanation import ClassExplanations, Explanation
-from contrex.models.layers import Layer, Reshape, find_layer, unwrap
+from contrex.explain.sites import Sites
+from contrex.explain.survey import Survey
+from contrex.models.layers import Layer, Reshape, Site, find_layer, layer_name, unwrap
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
 
@@ -179,20 +181,35 @@ class InputExplainer(Explainer):
 class LayerExplainer(Explainer):
     """Methods that explain at a layer: maps have the size of its grid.
 
-    `layer` is a module or its name; None takes the last feature map before the classifier, found in the first call.
-    Feature maps may be `[N,C,h,w]`, channels-last, or tokens whose grid is inferred; `reshape` overrides how the
-    layer's output is read.
+    `layer` is a module or its name; None takes the last feature map that the logits come through: with it detached, no
+    gradient would reach the pixels. That is looked up for each size of the images, and again once a module of the model
+    was replaced or changed its mode. A layer that is named is used as it is; where more than a tenth of the gradient
+    flows past it a `LayerWarning` says how much.
+
+    Feature maps may be `[N,C,h,w]`, channels-last, or tokens of a grid, as the network's own graph tells; `reshape`
+    overrides how the layer's output is read.
     """
 
     def __init__(self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None) -> None:
         super().__init__(model)
-        self._layer = None if layer is None else find_layer(self.model, layer)
+        if layer is not None:
+            find_layer(self.model, layer)
+        self._asked = layer
         self._reshape = reshape
+        self._sites = Sites(self.model, reshape)
+        self._site: Site | None = None
 
     @property
     def layer(self) -> str | None:
-        """The name of the explained layer; None until the first call has found it."""
-        return next((name for name, module in self.model.named_modules() if module is self._layer), None)
+        """The name of the layer that was explained last; before the first call, the one that was asked for."""
+        if self._site is None:
+            return None if self._asked is None else layer_name(find_layer(self.model, self._asked), self.model)
+        return self._site.name
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the map that was explained last; None before the first call."""
+        return None if self._site is None else self._site.grid
 
     def layers(
         self,
@@ -208,48 +225,42 @@ class LayerExplainer(Explainer):
         if not modules or len(set(modules)) != len(modules):
             raise ArgumentError(f"`layers` must name different layers, at least one; got {list(layers)}.")
         with self._started(images, differentiable=False) as checked:
-            run = self._run(checked, modules, graph="head")
+            sites = self._sites.find(checked, modules)
+            run = self._checked_run(checked, sites, graph="head")
             classes = scores.class_indices(target(run.logits) if callable(target) else target, run.logits)
             alone = [replace(run, features=[features], is_shared=True) for features in run.features]
             heatmaps = [
                 self._answer(one, classes[:, None], contrast, score, differentiable=False)[:, 0] for one in alone
             ]
-        names = {module: name for name, module in self.model.named_modules()}
         return {
-            names[module]: _explanation(heatmap, run.logits, classes, differentiable=False)
-            for module, heatmap in zip(modules, heatmaps, strict=True)
+            site.name: _explanation(heatmap, run.logits, classes, differentiable=False)
+            for site, heatmap in zip(sites, heatmaps, strict=True)
         }
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
-        graph = "all" if differentiable else "head"
-        return self._run(images, [self._found_layer(images)], graph=graph)
+        site = self._found_site(images)
+        if differentiable:
+            return self._run(images, [site], graph="all")
+        return self._checked_run(images, [site], graph="head")
 
-    def _run(self, images: Tensor, layers: Sequence[nn.Module], *, graph: str) -> Pass:
+    def _checked_run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
+        """A pass in eval mode, the first one of its kind compared with the model's own."""
+        run = self._run(images, layers, graph=graph)
+        self._sites.check_pass(run.logits)
+        return run
+
+    def _run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
         """The forward pass of a call, and of `layers`; `graph` as in `capture.forward`."""
-        return capture.forward(self.model, images, layers, graph=graph, reshape=self._reshape)
+        return capture.forward(self.model, images, layers, graph=graph)
 
-    def _found_layer(self, images: Tensor) -> nn.Module:
-        """The layer to explain, found in these images where none was named."""
-        if self._layer is None:
-            self._layer = self._last_feature_map(images)
-        return self._layer
+    def _found_site(self, images: Tensor) -> Site:
+        """The layer to explain for images of this size, and how its output is read."""
+        (self._site,) = self._sites.find(images, [self._asked], choose=self._choose)
+        return self._site
 
-    def _last_feature_map(self, images: Tensor) -> nn.Module:
-        """The last layer that gives a map; among tokens, the last whose cells the gradient reaches (the class token of
-        a vision transformer takes all of it behind the last attention)."""
-        candidates = capture.find_feature_maps(self.model, images)
-        if not candidates[0].gives_tokens:
-            return candidates[0].module
-        for candidate in candidates:
-            run = capture.forward(self.model, images[:1], [candidate.module], graph="head", reshape=self._reshape)
-            (features,) = run.features
-            (gradient,) = torch.autograd.grad(run.logits[:, 0].sum(), features.output)
-            if bool((features.maps(gradient) != 0).any()):
-                return candidate.module
-        raise LayerError(
-            f"no gradient reaches any feature map of {type(self.model).__name__} (is its classifier still all zeros?): "
-            "pass `layer=` the name of one."
-        )
+    def _choose(self, survey: Survey) -> Site:
+        """The layer for a caller who named none."""
+        return survey.choose(self._reshape)
 
 
 class ActivationExplainer(LayerExplainer):

@@ -14,7 +14,10 @@ from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import Explainer
-from contrex.models.layers import feature_maps
+from contrex.models.axes import follow_axes
+from contrex.models.graph import Graph
+from contrex.models.layers import Reshape
+from contrex.models.reading import possible_readings
 from contrex.ops.geometry import upsampling_matrix
 from contrex.ops.scores import Question
 
@@ -53,17 +56,19 @@ Function = Callable[..., object]
 
 @dataclass(frozen=True, eq=False)
 class Bias:
-    """What a function adds to its output - it broadcasts against that - and the output's place in the graph."""
+    """What a function adds to its output (it broadcasts against that), with that output's place in the graph and shape."""
 
     value: Tensor
     edge: GradientEdge
+    shape: torch.Size
 
 
 @dataclass(frozen=True, eq=False)
 class BiasedPass(Pass):
-    """A forward pass with the biases met on the way."""
+    """A forward pass with the biases met on the way, and how what each is added to is read as maps (None: no grid)."""
 
     biases: Sequence[Bias] = ()
+    maps: Sequence[Reshape | None] = ()
 
 
 class FullGrad(Explainer):
@@ -89,15 +94,25 @@ class FullGrad(Explainer):
             value = _bias(function, args, kwargs, differentiable=differentiable)  # now: it may change its input
             output = function(*args, **kwargs)
             if value is not None and isinstance(output, Tensor) and output.requires_grad:
-                biases.append(Bias(value, get_gradient_edge(output)))
+                biases.append(Bias(value, get_gradient_edge(output), output.shape))
             return output
 
         with capture.intercepted(record):
             run = capture.forward(self.model, images, (), graph="all" if differentiable else "head")
-        return BiasedPass(run.images, run.logits, run.features, biases=biases)
+        return BiasedPass(run.images, run.logits, run.features, biases=biases, maps=self._grids(run, biases))
+
+    def _grids(self, run: Pass, biases: Sequence[Bias]) -> list[Reshape | None]:
+        axes = follow_axes(Graph(run.logits, run.images))
+        grids: list[Reshape | None] = []
+        for bias in biases:
+            edge = (bias.edge.node, bias.edge.output_nr)
+            found = possible_readings(axes.get(edge), bias.shape, run.images.shape, self.model, self.model)
+            grids.append(found[0] if len(found) == 1 else None)
+        return grids
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
-        biases = run.biases if isinstance(run, BiasedPass) else ()
+        assert isinstance(run, BiasedPass)
+        biases = run.biases
         rows = question.cotangents(run.logits)
         maps = []
         for index, row in enumerate(rows.unbind(1)):
@@ -110,18 +125,18 @@ class FullGrad(Explainer):
                 allow_unused=True,
             )
             with torch.set_grad_enabled(differentiable), torch.autocast(row.device.type, enabled=False):
-                maps.append(_full_gradient(run.images, biases, [None if g is None else g.to(row) for g in gradients]))
+                maps.append(_full_gradient(run, [None if g is None else g.to(row) for g in gradients]))
         return torch.stack(maps, 1)
 
 
-def _full_gradient(images: Tensor, biases: Sequence[Bias], gradients: Sequence[Tensor | None]) -> Tensor:
+def _full_gradient(run: BiasedPass, gradients: Sequence[Tensor | None]) -> Tensor:
     """The map `[N,H,W]` from the gradients at the images and at each bias; None where the score does not depend."""
-    at_images, *at_biases = gradients
+    images, (at_images, *at_biases) = run.images, gradients
     heatmap = torch.zeros_like(images[:, 0]) if at_images is None else (images * at_images).sum(1)
     parts: dict[torch.Size, Tensor] = {}
-    for bias, gradient in zip(biases, at_biases, strict=True):
+    for bias, maps, gradient in zip(run.biases, run.maps, at_biases, strict=True):
         if gradient is not None:
-            part = _part(bias.value, gradient, images)
+            part = _part(bias.value, gradient, maps)
             parts[part.shape] = parts[part.shape] + part if part.shape in parts else part
     for part in parts.values():
         rows, columns = (_spreading(part.shape[axis], images.shape[axis + 1], like=part) for axis in (1, 2))
@@ -129,18 +144,14 @@ def _full_gradient(images: Tensor, biases: Sequence[Bias], gradients: Sequence[T
     return heatmap
 
 
-def _part(bias: Tensor, gradient: Tensor, images: Tensor) -> Tensor:
+def _part(bias: Tensor, gradient: Tensor, maps: Reshape | None) -> Tensor:
     """`sum_c b_c dS/dz_c` `[N,h,w]`; one cell where z is no grid."""
-    num = len(images)
     contribution = bias.to(gradient) * gradient
-    total = contribution.reshape(num, -1).sum(1)[:, None, None]
-    maps = feature_maps(contribution, (images.shape[2], images.shape[3]), num)
-    if maps is not None:
-        grid = maps(contribution).sum(1)
-        return grid + (total - grid.sum((1, 2), keepdim=True)) / grid[0].numel()  # the tokens before the grid
-    if contribution.ndim == 4 and len(contribution) == num:
-        return contribution.sum(1)
-    return total
+    total = contribution.flatten(1).sum(1)[:, None, None]
+    if maps is None:
+        return total
+    grid = maps(contribution).sum(1)
+    return grid + (total - grid.sum((1, 2), keepdim=True)) / grid[0].numel()  # the tokens before the grid
 
 
 def _spreading(size_in: int, size_out: int, *, like: Tensor) -> Tensor:

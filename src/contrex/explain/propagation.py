@@ -15,7 +15,7 @@ from contrex.explain.capture import Pass
 from contrex.explain.explainer import LayerExplainer
 from contrex.explain.relevance_graph import NoRuleError, Propagation, Trace, innermost_module
 from contrex.explain.relevance_rules import Rules
-from contrex.models.layers import Layer, Reshape
+from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops.scores import Question
 
 
@@ -53,10 +53,10 @@ class RelevanceExplainer(LayerExplainer):
         """The relevance `[N,K]` of the logits for one row `[N,K]` of the question's cotangents."""
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> RelevancePass:
-        return self._run(images, [] if self._is_at_input else [self._found_layer(images)], graph="head")
+        return self._run(images, [] if self._is_at_input else [self._found_site(images)], graph="head")
 
     def _run(
-        self, images: Tensor, layers: Sequence[nn.Module], *, graph: str, watched: nn.Module | None = None
+        self, images: Tensor, layers: Sequence[Site], *, graph: str, watched: nn.Module | None = None
     ) -> RelevancePass:
         seen: list[Tensor] = []
 
@@ -68,7 +68,7 @@ class RelevanceExplainer(LayerExplainer):
         propagation = Propagation(self.model, self._rules(), is_at_input=not layers)
         try:
             with capture.watched(beside, see), capture.intercepted(propagation):
-                run = capture.forward(self.model, images.detach(), layers, graph=graph, reshape=self._reshape)
+                run = capture.forward(self.model, images.detach(), layers, graph=graph)
         except NoRuleError as error:
             raise LayerError(
                 f"{type(self).__name__} cannot explain {type(self.model).__name__}: {error}, in "

@@ -12,7 +12,7 @@ from contrex.errors import unknown_name
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import LayerExplainer
 from contrex.explain.perturbation import at_once, checked_batch_size, outputs_of
-from contrex.models.layers import Layer, Reshape
+from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops import heatmap as heatmaps
 from contrex.ops.scores import Question
 from contrex.settings import Variant
@@ -57,7 +57,7 @@ class ScoreCAM(LayerExplainer):
         self._variant = variant
         self._outputs: WeakKeyDictionary[Pass, Tensor] = WeakKeyDictionary()
 
-    def _run(self, images: Tensor, layers: Sequence[nn.Module], *, graph: str) -> Pass:
+    def _run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
         return super()._run(images, layers, graph="none")
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:

@@ -1,7 +1,7 @@
 """Classifiers: built by name, loaded from a state_dict, unwrapped, searched for the layer to explain, and split."""
 
 from contrex.models.classes import class_index, class_names
-from contrex.models.layers import FeatureMapFinder, find_layer, unwrap
+from contrex.models.layers import find_layer, unwrap
 from contrex.models.load import Classifier, build_network, load_classifier
 from contrex.models.modes import eval_mode
 from contrex.models.split import ProjectionHead, classifier_head, classifier_heads
@@ -9,7 +9,6 @@ from contrex.models.stem import cifar_stem
 
 __all__ = [
     "Classifier",
-    "FeatureMapFinder",
     "ProjectionHead",
     "build_network",
     "cifar_stem",

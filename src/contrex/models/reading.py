@@ -1,0 +1,171 @@
+"""Reading a layer's output as feature maps `[N,C,h,w]`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from contrex.models.axes import Axes, Axis, Factor, Foreign, Known
+
+PREFIX_TOKENS = (0, 1, 2, 4, 5, 8, 9)
+"""How many class, distillation and register tokens may stand before the grid: 4 or 8 registers, with or without a class
+token, or a class token with or without a distillation token."""
+
+_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+"""Modules whose output is [N,C,h,w] where no graph tells (a network that runs without gradients)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Maps from outputs of one shape: axes are cut, split into `factors`, moved into `order` and joined.
+
+    `starts` tells how many entries to leave out before the factors of each axis but the first.
+    """
+
+    starts: tuple[int, ...]
+    factors: tuple[tuple[int, ...], ...]
+    order: tuple[int, ...]
+    num_channels: int
+    height: int
+    width: int
+
+    def __call__(self, output: Tensor) -> Tensor:
+        for axis, (start, sizes) in enumerate(zip(self.starts, self.factors, strict=True), start=1):
+            if math.prod(sizes) < output.shape[axis]:
+                output = output.narrow(axis, start, math.prod(sizes))
+        split = output.reshape(len(output), *[size for sizes in self.factors for size in sizes])
+        return split.permute(0, *self.order).reshape(len(output), self.num_channels, self.height, self.width)
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether tokens without a place stand before the grid."""
+        return any(self.starts)
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether outputs are `[N,C,h,w]` as they are."""
+        return self.order == (1, 2, 3) and not self.has_prefix
+
+
+def reading(axes: Axes) -> Reading | None:
+    """How to read an output with these axes, the first of which are the images; None where it is no grid of cells.
+
+    A grid is one axis of tokens or two of rows and columns, beside one of channels, and has more than one cell.
+
+    >>> tokens = Axis((Factor("h", 2), Factor("w", 3)), before=1)
+    >>> found = reading((Axis((Factor("n", 1),)), tokens, Axis((Factor("c", 8),))))
+    >>> found.height, found.width, found.starts
+    (2, 3, (1, 0))
+    """
+    if len(axes) not in (3, 4) or {"h", "w"} & set(axes[0].roles):
+        return None
+    parts = [(place, factor) for place, axis in enumerate(axes[1:]) for factor in axis.factors or (Factor("", 1),)]
+    in_grid = [bool(axis.roles) and set(axis.roles) <= {"h", "w"} for axis in axes[1:]]
+    others = {place for place, axis in enumerate(axes[1:]) if not in_grid[place] and axis.size > 1}
+    rows, columns = (_ordered(role, parts, in_grid) for role in "hw")
+    height, width = (_length([parts[i][1] for i in places]) for places in (rows, columns))
+    if height is None or width is None or height * width < 2 or len(others) > 1:
+        return None
+    channels = [i for i, (place, _) in enumerate(parts) if not in_grid[place]]
+    if not channels or any(not axes[1 + place].is_whole for place in others):
+        return None
+    return Reading(
+        starts=tuple(axis.before for axis in axes[1:]),
+        factors=tuple(tuple(factor.size for factor in axis.factors or (Factor("", 1),)) for axis in axes[1:]),
+        order=tuple(1 + i for i in (*channels, *rows, *columns)),
+        num_channels=math.prod(parts[i][1].size for i in channels),
+        height=height,
+        width=width,
+    )
+
+
+def _ordered(role: str, parts: Sequence[tuple[int, Factor]], in_grid: Sequence[bool]) -> list[int]:
+    """Which parts of the grid are rows (or columns), the slowest first."""
+    found = [i for i, (place, factor) in enumerate(parts) if in_grid[place] and factor.role == role]
+    return sorted(found, key=lambda i: -parts[i][1].stride)
+
+
+def _length(factors: Sequence[Factor]) -> int | None:
+    """The number of rows (or columns) that factors, the slowest first, are together; None where some are missing."""
+    for slow, fast in itertools.pairwise(factors):
+        if slow.stride != fast.size * fast.stride:
+            return None
+    return math.prod(factor.size for factor in factors)
+
+
+def possible_readings(
+    known: Known, shape: Sequence[int], images: Sequence[int], module: nn.Module, model: nn.Module
+) -> list[Reading]:
+    """The readings that an output of this `shape` has for a batch of shape `images`: one, none, or several.
+
+    What is known of its axes decides. Where nothing is, a module that is a convolution or its norm gives channels
+    first, tokens are what the model says they are, and a grid must have the image's proportions, up to one cell.
+    """
+    if isinstance(known, Foreign) or len(shape) not in (3, 4) or shape[0] != images[0]:
+        return []
+    if isinstance(known, tuple):
+        return _all([known])
+    if len(shape) == 3:
+        return _all(_declared_tokens(shape, (images[2], images[3]), model))
+    first, last = _axes("nchw", shape), _axes("nhwc", shape)
+    if isinstance(module, _CHANNELS_FIRST):
+        return _all([first])
+    fits = (_has_proportions(shape[2:], images[2:]), _has_proportions(shape[1:3], images[2:]))
+    return _all([axes for axes, is_one in zip((first, last), fits, strict=True) if is_one])
+
+
+def _all(candidates: Sequence[Axes]) -> list[Reading]:
+    return [found for axes in candidates if (found := reading(axes)) is not None]
+
+
+def _axes(roles: str, shape: Sequence[int]) -> Axes:
+    return tuple(Axis((Factor(role, size),)) for role, size in zip(roles, shape, strict=True))
+
+
+def _has_proportions(grid: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether h / w is the image's H / W, up to one cell of rounding."""
+    return abs(grid[0] * image[1] - grid[1] * image[0]) <= max(image)
+
+
+def _declared_tokens(shape: Sequence[int], image_size: tuple[int, int], model: nn.Module) -> list[Axes]:
+    """The axes of tokens [N,T,D] if the model itself says how many of which there are."""
+    for height, width, prefix in _declarations(image_size, model):
+        if prefix + height * width == shape[1]:
+            tokens = Axis((Factor("h", height), Factor("w", width)), before=prefix)
+            return [(Axis((Factor("n", shape[0]),)), tokens, Axis((Factor("c", shape[2]),)))]
+    return []
+
+
+def _declarations(image_size: tuple[int, int], model: nn.Module) -> Iterator[tuple[int, int, int]]:
+    """Rows, columns and prefix tokens, by timm's attributes and by the configuration of transformers' models."""
+    height, width = image_size
+    for module in model.modules():
+        prefix, embedding = getattr(module, "num_prefix_tokens", None), getattr(module, "patch_embed", None)
+        if isinstance(prefix, int) and (grid := getattr(embedding, "grid_size", None)):
+            dynamic = getattr(embedding, "dynamic_feat_size", None)
+            rows, columns = dynamic(image_size) if callable(dynamic) else grid
+            yield int(rows), int(columns), prefix
+        patch = getattr(getattr(module, "config", None), "patch_size", None)
+        if isinstance(patch, int) and patch > 0:
+            registers = getattr(module.config, "num_register_tokens", 0) or 0
+            yield from ((height // patch, width // patch, number + registers) for number in (1, 0, 2))
+
+
+def token_grids(num_tokens: int, image_size: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """Every grid of the image's proportions that so many tokens may be: (prefix tokens, height, width).
+
+    >>> token_grids(197, (224, 224)), token_grids(25, (32, 32))
+    ([(1, 14, 14)], [(0, 5, 5), (9, 4, 4)])
+    """
+    height, width = image_size
+    found = []
+    for prefix in PREFIX_TOKENS:
+        cells = num_tokens - prefix
+        h = round(math.sqrt(max(cells, 0) * height / width))
+        if cells > 1 and h > 0 and cells % h == 0 and h * width == cells // h * height:
+            found.append((prefix, h, cells // h))
+    return found
