@@ -56,7 +56,7 @@ Function = Callable[..., object]
 
 @dataclass(frozen=True, eq=False)
 class Bias:
-    """What a function adds to its output (it broadcasts against that), with that output's place in the graph and shape."""
+    """What a function adds to its output, against which it broadcasts; where that is in the graph, and its shape."""
 
     value: Tensor
     edge: GradientEdge
