@@ -115,7 +115,7 @@ def test_score_refuses():
     with pytest.raises(ArgumentError, match="both are class 1 for image 1"):
         scores.score(logits, target, 1)
     with pytest.raises(ArgumentError, match="needs at least two classes, the model has 1"):
-        scores.score(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long), "weighted")
+        scores.score(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long), "mean", "multilabel")
     with pytest.raises(ArgumentError, match="`contrast` must be between 0 and 2"):
         scores.score(logits, target, 5)
 
