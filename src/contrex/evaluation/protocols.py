@@ -38,12 +38,13 @@ PROTOCOLS: dict[str, type[Protocol]] = {
 }
 
 
-def check_names(options: settings.Evaluation, num_classes: int | None = None) -> None:
+def check_names(options: settings.Evaluation, num_classes: int | None = None, task: str | None = None) -> None:
     """Raise now rather than after hours of training.
 
     Raises:
         UnknownNameError: a metric, the explainer or the contrast does not exist.
-        ArgumentError: a metric needs more than `num_classes` classes, where that is known.
+        ArgumentError: a metric needs more than `num_classes` classes, or cannot judge classifiers of the `task`, where
+            those are known; the options may name the task.
     """
     for name in options.metrics:
         if name not in PROTOCOLS:
@@ -53,6 +54,12 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None) ->
             raise ArgumentError(
                 f"`evaluation.metrics` has {name}, which needs at least {needed} classes; "
                 f"there are {num_classes}: leave it out."
+            )
+        reason = PROTOCOLS[name].unfit.get(task or options.task or "")
+        if reason is not None:
+            raise ArgumentError(
+                f"`evaluation.metrics` has {name}, which cannot judge a {task or options.task} classifier: {reason}. "
+                "Leave it out."
             )
     explainer_class(options.explainer)
     if options.contrast is not None and options.contrast not in CONTRASTS:

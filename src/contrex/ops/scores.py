@@ -32,19 +32,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
+from contrex.settings import Task
 
 Target = None | int | Sequence[int] | Tensor
 Foils = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
 Contrast = None | str | Foils
 
 
-TASKS = ("multiclass", "binary", "multilabel")
+TASKS: tuple[str, ...] = get_args(Task)
 
 
 def task_of(logits: Tensor, task: str | None = None) -> str:
