@@ -89,8 +89,8 @@ class NamedClassifier:
         names = self.names or class_names(num_classes)
         if len(names) != num_classes:
             raise ArgumentError(
-                f"`classes` has {len(names)} names, the classifier {num_classes} classes (two for one logit, a sigmoid, "
-                "unless --task multilabel makes it one label): pass its own."
+                f"`classes` has {len(names)} names, the classifier {num_classes} classes (one logit has two): "
+                "pass its own."
             )
         return names
 

@@ -119,14 +119,14 @@ def mean_contrast(logits: Tensor, target: Tensor) -> Tensor:
 
 def max_contrast(logits: Tensor, target: Tensor) -> Tensor:
     """`y_t - max_{s != t} y_s`; among equal runners-up the first is the foil. One logit as in `mean_contrast`."""
-    foil = _without_target(logits.detach(), target).argmax(1)
+    foil = _without_target(_several(logits).detach(), target).argmax(1)
     return pair_contrast(logits, target, foil)
 
 
 def weighted_contrast(logits: Tensor, target: Tensor) -> Tensor:
     """`y_t - logsumexp_{s != t} y_s`, the log-odds of `p_t`: each other class weighs as much as it competes. One logit
     as in `mean_contrast`."""
-    return _at(logits, target) - _without_target(logits, target).logsumexp(1)
+    return _at(_several(logits), target) - _without_target(logits, target).logsumexp(1)
 
 
 def pair_contrast(logits: Tensor, target: Tensor, foil: Tensor) -> Tensor:
@@ -398,4 +398,4 @@ def _several(logits: Tensor) -> Tensor:
 
 
 def _without_target(logits: Tensor, target: Tensor) -> Tensor:
-    return _several(logits).scatter(1, target[:, None], float("-inf"))
+    return logits.scatter(1, target[:, None], float("-inf"))
