@@ -59,6 +59,12 @@ class Asked:
     task: str | None = None
     threshold: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.threshold is not None and (self.classes or self.top is not None):
+            raise ArgumentError(
+                f"`threshold` {self.threshold} chooses the labels to explain, and so do `target` and `top`: give one."
+            )
+
     def classes_of(self, logits: Tensor, names: Sequence[str]) -> list[int]:
         """The classes to explain of the photo with these logits [1,K]."""
         if self.classes:

@@ -63,10 +63,6 @@ def explain(arguments: Arguments) -> int:
         raise ArgumentError(
             f"--top {options.top} must be 1 or more, and not with --target: the classes are one or other."
         )
-    if options.threshold is not None and (options.target or options.top is not None):
-        raise ArgumentError(
-            f"--threshold {options.threshold} chooses the labels to explain, and so do --target and --top: give one."
-        )
     from contrex import photos
 
     asked = photos.Asked(
