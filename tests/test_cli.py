@@ -512,16 +512,12 @@ def test_explain_one_logit(photos, sigmoids, tmp_path, capsys):
     p = network(shown(photo)).sigmoid().item()
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     words = [*model, "--side", "72", "--classes", tmp_path / "names.txt", "--output", tmp_path / "one.png"]
-    for task in ([], ["--task", "binary"]):
-        assert run("explain", photo, *words, *task, "--target", "cat", "dog", "--contrast", "none") == 0
-        said = capsys.readouterr().out
-        assert "why cat?" in said
-        assert "why dog?" in said
-        assert f"{p:7.2%}  dog" in said
-        assert f"{1 - p:7.2%}  cat" in said
     assert run("explain", photo, *words, "--top", "2") == 0
-    assert capsys.readouterr().out.count("why ") == 2  # the contrast would be the same map
-    assert run("explain", photo, *words, "--target", "dog", "--contrast", "cat") == 0
+    said = capsys.readouterr().out
+    assert said.count("why ") == 2  # the contrast would be the same map
+    assert f"{p:7.2%}  dog" in said
+    assert f"{1 - p:7.2%}  cat" in said
+    assert run("explain", photo, *words, "--task", "binary", "--target", "dog", "--contrast", "cat") == 0
     assert "why dog rather than cat?" in capsys.readouterr().out
     assert run("explain", photo, *words, "--task", "multilabel") == 2
     assert "`classes` has 2 names, the classifier 1 classes" in capsys.readouterr().err
@@ -535,7 +531,7 @@ def test_explain_several_labels(photos, sigmoids, tmp_path, capsys):
     p = network(shown(photo)).sigmoid()[0].tolist()
     order = sorted(range(4), key=lambda label: -p[label])
     words = [*model, "--side", "72", "--task", "multilabel", "--output", tmp_path / "labels.png"]
-    for threshold, num in ((sorted(p)[1] + 1e-6, 2), (min(p) - 1e-6, 4), (0.999, 1)):
+    for threshold, num in ((sorted(p)[1] + 1e-6, 2), (0.999, 1)):
         assert run("explain", photo, *words, "--threshold", threshold) == 0
         said = capsys.readouterr().out
         assert [line.rpartition("why ")[2] for line in said.splitlines() if "why " in line] == [

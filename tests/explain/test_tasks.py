@@ -51,15 +51,14 @@ def twin(net, row=1):
 @pytest.mark.parametrize("score", ["probability", "log_probability"])
 def test_maps_of_probabilities_are_those_of_the_softmax_twin(method, score):
     net, x = small_network(method)
-    for target in (0, 1):
-        for contrast in (None, "weighted"):
-            one, two = (
-                explainer(method, kind(net))(x, target=target, score=score, contrast=contrast)
-                for kind in (one_logit, twin)
-            )
-            torch.testing.assert_close(one.heatmap, two.heatmap, atol=1e-12, rtol=1e-7)
-            torch.testing.assert_close(one.probability, two.probability)
-            assert not one.empty.any()
+    pairs = [
+        explainer(method, kind(net)).contrasts(x, [None, "weighted"], classes=[0, 1], score=score)
+        for kind in (one_logit, twin)
+    ]
+    for one, two in zip(*pairs, strict=True):
+        torch.testing.assert_close(one.heatmap, two.heatmap, atol=1e-12, rtol=1e-7)
+        torch.testing.assert_close(one.probability, two.probability)
+        assert (one.heatmap != 0).flatten(2).any(2).all()
 
 
 @every_method
@@ -251,3 +250,12 @@ def test_tasks_that_do_not_fit_are_refused_by_every_door(method):
     ):
         with pytest.raises(ArgumentError, match=message):
             call()
+
+
+def test_relevance_that_cannot_tell_two_sides_is_refused():
+    net, x = network("mlp"), images()
+    relevance = contrex.LRP(one_logit(net), start="one")
+    with pytest.raises(ArgumentError, match="`start` 'one' gives both sides of one logit the same relevance"):
+        relevance(x)
+    found = relevance(x, task="multilabel").heatmap  # one label has one side
+    torch.testing.assert_close(found, contrex.LRP(net, start="one")(x, target=1).heatmap)
