@@ -483,3 +483,85 @@ def test_recipes_side_by_side(tmp_path, capsys):
     ):
         assert run(*more) == 2
         assert message in capsys.readouterr().err
+
+
+# --- one logit, several labels --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sigmoids(tmp_path):
+    """Weights of a network with one logit and of one with four labels, and the options that load them."""
+
+    def made(num_logits):
+        torch.manual_seed(0)
+        network = build_network("contrex:convnet", {}, num_classes=num_logits).eval()
+        torch.save(network.state_dict(), tmp_path / f"{num_logits}.pth")
+        options = ["--model.name", "contrex:convnet", "--model.weights", tmp_path / f"{num_logits}.pth"]
+        return network, [*options, "--model.mean", "0.5", "--model.std", "0.5"]
+
+    return made
+
+
+def shown(photo):
+    return torch.from_numpy(np.array(Image.open(photo))).permute(2, 0, 1)[None] / 255 * 2 - 1
+
+
+def test_explain_one_logit(photos, sigmoids, tmp_path, capsys):
+    network, model = sigmoids(1)
+    photo = next((photos / "val").rglob("*.png"))
+    p = network(shown(photo)).sigmoid().item()
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    words = [*model, "--side", "72", "--classes", tmp_path / "names.txt", "--output", tmp_path / "one.png"]
+    assert run("explain", photo, *words, "--top", "2") == 0
+    said = capsys.readouterr().out
+    assert said.count("why ") == 2  # the contrast would be the same map
+    assert f"{p:7.2%}  dog" in said
+    assert f"{1 - p:7.2%}  cat" in said
+    assert run("explain", photo, *words, "--task", "binary", "--target", "dog", "--contrast", "cat") == 0
+    assert "why dog rather than cat?" in capsys.readouterr().out
+    assert run("explain", photo, *words, "--task", "multilabel") == 2
+    assert "`classes` has 2 names, the classifier 1 classes" in capsys.readouterr().err
+    assert run("explain", photo, *words, "--task", "multiclass") == 2
+    assert "`task` 'multiclass' needs at least two logits" in capsys.readouterr().err
+
+
+def test_explain_several_labels(photos, sigmoids, tmp_path, capsys):
+    network, model = sigmoids(4)
+    photo = next((photos / "val").rglob("*.png"))
+    p = network(shown(photo)).sigmoid()[0].tolist()
+    order = sorted(range(4), key=lambda label: -p[label])
+    words = [*model, "--side", "72", "--task", "multilabel", "--output", tmp_path / "labels.png"]
+    for threshold, num in ((sorted(p)[1] + 1e-6, 2), (0.999, 1)):
+        assert run("explain", photo, *words, "--threshold", threshold) == 0
+        said = capsys.readouterr().out
+        assert [line.rpartition("why ")[2] for line in said.splitlines() if "why " in line] == [
+            f"{label}?" for label in order[:num]
+        ]
+        assert all(f"{p[label]:7.2%}  {label}" in said for label in range(4))
+    for more, message in (
+        (
+            ["--threshold", "0.5", "--top", "2"],
+            "`threshold` 0.5 chooses the labels to explain, and so do `target` and `top`",
+        ),
+        (["--threshold", "0.5", "--target", "2"], "`threshold` 0.5 chooses the labels"),
+        (["--threshold", "1.5"], "`threshold` must be a probability in 0..1, below 1, got 1.5"),
+        (["--task", "binary"], "`task` 'binary' needs one logit, the model has 4"),
+    ):
+        assert run("explain", photo, *words, *more) == 2
+        assert message in capsys.readouterr().err
+    assert run("explain", photo, *model, "--threshold", "0.5") == 2
+    assert "`threshold` says which labels are present, the task is 'multiclass'" in capsys.readouterr().err
+
+
+def test_evaluate_one_logit_and_labels(photos, sigmoids, tmp_path, capsys):
+    data = ["--data.path", photos, "--data.image-size", "64", "--data.resize", "64", "--num-bootstrap", "10"]
+    two = ["--data.classes", *TEN_CLASSES[:2], "--metrics", "top1", "calibration", "insertion_auc", "content_heatmap"]
+    assert run("evaluate", *sigmoids(1)[1], *data, *two, "--output", tmp_path / "one") == 0
+    four = ["--data.classes", *TEN_CLASSES[:4], "--task", "multilabel", "--metrics"]
+    assert run("evaluate", *sigmoids(4)[1], *data, *four, "drop_increase", "--output", tmp_path / "labels") == 0
+    for name, task in (("one", "binary"), ("labels", "multilabel")):
+        record = json.loads((tmp_path / name / "record.json").read_text())
+        assert {metric["protocol"]["task"] for metric in record["metrics"]} == {task}
+    capsys.readouterr()
+    assert run("evaluate", *sigmoids(4)[1], *data, *four, "top1", "--output", tmp_path / "no") == 2
+    assert "has top1, which cannot judge a multilabel classifier: an image has one label" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from contrex.settings import (
     Folder,
     Model,
     Optimizer,
+    Recipe,
     Schedule,
     Training,
 )
@@ -99,3 +100,10 @@ def test_nesterov_is_not_ignored():
     with pytest.raises(ArgumentError, match=r"`optimizer.nesterov` needs `optimizer.momentum` > 0"):
         Optimizer(momentum=0.0, nesterov=True)
     assert Optimizer("adamw").momentum == 0.9
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_training_makes_no_sigmoids(task):
+    with pytest.raises(ArgumentError, match=rf"`evaluation.task` {task} is none that training gives"):
+        Recipe("r", Digits(), Model(), CGC(), evaluation=Evaluation(task=task))
+    assert Recipe("r", Digits(), Model(), CGC(), evaluation=Evaluation(task="multiclass")).evaluation.task

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrex.data.images import read_image
 from contrex.data.tables import read_classes
@@ -17,6 +17,7 @@ from contrex.explain import Explainer
 from contrex.explain.figure import Panel, Row, draw, pictures
 from contrex.explain.named import build_explainer
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier
+from contrex.ops import scores
 from contrex.ops.scores import CONTRASTS
 from contrex.settings import Model
 from contrex.training import load_trained
@@ -44,15 +45,40 @@ class PhotoExplanation:
 class Asked:
     """What to draw of each photo: maps by every explainer, of every class, with every contrast.
 
-    `classes` are names or indices; without any it is the `top` most probable classes of each photo. A contrast is
-    `"none"`, `"mean"`, `"max"`, `"weighted"`, or a class by name or index.
+    `classes` are names or indices; without any it is the `top` most probable classes of each photo, or, without `top`,
+    the most probable one; for labels (`task="multilabel"`) all with a probability above `threshold` (0.5), at least
+    one. A contrast is `"none"`, `"mean"`, `"max"`, `"weighted"`, or a class by name or index; without any it is none,
+    and with `top` the weighted one too, where classes compete in a softmax. `task` as in `contrex.ops.scores`.
     """
 
     explainers: Sequence[str] = ("grad_cam",)
     layer: str | None = None
     classes: Sequence[str] = ()
-    top: int = 1
-    contrasts: Sequence[str] = ("none",)
+    top: int | None = None
+    contrasts: Sequence[str] = ()
+    task: str | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and (self.classes or self.top is not None):
+            raise ArgumentError(
+                f"`threshold` {self.threshold} chooses the labels to explain, and so do `target` and `top`: give one."
+            )
+
+    def classes_of(self, logits: Tensor, names: Sequence[str]) -> list[int]:
+        """The classes to explain of the photo with these logits [1,K]."""
+        if self.classes:
+            return [class_index(text, names) for text in self.classes]
+        task = scores.task_of(logits, self.task)
+        k = 1 if self.top is None and task != "multilabel" else self.top
+        k = None if k is None else min(k, len(names))
+        found: list[int] = scores.many_classes(None, logits, k, task, self.threshold)[0].tolist()
+        return found
+
+    def contrasts_of(self, logits: Tensor) -> Sequence[str]:
+        """The contrasts to draw, those of the classes where they are not named."""
+        competes = scores.task_of(logits, self.task) == "multiclass"
+        return self.contrasts or (("none", "weighted") if self.top is not None and competes else ("none",))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +95,8 @@ class NamedClassifier:
         names = self.names or class_names(num_classes)
         if len(names) != num_classes:
             raise ArgumentError(
-                f"`classes` has {len(names)} names, the classifier {num_classes} classes: pass its own."
+                f"`classes` has {len(names)} names, the classifier {num_classes} classes (one logit has two): "
+                "pass its own."
             )
         return names
 
@@ -103,26 +130,39 @@ def explain_photos(
     for path in paths:
         image = pixels(short_side(read_image(path), shorter))[None] / 255
         inputs = named.classifier.normalise(image)
-        with eval_mode(network), torch.inference_mode():
-            probs = network(inputs).float().softmax(1)[0]
-        names = named.names_of(len(probs))
-        order = probs.argsort(descending=True).tolist()
-        classes = [class_index(text, names) for text in asked.classes] or order[: asked.top]
-        top = [(names[index], float(probs[index])) for index in order[:NUM_TOP]]
+        logits = _logits(network, inputs)
+        names = named.names_of(scores.class_logits(logits, asked.task).shape[1])
+        top = _most_probable(logits, names, asked.task)
         for name, explain in explainers.items():
-            panels = _panels(explain, inputs, classes, asked.contrasts, names)
+            panels = _panels(explain, inputs, logits, asked, names)
             results.append(PhotoExplanation(path, image, name, panels, top))
     return results
 
 
-def _panels(
-    explain: Explainer, inputs: Tensor, classes: Sequence[int], contrasts: Sequence[str], names: Sequence[str]
-) -> list[Panel]:
+def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
+    """The logits [1,K] of one photo."""
+    with eval_mode(network), torch.inference_mode():
+        logits: Tensor = network(inputs).float()
+    if logits.ndim != 2:
+        raise ArgumentError(
+            f"`model` must return logits [N,K], {type(network).__name__} returned {list(logits.shape)} for one photo."
+        )
+    return logits
+
+
+def _most_probable(logits: Tensor, names: Sequence[str], task: str | None) -> list[tuple[str, float]]:
+    """The first classes of one photo, by name, with their probabilities."""
+    probs = scores.probabilities(logits, task)[0].tolist()
+    order = scores.many_classes(None, logits, min(NUM_TOP, len(names)), task)[0].tolist()
+    return [(names[index], probs[index]) for index in order]
+
+
+def _panels(explain: Explainer, inputs: Tensor, logits: Tensor, asked: Asked, names: Sequence[str]) -> list[Panel]:
     """The maps of one photo, class by class and, within a class, contrast by contrast."""
-    columns = []
-    for text in contrasts:
+    classes, columns = asked.classes_of(logits, names), []
+    for text in asked.contrasts_of(logits):
         against = _contrast(text, names)
-        maps = explain.classes(inputs, classes=classes, contrast=against).heatmap[0]
+        maps = explain.classes(inputs, classes=classes, contrast=against, task=asked.task).heatmap[0]
         columns.append([Panel(m, _question(names, t, against)) for m, t in zip(maps, classes, strict=True)])
     return [panel for of_a_class in zip(*columns, strict=True) for panel in of_a_class]
 

@@ -129,7 +129,9 @@ def row_of(name: str, model: nn.Module, side: int) -> Row:
     reference, is_channels_first = plain_grad_cam(model, layer, images, why.target, grid)
     distance = float((why.heatmap - reference).norm() / reference.norm())
     past = share_past(model, layer, images, int(why.target[0]))
-    note = "class token" if past > 1e-3 and _reaches_no_cell_beside(model, layer, images, int(why.target[0]), grid) else ""
+    note = (
+        "class token" if past > 1e-3 and _reaches_no_cell_beside(model, layer, images, int(why.target[0]), grid) else ""
+    )
     hits = None if is_channels_first else placed(model, layer, images, grid)
     return Row(name, side, layer, f"{grid[0]} x {grid[1]}", past, distance, hits, note)
 
@@ -139,7 +141,9 @@ def plain_grad_cam(
 ) -> tuple[Tensor, bool]:
     """`sum_c mean_hw(dy_t / dA_c) A_c` with a hook and autograd, and whether the output is [N,C,h,w] as it is."""
     kept: list[Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.append(output.clone()) or kept[-1])
+    handle = model.get_submodule(layer).register_forward_hook(
+        lambda module, inputs, output: kept.append(output.clone()) or kept[-1]
+    )
     logits = model(images)
     handle.remove()
     (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), kept[0])
@@ -163,7 +167,9 @@ def share_past(model: nn.Module, layer: str, images: Tensor, target: int) -> flo
 
 def pixel_gradient(model: nn.Module, layer: str, images: Tensor, target: int, *, cut: bool) -> Tensor:
     pixels = images.clone().requires_grad_()
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: output.detach() if cut else None)
+    handle = model.get_submodule(layer).register_forward_hook(
+        lambda module, inputs, output: output.detach() if cut else None
+    )
     score = model(pixels)[0, target]
     handle.remove()
     if not score.requires_grad:
@@ -190,7 +196,9 @@ def placed(model: nn.Module, layer: str, images: Tensor, grid: tuple[int, int]) 
     """The share of patches, made white one at a time, beside which the cell lies that changes most, compared with how
     much the same cell changes for the other patches."""
     kept: list[Tensor] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.append(output.clone()))
+    handle = model.get_submodule(layer).register_forward_hook(
+        lambda module, inputs, output: kept.append(output.clone())
+    )
     side, generator = images.shape[2], torch.Generator().manual_seed(2)
     places = torch.randperm(grid[0] * grid[1], generator=generator)[:PLACES]
     model(images)

@@ -225,3 +225,16 @@ def test_steps_run_under_bfloat16_autocast():
         output = step(batch)
     assert output.loss.dtype == torch.float32
     assert abs(output.loss - exact) < 0.05 * exact
+
+
+@pytest.mark.parametrize("method", ["cross_entropy", "cgc", "cgc_no_negatives", "gcc"])
+@pytest.mark.parametrize("variant", ["paper", "published-code"])
+def test_one_logit_is_no_softmax_to_train(method, variant):
+    """Its cross-entropy is 0 whatever the network says."""
+    options = METHODS[method]()
+    if hasattr(options, "variant"):
+        options = replace(options, variant=variant)
+    single = Classifier(ConvNet(1, widths=(4, 6), strides=(2, 2)).double(), (0.5,) * 3, (0.25,) * 3)
+    batch = replace(make_batch(extra=True), labels=torch.zeros(4, dtype=torch.long))
+    with pytest.raises(ArgumentError, match="which is 0 for a network of one logit, whatever it says: give it two"):
+        training_step(single, options)(batch)

@@ -115,7 +115,7 @@ def test_score_refuses():
     with pytest.raises(ArgumentError, match="both are class 1 for image 1"):
         scores.score(logits, target, 1)
     with pytest.raises(ArgumentError, match="needs at least two classes, the model has 1"):
-        scores.score(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long), "weighted")
+        scores.score(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long), "mean", "multilabel")
     with pytest.raises(ArgumentError, match="`contrast` must be between 0 and 2"):
         scores.score(logits, target, 5)
 
@@ -148,3 +148,125 @@ def test_several_foils_are_a_weighted_contrast_among_them():
 def test_class_indices_refuses_what_is_no_number(value):
     with pytest.raises(ArgumentError, match="`target` must hold class indices"):
         scores.class_indices(value, torch.zeros(2, 3))
+
+
+# --- one logit, several labels --------------------------------------------------------------------------------------
+
+NAMES = ("logit", "probability", "log_probability")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rows", [[[0.7], [-2.0], [0.0]], [[5.0], [-6.0]], [[0.5, -1.0, 2.0], [3.0, -3.0, 0.1]]])
+def test_gradients_of_sigmoids_are_those_of_plain_words(name, rows):
+    """One logit by its own, and labels: by autograd of the score, and written out as a cotangent."""
+    task = "multilabel" if len(rows[0]) > 1 else "binary"
+    num_classes = max(2, len(rows[0]))
+    for target in range(num_classes):
+        logits = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+        classes = torch.full((len(rows),), target)
+        PLAIN[name](logits, classes, task).sum().backward()
+        expected = [oracle.gradient_of_sigmoids(name, row, target) for row in rows]
+        torch.testing.assert_close(logits.grad.tolist(), expected, rtol=1e-6, atol=1e-9)
+        weights = scores.class_weights(logits.detach(), classes, None, task)
+        question = scores.Question(weights[:, None], name, task)
+        torch.testing.assert_close(question.cotangents(logits.detach())[:, 0].tolist(), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("contrast", [None, "mean", "max", "weighted", "pair"])
+def test_probabilities_of_one_logit_are_those_of_its_softmax_twin(name, contrast):
+    y = torch.tensor([[0.3], [-4.0], [12.0], [0.0]], dtype=torch.float64)
+    twin = torch.cat([torch.zeros_like(y), y], 1)
+    for target in (0, 1):
+        classes = torch.full((4,), target)
+        foil = 1 - target if contrast == "pair" else contrast
+        one, two = (scores.class_weights(logits, classes, foil, score=name)[:, None] for logits in (y, twin))
+        one, two = scores.Question(one, name), scores.Question(two, name)
+        torch.testing.assert_close(one.values(y), two.values(twin))
+        torch.testing.assert_close(one.cotangents(y), two.cotangents(twin)[..., 1:])
+    torch.testing.assert_close(scores.probabilities(y), twin.softmax(1))
+
+
+@pytest.mark.parametrize("contrast", ["mean", "max", "weighted", "pair"])
+def test_a_contrast_of_one_logit_means_its_other_side(contrast):
+    y = torch.tensor([[0.3], [-4.0], [12.0]], dtype=torch.float64, requires_grad=True)
+    for target in (0, 1):
+        classes = torch.full((3,), target)
+        foil = 1 - target if contrast == "pair" else contrast
+        found = scores.score(y, classes, foil)
+        expected = [oracle.contrast_of_softmax(value, target, contrast) for (value,) in y.tolist()]
+        torch.testing.assert_close(found.tolist(), expected)
+        (row,) = torch.autograd.grad(found.sum(), y)
+        torch.testing.assert_close(scores.cotangent(y.detach(), classes, foil), row)
+
+
+def test_labels_do_not_compete_in_the_weighted_contrast_alone():
+    y, target = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
+    own = y.gather(1, target[:, None])[:, 0]
+    torch.testing.assert_close(scores.score(y, target, "weighted", "multilabel"), own)
+    p = own.sigmoid()
+    torch.testing.assert_close(own, (p / (1 - p)).log())  # the log-odds, as of the softmax
+    for contrast in ("mean", "max", (target + 1) % 4, [[(t + 1) % 4, (t + 2) % 4] for t in target.tolist()]):
+        expected = scores.score(y, target, contrast)
+        torch.testing.assert_close(scores.score(y, target, contrast, "multilabel"), expected)
+        row = scores.cotangent(y, target, contrast, "multilabel")
+        torch.testing.assert_close(row, scores.cotangent(y, target, contrast))
+    one_label = torch.tensor([[2.0]])
+    assert scores.score(one_label, torch.tensor([0]), "weighted", "multilabel").tolist() == [2.0]
+
+
+def test_logarithms_of_sigmoids_stay_finite():
+    y = torch.tensor([[200.0], [-200.0]])
+    torch.testing.assert_close(scores.log_probabilities(y), torch.tensor([[-200.0, 0.0], [0.0, -200.0]]))
+    question = scores.Question(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), "log_probability")
+    torch.testing.assert_close(question.cotangents(y)[:, 0, 0], torch.tensor([-1.0, 1.0]))
+
+
+def test_the_class_of_one_logit_is_its_sign():
+    y = torch.tensor([[1.5], [-0.5], [0.0]])
+    assert scores.predicted(y).tolist() == [1, 0, 0]
+    assert scores.class_indices(None, y).tolist() == [1, 0, 0]
+    assert scores.many_classes(None, y, None).tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert scores.many_classes(None, y, 1).tolist() == [[1], [0], [0]]
+    assert scores.predicted(y, "multilabel").tolist() == [0, 0, 0]
+
+
+def test_labels_above_a_threshold():
+    y = torch.tensor([[1.0, -1.0, 2.0], [-3.0, -2.0, -9.0]])
+    assert scores.many_classes(None, y, None, "multilabel").tolist() == [[2, 0], [1, 0]]
+    assert scores.many_classes(None, y, None, "multilabel", 0.8).tolist() == [[2], [1]]
+    assert scores.many_classes(None, y, None, "multilabel", 0.0).tolist() == [[2, 0, 1], [1, 0, 2]]
+    assert scores.many_classes(None, y[1:], None, "multilabel", 0.9).tolist() == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("num", "task", "message"),
+    [
+        (1, "multiclass", "`task` 'multiclass' needs at least two logits, the model has 1, whose softmax is always 1"),
+        (3, "binary", "`task` 'binary' needs one logit, the model has 3: pass task='multiclass'"),
+        (2, "binary", "`task` 'binary' needs one logit, the model has 2"),
+        (3, "multi_label", "`task` must be one of multiclass, binary, multilabel; got 'multi_label'. Did you mean"),
+    ],
+)
+def test_tasks_that_do_not_fit_are_refused(num, task, message):
+    with pytest.raises(ArgumentError, match=message):
+        scores.task_of(torch.zeros(2, num), task)
+
+
+def test_one_logit_refuses():
+    y, target = torch.zeros(2, 1), torch.tensor([0, 1])
+    for call, message in (
+        (lambda: scores.class_indices(2, y), "`target` must be between 0 and 1, the model's classes; got 2"),
+        (lambda: scores.class_indices(1, y, "multilabel"), "`target` must be between 0 and 0"),
+        (lambda: scores.many_classes(None, y, 3), "`k` must be between 1 and 2, the model's classes; got 3"),
+        (lambda: scores.score(y, target, 1), "`contrast` must differ from `target`, both are class 1 for image 1"),
+        (lambda: scores.score(y, target, 2), "`contrast` must be between 0 and 1"),
+        (lambda: scores.score(y, target, "mena"), "`contrast` must be one of"),
+        (lambda: scores.mean_contrast(y, target), "at least two classes, the model has 1"),
+        (lambda: scores.weighted_contrast(y, target), "at least two classes, the model has 1"),
+        (lambda: scores.pair_contrast(y, target, target), "at least two classes, the model has 1"),
+        (lambda: scores.many_classes(None, y, None, None, 0.5), "`threshold` says which labels .* task is 'binary'"),
+        (lambda: scores.many_classes(None, y, None, "multilabel", 1.0), "`threshold` must be a probability in 0..1"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            call()

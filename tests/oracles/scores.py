@@ -24,3 +24,28 @@ def gradient(name: str, logits: list[float], target: int, foil: int | None = Non
         }.get(name, weights[s])
         row[s] = -scale * share
     return row
+
+
+def sigmoid(y: float) -> float:
+    return 1 / (1 + math.exp(-y))
+
+
+def gradient_of_sigmoids(name: str, logits: list[float], target: int) -> list[float]:
+    """`dS/dy` for one image of one logit (target 0 or 1) or of several labels, by finite differences of plain words:
+    the probability of class 1 of one logit is sigmoid(y), of class 0 the rest; of label t it is sigmoid(y_t)."""
+
+    def score(y: list[float]) -> float:
+        own = y[target] if len(y) > 1 else (y[0] if target == 1 else -y[0])
+        return {"logit": own, "probability": sigmoid(own), "log_probability": math.log(sigmoid(own))}[name]
+
+    step, row = 1e-5, []
+    for place in range(len(logits)):
+        sides = [[y + sign * step * (k == place) for k, y in enumerate(logits)] for sign in (1, -1)]
+        row.append((score(sides[0]) - score(sides[1])) / (2 * step))
+    return row
+
+
+def contrast_of_softmax(y: float, target: int, name: str) -> float:
+    """A contrast of one logit: that of the softmax over (0, y), by the table of the paper."""
+    own, other = (y, 0.0) if target == 1 else (0.0, y)
+    return own - {"mean": other, "max": other, "weighted": math.log(math.exp(other)), "pair": other}[name]

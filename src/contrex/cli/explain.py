@@ -36,6 +36,12 @@ class Explain:
     side by side."""
     contrast: tuple[str, ...] = ()
     """One map for each: none, against the others (mean, max, weighted), or against one class by name or index."""
+    task: settings.Task | None = None
+    """A softmax over the logits (multiclass), a sigmoid of one with two classes (binary), or of each, one per label
+    (multilabel); None is binary for a classifier with one logit, else multiclass."""
+    threshold: float | None = None
+    """With --task multilabel, and without --target and --top, every label with a probability above it is explained, at
+    least the most probable one; None is 0.5."""
     classes: Path | None = None
     """File of class names, one a line or `index<TAB>id<TAB>names`; None takes the run's, or ImageNet's for 1000."""
     side: int | None = None
@@ -59,8 +65,15 @@ def explain(arguments: Arguments) -> int:
         )
     from contrex import photos
 
-    usual = ("none", "weighted") if options.top is not None else ("none",)
-    asked = photos.Asked(options.explainer, options.layer, options.target, options.top or 1, options.contrast or usual)
+    asked = photos.Asked(
+        explainers=options.explainer,
+        layer=options.layer,
+        classes=options.target,
+        top=options.top,
+        contrasts=options.contrast,
+        task=options.task,
+        threshold=options.threshold,
+    )
     named = photos.classifier_of(options.run, options.model, options.classes)
     results = photos.explain_photos(options.photos, named, asked, side=options.side)
     for result in results:

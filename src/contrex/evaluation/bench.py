@@ -71,13 +71,13 @@ class Bench:
 
         def part(start: int, num: int) -> Explanation:
             some = None if target is None else target[start : start + num]
-            return chosen(images[start : start + num], target=some, contrast=contrast)
+            return chosen(images[start : start + num], target=some, contrast=contrast, task=self.options.task)
 
         try:
             parts = [part(start, self.chunk) for start in range(0, len(images), self.chunk)]
         except ArgumentError as error:
             raise of_an_image(error, group, lambda position: part(position, 1)) from None
-        return Explanation(*(torch.cat([getattr(p, name) for p in parts]) for name in ("heatmap", "logits", "target")))
+        return Explanation.cat(parts)
 
     def explain_classes(
         self, images: Tensor, classes: Tensor, group: Sequence[Views], contrasts: Sequence[str | None]
@@ -87,7 +87,7 @@ class Bench:
 
         def part(start: int, num: int) -> Tensor:
             some = slice(start, start + num)
-            found = self.explainer.contrasts(images[some], contrasts, classes=classes[some])
+            found = self.explainer.contrasts(images[some], contrasts, classes=classes[some], task=self.options.task)
             return torch.stack([explanations.heatmap for explanations in found])
 
         try:

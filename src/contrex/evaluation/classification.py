@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from contrex.evaluation.bench import Bench, Group
@@ -17,11 +17,14 @@ from contrex.metrics import (
 )
 from contrex.records import Profile
 
+ONE_LABEL = "an image has one label here, and a classifier of several labels may rightly put another first"
+
 
 class Top1(Protocol):
     """Top-1 accuracy: how often the most probable class is the label."""
 
     k: ClassVar[int] = 1
+    unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
@@ -41,6 +44,8 @@ class Top5(Top1):
 
 class Calibration(Protocol):
     """Expected calibration error, and the reliability diagram behind it."""
+
+    unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
@@ -64,6 +69,7 @@ class FGSM(Protocol):
     """Top-1 accuracy under the fast gradient sign attack."""
 
     min_classes = 2
+    unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,10 @@ class RelativeProbabilityUnderMasking(Protocol):
     """Relative probability of the two most probable classes when only what their maps keep is left of the image."""
 
     min_classes = 2
+    unfit: ClassVar[Mapping[str, str]] = {
+        "binary": "the map of one logit is its own contrast, so there are no two kinds of maps to compare",
+        "multilabel": "labels do not compete, so none has a probability relative to another",
+    }
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
@@ -116,6 +120,10 @@ class GradientSigns(Protocol):
     """Gradient sign perturbation: how accuracy, logit and probability move along each score's input gradient."""
 
     min_classes = 2
+    unfit: ClassVar[Mapping[str, str]] = {
+        "binary": "the gradients of its four scores are the same for one logit",
+        "multilabel": "it compares scores of a softmax, and labels have none",
+    }
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)

@@ -90,6 +90,7 @@ class Insertion(PixelCurve):
             logits=group.logits,
             batch_size=bench.chunk,
             seeds=bench.seeds("imputation", group.indices),
+            task=bench.options.task,
         )
 
     def _baseline(self) -> str:
@@ -115,6 +116,7 @@ class Deletion(PixelCurve):
             logits=group.logits,
             batch_size=bench.chunk,
             seeds=bench.seeds("imputation", group.indices),
+            task=bench.options.task,
         )
 
     def _baseline(self) -> str:

@@ -42,6 +42,7 @@ class DropIncrease(Protocol):
             fractions=self.fractions,
             logits=group.logits,
             batch_size=self.bench.chunk,
+            task=self.bench.options.task,
         )
         for metric in self.metrics:
             metric.update(probs, kept_probs, self.fractions)
@@ -74,6 +75,7 @@ class InfidelityToNoise(Protocol):
             normalise=options.normalise,
             logits=group.logits,
             batch_size=self.bench.chunk,
+            task=self.bench.options.task,
         )
         self.metrics[0].update(values)
         return group.indices
@@ -93,10 +95,10 @@ class Sensitivity(Protocol):
         self.metrics = [MaxSensitivity()]
 
     def judge(self, group: Group) -> Sequence[int]:
-        options, contrast = self.bench.options.max_sensitivity, self.bench.options.contrast
+        options, asked = self.bench.options.max_sensitivity, self.bench.options
 
         def explain(images: Tensor, target: Tensor) -> Tensor:
-            return self.bench.explainer(images, target=target, contrast=contrast).heatmap
+            return self.bench.explainer(images, target=target, contrast=asked.contrast, task=asked.task).heatmap
 
         values = max_sensitivity(
             explain,

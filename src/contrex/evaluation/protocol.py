@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from contrex.evaluation.bench import Bench, Group
@@ -19,6 +19,8 @@ class Protocol:
 
     min_classes: ClassVar[int] = 1
     """How many classes a classifier must have for the numbers to mean something."""
+    unfit: ClassVar[Mapping[str, str]] = {}
+    """The tasks (`evaluation.task`) whose classifiers it cannot judge, each with the reason."""
     needs_heatmaps: ClassVar[bool] = False
     """Whether it uses the explanation of the squares."""
     needs_features: ClassVar[bool] = False

@@ -14,7 +14,7 @@ from contrex.evaluation.localisation import ContentHeatmapOfLabel, Pointing, Sto
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.randomization import ParameterRandomization
 from contrex.explain.named import explainer_class
-from contrex.ops.scores import CONTRASTS
+from contrex.ops.scores import CONTRASTS, TASKS
 
 PROTOCOLS: dict[str, type[Protocol]] = {
     "top1": Top1,
@@ -38,13 +38,16 @@ PROTOCOLS: dict[str, type[Protocol]] = {
 }
 
 
-def check_names(options: settings.Evaluation, num_classes: int | None = None) -> None:
+def check_names(options: settings.Evaluation, num_classes: int | None = None, task: str | None = None) -> None:
     """Raise now rather than after hours of training.
 
     Raises:
-        UnknownNameError: a metric, the explainer or the contrast does not exist.
-        ArgumentError: a metric needs more than `num_classes` classes, where that is known.
+        UnknownNameError: a metric, the explainer, the contrast or the task does not exist.
+        ArgumentError: a metric needs more than `num_classes` classes, or cannot judge classifiers of the `task`, where
+            those are known; the options may name the task.
     """
+    if options.task is not None and options.task not in TASKS:
+        raise unknown_name("`task`", options.task, TASKS)
     for name in options.metrics:
         if name not in PROTOCOLS:
             raise unknown_name("`evaluation.metrics`", name, PROTOCOLS)
@@ -53,6 +56,12 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None) ->
             raise ArgumentError(
                 f"`evaluation.metrics` has {name}, which needs at least {needed} classes; "
                 f"there are {num_classes}: leave it out."
+            )
+        reason = PROTOCOLS[name].unfit.get(task or options.task or "")
+        if reason is not None:
+            raise ArgumentError(
+                f"`evaluation.metrics` has {name}, which cannot judge a {task or options.task} classifier: {reason}. "
+                "Leave it out."
             )
     explainer_class(options.explainer)
     if options.contrast is not None and options.contrast not in CONTRASTS:

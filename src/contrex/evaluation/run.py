@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from contrex import ranks, settings
 from contrex.data.evaluation_views import EvaluationViews, Views
@@ -28,6 +28,7 @@ from contrex.evaluation.protocols import PROTOCOLS, check_names
 from contrex.evaluation.subject import Subject, command_line, configuration_of, versions
 from contrex.metrics import top_k_correct
 from contrex.models import Classifier, eval_mode
+from contrex.ops import scores
 from contrex.records import Gallery, Record, RunRecord
 
 GROUP = consistency.BATCH
@@ -107,7 +108,7 @@ def validate(classifier: Classifier, groups: Groups, *, device: torch.device) ->
             logits = network(classifier.normalise(squares.to(device))).float()
             labels = torch.tensor([views.label for views in group], device=device)
             correct += int(top_k_correct(logits, labels, 1).sum())
-            losses.append(float(F.cross_entropy(logits.double(), labels, reduction="sum")))
+            losses.append(float(-scores.log_probability(logits.double(), labels).sum()))
     loss = sum(itertools.chain.from_iterable(ranks.gathered(losses)))  # in the order of the images, as one process adds
     return Validation(100 * sum(ranks.gathered(correct)) / groups.total, loss / groups.total)
 
@@ -123,6 +124,8 @@ class Panel:
         self.needs_heatmaps = any(protocol.needs_heatmaps for protocol in self.protocols.values())
         self.needs_features = any(protocol.needs_features for protocol in self.protocols.values())
         self.needs_whole = any(protocol.needs_whole for protocol in self.protocols.values())
+        self.task: str | None = None
+        """What the classifier's logits are, once it has given some."""
         self._order: dict[str, list[int]] = {name: [] for name in options.metrics}
         self._rows: dict[int, dict[str, str]] = {}
         self._shown: dict[int, tuple[Views, NDArray[np.float32]]] = {}
@@ -138,9 +141,10 @@ class Panel:
         if unlabelled:
             raise DataError(f"{unlabelled[0]} has no label, and an evaluation needs one for each image: leave it out.")
         group = Group(self.bench, views, has_heatmaps=self.needs_heatmaps, has_features=self.needs_features)
-        if not self._rows:
-            self._check_classes(group.logits.shape[1])
-        probability, prediction = group.logits.softmax(1).max(1)
+        if self.task is None:
+            self.task = self._checked_task(group.logits)
+        prediction = scores.predicted(group.logits, self.task)
+        probability = scores.probability(group.logits, prediction, self.task)
         for position, view in enumerate(views):
             self._rows[view.index] = {
                 "path": view.path,
@@ -157,6 +161,7 @@ class Panel:
         """What came out, the same on every process."""
         subject, options = self.subject, self.options
         protocols = self.protocols.items()
+        self.task = next(filter(None, ranks.gathered(self.task)), None)  # a process may have no images
         record = Record(
             name=subject.name,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -172,7 +177,9 @@ class Panel:
             },
             classes=list(subject.images.classes),
             metrics=[
-                replace(metric.record(options.num_bootstrap, options.seed, protocol=protocol.details()), family=name)
+                replace(
+                    metric.record(options.num_bootstrap, options.seed, protocol=self._details(protocol)), family=name
+                )
                 for name, protocol in protocols
                 for metric in protocol.metrics
             ],
@@ -209,16 +216,22 @@ class Panel:
             probabilities=[float(row["probability"]) for row in kept],
         )
 
-    def _check_classes(self, num_classes: int) -> None:
-        """Labels are positions among the classes: they mean nothing to a classifier of others."""
-        images = self.subject.images
+    def _details(self, protocol: Protocol) -> dict[str, Any]:
+        """The choices behind the numbers; the task where it is not the usual one, named or not in the options."""
+        return {**protocol.details(), **({} if self.task in (None, "multiclass") else {"task": self.task})}
+
+    def _checked_task(self, logits: Tensor) -> str:
+        """What the logits are. Labels are positions among the classes: they mean nothing to a classifier of others."""
+        images, task = self.subject.images, scores.task_of(logits, self.options.task)
+        num_classes = scores.class_logits(logits, task).shape[1]
         if len(images.classes) != num_classes:
             raise DataError(
                 f"{images.name} has {len(images.classes)} classes, the classifier {num_classes}, so its labels would "
                 f"be read as other classes: give the folder a labels.csv with the classifier's class indices and a "
                 f"classes.txt with its {num_classes} names, or evaluate a classifier of these {len(images.classes)}."
             )
-        check_names(self.options, num_classes)
+        check_names(self.options, num_classes, task)
+        return task
 
 
 class Groups:

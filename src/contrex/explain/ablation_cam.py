@@ -62,11 +62,11 @@ class AblationCAM(LayerExplainer):
                 return torch.einsum("nmc,nchw->nmhw", weights, activation)
 
     def _ablations(self, run: Pass, features: Features, activation: Tensor, question: Question) -> Iterator[Tensor]:
-        """`f(y) - f(y_c)` `[C,K]` of each image. The unchanged activation goes along in every chunk, so that what the
+        """`f(y) - f(y_c)` `[C,Z]` of each image. The unchanged activation goes along in every chunk, so that what the
         batch does to the rounding of both is the same."""
         places, num = _places(features), at_once(self._batch_size, run.images.device)
         for n, output in enumerate(features.output.detach()):
-            falls = run.logits.new_zeros(activation.shape[1], run.logits.shape[1])
+            falls = run.logits.new_zeros(activation.shape[1], question.rows.shape[2])
             alive = activation[n].flatten(1).any(1).nonzero()[:, 0]
             for channels in torch.split(alive, num):
                 changed = output.flatten().repeat(1 + len(channels), 1)
@@ -101,12 +101,12 @@ def _places(features: Features) -> Tensor:
 
 
 def _closed_form(linear: nn.Linear, logits: Tensor, activation: Tensor, question: Question) -> Iterator[Tensor]:
-    """`f(y) - f(y_c)` `[C,K]` of each image behind global average pooling and `linear`."""
+    """`f(y) - f(y_c)` `[C,Z]` of each image behind global average pooling and `linear`."""
     for y, mean in zip(logits, activation.mean((2, 3)), strict=True):
         yield question.outputs(y) - question.outputs(y - mean[:, None] * linear.weight.mT.to(y.dtype))
 
 
 def _weighed(rows: Tensor, falls: Tensor) -> Tensor:
-    """`[M,C]` of `[M,K]` and `[C,K]`."""
+    """`[M,C]` of `[M,Z]` and `[C,Z]`."""
     with torch.autocast(rows.device.type, enabled=False):
         return rows @ falls.mT

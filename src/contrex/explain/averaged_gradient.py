@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -38,7 +39,7 @@ class AveragedGradient(InputExplainer):
         size = self._batch_size or (8 if run.images.device.type == "cpu" else 32)
         parts = zip(torch.split(run.images, size), torch.split(question.rows, size), strict=True)
         return torch.cat(
-            [self._part(images, Question(rows, question.score), size, differentiable) for images, rows in parts]
+            [self._part(images, replace(question, rows=rows), size, differentiable) for images, rows in parts]
         )
 
     def _part(self, images: Tensor, question: Question, size: int, differentiable: bool) -> Tensor:
@@ -48,7 +49,7 @@ class AveragedGradient(InputExplainer):
             num = len(chunk)
             points = torch.cat([copy for _, copy in chunk])
             weights = question.rows.new_tensor([weight for weight, _ in chunk])
-            repeated = Question(question.rows.repeat(num, 1, 1), question.score)
+            repeated = replace(question, rows=question.rows.repeat(num, 1, 1))
             run = capture.forward(self.model, points, (), graph="all" if differentiable else "head")
             gradients = pixel_gradients(run, repeated, differentiable=differentiable)
             with torch.autocast(images.device.type, enabled=False):

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ _LINEAR = {
 }
 """Methods whose attribution is linear in the score: a contrast costs them one call, not one per class."""
 _LOGITS_ONLY = ("DeepLift", "LRP")
-"""Parts of the names of methods that replace the backward rule of modules; the softmax of a score is none."""
+"""Parts of the names of methods that replace the backward rule of modules; softmax and sigmoid of a score are none."""
 
 
 class Captum(Explainer):
@@ -77,29 +78,29 @@ class Captum(Explainer):
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         if question.score != "logit" and any(part in self._name for part in _LOGITS_ONLY):
             raise ArgumentError(
-                f"`score` must be 'logit' for captum's {self._name}, which has no rule for a softmax; got "
+                f"`score` must be 'logit' for captum's {self._name}, which has no rule for a softmax or sigmoid; got "
                 f"{question.score!r}."
             )
         maps = [
-            torch.stack([self._attribute(image, row, question.score) for row in rows])
+            torch.stack([self._attribute(image, replace(question, rows=row[None, None])) for row in rows])
             for image, rows in zip(run.images.detach(), question.rows, strict=True)
         ]
         return torch.stack(maps)
 
-    def _difference(self, run: Pass, row: Tensor, score: str, *, differentiable: bool) -> Tensor:
+    def _difference(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         if self._name in _LINEAR and "custom_attribution_func" not in self._called_with:
-            return self._maps(run, Question(row[:, None], score), differentiable=differentiable)[:, 0]
-        return super()._difference(run, row, score, differentiable=differentiable)
+            return self._maps(run, question, differentiable=differentiable)[:, 0]
+        return super()._difference(run, question, differentiable=differentiable)
 
-    def _attribute(self, image: Tensor, row: Tensor, score: str) -> Tensor:
-        """The map `[h,w]` of one image `[C,H,W]` for the class weights `row` [K]."""
-        attribution = self._kind(_Score(self.model, row, score), **self._made_with)
+    def _attribute(self, image: Tensor, question: Question) -> Tensor:
+        """The map `[h,w]` of one image `[C,H,W]` for a question of one row `[1,1,Z]`."""
+        attribution = self._kind(_Score(self.model, question), **self._made_with)
         with _seeded(self._seed), torch.enable_grad():
             found = attribution.attribute(image[None].clone().requires_grad_(), **self._called_with)
         if not isinstance(found, Tensor) or found.ndim != 4:
             got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise LayerError(f"captum's {self._name} gave {got}, no map [1,C,h,w]: choose another `layer`.")
-        return found.detach()[0].sum(0).to(row.dtype)
+        return found.detach()[0].sum(0).to(question.rows.dtype)
 
 
 class CaptumMissingError(ContrexError, ImportError):
@@ -109,14 +110,14 @@ class CaptumMissingError(ContrexError, ImportError):
 class _Score(nn.Module):
     """The model with its score as the only output, [N]."""
 
-    def __init__(self, model: nn.Module, row: Tensor, score: str) -> None:
+    def __init__(self, model: nn.Module, question: Question) -> None:
         super().__init__()
         self.model = model
-        self._row, self._score = row, score
+        self._question = question
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.model(images.clone()).to(self._row.dtype)
-        return (Question(self._row[None, None], self._score).outputs(logits) * self._row).sum(1)
+        rows = self._question.rows
+        return (self._question.outputs(self.model(images.clone()).to(rows.dtype)) * rows[0]).sum(1)
 
 
 def _attribution_class(name: str) -> Any:

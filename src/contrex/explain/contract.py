@@ -22,6 +22,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from contrex.errors import ArgumentError, ContrexError, NotDifferentiableError
 from contrex.explain.capture import watched
 from contrex.explain.explainer import Explainer
+from contrex.ops import scores
 
 Kind = Callable[[nn.Module], Explainer]
 
@@ -54,15 +55,18 @@ def gives_what_it_promises(kind: Kind, model: nn.Module, images: Tensor) -> None
     _expect(not heatmap.requires_grad and not why.logits.requires_grad, "heatmap or logits carry a graph")
     _expect(not heatmap.is_inference(), "heatmap is an inference tensor")
     _expect_close(why.logits, logits, "logits and the model's own")
-    _expect(torch.equal(why.target, why.logits.argmax(1)), "the default target is not the top prediction")
+    _expect(
+        torch.equal(why.target, scores.predicted(why.logits, why.task)), "the default target is not the top prediction"
+    )
 
 
 def explains_a_batch_as_single_images(kind: Kind, model: nn.Module, images: Tensor) -> None:
     """A batch of mixed targets and foils is one image at a time."""
     explainer = kind(model)
     whole = explainer(images)
-    targets = (torch.arange(len(images), device=images.device) + 1) % whole.logits.shape[1]
-    foils = (targets + 1) % whole.logits.shape[1]
+    num_classes = scores.class_logits(whole.logits, whole.task).shape[1]
+    targets = (torch.arange(len(images), device=images.device) + 1) % num_classes
+    foils = (targets + 1) % num_classes
     contrasts, scale = ([None, foils] if explainer.is_class_specific else [None]), whole.heatmap
     for contrast in contrasts:
         whole = explainer(images, target=targets, contrast=contrast)

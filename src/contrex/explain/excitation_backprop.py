@@ -21,7 +21,8 @@ class ExcitationBackprop(RelevanceExplainer):
     the exciting connections passes a neuron (marginal winning probability, section 3.2); the map sums it over channels.
 
     It starts with probability 1 at the class; a contrast starts with its weights, so it is the signed difference of the
-    probabilities. ReLU and maximum pooling pass it on, averages share it like weights of one.
+    probabilities. ReLU and maximum pooling pass it on, averages share it like weights of one. Of one logit (a sigmoid)
+    walks start at class 1 only, so the map of class 0 is the negative; the contrastive method has what excites class 0.
 
     `layer` is by default the last that every walk passes and whose neurons fire or are silent (are not negative), on a
     finer grid than the last feature map: `layer3` of a ResNet, the last ReLU before the fifth pooling of VGG-16.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -29,6 +29,27 @@ from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
 
 Targets = Target | Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a call asks about the classes, with the `task` that the logits turned out to have."""
+
+    contrast: Contrast
+    score: str
+    task: str
+
+    def classes(self, target: Targets, logits: Tensor) -> Tensor:
+        """The explained classes `[N]`."""
+        return scores.class_indices(target(logits) if callable(target) else target, logits, self.task)
+
+    def question(self, logits: Tensor, classes: Tensor) -> Question:
+        """One row for each of `classes` [N,M]."""
+        rows = [
+            scores.class_weights(logits, column, self.contrast, self.task, score=self.score)
+            for column in classes.unbind(1)
+        ]
+        return Question(torch.stack(rows, 1), self.score, self.task)
 
 
 class Explainer(ABC):
@@ -61,6 +82,7 @@ class Explainer(ABC):
         target: Targets = None,
         contrast: Contrast = None,
         score: str = "logit",
+        task: str | None = None,
         differentiable: bool = False,
     ) -> Explanation:
         """Explain why each image is `target` - and, with a contrast, not another class.
@@ -72,6 +94,11 @@ class Explainer(ABC):
             contrast: None, `"mean"`, `"max"`, `"weighted"`, a foil class (an int, or one per image `[N]`), or several
                 foils (`[1,F]`, or `[N,F]`).
             score: what is explained of a class: its `"logit"`, `"probability"` or `"log_probability"`.
+            task: what the logits are: `"multiclass"` (a softmax over K >= 2), `"binary"` (a sigmoid of one) or
+                `"multilabel"` (a sigmoid of each, also of one, whose only class is 0); None is binary for one logit,
+                multiclass for more. One logit y has the classes 0 and 1, with the logits -y and y: class 1 is the
+                prediction where y > 0, and a contrast is with the other side, y itself. Labels do not compete, so the
+                weighted contrast of one is its logit; the other contrasts are those of the logits.
             differentiable: return maps and logits with a graph to every parameter, for a loss on the explanation.
 
         Raises:
@@ -81,42 +108,57 @@ class Explainer(ABC):
         """
         with self._started(images, differentiable=differentiable) as checked:
             run = self._forward(checked, differentiable=differentiable)
-            classes = scores.class_indices(target(run.logits) if callable(target) else target, run.logits)
-            heatmap = self._answer(run, classes[:, None], contrast, score, differentiable=differentiable)[:, 0]
-        return _explanation(heatmap, run.logits, classes, differentiable=differentiable)
+            asked = Asked(contrast, score, scores.task_of(run.logits, task))
+            classes = asked.classes(target, run.logits)
+            heatmap = self._answer(run, classes[:, None], asked, differentiable=differentiable)[:, 0]
+        return _explanation(heatmap, run.logits, classes, asked.task, differentiable=differentiable)
 
     def classes(
         self,
         images: Tensor,
-        k: int = 5,
+        k: int | None = None,
         *,
         classes: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
         contrast: Contrast = None,
         score: str = "logit",
+        task: str | None = None,
+        threshold: float | None = None,
     ) -> ClassExplanations:
         """The signed maps of the `k` most probable classes of each image, most probable first, in one forward pass.
 
-        `classes` names them instead: one list `[M]` for all images, or `[N,M]`. `contrast` and `score` as in a call.
+        `classes` names them instead: one list `[M]` for all images, or `[N,M]`. `contrast`, `score` and `task` as in a
+        call. Without `k` they are the first 5, or both sides of one logit. With `task="multilabel"` they are the labels
+        with a probability above `threshold` (0.5): images differ in their number and maps are `[N,M]`, so M is that of
+        the image with the most, at least 1, and `present` [N,M] of the result says which count.
         """
-        return self.contrasts(images, [contrast], k, classes=classes, score=score)[0]
+        return self.contrasts(images, [contrast], k, classes=classes, score=score, task=task, threshold=threshold)[0]
 
     def contrasts(
         self,
         images: Tensor,
         contrasts: Sequence[Contrast],
-        k: int = 5,
+        k: int | None = None,
         *,
         classes: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
         score: str = "logit",
+        task: str | None = None,
+        threshold: float | None = None,
     ) -> list[ClassExplanations]:
         """What `classes` gives for each of several contrasts, from one forward pass for all of them."""
         with self._started(images, differentiable=False) as checked:
             run = replace(self._forward(checked, differentiable=False), is_shared=len(contrasts) > 1)
-            wanted = scores.many_classes(classes, run.logits, k)
-            answers = [self._answer(run, wanted, contrast, score, differentiable=False) for contrast in contrasts]
+            task = scores.task_of(run.logits, task)
+            wanted, least = (
+                scores.many_classes(classes, run.logits, k, task, threshold),
+                scores.checked_threshold(threshold, task),
+            )
+            answers = [
+                self._answer(run, wanted, Asked(contrast, score, task), differentiable=False) for contrast in contrasts
+            ]
         for maps in answers:
             _check_finite(maps)
-        return [ClassExplanations(maps.detach(), run.logits.detach(), wanted) for maps in answers]
+        logits = run.logits.detach()
+        return [ClassExplanations(maps.detach(), logits, wanted, task, score, least) for maps in answers]
 
     @abstractmethod
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
@@ -126,25 +168,26 @@ class Explainer(ABC):
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         """The maps `[N,M,h,w]` of the M scores per image that `question` asks for."""
 
-    def _answer(self, run: Pass, classes: Tensor, contrast: Contrast, score: str, *, differentiable: bool) -> Tensor:
+    def _answer(self, run: Pass, classes: Tensor, asked: Asked, *, differentiable: bool) -> Tensor:
         """Maps `[N,M,h,w]` of `classes` [N,M], by whichever of Proposition 3's roads is right for the method."""
-        if not self.is_class_specific and (contrast is not None or score != "logit"):
-            name = "score" if contrast is None else "contrast"
+        if not self.is_class_specific and (asked.contrast is not None or asked.score != "logit"):
+            name = "score" if asked.contrast is None else "contrast"
             raise ArgumentError(f"`{name}` means nothing to {type(self).__name__}: its map is the same for any class.")
-        rows = torch.stack([scores.cotangent(run.logits, column, contrast) for column in classes.unbind(1)], 1)
-        if self.is_linear or contrast is None:
-            return self._maps(run, Question(rows, score), differentiable=differentiable)
-        kept = replace(run, is_shared=run.is_shared or rows.shape[1] > 1)
-        answers = [self._difference(kept, row, score, differentiable=differentiable) for row in rows.unbind(1)]
-        return torch.stack(answers, 1)
+        question = asked.question(run.logits, classes)
+        if self.is_linear or asked.contrast is None:
+            return self._maps(run, question, differentiable=differentiable)
+        kept = replace(run, is_shared=run.is_shared or classes.shape[1] > 1)
+        alone = [replace(question, rows=row[:, None]) for row in question.rows.unbind(1)]
+        return torch.stack([self._difference(kept, one, differentiable=differentiable) for one in alone], 1)
 
-    def _difference(self, run: Pass, row: Tensor, score: str, *, differentiable: bool) -> Tensor:
-        """`sum_s row_s * map_s` over the classes with a weight, [N,h,w]."""
+    def _difference(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        """`sum_s row_s * map_s` over the classes with a weight, [N,h,w], for a question of one row."""
+        row = question.rows[:, 0]
         num_classes = int((row != 0).sum(1).max())
         classes = row.abs().topk(num_classes, dim=1).indices
         one_hot = torch.zeros(*classes.shape, row.shape[1], dtype=row.dtype, device=row.device)
-        question = Question(one_hot.scatter(2, classes[..., None], 1.0), score)
-        maps = self._maps(run, question, differentiable=differentiable)
+        single = replace(question, rows=one_hot.scatter(2, classes[..., None], 1.0))
+        maps = self._maps(run, single, differentiable=differentiable)
         return torch.einsum("nm,nmhw->nhw", row.gather(1, classes).to(maps), maps)
 
     @contextmanager
@@ -219,6 +262,7 @@ class LayerExplainer(Explainer):
         target: Targets = None,
         contrast: Contrast = None,
         score: str = "logit",
+        task: str | None = None,
     ) -> Mapping[str, Explanation]:
         """The explanation at each of several layers, from one forward pass; names and arguments as in a call."""
         modules = [find_layer(self.model, layer) for layer in layers]
@@ -227,13 +271,12 @@ class LayerExplainer(Explainer):
         with self._started(images, differentiable=False) as checked:
             sites = self._sites.find(checked, modules)
             run = self._checked_run(checked, sites, graph="head")
-            classes = scores.class_indices(target(run.logits) if callable(target) else target, run.logits)
+            asked = Asked(contrast, score, scores.task_of(run.logits, task))
+            classes = asked.classes(target, run.logits)
             alone = [replace(run, features=[features], is_shared=True) for features in run.features]
-            heatmaps = [
-                self._answer(one, classes[:, None], contrast, score, differentiable=False)[:, 0] for one in alone
-            ]
+            heatmaps = [self._answer(one, classes[:, None], asked, differentiable=False)[:, 0] for one in alone]
         return {
-            site.name: _explanation(heatmap, run.logits, classes, differentiable=False)
+            site.name: _explanation(heatmap, run.logits, classes, asked.task, differentiable=False)
             for site, heatmap in zip(sites, heatmaps, strict=True)
         }
 
@@ -299,10 +342,10 @@ def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> I
         yield gradient.to(row.dtype)
 
 
-def _explanation(heatmap: Tensor, logits: Tensor, classes: Tensor, *, differentiable: bool) -> Explanation:
+def _explanation(heatmap: Tensor, logits: Tensor, classes: Tensor, task: str, *, differentiable: bool) -> Explanation:
     if differentiable:
-        return Explanation(heatmap, logits, classes)
-    return Explanation(_check_finite(heatmap.detach()), logits.detach(), classes)
+        return Explanation(heatmap, logits, classes, task)
+    return Explanation(_check_finite(heatmap.detach()), logits.detach(), classes, task)
 
 
 def _checked(images: Tensor) -> Tensor:

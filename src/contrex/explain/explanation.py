@@ -11,6 +11,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.ops import heatmap as heatmaps
+from contrex.ops import scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,12 +23,31 @@ class Explanation:
 
     `heatmap` [N,h,w] is raw and signed, float32 (float64 for a float64 model), on the images' device, at layer size:
     positive cells speak for the target, negative ones against it - or, with a contrast, for the other classes.
-    `logits` [N,K] come from the same forward pass; `target` [N] holds the explained classes.
+    `logits` [N,K] come from the same forward pass; `target` [N] holds the explained classes. `task` says what the
+    logits are (`contrex.ops.scores`): "multiclass", "binary" or "multilabel", None by their number.
     """
 
     heatmap: Tensor
     logits: Tensor
     target: Tensor
+    task: str | None = None
+
+    @classmethod
+    def cat(cls, parts: Sequence[Explanation]) -> Explanation:
+        """Explanations of one task, one after the other; at least one.
+
+        Raises:
+            ArgumentError: there are none, or their tasks differ.
+        """
+        tasks = {part.task for part in parts}
+        if len(tasks) != 1:
+            raise ArgumentError(
+                f"`parts` must be explanations of one task, got {len(parts)} of {sorted(map(str, tasks))}."
+            )
+        heatmap, logits, target = (
+            torch.cat([getattr(p, name) for p in parts]) for name in ("heatmap", "logits", "target")
+        )
+        return cls(heatmap, logits, target, *tasks)
 
     def __len__(self) -> int:
         return len(self.heatmap)
@@ -39,8 +59,8 @@ class Explanation:
 
     @property
     def probability(self) -> Tensor:
-        """The softmax probability [N] of the target."""
-        return self.logits.softmax(1).gather(1, self.target[:, None])[:, 0]
+        """The probability [N] of the target: of the softmax, or of a sigmoid where `task` says so."""
+        return scores.probability(self.logits, self.target, self.task)
 
     def positive(self) -> Explanation:
         """The evidence for the target only (ReLU)."""
@@ -81,31 +101,63 @@ class ClassExplanations:
     """Signed maps of several classes of each image, from one forward pass.
 
     `heatmap` [N,M,h,w], `logits` [N,K], `target` [N,M]: the classes, most probable first unless they were named.
+    `task` as in `Explanation`; `score` is what was explained of each class; `threshold` says which labels are
+    `present`.
     """
 
     heatmap: Tensor
     logits: Tensor
     target: Tensor
+    task: str | None = None
+    score: str = "logit"
+    threshold: float = scores.DEFAULT_THRESHOLD
 
     def __len__(self) -> int:
         return len(self.heatmap)
 
+    @property
+    def probability(self) -> Tensor:
+        """The probability [N,M] of each class: of the softmax, or of a sigmoid where `task` says so."""
+        return scores.probabilities(self.logits, self.task).gather(1, self.target)
+
+    @property
+    def present(self) -> Tensor:
+        """Which classes [N,M], boolean, have a probability above the threshold: images have different numbers of
+        labels, and all have M maps."""
+        return self.probability > self.threshold
+
     def explanation(self, index: int) -> Explanation:
         """The explanation of the class at place `index` of each image."""
-        return Explanation(self.heatmap[:, index], self.logits, self.target[:, index])
+        return Explanation(self.heatmap[:, index], self.logits, self.target[:, index], self.task)
 
     def pair(self, index: int, foil: int) -> Explanation:
-        """Why the class at place `index` rather than the one at place `foil`: the difference of their maps."""
-        return Explanation(self.heatmap[:, index] - self.heatmap[:, foil], self.logits, self.target[:, index])
+        """Why the class at place `index` rather than the one at place `foil`: the difference of their maps (half of it
+        for the two sides of one logit, whose contrast is that logit)."""
+        difference = self._scale * (self.heatmap[:, index] - self.heatmap[:, foil])
+        return Explanation(difference, self.logits, self.target[:, index], self.task)
 
     def pairs(self) -> Tensor:
-        """All pairwise contrasts `[N,M,M,h,w]`: entry (i, j) is why class i rather than class j."""
-        return self.heatmap[:, :, None] - self.heatmap[:, None, :]
+        """All pairwise contrasts `[N,M,M,h,w]`: entry (i, j) is why class i rather than class j, as in `pair`."""
+        return self._scale * (self.heatmap[:, :, None] - self.heatmap[:, None, :])
 
     def weighted(self) -> Tensor:
-        """The weighted contrast `[N,M,h,w]` of each class against the other M - 1: `phi_i - sum_j a_j phi_j`."""
-        logits = self.logits.gather(1, self.target)
+        """The weighted contrast `[N,M,h,w]` of each class against the other M - 1: `phi_i - sum_j a_j phi_j`; half of
+        it for the two sides of one logit, and `phi_i` for labels, which do not compete.
+
+        Raises:
+            ArgumentError: there is one class only, and labels do compete.
+        """
+        if scores.task_of(self.logits, self.task) == "multilabel":
+            return self.heatmap
+        logits = scores.class_logits(self.logits, self.task).gather(1, self.target)
         num = logits.shape[1]
+        if num < 2:
+            raise ArgumentError("`weighted` needs the maps of at least two classes, there is one: ask for k=2 or more.")
         itself = torch.eye(num, dtype=torch.bool, device=logits.device)
         weights = logits[:, None].expand(-1, num, -1).masked_fill(itself, float("-inf")).softmax(2)
-        return self.heatmap - torch.einsum("nij,njhw->nihw", weights.to(self.heatmap), self.heatmap)
+        others = torch.einsum("nij,njhw->nihw", weights.to(self.heatmap), self.heatmap)
+        return self._scale * (self.heatmap - others)
+
+    @property
+    def _scale(self) -> float:
+        return scores.contrast_scale(scores.task_of(self.logits, self.task), self.score)

@@ -18,6 +18,8 @@ from contrex.explain.capture import Pass
 from contrex.explain.propagation import RelevanceExplainer
 from contrex.explain.relevance_rules import LinearMap, Rules, part, ratio
 from contrex.models.layers import Layer, Reshape
+from contrex.ops import scores
+from contrex.ops.scores import Question
 
 _TINY = 1e-9
 """Keeps denominators from zero where a rule has no epsilon."""
@@ -171,11 +173,15 @@ class LRP(RelevanceExplainer):
     the maps of the logits; with `start="one"` it is `row_k`, the `e_t - sum_s a_s e_s` of "Why Not Other Classes?".
     All rules are linear in relevance, so both roads to a contrast (Proposition 3) agree either way.
 
+    Of one logit y (a sigmoid) class 0 starts with -y. `start="one"` would give both sides the same relevance and is
+    refused there.
+
     Activations and dropout pass relevance on. Batch norm is folded, for the call only, into the layer before it or the
     dense layer behind it; elsewhere it shares in proportion.
 
     Raises:
         LayerError: a function behind the layer has no rule: products of activations, softmax, layer norm.
+        ArgumentError: `start="one"` for a network of one logit.
     """
 
     def __init__(
@@ -202,6 +208,14 @@ class LRP(RelevanceExplainer):
 
     def _rules(self) -> Rules:
         return _ByLayer(self._composite)
+
+    def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        if self._begins == "one" and scores.task_of(run.logits, question.task) == "binary":
+            raise ArgumentError(
+                "`start` 'one' gives both sides of one logit the same relevance, whichever is explained: use "
+                "start='logit'."
+            )
+        return super()._maps(run, question, differentiable=differentiable)
 
     def _start(self, run: Pass, row: Tensor) -> Tensor:
         return row * run.logits.detach() if self._begins == "logit" else row

@@ -48,7 +48,7 @@ _CHANNELS_FIRST_ONLY: WeakSet[nn.Module] = WeakSet()
 
 
 def outputs_of(model: nn.Module, batches: Iterable[Tensor], question: Question) -> Iterator[Tensor]:
-    """`f(y)` `[n,K]` of the question's score for each batch of changed images `[n,C,H,W]`.
+    """`f(y)` `[n,Z]` of the question's score for each batch of changed images `[n,C,H,W]`.
 
     Images go in channels last, which makes convolutions up to 1.4 times as fast on a CPU whatever the layout of the
     weights; a network that cannot have it (it calls `.view` on a feature map) gets them channels first.

@@ -49,7 +49,7 @@ class RISE(PerturbationExplainer):
         for start in range(0, self._num_masks, num):
             masks = _masks(grids[start : start + num], corners[start : start + num], height, width).to(run.images)
             outputs = outputs_of(self.model, (image * masks[:, None] for image in run.images.detach()), question)
-            left = torch.stack(list(outputs))  # [N,n,K]
+            left = torch.stack(list(outputs))  # [N,n,Z]
             with torch.autocast(left.device.type, enabled=False):
                 weights = torch.einsum("nmk,nbk->nmb", question.rows, left)
                 heatmap = heatmap + torch.einsum("nmb,bhw->nmhw", weights, masks.to(weights))

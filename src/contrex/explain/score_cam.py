@@ -65,7 +65,7 @@ class ScoreCAM(LayerExplainer):
         activation = features.maps(features.output).detach().to(run.logits.dtype)
         if run not in self._outputs:  # every question about one pass is answered by the same masked images
             masked = outputs_of(self.model, self._masked(run.images.detach(), activation), question)
-            self._outputs[run] = torch.cat(list(masked)).reshape(*activation.shape[:2], -1)  # [N,C,K]
+            self._outputs[run] = torch.cat(list(masked)).reshape(*activation.shape[:2], -1)  # [N,C,Z]
         with torch.autocast(activation.device.type, enabled=False):
             weights = torch.einsum("nmk,nck->nmc", question.rows, self._outputs[run])
             weights = weights.softmax(2) if self._variant == "paper" else weights

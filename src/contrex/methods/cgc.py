@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrex import ranks
 from contrex.data.views import Batch
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import cgc_loss, l2_consistency_loss
-from contrex.methods.step import Step, StepOutput, explained_layer, step_output, view_cross_entropy, views_of
+from contrex.methods.step import (
+    Step,
+    StepOutput,
+    explained_layer,
+    softmax_cross_entropy,
+    step_output,
+    view_cross_entropy,
+    views_of,
+)
 from contrex.models import Classifier
 from contrex.settings import CGC, CGCNoNegatives
 
@@ -83,7 +90,7 @@ class ConsistencyStep(Step):
         if self.settings.variant == "paper":
             return view_cross_entropy(logits, logits_view, labels, self.settings.views)
         extra = self.logits(cast("Tensor", batch.extra_views))
-        return torch.stack([F.cross_entropy(y, labels) for y in (extra, logits, logits_view)]).sum()
+        return torch.stack([softmax_cross_entropy(y, labels) for y in (extra, logits, logits_view)]).sum()
 
 
 class CGCStep(ConsistencyStep):

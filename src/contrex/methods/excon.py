@@ -22,6 +22,7 @@ from contrex.explain.named import build_explainer
 from contrex.methods.step import Shown, StepOutput, explained_layer, two_views_of
 from contrex.methods.supcon import SupConStep
 from contrex.models import Classifier, eval_mode
+from contrex.ops import scores
 from contrex.ops.pixels import explanation_mask, masked_images
 from contrex.settings import ExCon
 
@@ -84,7 +85,7 @@ class ExConStep(SupConStep):
         mode = nullcontext() if self._in_train_mode else eval_mode(self.network)
         with torch.no_grad(), mode:
             logits: Tensor = self.network(images)
-        return logits.argmax(1)
+        return scores.predicted(logits)
 
     def shown(self, batch: Batch) -> Shown:
         """The images, what their explanations keep of them, and the views that are trained on."""

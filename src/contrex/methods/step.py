@@ -116,10 +116,24 @@ def two_views_of(batch: Batch) -> tuple[Tensor, Tensor]:
 def view_cross_entropy(logits: Tensor, logits_view: Tensor, labels: Tensor, views: Views) -> Tensor:
     """Cross-entropy of the plain images, of the transformed ones, or the mean of both."""
     if views == "plain":
-        return F.cross_entropy(logits, labels)
+        return softmax_cross_entropy(logits, labels)
     if views == "transformed":
-        return F.cross_entropy(logits_view, labels)
-    return F.cross_entropy(torch.cat([logits, logits_view]), torch.cat([labels, labels]))
+        return softmax_cross_entropy(logits_view, labels)
+    return softmax_cross_entropy(torch.cat([logits, logits_view]), torch.cat([labels, labels]))
+
+
+def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy of the softmax over at least two logits [N,K].
+
+    Raises:
+        ArgumentError: there is one logit, whose softmax is 1 and whose loss is 0, whatever the network says.
+    """
+    if logits.shape[1] < 2:
+        raise ArgumentError(
+            "training takes the cross-entropy of a softmax, which is 0 for a network of one logit, whatever it says: "
+            "give it two logits (`model.num_classes` 2, and labels of two classes)."
+        )
+    return F.cross_entropy(logits, labels)
 
 
 def step_output(labels: Tensor, logits: Tensor, loss: Tensor, **terms: Tensor) -> StepOutput:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrex import ranks
@@ -22,7 +21,7 @@ from contrex.errors import ArgumentError
 from contrex.explain.capture import forward_features
 from contrex.losses import supcon_loss
 from contrex.methods.phase import Phase, Plan
-from contrex.methods.step import Shown, Step, StepOutput, step_output, two_views_of, views_of
+from contrex.methods.step import Shown, Step, StepOutput, softmax_cross_entropy, step_output, two_views_of, views_of
 from contrex.models import Classifier, ProjectionHead, classifier_head
 from contrex.settings import LinearClassifier, Recipe, SupCon
 
@@ -122,7 +121,7 @@ class ClassifierStep(Step):
             features = self._cached(batch) if self.settings.cache_features else self._computed(batch)
         logits = self._encoder[0].head(features)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return step_output(batch.labels, logits, F.cross_entropy(logits, batch.labels))
+        return step_output(batch.labels, logits, softmax_cross_entropy(logits, batch.labels))
 
     def _computed(self, batch: Batch) -> Tensor:
         plain, transformed = views_of(batch)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.ops import scores
 
 
 def top_k_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -22,9 +23,10 @@ def top_k_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     a network that answers the same for all classes scores chance, not 100 %.
 
     Args:
-        logits: `[N,K]`, or probabilities, which order the classes alike.
-        labels: integers `[N]` in `0..K-1`.
-        k: `1..K`.
+        logits: `[N,K]`, or probabilities, which order the classes alike. One logit y `[N,1]` is a sigmoid with the
+            classes 0 and 1, of which 1 comes first where y > 0: pass the logit, not its probability.
+        labels: integers `[N]` in `0..K-1`; of one logit 0 or 1.
+        k: `1..K`; of one logit 1 or 2.
 
     Returns:
         Boolean `[N]` on the device of `logits`.
@@ -35,6 +37,7 @@ def top_k_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     >>> top_k_correct(torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]]), torch.tensor([2, 1]), k=1)
     tensor([False, False])
     """
+    logits = scores.class_logits(logits) if logits.ndim == 2 else logits
     _check(logits, labels, k)
     labels = labels.to(logits.device)[:, None]
     label_logit = logits.gather(1, labels)

@@ -49,7 +49,7 @@ def fgsm(
     network sees N images, once forwards and once backwards, or none where `direction` is given.
 
     Args:
-        model: maps `[N,C,H,W]` to logits `[N,K]`, K at least 2, differentiably.
+        model: maps `[N,C,H,W]` to logits `[N,K]`, differentiably; one logit is a sigmoid with the labels 0 and 1.
         images: `[N,C,H,W]`, normalised as the network expects.
         labels: ground truth, integers `[N]`.
         epsilon: in 0..1; 4/255 is usual.
@@ -158,15 +158,21 @@ def _ascent(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.clone().requires_grad_()  # a clone also because inference mode may have made it
         logits = model(leaf)
-        if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
-            raise ArgumentError(f"`model` must return logits [N,K] of at least 2 classes, got {list(logits.shape)}.")
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise ArgumentError(f"`model` must return logits [N,K], got {list(logits.shape)}.")
         if not logits.requires_grad:
             raise ArgumentError("`model` must be differentiable: its logits have no gradient of the images.")
-        outside = (labels < 0) | (labels >= logits.shape[1])
+        num_classes = scores.class_logits(logits).shape[1]
+        outside = (labels < 0) | (labels >= num_classes)
+        if outside.any() and logits.shape[1] == 1:
+            raise ArgumentError(
+                f"`model` must return logits [N,K] of at least 2 classes, got {list(logits.shape)} and the label "
+                f"{int(labels[outside][0])}: one logit is a sigmoid, whose labels are 0 and 1."
+            )
         if outside.any():
-            raise ArgumentError(f"`labels` must lie in 0..{logits.shape[1] - 1}, got {int(labels[outside][0])}.")
+            raise ArgumentError(f"`labels` must lie in 0..{num_classes - 1}, got {int(labels[outside][0])}.")
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_odds = scores.weighted_contrast(precise, labels.clone())
+        log_odds = scores.score(precise, labels.clone(), "weighted")
         return torch.autograd.grad(-log_odds.sum(), leaf)[0]
 
 

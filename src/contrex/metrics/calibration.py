@@ -17,6 +17,7 @@ from torch import Tensor
 from contrex.errors import ArgumentError
 from contrex.metrics.accuracy import top_k_correct
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.ops import scores
 from contrex.ops.bootstrap import DRAWS_AT_ONCE
 from contrex.records import MetricRecord
 
@@ -25,14 +26,15 @@ NUM_BINS = 15
 
 
 def confidence_and_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest softmax probability of each image, and whether its class is the label.
+    """The largest probability of each image, and whether its class is the label.
 
     Args:
-        logits: `[N,K]`; not probabilities.
-        labels: integers `[N]` in `0..K-1`.
+        logits: `[N,K]`; not probabilities. The softmax of several, the sigmoids of both sides of one.
+        labels: integers `[N]` in `0..K-1`; of one logit 0 or 1.
 
     Returns:
-        `(confidence [N] float64 in 1/K..1, correct [N] boolean)`; of equal logits the lower class is predicted.
+        `(confidence [N] float64 in 1/K..1, of one logit in 1/2..1, correct [N] boolean)`; of equal logits the lower
+        class is predicted.
 
     Raises:
         ArgumentError: a shape or a label does not fit, or a logit is NaN or infinite.
@@ -43,7 +45,7 @@ def confidence_and_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tens
     correct = top_k_correct(logits, labels, 1)
     if not logits.isfinite().all():
         raise ArgumentError("`logits` must be finite, got infinity: its confidence is not defined.")
-    return logits.double().softmax(dim=1).amax(dim=1), correct
+    return scores.probabilities(logits.double()).amax(dim=1), correct
 
 
 @dataclass(frozen=True)

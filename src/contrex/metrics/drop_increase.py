@@ -33,11 +33,12 @@ def kept_probabilities(
     baseline: Tensor | None = None,
     logits: Tensor | None = None,
     batch_size: int | None = None,
+    task: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Probability of the target class on the whole image, `p`, and on its most salient pixels alone, `p'`.
 
-    `p_n = softmax(model(x_n))[t_n]`, `p'_nf = softmax(model(z_nf))[t_n]`, `z_nf` the image with only the
-    `floor(fraction_f H W)` most salient pixels, in all channels; the others come from the baseline.
+    `p_n = p(model(x_n))[t_n]`, `p'_nf = p(model(z_nf))[t_n]`, p the softmax (sigmoids by `task`), `z_nf` the image with
+    only the `floor(fraction_f H W)` most salient pixels, in all channels; the others come from the baseline.
 
     ExCon (ICLR 2022 submission, section 4.3.1), after Ramaswamy et al. (Ablation-CAM, WACV 2020). The number of pixels
     is that of the published code, `int(threshold * H W)`: a count, not a threshold on the saliency. *Deviations* from
@@ -57,6 +58,8 @@ def kept_probabilities(
             normalised input space, the mean colour, as in the published code.
         logits: the network's logits of the whole images `[N,K]`, in eval mode, if known.
         batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
+        task: what the logits are, "multiclass", "binary" or "multilabel", as in `contrex.ops.scores`; None is binary
+            for one logit, whose classes are 0 and 1, and multiclass for more.
 
     Returns:
         `(p [N], p' [N,F])`, at least float32, on the images' device, without a graph.
@@ -78,17 +81,17 @@ def kept_probabilities(
     ranks = _ranks(saliency).to(images.device)
     with eval_mode(model), torch.inference_mode():
         whole = probing.whole_logits(model, images, logits, num_images)
-        target = probing.chosen_target(target, whole)
+        target = probing.chosen_target(target, whole, task)
 
         def kept(pair: Tensor) -> Tensor:
             image, fraction = pair // len(counts), pair % len(counts)
             mask = (ranks[image] < counts[fraction, None, None])[:, None]
             states = torch.where(mask, images[image], baseline[image])
-            return probing.class_probability(model(states), target[image])
+            return probing.class_probability(model(states), target[image], task)
 
         pairs = torch.arange(len(images) * len(counts), device=images.device)
         probs = probing.in_chunks(kept, pairs, num_images=num_images).view(len(images), -1)
-        whole_probs = probing.class_probability(whole, target)
+        whole_probs = probing.class_probability(whole, target, task)
     return whole_probs.clone(), probs.clone()  # outside inference mode: ordinary tensors
 
 

@@ -116,6 +116,11 @@ def gradient_sign_curves(
     with eval_mode(model), torch.no_grad():
         with torch.inference_mode():
             whole = probing.whole_logits(model, images, logits, num_images).clone()
+        if whole.shape[1] < 2:
+            raise ArgumentError(
+                "`model` must give at least 2 logits, it gives one (a sigmoid), of which all four scores are the same: "
+                "there is nothing to compare."
+            )
         before = top_k_correct(whole, labels, k=1).double()
         target = probing.chosen_target(labels if target is None else target, whole)
         curves = {}

@@ -6,6 +6,7 @@ Axes: N images, C channels, H W pixels, K classes, S samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -35,6 +36,7 @@ def infidelity(
     target: Tensor | None = None,
     logits: Tensor | None = None,
     batch_size: int | None = None,
+    task: str | None = None,
 ) -> Tensor:
     """Mean squared error of a heatmap as a linear prediction of the network's response to Gaussian noise.
 
@@ -70,6 +72,8 @@ def infidelity(
         target: classes `[N]`; None is the class predicted on the whole image.
         logits: the network's logits of the whole images `[N,K]`, in eval mode, if known.
         batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
+        task: what the logits are, "multiclass", "binary" or "multilabel", as in `contrex.ops.scores`; None is binary
+            for one logit, whose classes are 0 and 1, and multiclass for more.
 
     Returns:
         float64 `[N]`, 0 or larger, in squared units of f, on the images' device.
@@ -80,9 +84,10 @@ def infidelity(
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False))  # linear: its weights are faithful
     >>> image, weights = torch.randn(1, 1, 2, 2), model[1].weight.data.view(1, 2, 2)
-    >>> infidelity(model, image, weights, num_samples=20, noise_std=0.1, seeds=[0]).item() < 1e-12
+    >>> options = {"num_samples": 20, "noise_std": 0.1, "seeds": [0], "target": torch.tensor([1])}
+    >>> infidelity(model, image, weights, **options).item() < 1e-12
     True
-    >>> infidelity(model, image, 9 * weights, num_samples=20, noise_std=0.1, seeds=[0], normalise=True).item() < 1e-12
+    >>> infidelity(model, image, 9 * weights, normalise=True, **options).item() < 1e-12
     True
     """
     images, saliency = images.detach(), saliency.detach()
@@ -94,10 +99,10 @@ def infidelity(
     if output not in OUTPUTS:
         raise unknown_name("`output`", output, OUTPUTS)
     phi = (saliency[:, None].expand_as(images) if saliency.ndim == 3 else saliency).to(images.device)
-    value = scores.logit if output == "logit" else probing.class_probability
+    value = partial(scores.logit if output == "logit" else probing.class_probability, task=task)
     with eval_mode(model), torch.inference_mode():
         whole = probing.whole_logits(model, images, logits, num_images)
-        target = probing.chosen_target(target, whole)
+        target = probing.chosen_target(target, whole, task)
         before = value(whole, target).double()
         draws = image_noise(images, seeds, num_samples, lambda shape, **to: noise_std * torch.randn(shape, **to))
         predicted, response = [], []

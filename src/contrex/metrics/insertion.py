@@ -29,11 +29,13 @@ def insertion_curve(
     batch_size: int | None = None,
     logits: Tensor | None = None,
     seeds: Sequence[int] | None = None,
+    task: str | None = None,
 ) -> Tensor:
     """Probability of the target class while pixels of the image are put into a baseline, the most salient first.
 
-    `curve[n, s] = softmax(model(z_ns))[target_n]`, `z_ns` the baseline with the `s * step` most salient pixels of
-    image n in their place, in all channels: `z_n0` is the baseline, `z_nS` the image, `S = ceil(H W / step)`.
+    `curve[n, s] = p(model(z_ns))[target_n]`, p the softmax (or sigmoids, by `task`), `z_ns` the baseline with the
+    `s * step` most salient pixels of image n in their place, in all channels: `z_n0` is the baseline, `z_nS` the image,
+    `S = ceil(H W / step)`.
 
     RISE (Petsiuk et al., BMVC 2018), as CGC (CVPR 2022, section 4) uses it. *Deviations* from the published
     code: there numpy's unstable sort orders equal saliency, here the pixel index does, row by row. The last step is
@@ -56,6 +58,8 @@ def insertion_curve(
         logits: the network's logits of the whole images `[N,K]`, in eval mode, if known: they are the curve's last
             point and `deletion_curve`'s first one, and the default target.
         seeds: one integer per image, for the noise of "road"; None is 0 for each.
+        task: what the logits are, "multiclass", "binary" or "multilabel", as in `contrex.ops.scores`; None is binary
+            for one logit, whose classes are 0 and 1, and multiclass for more.
 
     Returns:
         Probabilities `[N,S+1]`, at least float32, on the images' device, without a graph.
@@ -81,6 +85,7 @@ def insertion_curve(
         batch_size=batch_size,
         logits=logits,
         seeds=seeds,
+        task=task,
     )
 
 
@@ -95,13 +100,14 @@ def deletion_curve(
     batch_size: int | None = None,
     logits: Tensor | None = None,
     seeds: Sequence[int] | None = None,
+    task: str | None = None,
 ) -> Tensor:
     """Probability of the target class while pixels of the image are replaced by a baseline, the most salient first.
 
-    `curve[n, s] = softmax(model(z_ns))[target_n]`, `z_ns` the image with its `s * step` most salient pixels taken
-    from the baseline: `z_n0` is the image, `z_nS` the baseline. With `baseline=None` that is "zero", in the network's
-    normalised input space (the mean colour), as in the published code; with "road" it is ROAD's most relevant first
-    (Rong et al., ICML 2022). All else as `insertion_curve`, which see.
+    `curve[n, s] = p(model(z_ns))[target_n]`, p the softmax (or sigmoids, by `task`), `z_ns` the image with its
+    `s * step` most salient pixels taken from the baseline: `z_n0` is the image, `z_nS` the baseline. With
+    `baseline=None` that is "zero", in the network's normalised input space (the mean colour), as in the published code;
+    with "road" it is ROAD's most relevant first (Rong et al., ICML 2022). All else as `insertion_curve`, which see.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
@@ -120,6 +126,7 @@ def deletion_curve(
         batch_size=batch_size,
         logits=logits,
         seeds=seeds,
+        task=task,
     )
 
 
@@ -228,6 +235,7 @@ def _curve(
     batch_size: int | None,
     logits: Tensor | None,
     seeds: Sequence[int] | None,
+    task: str | None,
 ) -> Tensor:
     images, saliency = images.detach(), saliency.detach()
     num_images = probing.at_once(images, batch_size)
@@ -239,9 +247,9 @@ def _curve(
     changes = _Changes(images, saliency, baseline, inserting=inserting, step=step, seeds=seeds)
     with eval_mode(model), torch.inference_mode():
         whole = probing.whole_logits(model, images, logits, num_images)
-        target = probing.chosen_target(target, whole)
-        inner = _inner_points(model, changes, target, num_images)
-        ends = probing.class_probability(whole, target)[:, None]
+        target = probing.chosen_target(target, whole, task)
+        inner = _inner_points(model, changes, target, num_images, task)
+        ends = probing.class_probability(whole, target, task)[:, None]
         curve = torch.cat([inner, ends] if inserting else [ends, inner], dim=1)
     return curve.clone()  # outside inference mode: an ordinary tensor
 
@@ -281,12 +289,12 @@ class _Changes:
         return islice(states, skip, skip + self.num_steps)
 
 
-def _inner_points(model: nn.Module, changes: _Changes, target: Tensor, num_images: int) -> Tensor:
+def _inner_points(model: nn.Module, changes: _Changes, target: Tensor, num_images: int, task: str | None) -> Tensor:
     """`[N,S]`: the points of the S successive states."""
     rows = []
     for first in range(0, len(target), num_images):
         some = slice(first, first + num_images)
-        rows.append(_probabilities(model, changes.states(some), target[some], num_images))
+        rows.append(_probabilities(model, changes.states(some), target[some], num_images, task))
     return torch.cat(rows)
 
 
@@ -308,7 +316,9 @@ def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Te
         yield state
 
 
-def _probabilities(model: nn.Module, states: Iterator[Tensor], target: Tensor, num_images: int) -> Tensor:
+def _probabilities(
+    model: nn.Module, states: Iterator[Tensor], target: Tensor, num_images: int, task: str | None
+) -> Tensor:
     """`[n,S]`, as many states in a forward pass as `num_images` images allow."""
     num_states = max(1, num_images // len(target))
     columns = []
@@ -316,6 +326,6 @@ def _probabilities(model: nn.Module, states: Iterator[Tensor], target: Tensor, n
         batch = chunk[0] if len(chunk) == 1 else torch.cat(chunk)
         if chunk[0].is_contiguous(memory_format=torch.channels_last):  # `cat` forgets it for chunks of one image
             batch = batch.contiguous(memory_format=torch.channels_last)
-        points = probing.class_probability(model(batch), target.repeat(len(chunk)))
+        points = probing.class_probability(model(batch), target.repeat(len(chunk)), task)
         columns.append(points.view(len(chunk), -1))
     return torch.cat(columns).T

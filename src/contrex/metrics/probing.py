@@ -1,6 +1,7 @@
 """What metrics that ask a model about changed images have in common.
 
-Axes: N images, C channels, H W pixels, K classes.
+Axes: N images, C channels, H W pixels, K logits. `task` says what the logits are, as in `contrex.ops.scores`: None is
+a sigmoid, hence the classes 0 and 1, for one logit, and a softmax for more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
+from contrex.ops import scores
 
 
 def at_once(images: Tensor, batch_size: int | None) -> int:
@@ -53,31 +55,31 @@ def whole_logits(model: nn.Module, images: Tensor, logits: Tensor | None, num_im
     return logits.detach().to(images.device)
 
 
-def chosen_target(target: Tensor | None, logits: Tensor) -> Tensor:
-    """The class of each image, integers [N]: `target`, or the class with the largest logit.
+def chosen_target(target: Tensor | None, logits: Tensor, task: str | None = None) -> Tensor:
+    """The class of each image, integers [N]: `target`, or the class with the largest probability.
 
     Raises:
-        ArgumentError: `target` is not integers `[N]` in 0..K-1.
+        ArgumentError: `target` is not integers `[N]` among the classes, or `task` does not fit the logits.
     """
+    num_classes = scores.class_logits(logits, task).shape[1]
     if target is None:
-        return logits.argmax(dim=1)
+        return scores.predicted(logits, task)
     if target.shape != logits.shape[:1] or target.is_floating_point():
         raise ArgumentError(
             f"`target` must be integers [{len(logits)}], one class per image, got {target.dtype} {list(target.shape)}."
         )
-    if ((target < 0) | (target >= logits.shape[1])).any():
-        raise ArgumentError(f"`target` must lie in 0..{logits.shape[1] - 1}, got {target.tolist()}.")
+    if ((target < 0) | (target >= num_classes)).any():
+        raise ArgumentError(f"`target` must lie in 0..{num_classes - 1}, got {target.tolist()}.")
     return target.to(logits.device)
 
 
-def class_probability(logits: Tensor, target: Tensor) -> Tensor:
-    """`softmax(logits)[target]`, [N], float32 or better.
+def class_probability(logits: Tensor, target: Tensor, task: str | None = None) -> Tensor:
+    """`p_target` of the softmax, or of a sigmoid where `task` says so, [N], float32 or better.
 
     >>> class_probability(torch.tensor([[0.0, 0.0], [0.0, 100.0]]), torch.tensor([0, 1]))
     tensor([0.5000, 1.0000])
     """
-    probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
-    return probs.gather(1, target[:, None])[:, 0]
+    return scores.probability(logits.to(torch.promote_types(logits.dtype, torch.float32)), target, task)
 
 
 def in_chunks(function: Callable[..., Tensor], *columns: Tensor, num_images: int) -> Tensor:

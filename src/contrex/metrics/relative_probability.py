@@ -33,7 +33,10 @@ def two_most_probable(logits: Tensor) -> Tensor:
     tensor([[1, 3]])
     """
     if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ArgumentError(f"`logits` must be [N,K] with at least 2 classes, got {list(logits.shape)}.")
+        raise ArgumentError(
+            f"`logits` must be [N,K] with at least 2 classes, got {list(logits.shape)}; of one logit (a sigmoid) both "
+            "classes have the same contrast, so there is nothing to compare."
+        )
     return logits.argsort(dim=1, descending=True, stable=True)[:, :2]
 
 
@@ -277,6 +280,11 @@ def _check_maps(images: Tensor, maps: Tensor, name: str) -> None:
 
 
 def _check_pair(logits: Tensor, top2: Tensor) -> None:
+    if logits.ndim == 2 and logits.shape[1] == 1:
+        raise ArgumentError(
+            "`logits` must have at least 2 classes, got one logit (a sigmoid), both classes of which have the same "
+            "contrast, so there is nothing to compare."
+        )
     if logits.ndim != 2 or top2.shape != (len(logits), 2) or top2.is_floating_point() or top2.dtype == torch.bool:
         raise ArgumentError(
             f"`top2` must be integers [N,2], two classes for each of the logits [N,K] {list(logits.shape)}, "

@@ -15,59 +15,123 @@ t and not the others?" ("Why Not Other Classes?", NeurIPS 2022, section 3):
 The weighted contrast is written as the log-odds of p_t, which keeps its gradient when p_t -> 1, where the factor
 p_t (1 - p_t) of the probability underflows.
 
-Legend: N images, K classes; `logits` is [N,K], `target` and `foil` int64 [N]; every score is [N] and differentiable.
+What p is, the `task` says, in torchmetrics' words: "multiclass", a softmax over K >= 2 logits; "binary", one logit y
+and two classes; "multilabel", K sigmoids, one per label. None is binary for one logit and multiclass for more. Each
+class has a class logit z, of which the last two take the sigmoid:
+
+    binary           z = (-y, y), p = sigmoid(z), which is the softmax over (0, y); every contrast is z_t
+    multilabel       z = y,       p = sigmoid(z); the weighted contrast is y_t, mean, max and foils are as above
+
+So the weighted contrast is the log-odds of p_t in all three.
+
+Legend: N images, K logits, Z classes (2 if binary, else K); `logits` is [N,K], `target` and `foil` int64 [N]; every
+score is [N] and differentiable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
+from contrex.settings import Task
 
 Target = None | int | Sequence[int] | Tensor
 Foils = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
 Contrast = None | str | Foils
 
 
-def logit(logits: Tensor, target: Tensor) -> Tensor:
-    """`y_t`: the ordinary, non-contrastive score."""
-    return logits.gather(1, target[:, None])[:, 0]
+TASKS: tuple[str, ...] = get_args(Task)
 
 
-def probability(logits: Tensor, target: Tensor) -> Tensor:
-    """`p_t` of the softmax; its gradient vanishes for confident predictions."""
-    return logits.softmax(1).gather(1, target[:, None])[:, 0]
+def task_of(logits: Tensor, task: str | None = None) -> str:
+    """What the logits `[...,K]` are: `task` where it is named, else "binary" for one and "multiclass" for more.
+
+    Raises:
+        UnknownNameError: there is no such task.
+        ArgumentError: the number of logits does not fit it.
+    """
+    num = logits.shape[-1]
+    if task is None:
+        return "binary" if num == 1 else "multiclass"
+    if task not in TASKS:
+        raise unknown_name("`task`", task, TASKS)
+    if task == "multiclass" and num == 1:
+        raise ArgumentError(
+            "`task` 'multiclass' needs at least two logits, the model has 1, whose softmax is always 1: pass "
+            "task='binary', or None."
+        )
+    if task == "binary" and num != 1:
+        raise ArgumentError(
+            f"`task` 'binary' needs one logit, the model has {num}: pass task='multiclass' for a softmax over them, or "
+            "'multilabel' for a sigmoid each."
+        )
+    return task
 
 
-def log_probability(logits: Tensor, target: Tensor) -> Tensor:
-    """`log p_t` of the softmax."""
-    return logits.log_softmax(1).gather(1, target[:, None])[:, 0]
+def class_logits(logits: Tensor, task: str | None = None) -> Tensor:
+    """`z` `[...,Z]`, what speaks for each class: `(-y, y)` of one logit, else the logits themselves.
+
+    >>> class_logits(torch.tensor([[3.0], [-1.0]]))
+    tensor([[-3.,  3.],
+            [ 1., -1.]])
+    """
+    return torch.cat([-logits, logits], -1) if task_of(logits, task) == "binary" else logits
+
+
+def probabilities(logits: Tensor, task: str | None = None) -> Tensor:
+    """`p` `[...,Z]`: the softmax over several logits, the sigmoids of both class logits of one, or of each label's."""
+    task = task_of(logits, task)
+    return logits.softmax(-1) if task == "multiclass" else class_logits(logits, task).sigmoid()
+
+
+def log_probabilities(logits: Tensor, task: str | None = None) -> Tensor:
+    """`log p` `[...,Z]`, finite also where p underflows."""
+    task = task_of(logits, task)
+    return logits.log_softmax(-1) if task == "multiclass" else F.logsigmoid(class_logits(logits, task))
+
+
+def logit(logits: Tensor, target: Tensor, task: str | None = None) -> Tensor:
+    """`z_t`: the ordinary, non-contrastive score, `y_t` where there are several logits."""
+    return _at(class_logits(logits, task), target)
+
+
+def probability(logits: Tensor, target: Tensor, task: str | None = None) -> Tensor:
+    """`p_t`; its gradient vanishes for confident predictions."""
+    return _at(probabilities(logits, task), target)
+
+
+def log_probability(logits: Tensor, target: Tensor, task: str | None = None) -> Tensor:
+    """`log p_t`."""
+    return _at(log_probabilities(logits, task), target)
 
 
 def mean_contrast(logits: Tensor, target: Tensor) -> Tensor:
-    """`y_t - mean_{s != t} y_s`."""
-    others = logits.sum(1) - logit(logits, target)
-    return logit(logits, target) - others / (logits.shape[1] - 1)
+    """`y_t - mean_{s != t} y_s`; for one logit, whose classes this function does not know, see `score`."""
+    own = _at(_several(logits), target)
+    return own - (logits.sum(1) - own) / (logits.shape[1] - 1)
 
 
 def max_contrast(logits: Tensor, target: Tensor) -> Tensor:
-    """`y_t - max_{s != t} y_s`; among equal runners-up the first is the foil."""
-    foil = _without_target(logits.detach(), target).argmax(1)
+    """`y_t - max_{s != t} y_s`; among equal runners-up the first is the foil. One logit as in `mean_contrast`."""
+    foil = _without_target(_several(logits).detach(), target).argmax(1)
     return pair_contrast(logits, target, foil)
 
 
 def weighted_contrast(logits: Tensor, target: Tensor) -> Tensor:
-    """`y_t - logsumexp_{s != t} y_s`, the log-odds of `p_t`: each other class weighs as much as it competes."""
-    return logit(logits, target) - _without_target(logits, target).logsumexp(1)
+    """`y_t - logsumexp_{s != t} y_s`, the log-odds of `p_t`: each other class weighs as much as it competes. One logit
+    as in `mean_contrast`."""
+    return _at(_several(logits), target) - _without_target(logits, target).logsumexp(1)
 
 
 def pair_contrast(logits: Tensor, target: Tensor, foil: Tensor) -> Tensor:
-    """`y_t - y_s`: why `target` rather than `foil`."""
-    return logit(logits, target) - logit(logits, foil)
+    """`y_t - y_s`: why `target` rather than `foil`. One logit as in `mean_contrast`."""
+    return _at(_several(logits), target) - _at(logits, foil)
 
 
 CONTRASTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -77,55 +141,88 @@ CONTRASTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def score(logits: Tensor, target: Tensor, contrast: Contrast = None) -> Tensor:
+def score(logits: Tensor, target: Tensor, contrast: Contrast = None, task: str | None = None) -> Tensor:
     """The score `[N]` that a front-door call asks for: the logit, a contrast by name, or a contrast with foil classes.
 
-    Several foils are a weighted contrast among them: `y_t - logsumexp_{s in foils} y_s`.
+    Several foils are a weighted contrast among them: `y_t - logsumexp_{s in foils} y_s`. One logit is compared with the
+    0 of the softmax over (0, y), so all its contrasts are `z_t`. Labels do not compete: the weighted contrast, the
+    log-odds of `p_t`, is `y_t` itself.
 
     Raises:
         UnknownNameError: `contrast` is a name that does not exist.
-        ArgumentError: there is one class only, or a foil is the target or out of range.
+        ArgumentError: there is one class only, or a foil is the target or out of range, or `task` does not fit.
 
     >>> score(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]), contrast="mean")
     tensor([1.5000])
+    >>> score(torch.tensor([[2.0]]), torch.tensor([0]), contrast="mean")
+    tensor([-2.])
     """
-    if contrast is None:
-        return logit(logits, target)
-    rivals = _rivals(logits, target, contrast)
+    task, z = task_of(logits, task), class_logits(logits, task)
+    if _is_bare(contrast, task):
+        return _at(z, target)
+    rivals = _rivals(z, target, contrast)
+    if task == "binary":
+        return _at(z, target)
     if isinstance(contrast, str):
-        return CONTRASTS[contrast](logits, target)
-    return logit(logits, target) - logits.where(rivals, float("-inf")).logsumexp(1)
+        return CONTRASTS[contrast](z, target)
+    return _at(z, target) - z.where(rivals, float("-inf")).logsumexp(1)
 
 
-def cotangent(logits: Tensor, target: Tensor, contrast: Contrast = None) -> Tensor:
+def class_weights(
+    logits: Tensor, target: Tensor, contrast: Contrast = None, task: str | None = None, *, score: str = "logit"
+) -> Tensor:
+    """`[N,Z]`: 1 at the target, minus what each other class weighs in the contrast; a row of a `Question`.
+
+    The weights of the weighted contrast are a function of the logits, and a loss on the explanation sees through them.
+    The two class logits of one logit are each other's negative, and their contrast z_t is half their difference.
+    Errors as in `score`.
+    """
+    task, z = task_of(logits, task), class_logits(logits, task)
+    one_hot = torch.zeros_like(z).scatter(1, target[:, None], 1.0)
+    if _is_bare(contrast, task):
+        return one_hot
+    rivals = _rivals(z, target, contrast)
+    if isinstance(contrast, str) and contrast == "mean":
+        weights = one_hot - rivals.to(z) / rivals.sum(1, keepdim=True)
+    else:
+        weights = one_hot - z.where(rivals, float("-inf")).softmax(1)
+    return weights * contrast_scale(task, score)
+
+
+def contrast_scale(task: str, score: str) -> float:
+    """What the difference of two classes is multiplied by to give their contrast: 1, but 1/2 of `z = (-y, y)`."""
+    return 0.5 if task == "binary" and score == "logit" else 1.0
+
+
+def cotangent(logits: Tensor, target: Tensor, contrast: Contrast = None, task: str | None = None) -> Tensor:
     """`dS/dy` `[N,K]`: the row that turns one backward pass into the explanation of any score (Proposition 3).
 
-    1 at the target, minus what each other class weighs in the contrast. It is written out rather than differentiated,
-    so it costs no backward pass; the weights of the weighted contrast are a function of the logits, and a loss on the
-    explanation sees through them. Errors as in `score`.
+    It is written out (`class_weights`) rather than differentiated, so it costs no backward pass. Errors as in `score`.
     """
-    one_hot = torch.zeros_like(logits).scatter(1, target[:, None], 1.0)
-    if contrast is None:
-        return one_hot
-    rivals = _rivals(logits, target, contrast)
-    if isinstance(contrast, str) and contrast == "mean":
-        return one_hot - rivals.to(logits) / rivals.sum(1, keepdim=True)
-    return one_hot - logits.where(rivals, float("-inf")).softmax(1)
+    rows = class_weights(logits, target, contrast, task)[:, None]
+    return Question(rows, task=task).cotangents(logits)[:, 0]
 
 
-SCORES = ("logit", "probability", "log_probability")
+OUTPUTS: dict[str, Callable[[Tensor, str | None], Tensor]] = {
+    "logit": class_logits,
+    "probability": probabilities,
+    "log_probability": log_probabilities,
+}
+SCORES = tuple(OUTPUTS)
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
     """What is explained: for each image M weighted sums `sum_k rows_nmk f_k(y)` over the classes.
 
-    `rows` is [N,M,K]; f is the identity, softmax or log-softmax, by the `score`'s name. The weights are fixed, so a
-    method that asks again at other points (noisy, masked or interpolated images) asks the same question everywhere.
+    `rows` is [N,M,Z]; f are the class logits, probabilities or their logarithms, by the `score`'s name, for the `task`
+    (None: by the number of logits). The weights are fixed, so a method that asks again at other points (noisy, masked
+    or interpolated images) asks the same question everywhere.
     """
 
     rows: Tensor
     score: str = "logit"
+    task: str | None = None
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
@@ -136,13 +233,16 @@ class Question:
         return torch.einsum("nmk,nk->nm", self.rows, self.outputs(logits))
 
     def outputs(self, logits: Tensor) -> Tensor:
-        """`f(y)`, `[...,K]`."""
-        if self.score == "probability":
-            return logits.softmax(-1)
-        return logits.log_softmax(-1) if self.score == "log_probability" else logits
+        """`f(y)`, `[...,Z]` of logits `[...,K]`."""
+        return OUTPUTS[self.score](logits, self.task)
 
     def cotangents(self, logits: Tensor) -> Tensor:
         """`dS/dy` `[N,M,K]`: the rows pulled back through f at these logits."""
+        task = task_of(logits, self.task)
+        pulled = self._at_softmax(logits) if task == "multiclass" else self._at_sigmoids(class_logits(logits, task))
+        return pulled[..., 1:] - pulled[..., :1] if task == "binary" else pulled
+
+    def _at_softmax(self, logits: Tensor) -> Tensor:
         if self.score == "logit":
             return self.rows
         p = logits.softmax(1)[:, None]
@@ -150,13 +250,23 @@ class Question:
             return self.rows - self.rows.sum(-1, keepdim=True) * p
         return p * (self.rows - (self.rows * p).sum(-1, keepdim=True))
 
+    def _at_sigmoids(self, z: Tensor) -> Tensor:
+        """`[N,M,Z]`, at the class logits: `p' = p (1 - p)` and `(log p)' = 1 - p`, where `1 - p = sigmoid(-z)`."""
+        if self.score == "logit":
+            return self.rows
+        slope = (-z).sigmoid() if self.score == "log_probability" else z.sigmoid() * (-z).sigmoid()
+        return self.rows * slope[:, None]
 
-def _rivals(logits: Tensor, target: Tensor, contrast: str | Foils) -> Tensor:
-    """The classes, boolean `[N,K]`, that a contrast sets against the target."""
-    if logits.shape[1] < 2:
-        raise ArgumentError(
-            f"`contrast` needs at least two classes, the model has {logits.shape[1]}: pass contrast=None."
-        )
+
+def _is_bare(contrast: Contrast, task: str) -> bool:
+    """Whether nothing is set against the target: there is no contrast, or it is the weighted one of labels."""
+    return contrast is None or (task == "multilabel" and isinstance(contrast, str) and contrast == "weighted")
+
+
+def _rivals(logits: Tensor, target: Tensor, contrast: Contrast) -> Tensor:
+    """The classes, boolean `[N,Z]`, that a contrast sets against the target, for class logits `[N,Z]`."""
+    assert contrast is not None
+    _several(logits)
     if isinstance(contrast, str):
         if contrast not in CONTRASTS:
             raise unknown_name("`contrast`", contrast, CONTRASTS)
@@ -185,15 +295,20 @@ def _foils(contrast: Foils, logits: Tensor, target: Tensor) -> Tensor:
     return foils
 
 
-def class_indices(value: Target, logits: Tensor, *, name: str = "target") -> Tensor:
+def predicted(logits: Tensor, task: str | None = None) -> Tensor:
+    """The class `[N]` with the largest class logit, the first of equal ones; of one logit y it is 1 where y > 0."""
+    return class_logits(logits.detach(), task).argmax(1)
+
+
+def class_indices(value: Target, logits: Tensor, task: str | None = None, *, name: str = "target") -> Tensor:
     """The classes `[N]` that `value` means for these logits: None is the top prediction, an int stands for all images.
 
     Raises:
         ArgumentError: the length is not N, the type is not integral, or a class is out of range.
     """
-    num_images, num_classes = logits.shape
+    num_images, num_classes = class_logits(logits, task).shape
     if value is None:
-        return logits.detach().argmax(1)
+        return predicted(logits, task)
     indices = _integers(value, logits, name)
     if indices.ndim > 1 or (indices.ndim == 1 and len(indices) != num_images):
         raise ArgumentError(
@@ -206,23 +321,54 @@ def class_indices(value: Target, logits: Tensor, *, name: str = "target") -> Ten
     return indices.long().expand(num_images)
 
 
-def many_classes(classes: object, logits: Tensor, k: int) -> Tensor:
+DEFAULT_K = 5
+"""Classes that are explained where nobody says how many."""
+
+DEFAULT_THRESHOLD = 0.5
+"""Labels with a larger probability count as present."""
+
+
+def many_classes(
+    classes: object, logits: Tensor, k: int | None, task: str | None = None, threshold: float | None = None
+) -> Tensor:
     """Classes `[N,M]`: the `k` with the largest logits, or those that `classes` names, for all images or for each.
 
+    Without `k` they are the first 5; both sides of one logit; and for `task="multilabel"` as many as the image with the
+    most labels above the `threshold` (0.5) has, at least one.
+
     Raises:
-        ArgumentError: `k` is not between 1 and K, or `classes` does not fit.
+        ArgumentError: `k` is not between 1 and Z, `classes` does not fit, or the threshold is no probability or means
+            nothing to the task.
     """
-    num_images, num_classes = logits.shape
+    task = task_of(logits, task)
+    z, num_images, least = class_logits(logits.detach(), task), len(logits), checked_threshold(threshold, task)
     if classes is None:
-        if not 1 <= k <= num_classes:
-            raise ArgumentError(f"`k` must be between 1 and {num_classes}, the model's classes; got {k}.")
-        return logits.detach().topk(k, dim=1).indices
+        if k is None and task == "multilabel":
+            k = max(1, int((probabilities(z, task) > least).sum(1).max()))
+        if k is None:
+            k = 2 if task == "binary" else DEFAULT_K
+        if not 1 <= k <= z.shape[1]:
+            raise ArgumentError(f"`k` must be between 1 and {z.shape[1]}, the model's classes; got {k}.")
+        return z.sort(dim=1, descending=True, stable=True).indices[:, :k]
     many = _integers(classes, logits, "classes")
     many = many[None] if many.ndim == 1 else many
     if many.ndim != 2 or not many.numel() or len(many) not in (1, num_images):
         raise ArgumentError(f"`classes` must be [M], or [{num_images},M]; got shape {list(many.shape)}.")
     columns = many.expand(num_images, -1).unbind(1)
-    return torch.stack([class_indices(column, logits, name="classes") for column in columns], 1)
+    return torch.stack([class_indices(column, logits, task, name="classes") for column in columns], 1)
+
+
+def checked_threshold(threshold: float | None, task: str) -> float:
+    """The threshold, 0.5 without one; `ArgumentError` where it is no probability or the task has no use for it."""
+    if threshold is None:
+        return DEFAULT_THRESHOLD
+    if task != "multilabel":
+        raise ArgumentError(
+            f"`threshold` says which labels are present, the task is {task!r}: pass task='multilabel' or leave it out."
+        )
+    if not 0 <= threshold < 1:
+        raise ArgumentError(f"`threshold` must be a probability in 0..1, below 1, got {threshold}: 0.5 is usual.")
+    return threshold
 
 
 def _integers(value: object, logits: Tensor, name: str) -> Tensor:
@@ -235,6 +381,20 @@ def _integers(value: object, logits: Tensor, name: str) -> Tensor:
     if indices.is_floating_point() or indices.dtype in (torch.bool, torch.complex64, torch.complex128):
         raise ArgumentError(f"`{name}` must hold class indices (integers), got {indices.dtype}.")
     return indices
+
+
+def _at(values: Tensor, target: Tensor) -> Tensor:
+    """`[N]` of values `[N,Z]`: those of the targets."""
+    return values.gather(1, target[:, None])[:, 0]
+
+
+def _several(logits: Tensor) -> Tensor:
+    """The logits, if there is anything to set against a class."""
+    if logits.shape[1] < 2:
+        raise ArgumentError(
+            f"`contrast` needs at least two classes, the model has {logits.shape[1]}: pass contrast=None."
+        )
+    return logits
 
 
 def _without_target(logits: Tensor, target: Tensor) -> Tensor:

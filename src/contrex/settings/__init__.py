@@ -40,6 +40,7 @@ from contrex.settings.evaluation import (
     MaxSensitivity,
     Pointing,
     RelativeProbability,
+    Task,
 )
 from contrex.settings.labelled import Labelled
 from contrex.settings.method import (
@@ -102,6 +103,7 @@ __all__ = [
     "StanfordCars",
     "Stem",
     "SupCon",
+    "Task",
     "TinyImageNet",
     "TrainTest",
     "Training",

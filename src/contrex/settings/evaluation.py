@@ -9,6 +9,9 @@ from typing import Literal
 
 from contrex.settings.ranges import check, check_at_least, check_positive
 
+Task = Literal["multiclass", "binary", "multilabel"]
+"""What a classifier's logits are: a softmax over several, a sigmoid of one, or a sigmoid of each."""
+
 Baseline = Literal["blur", "zero", "mean", "road"]
 """What removed pixels become: blurred, zero (the data set's mean colour), the image's mean, or imputed with noise."""
 
@@ -117,6 +120,9 @@ class Evaluation:
     """Layer to explain; None is the last feature map."""
     contrast: str | None = None
     """Explain the class against the others: None, "mean", "max" or "weighted"."""
+    task: Task | None = None
+    """A softmax over the logits (multiclass), a sigmoid of one (binary), or of each, one per label (multilabel); None
+    is binary for a classifier with one logit, else multiclass."""
     content_heatmap_protocol: Literal["native", "published", "square"] = "native"
     """`native` explains the whole image with its shorter side at the network's size, `published` at 448, `square` the
     central square that is classified, with the boxes cut at its border. The pointing games use it too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from contrex.errors import ArgumentError
 from contrex.settings.data import Data
 from contrex.settings.evaluation import Evaluation
 from contrex.settings.labelled import Labelled
@@ -26,6 +27,13 @@ class Recipe:
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     labelled: Labelled = Labelled()
+
+    def __post_init__(self) -> None:
+        if self.evaluation.task not in (None, "multiclass"):
+            raise ArgumentError(
+                f"`evaluation.task` {self.evaluation.task} is none that training gives, which minimises the "
+                "cross-entropy of a softmax: leave it out."
+            )
 
 
 def run_name(recipe: Recipe) -> str:

@@ -337,6 +337,11 @@ def _check_images(recipe: Recipe, images: ImageSet, validation: ImageSet, saved:
         raise DataError(f"{validation.name} has no images, and a run is validated on them: give it at least one.")
     if list(validation.classes) != list(images.classes):
         raise DataError(f"{validation.name} has other classes than {images.name}: give both the same, in one order.")
+    if count < 2:
+        raise DataError(
+            f"{images.name} has {count} class, and the cross-entropy of one class is 0 whatever the network says: give "
+            "it at least two."
+        )
     if recipe.model.num_classes not in (None, count):
         raise ArgumentError(
             f"`model.num_classes` is {recipe.model.num_classes}, {images.name} has {count} classes: leave it out."
