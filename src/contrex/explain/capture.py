@@ -205,11 +205,15 @@ def exchanged(modules: Sequence[nn.Module], exchange: Callable[[object], object]
 
 
 def resolution(model: nn.Module, logits: Tensor) -> float:
-    """The step between 1 and the next number in the coarsest numbers that a pass of `model` to `logits` has."""
+    """The step between 1 and the next number in the coarsest numbers that a pass of `model` to `logits` has.
+
+    Accelerators may multiply float32 as TF32, which keeps ten bits.
+    """
     kind = logits.device.type
     dtypes = {logits.dtype, *(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())}
     dtypes |= {torch.get_autocast_dtype(kind)} if torch.is_autocast_enabled(kind) else set()
-    return max(torch.finfo(dtype).eps for dtype in dtypes)
+    step = max(torch.finfo(dtype).eps for dtype in dtypes)
+    return step if kind == "cpu" or logits.dtype == torch.float64 else max(step, 2**-10)
 
 
 def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor], copies: Sequence[Node | None]) -> None:
@@ -250,7 +254,12 @@ def _hides_functions(node: Node) -> bool:
     return is_foreign or isinstance(node, torch.autograd.function.BackwardCFunction)
 
 
-_CLIPPING = {"Hardtanh": "_saved_min_val", "Clamp": "_saved_min", "ClampMin": "_saved_min", "Threshold": "_saved_threshold"}
+_CLIPPING = {
+    "Hardtanh": "_saved_min_val",
+    "Clamp": "_saved_min",
+    "ClampMin": "_saved_min",
+    "Threshold": "_saved_threshold",
+}
 """Nodes that send nothing back below a number, and where they keep it."""
 
 

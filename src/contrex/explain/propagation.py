@@ -13,8 +13,8 @@ from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import LayerExplainer
-from contrex.explain.relevance_graph import NoRuleError, Propagation, Trace, innermost_module
-from contrex.explain.relevance_rules import Rules
+from contrex.explain.relevance_graph import Propagation, Trace, innermost_module
+from contrex.explain.relevance_rules import NoRuleError, Rules
 from contrex.models.layers import Layer, Reshape
 from contrex.ops.scores import Question
 
@@ -93,8 +93,8 @@ class RelevanceExplainer(LayerExplainer):
         if bool(far.any()):
             index = int(far.nonzero()[0])
             raise LayerError(
-                f"{type(self).__name__} cannot explain {type(self.model).__name__}: the pass that it follows gives image "
-                f"{index} logits that differ from the model's own by {float(differences[index]):.3g}, the largest is "
+                f"{type(self).__name__} cannot explain {type(self.model).__name__}: in the pass that it follows, the "
+                f"logits of image {index} differ from the model's own by {float(differences[index]):.3g} of "
                 f"{float(largest[index]):.3g}. Write what the model changes in place out of place, explain a `layer` "
                 "behind it, or use a gradient method."
             )
