@@ -1,4 +1,4 @@
-"""Changes in place of maps [N,8,h,w] or tokens, each beside the same out of place: what a network does with them is one."""
+"""Changes in place of maps [N,8,h,w], each beside the same out of place."""
 
 from __future__ import annotations
 

@@ -145,7 +145,10 @@ class _Recorder:
     def __call__(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         value = self._bias(function, args, kwargs)  # now: it may change its input
         output = function(*args, **kwargs)
-        tensors = list(_tensors((args, kwargs)))
+        is_as_another = getattr(function, "__name__", "").endswith(
+            "_as"
+        )  # takes only the shape or dtype of its second argument
+        tensors = list(_tensors(args[:1] if is_as_another else (args, kwargs)))
         if isinstance(output, Tensor) and output.requires_grad:
             if value is not None:
                 self.biases.append(Bias(value, get_gradient_edge(output)))
