@@ -146,7 +146,7 @@ def test_cancellation_is_no_hidden_bias():
 
 REAL = [
     *("torchvision:resnet18", "torchvision:densenet121", "torchvision:mobilenet_v2", "torchvision:vgg11_bn"),
-    *("torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5", "torchvision:googlenet", "torchvision:resnet152"),
+    *("torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5", "timm:mobilenetv1_100", "torchvision:resnet152"),
     *("timm:repvgg_a0", "timm:darknet53", "timm:dla34", "timm:cspresnet50", "timm:regnetx_002", "timm:vovnet39a"),
 ]
 GATED = ["torchvision:mobilenet_v3_small", "torchvision:efficientnet_b0", "timm:hardcorenas_a", "timm:ese_vovnet19b_dw"]
