@@ -40,7 +40,8 @@ class Edit(Step):
         self.name = rng.choice(sorted(EDITS))
 
     def forward(self, x):
-        return EDITS[self.name][0 if self.in_place else 1](self.conv(x))
+        found = self.conv(x).contiguous()  # a view that flattens channels-last maps is none, so the layout would tell
+        return EDITS[self.name][0 if self.in_place else 1](found)
 
 
 class Rectify(Step):
