@@ -2,6 +2,7 @@
 
 import contextlib
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache, partial
 
 import pytest
@@ -12,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import contrex
 from contrex.errors import LayerError
-from contrex.explain import EXPLAINERS
+from contrex.explain import EXPLAINERS, capture
 from contrex.explain.contract import CHECKS, ContractError, check_contract
+from contrex.explain.in_place import written
 from explain.networks import HEADS, images, network
 
 ARCHITECTURES = {
@@ -44,7 +46,7 @@ def small_network(method):
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("method", EXPLAINERS)
 def test_small_networks(method, check):
-    CHECKS[check](EXPLAINERS[method], *small_network(method))
+    CHECKS[check](CHEAPER.get(method, EXPLAINERS[method]), *small_network(method))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -219,9 +221,43 @@ class Detached(contrex.GradCAM):
         return super().combine(activation, gradient).detach()
 
 
+class Remembering(contrex.Gradient):
+    """Adds the map of the call before, where it has the same size."""
+
+    before = None
+
+    def combine(self, images, gradient):
+        found, before = super().combine(images, gradient), self.before
+        self.before = found.detach()
+        return found if before is None or before.shape != found.shape else found + before
+
+
+class Copying(contrex.Gradient):
+    """Loses what is written through views."""
+
+    def _forward(self, images, *, differentiable):
+        def copied(function, args, kwargs):
+            target = written(function, args, kwargs)
+            return function(*(args if target is None else (target.clone(), *args[1:])), **kwargs)
+
+        with capture.intercepted(copied):
+            return super()._forward(images, differentiable=differentiable)
+
+
+class Rounding(contrex.Gradient):
+    """Gives rounded logits."""
+
+    def _forward(self, images, *, differentiable):
+        run = super()._forward(images, differentiable=differentiable)
+        return replace(run, logits=run.logits.float().to(run.logits))
+
+
 @pytest.mark.parametrize(
     ("kind", "broken"),
     [
+        (Remembering, "explains_as_a_fresh_one"),
+        (Copying, "follows_changes_in_place"),
+        (Rounding, "explains_the_models_own_logits"),
         (Mixing, "explains_a_batch_as_single_images"),
         (Rectified, "answers_classes_as_single_calls"),
         (Leaving, "leaves_no_trace"),

@@ -250,25 +250,50 @@ def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], Non
         yield
 
 
-def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> None:
+@contextlib.contextmanager
+def exchanged(modules: Sequence[nn.Module], exchange: Callable[[object], object]) -> Iterator[None]:
+    """What `modules` give in this thread is `exchange(output)` instead."""
+    owner = threading.get_ident()
+
+    def give(module: nn.Module, inputs: object, output: object) -> object:
+        return exchange(output) if threading.get_ident() == owner else None
+
+    with _hooked(modules, give):
+        yield
+
+
+def resolution(model: nn.Module, logits: Tensor) -> float:
+    """The step between 1 and the next number in the coarsest numbers that a pass of `model` to `logits` has.
+
+    Accelerators may multiply float32 as TF32, which keeps ten bits.
+    """
+    kind = logits.device.type
+    dtypes = {logits.dtype, *(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())}
+    dtypes |= {torch.get_autocast_dtype(kind)} if torch.is_autocast_enabled(kind) else set()
+    step = max(torch.finfo(dtype).eps for dtype in dtypes)
+    return step if kind == "cpu" or logits.dtype == torch.float64 else max(step, 2**-10)
+
+
+def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor], copies: Sequence[Node | None]) -> None:
     """Every ReLU in the graph behind `logits` sends back `rule(gradient it would send, gradient it received)`.
 
     The rule is set in the graph of this one pass, not in the model, and goes with it; so modules, functions and
-    in-place ReLUs are caught alike. ReLU6 counts, and so does any hardtanh that clips at 0.
+    in-place ReLUs are caught alike. ReLU6 counts, and so does any hardtanh, clamp or threshold that clips at the number
+    0. Nodes that stand for some function on part of a tensor must be among `copies`, the nodes known to be no ReLU.
 
     Raises:
-        LayerError: there is no ReLU, or a part of the graph hides what it runs (compiled or checkpointed inside).
+        LayerError: there is no ReLU, or a part of the graph hides what it runs (compiled, scripted, checkpointed).
     """
     waiting: list[Any] = [logits.grad_fn]
-    seen, num = set(waiting), 0  # `seen` holds the nodes, whose Python side would otherwise be made anew
+    seen, num, known = set(waiting), 0, set(copies)  # they hold the nodes, whose Python side would be made anew
     while waiting:
         node = waiting.pop()
         if node is None:
             continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
+        if _hides_functions(node) and node not in known:
             raise LayerError(
-                f"the model runs {type(node).__name__}, which hides its ReLUs: explain it without torch.compile and "
-                "activation checkpointing inside."
+                f"the model runs {node.name()}, which hides its ReLUs: explain it without torch.compile, activation "
+                "checkpointing, scripted or traced parts and autograd functions of its own inside."
             )
         if _sends_back_as_relu(node):
             node.register_hook(lambda sent, received: tuple(rule(grad, received[0]) for grad in sent))
@@ -280,10 +305,26 @@ def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -
         raise LayerError("the model has no ReLU whose backward rule could be changed: use the plain Gradient.")
 
 
+def _hides_functions(node: Node) -> bool:
+    """Whether a node may stand for any function: one written in Python or C++, a scripted graph, a change of a view."""
+    name = node.name()
+    is_foreign = name.startswith("torch::jit") or "CppNode" in name or "CopySlices" in name
+    return is_foreign or isinstance(node, torch.autograd.function.BackwardCFunction)
+
+
+_CLIPPING = {
+    "Hardtanh": "_saved_min_val",
+    "Clamp": "_saved_min",
+    "ClampMin": "_saved_min",
+    "Threshold": "_saved_threshold",
+}
+"""Nodes that send nothing back below a number, and where they keep it."""
+
+
 def _sends_back_as_relu(node: Node) -> bool:
-    return node.name().startswith("ReluBackward") or (
-        node.name().startswith("HardtanhBackward") and getattr(node, "_saved_min_val", None) == 0
-    )
+    name = node.name().partition("Backward")[0]
+    low = getattr(node, _CLIPPING[name], None) if name in _CLIPPING else None
+    return name == "Relu" or (not isinstance(low, Tensor) and low == 0)
 
 
 @contextlib.contextmanager

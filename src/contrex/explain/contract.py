@@ -10,7 +10,9 @@ apart; float64 makes the checks sharp.
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -204,6 +206,57 @@ def is_differentiable_or_says_so(kind: Kind, model: nn.Module, images: Tensor) -
             raise ContractError(f"the map's graph has no gradient: {error}") from error
 
 
+def explains_the_models_own_logits(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """Whatever is asked - a class, a contrast, a score, several classes, a graph - the logits are the model's own."""
+    explainer = kind(model)
+    with torch.no_grad():
+        own = model(images.clone())
+    questions: list[dict[str, Any]] = [{"target": 0}]
+    if explainer.is_class_specific:
+        questions += [{"contrast": "weighted"}, {"score": "probability"}]
+    if explainer.is_differentiable:
+        questions += [{"differentiable": True}]
+    for question in questions:
+        _expect_close(explainer(images, **question).logits.detach(), own, f"logits with {question} and the model's own")
+    _expect_close(explainer.classes(images, 2).logits, own, "logits of several classes and the model's own")
+
+
+def follows_changes_in_place(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """A network that changes tensors in place, through views too, is explained like its twin that does not, or
+    refused. Explainers that fit none of the two, or name a layer of `model`, have nothing to show."""
+    with contextlib.suppress(ContrexError):
+        expected, found = (kind(_Changing(images, in_place=in_place))(images, target=0) for in_place in (False, True))
+        _expect_close(found.logits, expected.logits, "logits of a network that changes in place and of its twin")
+        _expect_close(found.heatmap, expected.heatmap, "the map of a network that changes in place and of its twin")
+
+
+def explains_as_a_fresh_one(kind: Kind, model: nn.Module, images: Tensor) -> None:
+    """What an explainer has seen before changes nothing: images of another size, the modes between, another
+    classifier, small logits that were linear in the features until now."""
+    model = copy.deepcopy(model)
+    explainer = kind(model)
+    explainer(images, target=0)
+    larger = nn.functional.interpolate(images, scale_factor=2.0)
+    with contextlib.suppress(Exception):  # a network for one size has no more to show
+        with torch.no_grad():
+            model(larger.clone())
+        _expect_fresh(explainer, kind, larger, "at another size")
+    model.train()
+    model.eval()
+    _turn_classifier(model)
+    _expect_fresh(explainer, kind, images, "with another classifier")
+    with contextlib.suppress(ContrexError):
+        explainer = kind(_Clipping(images))
+        explainer(images, target=0)
+        _expect_fresh(explainer, kind, 4 * images, "where the head is no longer linear")
+
+
+def _expect_fresh(explainer: Explainer, kind: Kind, images: Tensor, when: str) -> None:
+    expected = kind(explainer.model)(images, target=0).heatmap
+    found = explainer(images, target=0).heatmap
+    _expect_close(found, expected, f"the map of a used explainer and of a fresh one, {when},")
+
+
 def refuses_what_it_cannot_do(kind: Kind, model: nn.Module, images: Tensor) -> None:
     """Impossible targets, contrasts and images are refused by an `ArgumentError`."""
     explainer = kind(model)
@@ -237,6 +290,9 @@ CHECKS: Mapping[str, Callable[[Kind, nn.Module, Tensor], None]] = {
         explains_wrapped_models,
         frees_its_memory,
         is_differentiable_or_says_so,
+        explains_the_models_own_logits,
+        follows_changes_in_place,
+        explains_as_a_fresh_one,
         refuses_what_it_cannot_do,
     )
 }
@@ -288,6 +344,83 @@ def _frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
+
+
+class _Changing(nn.Module):
+    """Convolutions, each output changed through a view or, in the twin, not, and a classifier of what is pooled."""
+
+    def __init__(self, images: Tensor, *, in_place: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            sizes = (images.shape[1], 4, 4, 4, 4)
+            self.convs = nn.ModuleList(nn.Conv2d(*ends, 3, padding=1) for ends in itertools.pairwise(sizes))
+            self.act, self.fc = nn.ReLU(), nn.Linear(4, 3)
+        self.to(images)
+        self.eval()
+        self._in_place = in_place
+
+    def forward(self, images: Tensor) -> Tensor:
+        *convs, last = self.convs
+        for conv, change in zip(convs, (_change_slices, _change_flattened, _change_what_is_old), strict=True):
+            images = change(conv(images), self._in_place)
+        logits: Tensor = self.fc(self.act(last(images)).mean((2, 3)))
+        return logits
+
+
+def _change_slices(x: Tensor, in_place: bool) -> Tensor:
+    if not in_place:
+        return torch.cat([x[:, :2].relu(), x[:, 2:3], x[:, 3:] * 2], 1)
+    x[:, 3:] *= 2
+    x[:, :2].relu_()
+    return x
+
+
+def _change_flattened(x: Tensor, in_place: bool) -> Tensor:
+    if not in_place:
+        return x.relu()
+    x.flatten(1).relu_()
+    return x
+
+
+def _change_what_is_old(x: Tensor, in_place: bool) -> Tensor:
+    if not in_place:
+        return (torch.cat([x[:, 2:], x[:, 2:]], 1) * 2).relu()
+    older = x[:, 2:]
+    x *= 2
+    x[:, :2] = older
+    x.transpose(1, 2).relu_()
+    return x
+
+
+class _Clipping(nn.Module):
+    """Small logits, linear in the features of the images that it is made for, not in those of brighter ones."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv, fc = nn.Conv2d(images.shape[1], 4, 3, padding=1, bias=False), nn.Linear(4, 3, bias=False)
+        fc.weight.data *= 1e-4
+        self.act, self.fc = nn.ReLU(), fc
+        self.to(images)
+        self.eval()
+        with torch.no_grad():
+            self.limit = 2 * float(self.act(self.conv(images)).mean((2, 3)).max())
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.act(self.conv(images)).mean((2, 3)).clamp(max=self.limit))
+        return logits
+
+
+def _turn_classifier(model: nn.Module) -> None:
+    """Another last linear layer in the place of the one there is: the same classes in the opposite order."""
+    children = [(module, *child) for module in model.modules() for child in module.named_children()]
+    linears = [(parent, name, child) for parent, name, child in children if isinstance(child, nn.Linear)]
+    for parent, name, linear in linears[-1:]:
+        turned = copy.deepcopy(linear)
+        turned.weight.data = linear.weight.data.flip(0)
+        setattr(parent, name, turned)
 
 
 def _expect(holds: bool, otherwise: str) -> None:

@@ -13,8 +13,8 @@ from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import LayerExplainer
-from contrex.explain.relevance_graph import NoRuleError, Propagation, Trace, innermost_module
-from contrex.explain.relevance_rules import Rules
+from contrex.explain.relevance_graph import Propagation, Trace, innermost_module
+from contrex.explain.relevance_rules import NoRuleError, Rules
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops.scores import Question
 
@@ -62,21 +62,42 @@ class RelevanceExplainer(LayerExplainer):
 
         def see(module: nn.Module, output: object) -> None:
             if isinstance(output, Tensor):
-                seen.append(output)
+                seen.append(propagation.current(output))
 
         beside = [] if watched is None else [watched]
+        with capture.undisturbed(self.model, images.device):  # so that both passes draw the same random numbers
+            own = capture.forward(self.model, images.detach(), (), graph="none").logits
         propagation = Propagation(self.model, self._rules(), is_at_input=not layers)
         try:
-            with capture.watched(beside, see), capture.intercepted(propagation):
+            with (
+                capture.exchanged([site.module for site in layers], propagation.current),
+                capture.watched(beside, see),
+                capture.intercepted(propagation),
+            ):
                 run = capture.forward(self.model, images.detach(), layers, graph=graph)
+            propagation.check()
         except NoRuleError as error:
             raise LayerError(
                 f"{type(self).__name__} cannot explain {type(self.model).__name__}: {error}, in "
                 f"{innermost_module(error, self.model)}. Explain a `layer` behind it, or use a gradient method."
             ) from None
+        self._check_logits(run.logits.detach(), own)
         return RelevancePass(
             run.images, run.logits, run.features, trace=propagation.trace, watched=seen[0] if len(seen) == 1 else None
         )
+
+    def _check_logits(self, found: Tensor, own: Tensor) -> None:
+        """The pass must be the model's own: half of the digits that its numbers have must agree."""
+        differences, largest = (found - own).abs().amax(1), own.abs().amax(1)
+        far = differences > capture.resolution(self.model, own) ** 0.5 * largest
+        if bool(far.any()):
+            index = int(far.nonzero()[0])
+            raise LayerError(
+                f"{type(self).__name__} cannot explain {type(self.model).__name__}: in the pass that it follows, the "
+                f"logits of image {index} differ from the model's own by {float(differences[index]):.3g} of "
+                f"{float(largest[index]):.3g}. Write what the model changes in place out of place, explain a `layer` "
+                "behind it, or use a gradient method."
+            )
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         (features,) = run.features

@@ -4,6 +4,9 @@ Functions are intercepted, in modules or not, `x + y` and `torch.cat` alike, so 
 everywhere. Branches add up; views, concatenations and maximum pooling route relevance as they route gradients. A
 function without a rule is an error, never a wrong map. The model is not changed: batch norm is folded into the layer
 beside it in the graph only.
+
+Nothing that depends on the explained layer is ever written to, as rules and the graph hold on to it. What a function
+changes in place is made anew, and from then on stands for the changed tensor and all that share its memory.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import resolve_name
 
-from contrex.explain.relevance_rules import Kind, LinearMap, Rules
+from contrex.explain.aliases import Aliases
+from contrex.explain.in_place import RESHAPING, written
+from contrex.explain.relevance_rules import Kind, LinearMap, NoRuleError, Rules
 
 
 @dataclass(eq=False)
@@ -65,8 +70,9 @@ _ROUTING = {
     *("permute", "transpose", "swapaxes", "movedim", "roll", "flip", "channel_shuffle", "native_channel_shuffle"),
     *("pixel_shuffle", "pixel_unshuffle", "clone", "contiguous", "to", "type", "type_as", "float", "double"),
     *("max_pool1d", "max_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "amax", "requires_grad"),
+    *("setitem", "copy", "fill", "zero", "masked_fill"),
 }
-"""Functions whose outputs are some of their inputs: relevance goes the way of the gradient."""
+"""Functions whose outputs are some of their inputs, or constants: relevance goes the way of the gradient."""
 _PASSING = {
     *("relu", "relu6", "hardtanh", "clamp", "clamp_min", "leaky_relu", "prelu", "rrelu", "threshold", "elu", "celu"),
     *("selu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "hardshrink", "sigmoid", "tanh", "softplus"),
@@ -105,10 +111,6 @@ class _Normalised:
     shift: Tensor
 
 
-class NoRuleError(Exception):
-    """A function of the network has no rule."""
-
-
 class Propagation:
     """Gives every torch function of one forward pass its rule.
 
@@ -119,35 +121,96 @@ class Propagation:
         self.trace = Trace(Classifier())
         self._rules, self._is_at_input = rules, is_at_input
         self._names = {id(p): name.removesuffix("weight").rstrip(".") for name, p in model.named_parameters()}
+        self._aliases = Aliases()
         # All are kept until the pass is over, so that no other tensor takes over an id.
         self._data: dict[int, Tensor] = {}
         self._constants: dict[int, Tensor] = {}
         self._pixels: set[int] = set()
-        self._replaced: dict[int, Tensor] = {}
         self._layers: dict[int, tuple[LinearMap, Tensor]] = {}
         self._normalised: dict[int, _Normalised] = {}
 
     def __call__(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = self._current(args), self._current(kwargs)
+        args, kwargs = self._aliases.now(args), self._aliases.now(kwargs)
         if "input" in kwargs:
             args = (kwargs.pop("input"), *args)
-        name = func.__name__.strip("_")
+        target = written(func, args, kwargs)
         data = [t for t in _tensors((args, kwargs)) if self._is_data(t)]
+        self._check_writing(func, target, kwargs.get("out"))
         if not data or not torch.is_grad_enabled():
-            return self._without_data(name, func(*args, **kwargs))
+            outputs = self._without_data(func, args, kwargs)
+        elif target is not None:
+            outputs = self._changed(func, target, args, kwargs, data)
+        else:
+            outputs = self._outcome(func, args, kwargs, data, is_writing=False)
+        for tensor in _tensors(outputs) if self._data else ():
+            self._aliases.add(tensor)
+        return outputs
+
+    def current(self, value: Any) -> Any:
+        """What a module gave, after the changes in place that followed."""
+        return self._aliases.now(value)
+
+    def check(self) -> None:
+        """Raise a `NoRuleError` if something was changed in place unseen; call it after the pass."""
+        self._aliases.check(lambda tensor: id(tensor) in self._data)
+
+    def _outcome(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        data: Sequence[Tensor],
+        *,
+        is_writing: bool,
+    ) -> Any:
+        """What the function gives, with its rule; of one that writes, what it makes of its first argument."""
+        name = func.__name__.strip("_")
         if name in _ROUTING:
-            return self._routed(func(*args, **kwargs), data)
-        output = self._ruled(name, func, args, kwargs, num_data=len(data))
+            changed = (args[0].clone(), *args[1:]) if is_writing else args
+            outputs = func(*changed, **kwargs)
+            return self._routed(changed[0] if is_writing else outputs, data)
+        output = self._ruled(name, func, args, kwargs, num_data=len(data), is_writing=is_writing)
         if output is not None:
             self._data[id(output)] = output
             return output
-        other = func(*args, **kwargs)
-        if any(t.requires_grad for t in _tensors(other)):
+        other = None if is_writing else func(*args, **kwargs)
+        if is_writing or any(t.requires_grad for t in _tensors(other)):
             raise NoRuleError(f"no rule says how relevance passes through {resolve_name(func) or name}")
         return other
 
-    def _without_data(self, name: str, outputs: Any) -> Any:
+    def _changed(
+        self,
+        func: Callable[..., Any],
+        target: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        data: Sequence[Tensor],
+    ) -> Tensor:
+        """What stands for `target` after a function has changed it."""
+        if func.__name__ in RESHAPING:
+            view: Tensor = self._routed(getattr(target, func.__name__[:-1])(*args[1:], **kwargs), data)
+            self._aliases.reshape(target, view)
+            return view
+        value = self._outcome(func, args, kwargs, data, is_writing=True)
+        are_pixels = all(id(t) in self._pixels for t in (target, value))
+        for tensor in self._aliases.replace(target, value):
+            if tensor.requires_grad:
+                self._data[id(tensor)] = tensor
+                self._pixels |= {id(tensor)} if are_pixels else set()
+        found: Tensor = self._aliases.now(target)
+        return found
+
+    def _check_writing(self, func: Callable[..., Any], target: Tensor | None, out: object) -> None:
+        """Data must not change unless the graph sees it: neither `out=` nor a write beside the graph has a rule."""
+        is_seen = target is not None and self._is_data(target) and torch.is_grad_enabled()
+        for tensor in _tensors((None if is_seen else target, out)):
+            if any(self._is_data(alias) for alias in self._aliases.of(tensor)):
+                name = resolve_name(func) or func.__name__
+                raise NoRuleError(f"{name} changes a tensor beside its graph (by out=, detach(), .data or no_grad)")
+
+    def _without_data(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A function of parameters only, or before the explained layer; `requires_grad_` marks where data begins."""
+        outputs, name = func(*args, **kwargs), func.__name__.strip("_")
         for tensor in _tensors(outputs):
             if tensor.requires_grad and name == "requires_grad":
                 self._data[id(tensor)] = tensor
@@ -165,20 +228,26 @@ class Propagation:
         return outputs
 
     def _ruled(
-        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, num_data: int
+        self,
+        name: str,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        num_data: int,
+        is_writing: bool,
     ) -> Tensor | None:
         """What the function gives, with its rule; None where there is none for it."""
         if name in _SUMS and len(args) == 2 and not kwargs:
-            return self._sum(func, args, _SUMS[name])
+            return self._sum(func, args, _SUMS[name], is_writing=is_writing)
         if num_data > 1:
             return None
         if name in _PRODUCTS and len(args) == 2 and not kwargs:
-            first, second = args
-            return self._passing(func, args if self._is_data(first) else (second, first), {})
+            return self._passing(func, args, {}, is_writing=is_writing)
         if not self._is_data(args[0]):
             return None
         if name in _PASSING or (name in _QUOTIENTS and not kwargs):
-            return self._passing(func, args, kwargs)
+            return self._passing(func, args, kwargs, is_writing=is_writing)
         if name in _AVERAGES:
             return self._average(func, *args, **kwargs)
         if name in _WEIGHTED:
@@ -187,24 +256,20 @@ class Propagation:
             return self._batch_norm(func, *args, **kwargs)
         return None
 
-    def _passing(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Relevance passes as it is; the value is computed on a copy, which `func` may change in place."""
-        x, copy = args[0], args[0].detach().clone()
-        with torch.no_grad():
-            value = func(copy, *args[1:], **kwargs)
+    def _passing(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, is_writing: bool
+    ) -> Tensor:
+        """Relevance passes as it is."""
+        (x,) = [t for t in args if self._is_data(t)]
         shape = x.shape
-        output = _given(lambda relevance: [relevance.sum_to_size(shape)], value, x)
-        if value is copy:
-            self._replaced[id(x)] = output
-        return output
+        value = _value(func, args, kwargs, is_writing=is_writing)
+        return _given(lambda relevance: [relevance.sum_to_size(shape)], value, x)
 
-    def _sum(self, func: Callable[..., Any], args: tuple[Any, ...], sign: int) -> Tensor:
+    def _sum(self, func: Callable[..., Any], args: tuple[Any, ...], sign: int, *, is_writing: bool) -> Tensor:
         data = [(t, s) for t, s in zip(args, (1, sign), strict=True) if self._is_data(t)]
         constants = [(t, s) for t, s in zip(args, (1, sign), strict=True) if not self._is_data(t)]
-        copies = [t.detach().clone() if isinstance(t, Tensor) else t for t in args]
         rules, values = self._rules, [(t.detach(), s) for t, s in data]
-        with torch.no_grad():
-            value = func(*copies)
+        value = _value(func, args, {}, is_writing=is_writing)
         kind: dict[str, Any] = {"dtype": torch.promote_types(value.dtype, torch.float32), "device": value.device}
         constant = [s * torch.as_tensor(t, **kind).detach().expand(value.shape) for t, s in constants]
 
@@ -213,10 +278,7 @@ class Propagation:
             shares = rules.addends(addends, constant[0] if constant else None, relevance.to(**kind))
             return [share.sum_to_size(t.shape) for share, (t, _) in zip(shares, values, strict=True)]
 
-        output = _given(rule, value, *[t for t, _ in data])
-        if value is copies[0]:
-            self._replaced[id(args[0])] = output
-        return output
+        return _given(rule, value, *[t for t, _ in data])
 
     def _average(self, func: Callable[..., Any], x: Tensor, *options: Any, **keywords: Any) -> Tensor:
         def function(x: Tensor, weight: Tensor | None) -> Tensor:
@@ -313,13 +375,14 @@ class Propagation:
             raise NoRuleError(f"a tensor comes from a function that cannot be intercepted ({made_by})")
         return True
 
-    def _current(self, value: Any) -> Any:
-        """The arguments with tensors that were changed in place replaced by what they became."""
-        if isinstance(value, Tensor):
-            return self._replaced.get(id(value), value)
-        if type(value) in (tuple, list):
-            return type(value)(self._current(item) for item in value)
-        return {key: self._current(item) for key, item in value.items()} if type(value) is dict else value
+
+def _value(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], *, is_writing: bool) -> Tensor:
+    """What a function gives, without a graph; one that writes writes to a copy."""
+    values = [t.detach() if isinstance(t, Tensor) else t for t in args]
+    values = [values[0].clone(), *values[1:]] if is_writing else values
+    with torch.no_grad():
+        value: Tensor = func(*values, **kwargs)
+    return value
 
 
 def _given(rule: Callable[[Tensor], Sequence[Tensor]], value: Tensor, *inputs: Tensor) -> Tensor:

@@ -22,6 +22,10 @@ Term = tuple[Tensor, Tensor | None]
 """An input and weights for it, `(x', w')`; the weights are None where the map has none of its own (pooling)."""
 
 
+class NoRuleError(Exception):
+    """A function of the network has no rule."""
+
+
 @dataclass(frozen=True, eq=False)
 class LinearMap:
     """A layer that is linear in its input `x`, as a rule sees it: `z = function(x, weight) + bias`.
