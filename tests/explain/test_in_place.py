@@ -47,6 +47,22 @@ def test_relevance_follows_what_autograd_refuses(method, edit):
     assert_same(PROPAGATION[method](mine)(x, target=1), PROPAGATION[method](twin)(x, target=1))
 
 
+@pytest.mark.parametrize("edit", ["nn.ReLU behind nn.Flatten", "the base of a changed view", "relu_ of a slice"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda net: contrex.Occlusion(net, window=3),
+        lambda net: contrex.RISE(net, num_masks=20),
+        lambda net: contrex.ScoreCAM(net, "act"),
+    ],
+)
+def test_perturbed_images_are_laid_out_as_the_network_needs_them(build, edit):
+    """In channels last `flatten` copies, and what is written to the copy is lost."""
+    mine, twin = twins(EDITS[edit])
+    x = images(2, (6, 5))
+    assert_same(build(mine)(x, target=1), build(twin)(x, target=1))
+
+
 def _pixels_scaled(x):
     x[:, :1].mul_(0.5)
     return x
