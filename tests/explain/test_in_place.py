@@ -47,6 +47,52 @@ def test_relevance_follows_what_autograd_refuses(method, edit):
     assert_same(PROPAGATION[method](mine)(x, target=1), PROPAGATION[method](twin)(x, target=1))
 
 
+@pytest.mark.parametrize("edit", ["nn.ReLU behind nn.Flatten", "the base of a changed view", "relu_ of a slice"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda net: contrex.Occlusion(net, window=3),
+        lambda net: contrex.RISE(net, num_masks=20),
+        lambda net: contrex.ScoreCAM(net, "act"),
+    ],
+)
+def test_perturbed_images_are_laid_out_as_the_network_needs_them(build, edit):
+    """In channels last `flatten` copies, and what is written to the copy is lost."""
+    mine, twin = twins(EDITS[edit])
+    x = images(2, (6, 5))
+    assert_same(build(mine)(x, target=1), build(twin)(x, target=1))
+
+
+class Editing(nn.Module):
+    """A module whose output was changed in place after it was made."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(8, 8, 3, padding=1), function
+
+    def forward(self, x):
+        x = self.conv(x)
+        self.function(x)
+        return x
+
+
+@pytest.mark.parametrize("edit", ["relu_ of a slice", "setitem", "two views that overlap"])
+def test_layers_and_contrast_layers_give_what_they_became(edit):
+    x, layers, contrasts = images(2, (6, 5)), [], []
+    for in_place in (True, False):
+        torch.manual_seed(5)
+        module = Editing(EDITS[edit][0])
+        if not in_place:
+            module = nn.Sequential(module.conv, Lambda(EDITS[edit][1]))
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), module, nn.Conv2d(8, 8, 1), nn.ReLU())
+        net = nn.Sequential(*net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).double().eval()
+        layers.append(contrex.LRP(net, rules="epsilon").layers(x, ["1", "2"], target=1))
+        contrasts.append(contrex.ContrastiveExcitationBackprop(net, "1", contrast_layer="2")(x, target=1))
+    for name in ("1", "2"):
+        assert_same(layers[0][name], layers[1][name])
+    assert_same(*contrasts)
+
+
 def _pixels_scaled(x):
     x[:, :1].mul_(0.5)
     return x
@@ -80,6 +126,12 @@ def test_changes_of_the_images_themselves(method, edit):
         maps.append(METHODS[method](net)(x, target=1))
     assert_same(*maps)
     assert torch.equal(x, before)
+
+
+class Lambda(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
 
 
 class Around(nn.Module):
@@ -133,6 +185,10 @@ def _own(x):
     return x
 
 
+def _checkpointed(x):
+    return checkpoint(torch.relu, x, use_reentrant=False)
+
+
 def _exponential(x):
     x[:, :4].exp_()
     return x
@@ -144,6 +200,7 @@ BESIDE_THE_GRAPH = {
     "another .data": (_new_data, "no rule says|beside its graph"),
     "under no_grad": (_no_grad, "changes a tensor beside its graph"),
     "an own function": (_own, "mul_ changes a tensor beside its graph"),
+    "run again": (_checkpointed, "activation checkpointing runs functions again, without their rules"),
     "without a rule": (_exponential, "no rule says how relevance passes through torch.Tensor.exp_"),
 }
 

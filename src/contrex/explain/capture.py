@@ -120,7 +120,7 @@ class Run:
         return None if self.output is None else self.output.shape
 
 
-def observe(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Sequence[Run]]:
+def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tuple[Tensor, Tensor, Sequence[Run]]:
     """A plain pass, recorded from the pixels on: the images in its graph, the logits, and each run of each module.
 
     Where a module gives the very memory it got (an identity, an in-place ReLU, a view) the rest of the model gets a
@@ -138,20 +138,14 @@ def observe(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Sequence[
             runs.append(Run(module))
             return None
         tensors = [value for value in inputs if isinstance(value, Tensor)]
+        source = tensors[0] if len(tensors) == 1 else None
         is_alias = output.requires_grad and any(_share_memory(output, value) for value in tensors)
         given = output.view_as(output) if is_alias else output
-        source = tensors[0] if len(tensors) == 1 else None
-        runs.append(
-            Run(
-                module,
-                given.detach(),
-                edge_of(given),
-                *((None, None) if source is None else (edge_of(source), source.shape)),
-            )
-        )
+        at_source, shape = (None, None) if source is None else (edge_of(source), source.shape)
+        runs.append(Run(module, given.detach(), edge_of(given), at_source, shape))
         return given if is_alias else None
 
-    with torch.enable_grad(), _hooked(list(model.modules()), see):
+    with torch.set_grad_enabled(is_recorded), _hooked(list(model.modules()), see):
         logits = _logits(model(pixels.clone()), model, images)
     return pixels, logits, runs
 

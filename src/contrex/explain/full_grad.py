@@ -105,12 +105,19 @@ class FullGrad(Explainer):
         return BiasedPass(run.images, run.logits, run.features, biases=biases, maps=self._grids(run, biases))
 
     def _grids(self, run: Pass, biases: Sequence[Bias]) -> list[Reshape | None]:
+        """How what each bias is added to is read as maps; None for vectors, which have no place in the image."""
         axes = follow_axes(Graph(run.logits, run.images))
         grids: list[Reshape | None] = []
         for bias in biases:
-            edge = (bias.edge.node, bias.edge.output_nr)
-            found = possible_readings(axes.get(edge), bias.shape, run.images.shape, self.model, self.model)
-            grids.append(found[0] if len(found) == 1 else None)
+            known = axes.get((bias.edge.node, bias.edge.output_nr))
+            found = possible_readings(known, bias.shape, run.images.shape, self.model, self.model)
+            if known is None and len(bias.shape) > 2 and len(found) != 1:
+                raise LayerError(
+                    "FullGrad lays what each bias contributes over the image, and nothing in "
+                    f"{type(self.model).__name__} tells where the cells of a tensor {list(bias.shape)} lie: use "
+                    "IntegratedGradients or GradientTimesInput."
+                )
+            grids.append(found[0] if found else None)
         return grids
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:

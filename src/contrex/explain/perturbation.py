@@ -70,7 +70,7 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
         return logits
     first = capture.forward(model, images.contiguous(), (), graph="none").logits
     _TAKES_CHANNELS_LAST[model] = logits is not None and not _differ(model, logits, first)
-    return first
+    return logits if logits is not None and _TAKES_CHANNELS_LAST[model] else first
 
 
 def _differ(model: nn.Module, logits: Tensor, expected: Tensor) -> bool:

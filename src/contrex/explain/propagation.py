@@ -18,6 +18,8 @@ from contrex.explain.relevance_rules import NoRuleError, Rules
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops.scores import Question
 
+_CHECKPOINTED = "activation checkpointing runs functions again, without their rules"
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RelevancePass(Pass):
@@ -73,10 +75,13 @@ class RelevanceExplainer(LayerExplainer):
                 capture.exchanged([site.module for site in layers], propagation.current),
                 capture.watched(beside, see),
                 capture.intercepted(propagation),
+                torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTED),
             ):
                 run = capture.forward(self.model, images.detach(), layers, graph=graph)
             propagation.check()
-        except NoRuleError as error:
+        except (NoRuleError, RuntimeError) as error:
+            if not isinstance(error, NoRuleError) and str(error) != _CHECKPOINTED:
+                raise
             raise LayerError(
                 f"{type(self).__name__} cannot explain {type(self.model).__name__}: {error}, in "
                 f"{innermost_module(error, self.model)}. Explain a `layer` behind it, or use a gradient method."

@@ -339,11 +339,12 @@ def _edges(run: Run) -> list[Edge]:
 
 
 def _observed(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Sequence[Run]]:
-    """The pass of the first image, or of all where one alone cannot run."""
+    """The pass of the first image, or of all where one alone cannot run; without a graph where autograd refuses it."""
+    errors: list[Exception] = []
     with capture.undisturbed(model, images.device):
-        if len(images) > 1:
+        for num, is_recorded in ((1, True), (len(images), True), (1, False), (len(images), False)):
             try:
-                return capture.observe(model, images[:1])
-            except Exception:  # whatever a network raises that needs its whole batch
-                pass
-        return capture.observe(model, images)
+                return capture.observe(model, images[:num], is_recorded=is_recorded)
+            except Exception as error:  # whatever a network raises
+                errors.append(error)
+    raise errors[1]
