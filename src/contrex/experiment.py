@@ -228,12 +228,20 @@ def _evaluate(subject: Subject, options: Evaluation, output: Path, console: Cons
         began = time.monotonic()
         run = evaluate(subject, options, progress=advance)
         taken = time.monotonic() - began
+    for place in _explained_places(run):
+        console.print(f"explains {place}", highlight=False, markup=False)
     num = run.record.dataset["num_images"]
     console.print(f"{num} images in {taken:.1f} s, {num / taken:.1f} per second", highlight=False)
     with ranks.together():
         if ranks.rank() == 0:
             write_run(output, run)
     return run, output
+
+
+def _explained_places(run: RunRecord) -> list[str]:
+    """The layer that was explained and its grid, as often as they differ between metrics."""
+    details = [metric.protocol for metric in run.record.metrics if "grid" in metric.protocol]
+    return list(dict.fromkeys(f"{one['layer']}, {one['grid']}" for one in details))
 
 
 def measured_run(run: Path, options: Evaluation, *, console: Console, data: Data | None = None) -> Path:

@@ -39,6 +39,8 @@ class PhotoExplanation:
     panels: Sequence[Panel]
     top: Sequence[tuple[str, float]]
     """The most probable classes, by name, with their probabilities."""
+    place: str | None = None
+    """The explained layer and its grid, in words; None for the pixels."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def explain_photos(
         top = _most_probable(logits, names, asked.task)
         for name, explain in explainers.items():
             panels = _panels(explain, inputs, logits, asked, names)
-            results.append(PhotoExplanation(path, image, name, panels, top))
+            results.append(PhotoExplanation(path, image, name, panels, top, explain.place))
     return results
 
 

@@ -27,7 +27,7 @@ from contrex.errors import ContrexError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "explainers" / "architectures.md"
 
-TIMM = """
+_TIMM = """
     beit_base_patch16_224 halonet26t mobileone_s1 repvgg_a0 cait_xxs24_224 coat_tiny convit_tiny convmixer_768_32
     convnext_atto cpubone_nano crossvit_9_240 csatv2 cs3darknet_focus_s cspnext_tiny davit_tiny deepseek_vit_412m
     deit_tiny_patch16_224 deit_tiny_distilled_patch16_224 densenet121 dla46x_c dpn48b edgenext_xx_small
@@ -45,13 +45,13 @@ TIMM = """
     vit_base_patch16_siglip_224 vit_small_patch14_reg4_dinov2 vit_tiny_r_s16_p8_224 vit_relpos_small_patch16_224
     samvit_base_patch16_224 vitamin_small_224 volo_d1_224 ese_vovnet19b_slim_dw legacy_xception xception41p
     xcit_nano_12_p8_224
-""".split()
-TORCHVISION = """
+"""
+_TORCHVISION = """
     alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5
     mobilenet_v2 mobilenet_v3_small regnet_x_400mf resnet18 resnet50 resnext50_32x4d shufflenet_v2_x0_5
     squeezenet1_1 swin_t swin_v2_t vgg11 vgg11_bn vit_b_16 wide_resnet50_2
-""".split()
-NAMES = [*(f"timm:{name}" for name in TIMM), *(f"torchvision:{name}" for name in TORCHVISION)]
+"""
+NAMES = [*(f"timm:{name}" for name in _TIMM.split()), *(f"torchvision:{name}" for name in _TORCHVISION.split())]
 
 SMALL = 32
 """Pixels of the second row of a CNN."""
@@ -228,19 +228,22 @@ def table(rows: Sequence[Row]) -> str:
     right = [row for row in rows if row.layer and row.is_right]
     refused = [row for row in rows if not row.layer]
     wrong = [row for row in rows if not row.is_right]
+    versions = ", ".join(f"{m.__name__} {m.__version__.partition('+')[0]}" for m in (torch, timm, torchvision))
     lines = [
         "# The layer that is explained, network by network",
         "",
-        "One network of every family of timm and torchvision that is built without a download, with random weights, at its",
-        f"usual image size, and every CNN among them at {SMALL} pixels. Written by `python tests/explain/architectures.py`"
-        f" (torch {torch.__version__.split('+')[0]}, timm {timm.__version__}, torchvision {torchvision.__version__.split('+')[0]}); a slow test keeps it true.",
+        "One network of every family of timm and torchvision that is built without a download, with random weights, at",
+        f"its usual image size, and every CNN among them at {SMALL} pixels. Written by `python",
+        f"tests/explain/architectures.py` ({versions}); a slow test keeps it true.",
         "",
         f"{len(rows)} rows: **{len(right)} right, {len(refused)} refused, {len(wrong)} wrong**.",
         "",
-        "- *Flows past*: the share of `d logit / d pixels` that is left with the layer's output detached. A class token has a",
-        "  way of its own past the explained tokens (*class token*); then none may reach any cell of the grid beside the layer.",
-        "- *Distance*: from plain autograd Grad-CAM at that layer, relative. *Placed*, where the output is not [N,C,h,w] as it is:",
-        f"  of {PLACES} patches made white one at a time, those with the cell that changes most there, or beside it.",
+        "- *Flows past*: the share of `d logit / d pixels` that is left with the layer's output detached. A class",
+        "  token has a way of its own past the explained tokens (*class token*); then none may reach any cell of the",
+        "  grid beside the layer.",
+        "- *Distance*: from plain autograd Grad-CAM at that layer, relative.",
+        f"- *Placed*, where the output is not [N,C,h,w] as it is: of {PLACES} patches made white one at a time, those",
+        "  with the cell that changes most there, or beside it.",
         "",
         "| network | pixels | layer | grid | flows past | distance | placed |",
         "|---|---|---|---|---|---|---|",
@@ -250,9 +253,8 @@ def table(rows: Sequence[Row]) -> str:
             past = f"{row.past:.0%} ({row.note})" if row.note else f"{row.past:.0%}"
             hits = "" if row.placed is None else f" {row.placed:.0%}"
             mark = "" if row.is_right else " **wrong**"
-            lines.append(
-                f"| {row.name} | {row.side} | {row.layer} | {row.grid} | {past} | {row.distance:.0e} |{hits}{mark} |"
-            )
+            cells = (row.name, row.side, row.layer, row.grid, past, f"{row.distance:.0e}", f"{hits}{mark}".strip())
+            lines.append(f"| {' | '.join(map(str, cells))} |")
         else:
             lines.append(f"| {row.name} | {row.side} | refused: {row.reason.partition(': pass')[0]} | | | | |")
     return "\n".join(lines) + "\n"

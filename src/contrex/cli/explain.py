@@ -76,6 +76,8 @@ def explain(arguments: Arguments) -> int:
     )
     named = photos.classifier_of(options.run, options.model, options.classes)
     results = photos.explain_photos(options.photos, named, asked, side=options.side)
+    for place in dict.fromkeys(f"{r.explainer} explains {r.place}" for r in results if r.place is not None):
+        print(printable(place))
     for result in results:
         for panel in result.panels:
             empty = "" if panel.heatmap.any() else "   (the map is zero everywhere)"

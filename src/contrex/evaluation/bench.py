@@ -7,6 +7,7 @@ localisation uses, as the published protocol does, so that no part of a box is c
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contrex import settings
+from contrex import ranks, settings
 from contrex.data.evaluation_views import Views
 from contrex.data.views import stream
 from contrex.devices import device_named
@@ -39,6 +40,8 @@ class Bench:
         self.chunk = options.batch_size or (8 if self.device.type == "cpu" else 64)
         self.network = subject.classifier.network.to(self.device)
         self.explainer: Explainer = build_explainer(self.network, options.explainer, options.layer)
+        self._places: set[tuple[str, tuple[int, int]]] = set()
+        """The layers and grids that its explainer has explained."""
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 images as the network expects them, on the device."""
@@ -77,6 +80,7 @@ class Bench:
             parts = [part(start, self.chunk) for start in range(0, len(images), self.chunk)]
         except ArgumentError as error:
             raise of_an_image(error, group, lambda position: part(position, 1)) from None
+        self._note_place()
         return Explanation.cat(parts)
 
     def explain_classes(
@@ -91,18 +95,35 @@ class Bench:
             return torch.stack([explanations.heatmap for explanations in found])
 
         try:
-            return torch.cat([part(start, self.chunk) for start in range(0, len(images), self.chunk)], dim=1)
+            parts = [part(start, self.chunk) for start in range(0, len(images), self.chunk)]
         except ArgumentError as error:
             raise of_an_image(error, group, lambda position: part(position, 1)) from None
+        self._note_place()
+        return torch.cat(parts, dim=1)
 
     def seeds(self, purpose: str, indices: Sequence[int]) -> list[int]:
         """A seed for each image, a function of its index and `evaluation.seed`."""
         return [int(stream(purpose, self.options.seed, index).integers(2**62)) for index in indices]
 
     def shared_details(self) -> dict[str, object]:
-        """How the heatmaps behind a number were made."""
-        layer = self.explainer.layer if isinstance(self.explainer, LayerExplainer) else "input"
-        return {"explainer": self.options.explainer, "layer": layer, "contrast": self.options.contrast}
+        """How the heatmaps behind a number were made: at which layer, and on which grid where all images had one."""
+        # A sync point: each process has seen the sizes of its own images, and the record is one for all.
+        places = sorted(set(itertools.chain.from_iterable(ranks.gathered(sorted(self._places)))))
+        layers, grids = ", ".join(sorted({layer for layer, _ in places})), sorted({grid for _, grid in places})
+        own = self.explainer.layer if isinstance(self.explainer, LayerExplainer) else "input"
+        details: dict[str, object] = {
+            "explainer": self.options.explainer,
+            "layer": layers or own,
+            "contrast": self.options.contrast,
+        }
+        if not grids:
+            return details
+        (h, w), num = grids[0], len(grids)
+        return {**details, "grid": f"{h} x {w}" if num == 1 else f"{h} x {w} and {num - 1} more, by the images' sizes"}
+
+    def _note_place(self) -> None:
+        if isinstance(self.explainer, LayerExplainer) and self.explainer.grid is not None:
+            self._places.add((str(self.explainer.layer), self.explainer.grid))
 
 
 @dataclass(frozen=True, eq=False)

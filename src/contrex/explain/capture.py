@@ -91,7 +91,7 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
     ):
         if graph == "all" and not layers:
             behind.enter_context(sdpa_kernel(SDPBackend.MATH))
-        logits = _logits(model(images.clone()), model, images)
+        logits = _logits(_called(model, images), model, images)
     if not layers:
         return Pass(images, logits, [Features(images, lambda pixels: pixels)])
     features = [only_run(seen[module], module, model) for module in sites]
@@ -101,6 +101,43 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
             "(torch.no_grad() inside its forward?), or goes on with the layer's input. Choose a later layer."
         )
     return Pass(images, logits, features)
+
+
+_OF_HOOKS = {
+    *("__get__", "__len__", "_set_grad_enabled", "clone", "data_ptr", "detach", "narrow", "permute", "requires_grad_"),
+    *("reshape", "untyped_storage", "view_as"),
+}
+"""Functions that hooks of contrex call themselves during a pass."""
+_PROGRAM = threading.local()
+
+
+@contextlib.contextmanager
+def program() -> Iterator[list[str]]:
+    """The names of the torch functions that the model calls in the passes of this thread inside, in order.
+
+    A network that calls the same functions for images of another size has the same graph there.
+    """
+    before, _PROGRAM.names = getattr(_PROGRAM, "names", None), []
+    try:
+        yield _PROGRAM.names
+    finally:
+        _PROGRAM.names = before
+
+
+def _called(model: nn.Module, images: Tensor) -> object:
+    """What the model gives for a copy of the images, which it may change."""
+    names: list[str] | None = getattr(_PROGRAM, "names", None)
+    if names is None:
+        return model(images.clone())
+
+    def record(function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        name = getattr(function, "__name__", "")
+        if name not in _OF_HOOKS:
+            names.append(name)
+        return function(*args, **kwargs)
+
+    with intercepted(record):
+        return model(images.clone())
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +183,7 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
         return given if is_alias else None
 
     with torch.set_grad_enabled(is_recorded), _hooked(list(model.modules()), see):
-        logits = _logits(model(pixels.clone()), model, images)
+        logits = _logits(_called(model, pixels), model, images)
     return pixels, logits, runs
 
 
@@ -367,7 +404,8 @@ def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterat
 
 
 def _features(site: Site, output: object, images: Tensor) -> Features:
-    shape = (len(images), *site.shape)
+    wanted = site.shape if site.shape is not None or not isinstance(output, Tensor) else output.shape[1:]
+    shape = (len(images), *(wanted or ()))
     if not isinstance(output, Tensor) or output.shape != shape:
         what = f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise LayerError(

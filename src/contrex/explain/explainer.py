@@ -70,6 +70,11 @@ class Explainer(ABC):
     is_class_specific: ClassVar[bool] = True
     """Whether the map depends on the explained class; otherwise there is no contrast."""
 
+    @property
+    def place(self) -> str | None:
+        """The layer that was explained last, in words; None where it is the pixels, or nothing yet."""
+        return None
+
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
@@ -254,6 +259,11 @@ class LayerExplainer(Explainer):
         """Rows and columns of the map that was explained last; None before the first call."""
         return None if self._site is None else self._site.grid
 
+    @property
+    def place(self) -> str | None:
+        """The layer that was explained last, and its grid, in words: "layer4, 7 x 7"."""
+        return None if self.grid is None else f"{self.layer}, {self.grid[0]} x {self.grid[1]}"
+
     def layers(
         self,
         images: Tensor,
@@ -281,10 +291,13 @@ class LayerExplainer(Explainer):
         }
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
-        site = self._found_site(images)
         if differentiable:
-            return self._run(images, [site], graph="all")
-        return self._checked_run(images, [site], graph="head")
+            return self._run(images, [self._found_site(images)], graph="all")
+        known = None
+        if self._asked is None:
+            known = self._sites.run_as_seen(images, lambda site: self._run(images, [site], graph="head"))
+        site = self._found_site(images)
+        return known or self._checked_run(images, [site], graph="head")
 
     def _checked_run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
         """A pass in eval mode, the first one of its kind compared with the model's own."""

@@ -28,6 +28,8 @@ _NO_MAPS = re.compile(r"(Pool(ing)?|Dropout)\d?d?$|^Identity$|^Softmax")
 """Class names of layers that pass on, in part or whole, the map before them, or give attention weights."""
 _ROUNDING = 1e-4
 """Gradients are equal if they differ by less than this share of the largest."""
+_AT_FIRST = 8
+"""How many candidates the first backward pass goes back to: nearly always it is one of the last."""
 _LISTED = 3
 """How many layers an error names."""
 
@@ -60,7 +62,9 @@ class Survey:
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self.model = model
-        self.images, self.logits, self.runs = _observed(model, images)
+        with capture.program() as functions:
+            self.images, self.logits, self.runs = _observed(model, images)
+        self.functions: Sequence[str] = functions
         self._num_images = len(images)
         self._num_runs = Counter(run.module for run in self.runs)
 
@@ -84,8 +88,10 @@ class Survey:
         first = self.candidates[0]
         if first.carries_in_cells:
             return self._site(first.run, first.reading, reshape)
-        gradients = self._gradients([edge for one in self.candidates for edge in _edges(one.run)])
-        for one in self.candidates:
+        gradients = self._gradients([edge for one in self.candidates[:_AT_FIRST] for edge in _edges(one.run)])
+        for index, one in enumerate(self.candidates):
+            if index == _AT_FIRST:
+                gradients |= self._gradients([edge for one in self.candidates[index:] for edge in _edges(one.run)])
             gradient = _at(gradients, one.run.edge)
             if gradient is not None and bool((one.reading(gradient) != 0).any()):
                 if not one.only_cells or self._passes_beside_cells_only(one, gradients):
@@ -141,6 +147,14 @@ class Survey:
             elif (beside := self._beside_cells(run, one)) is not None:
                 found.append(beside)
         return found
+
+    def has_single_cells_behind(self, site: Site) -> bool:
+        """Whether a layer behind this one has a map of a single cell: larger images may give it more."""
+        place = next(index for index, run in enumerate(self.runs) if run.module is site.module)
+        return any(
+            self._may_be_explained(run) and run.output is not None and run.output.ndim > 2 and not self._readings(run)
+            for run in self.runs[place + 1 :]
+        )
 
     def token_grid(self, num_tokens: int) -> Reading:
         """How one value for each of so many tokens `[N,num_tokens,1]` becomes maps `[N,1,h,w]`.

@@ -61,6 +61,11 @@ class ExConStep(SupConStep):
         loss = self.contrast(torch.cat([first, second, background]), batch.labels, num_background)
         return StepOutput(loss, {"loss": loss.detach(), "explained": is_right.float().mean()})
 
+    @property
+    def explains(self) -> str | None:
+        """The explained layer and its grid."""
+        return self._explainer.place
+
     def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
         """The explained layer and the classifier."""
         if not isinstance(self._explainer, ActivationExplainer):

@@ -47,6 +47,11 @@ class GCCStep(Step):
         loss = cross_entropy + self.settings.weight * consistency
         return step_output(batch.labels, logits[0], loss, cross_entropy=cross_entropy, consistency=consistency)
 
+    @property
+    def explains(self) -> str | None:
+        """The explained layer and its grid."""
+        return self._explainer.place
+
     def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
         """The explained layer."""
         return [explained_layer(self._explainer, self.normalise(images))]

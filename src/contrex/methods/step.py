@@ -70,6 +70,11 @@ class Step(nn.Module):
         """The loop calls it before the first batch of an epoch, also when it resumes within it."""
         self.epoch = epoch
 
+    @property
+    def explains(self) -> str | None:
+        """Which layer was explained last, in words; None where the method explains nothing, or nothing yet."""
+        return None
+
     def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
         """The layers of the network whose outputs the step looks at or differentiates within its forward, in the order
         in which they run; `images` [N,3,S,S] are pixel values. Everything before the first may be compiled."""

@@ -20,15 +20,15 @@ Reshape = Callable[[Tensor], Tensor]
 class Site:
     """Where a network is explained: a layer, and how its output is read as maps `[N,C,h,w]`.
 
-    `shape` is that of its output without the batch axis, `past` the share of the gradient from the logits to the pixels
-    that flows past it.
+    `shape` is that of its output without the batch axis (None: not known yet), `past` the share of the gradient from
+    the logits to the pixels that flows past it.
     """
 
     module: nn.Module
     maps: Reshape
     name: str
     grid: tuple[int, int]
-    shape: torch.Size
+    shape: torch.Size | None
     past: float = 0.0
 
 

@@ -46,9 +46,13 @@ class Reading:
         return any(self.starts)
 
     @property
-    def keeps_order(self) -> bool:
-        """Whether outputs are `[N,C,h,w]` as they are."""
-        return self.order == (1, 2, 3) and not self.has_prefix
+    def is_plain_grid(self) -> bool:
+        """Whether rows, columns and channels are an axis each, so that grids of other sizes are read alike."""
+        return [len(sizes) for sizes in self.factors] == [1, 1, 1] and not self.has_prefix
+
+    def of_any_size(self, output: Tensor) -> Tensor:
+        """Maps from an output of another size, read like this one."""
+        return output.permute(0, *self.order)
 
 
 def reading(axes: Axes) -> Reading | None:

@@ -142,6 +142,7 @@ def train(
         pin_memory=device.type == "cuda",
     )
     to_validate = validation_groups(validation, recipe.data, workers=options.workers)
+    explained: list[str] = []  # layers, with their grids
 
     def content() -> dict[str, Any]:
         states = {
@@ -154,6 +155,7 @@ def train(
             "place": vars(place),
             "epochs": len(plan.epochs),
             "finished": place.epoch == len(plan.epochs),
+            "explains": list(explained),
             "recipe": to_plain(recipe),
             "classes": list(images.classes),
             "num_images": len(images),
@@ -198,6 +200,9 @@ def train(
                                 write_shown(folder, phase.step, seen, place.epoch)
                     torch.manual_seed(step_seed(options.seed, place.step, ranks.rank()))  # dropout and the like
                     output = _gradient(run, parts, optimizers[number], options, device)
+                    if phase.step.explains is not None and phase.step.explains not in explained:
+                        explained.append(phase.step.explains)
+                        bar.say(f"{recipe.name}: explains {phase.step.explains}")
                     rates = learning_rates(past_steps + place.batch, steps_per_epoch, phase)
                     loss, *values = ranks.means([output.loss, *output.logs.values()])
                     finite = math.isfinite(loss)  # a sync point: a NaN must never reach the weights
