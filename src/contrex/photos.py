@@ -16,7 +16,7 @@ from contrex.errors import ArgumentError
 from contrex.explain import Explainer
 from contrex.explain.figure import Panel, Row, draw, pictures
 from contrex.explain.named import build_explainer
-from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier
+from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier, model_logits
 from contrex.ops.scores import CONTRASTS
 from contrex.settings import Model
 from contrex.training import load_trained
@@ -104,7 +104,7 @@ def explain_photos(
         image = pixels(short_side(read_image(path), shorter))[None] / 255
         inputs = named.classifier.normalise(image)
         with eval_mode(network), torch.inference_mode():
-            probs = network(inputs).float().softmax(1)[0]
+            probs = model_logits(network, inputs).float().softmax(1)[0]
         names = named.names_of(len(probs))
         order = probs.argsort(descending=True).tolist()
         classes = [class_index(text, names) for text in asked.classes] or order[: asked.top]

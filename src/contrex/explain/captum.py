@@ -17,7 +17,8 @@ from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import Explainer
 from contrex.models.layers import find_layer
-from contrex.ops.scores import Question
+from contrex.models.outputs import model_logits
+from contrex.ops.scores import Question, weighed
 
 _LINEAR = {
     "IntegratedGradients",
@@ -94,7 +95,8 @@ class Captum(Explainer):
     def _attribute(self, image: Tensor, row: Tensor, score: str) -> Tensor:
         """The map `[h,w]` of one image `[C,H,W]` for the class weights `row` [K]."""
         attribution = self._kind(_Score(self.model, row, score), **self._made_with)
-        with _seeded(self._seed), torch.enable_grad():
+        usual = torch.device("cpu")  # the default device that captum is written for, whatever the caller's is
+        with _seeded(self._seed), torch.enable_grad(), usual:
             found = attribution.attribute(image[None].clone().requires_grad_(), **self._called_with)
         if not isinstance(found, Tensor) or found.ndim != 4:
             got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -115,8 +117,9 @@ class _Score(nn.Module):
         self._row, self._score = row, score
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.model(images.clone()).to(self._row.dtype)
-        return (Question(self._row[None, None], self._score).outputs(logits) * self._row).sum(1)
+        logits = model_logits(self.model, images.clone()).to(self._row.dtype)
+        outputs = Question(self._row[None, None], self._score).outputs(logits)
+        return weighed(self._row[None], outputs)[0]
 
 
 def _attribution_class(name: str) -> Any:

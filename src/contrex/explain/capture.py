@@ -12,7 +12,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +19,12 @@ from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from contrex.errors import ArgumentError, LayerError
+from contrex.errors import LayerError
+from contrex.explain.diagnosis import check_gradient, graph_nodes, scripted
 from contrex.models import FeatureMapFinder, eval_mode
+from contrex.models.compiled import uncompiled
 from contrex.models.layers import Candidate, Reshape, feature_maps
+from contrex.models.outputs import read_logits
 
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
@@ -87,13 +89,12 @@ def forward(
             behind.enter_context(sdpa_kernel(SDPBackend.MATH))
         logits = _logits(model(images.clone()), model, images)
     if not layers:
+        if graph != "none":
+            check_gradient(logits, "`images`", model)
         return Pass(images, logits, [Features(images, lambda pixels: pixels)])
     features = [_single(seen[layer], layer, model) for layer in layers]
-    if graph != "none" and not logits.requires_grad:
-        raise LayerError(
-            f"no gradient reaches `layer` {_name(layers[0], model)!r}: {type(model).__name__} runs what follows it "
-            "without (torch.no_grad() inside its forward?). Choose a later layer."
-        )
+    if graph != "none":
+        check_gradient(logits, f"`layer` {_name(layers[0], model)!r}", model)
     return Pass(images, logits, features)
 
 
@@ -128,12 +129,12 @@ def forward_features(model: nn.Module, images: Tensor, head: nn.Module) -> tuple
         if threading.get_ident() == owner:
             seen.append(inputs)
 
-    with _hooked([head], keep):
+    with uncompiled(), _hooked([head], keep):
         logits = _logits(model(images.clone()), model, images)
     if len(seen) != 1:
         raise LayerError(
             f"`head` {_name(head, model)!r} must run once in a forward pass, it ran {len(seen)} times: choose the "
-            "layer that gives the logits, in the plain model (no torch.compile around it)."
+            "layer that gives the logits."
         )
     return _rows(seen[0], head, model, images), logits
 
@@ -181,14 +182,21 @@ def intercepted(interceptor: Interceptor) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], None]) -> Iterator[None]:
-    """`see(module, output)` for each pass of `modules` in this thread."""
+    """`see(module, output)` for each pass of `modules` in this thread; a ScriptModule among them is not seen.
+
+    Raises:
+        LayerError: there is nothing but ScriptModules.
+    """
     owner = threading.get_ident()
+    visible = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
+    if modules and not visible:
+        raise scripted(f"{type(modules[0]).__name__} is")
 
     def watch(module: nn.Module, inputs: object, output: object) -> None:
         if threading.get_ident() == owner:
             see(module, output)
 
-    with _hooked(modules, watch):
+    with _hooked(visible, watch):
         yield
 
 
@@ -201,25 +209,21 @@ def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -
     Raises:
         LayerError: there is no ReLU, or a part of the graph hides what it runs (compiled or checkpointed inside).
     """
-    waiting: list[Any] = [logits.grad_fn]
-    seen, num = set(waiting), 0  # `seen` holds the nodes, whose Python side would otherwise be made anew
-    while waiting:
-        node = waiting.pop()
-        if node is None:
-            continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
+    num = 0
+    for node in graph_nodes(logits):
+        if isinstance(node, torch.autograd.function.BackwardCFunction) or "DifferentiableGraph" in node.name():
             raise LayerError(
-                f"the model runs {type(node).__name__}, which hides its ReLUs: explain it without torch.compile and "
-                "activation checkpointing inside."
+                f"the model runs {node.name().rpartition('::')[2]}, which hides its ReLUs: explain it without autograd "
+                "functions of its own, torch.jit.script and reentrant checkpointing inside."
             )
         if _sends_back_as_relu(node):
             node.register_hook(lambda sent, received: tuple(rule(grad, received[0]) for grad in sent))
             num += 1
-        after = {following for following, _ in node.next_functions} - seen
-        seen |= after
-        waiting.extend(after)
     if not num:
-        raise LayerError("the model has no ReLU whose backward rule could be changed: use the plain Gradient.")
+        raise LayerError(
+            "the model has no ReLU whose backward rule could be changed, or runs it without gradients: use the plain "
+            "Gradient."
+        )
 
 
 def _sends_back_as_relu(node: Node) -> bool:
@@ -266,7 +270,9 @@ def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterat
     handles = []
     try:
         for module in modules:
-            handles.append(module.register_forward_hook(hook))  # noqa: PERF401 - those set so far must go on an error
+            if isinstance(module, torch.jit.ScriptModule):
+                raise scripted("`layer` is in")
+            handles.append(module.register_forward_hook(hook))  # one by one: those set so far must go on an error
         yield
     finally:
         for handle in handles:
@@ -317,9 +323,6 @@ def _name(layer: nn.Module, model: nn.Module) -> str:
 
 
 def _logits(output: object, model: nn.Module, images: Tensor) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
-        got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ArgumentError(
-            f"`model` must return logits [N,K], {type(model).__name__} returned {got}: wrap it so that it does."
-        )
-    return output.to(torch.promote_types(output.dtype, torch.float32))
+    logits = read_logits(output, model, len(images))
+    logits = logits.clone() if logits.is_inference() else logits  # a forward under inference mode
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, LayerError, NotDifferentiableError
-from contrex.explain import capture
+from contrex.explain import capture, diagnosis
 from contrex.explain.capture import Pass
 from contrex.explain.closed_form import LinearHead
 from contrex.explain.explanation import ClassExplanations, Explanation
+from contrex.models.compiled import uncompiled
 from contrex.models.layers import Layer, Reshape, find_layer, unwrap
+from contrex.models.split import check_classifier
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
 
@@ -50,6 +52,7 @@ class Explainer(ABC):
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
+        check_classifier(model)
         self.model = unwrap(model)
 
     def __call__(
@@ -130,6 +133,8 @@ class Explainer(ABC):
             name = "score" if contrast is None else "contrast"
             raise ArgumentError(f"`{name}` means nothing to {type(self).__name__}: its map is the same for any class.")
         rows = torch.stack([scores.cotangent(run.logits, column, contrast) for column in classes.unbind(1)], 1)
+        if not differentiable and self.is_class_specific:
+            diagnosis.check_scores(run.images, run.logits, Question(rows, score))
         if self.is_linear or contrast is None:
             return self._maps(run, Question(rows, score), differentiable=differentiable)
         kept = replace(run, is_shared=run.is_shared or rows.shape[1] > 1)
@@ -152,7 +157,8 @@ class Explainer(ABC):
             raise NotDifferentiableError(
                 f"`differentiable=True`: {type(self).__name__} has no differentiable map; GradCAM and HiResCAM have."
             )
-        with capture.turn(self.model), torch.inference_mode(False):
+        told = diagnosis.in_our_words(type(self).__name__, self.model)
+        with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told:
             checked = _checked(images)
             if differentiable:
                 yield checked
@@ -309,6 +315,7 @@ def _check_finite(heatmap: Tensor) -> Tensor:
     broken = (~heatmap.isfinite()).flatten(1).any(1).nonzero()
     if len(broken):
         raise ArgumentError(
-            f"the heatmap of image {int(broken[0])} is not finite: check `images` and the model's weights for NaN."
+            f"the heatmap of image {int(broken[0])} is not finite: check `images` and the model's weights for NaN, its "
+            "activations for overflow, and its logits of changed images where the method asks for them."
         )
     return heatmap

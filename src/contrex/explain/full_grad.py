@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import Pass
+from contrex.explain.diagnosis import no_gradient
 from contrex.explain.explainer import Explainer
 from contrex.models.layers import feature_maps
 from contrex.ops.geometry import upsampling_matrix
@@ -110,14 +111,19 @@ class FullGrad(Explainer):
                 allow_unused=True,
             )
             with torch.set_grad_enabled(differentiable), torch.autocast(row.device.type, enabled=False):
-                maps.append(_full_gradient(run.images, biases, [None if g is None else g.to(row) for g in gradients]))
+                precise = [None if g is None else g.to(row) for g in gradients]
+                maps.append(_full_gradient(run.images, biases, precise, self.model))
         return torch.stack(maps, 1)
 
 
-def _full_gradient(images: Tensor, biases: Sequence[Bias], gradients: Sequence[Tensor | None]) -> Tensor:
+def _full_gradient(
+    images: Tensor, biases: Sequence[Bias], gradients: Sequence[Tensor | None], model: nn.Module
+) -> Tensor:
     """The map `[N,H,W]` from the gradients at the images and at each bias; None where the score does not depend."""
     at_images, *at_biases = gradients
-    heatmap = torch.zeros_like(images[:, 0]) if at_images is None else (images * at_images).sum(1)
+    if at_images is None:
+        raise no_gradient("`images`", model)
+    heatmap = (images * at_images).sum(1)
     parts: dict[torch.Size, Tensor] = {}
     for bias, gradient in zip(biases, at_biases, strict=True):
         if gradient is not None:

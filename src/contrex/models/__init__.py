@@ -4,7 +4,8 @@ from contrex.models.classes import class_index, class_names
 from contrex.models.layers import FeatureMapFinder, find_layer, unwrap
 from contrex.models.load import Classifier, build_network, load_classifier
 from contrex.models.modes import eval_mode
-from contrex.models.split import ProjectionHead, classifier_head, classifier_heads
+from contrex.models.outputs import model_logits
+from contrex.models.split import ProjectionHead, check_classifier, classifier_head, classifier_heads
 from contrex.models.stem import cifar_stem
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "FeatureMapFinder",
     "ProjectionHead",
     "build_network",
+    "check_classifier",
     "cifar_stem",
     "class_index",
     "class_names",
@@ -20,5 +22,6 @@ __all__ = [
     "eval_mode",
     "find_layer",
     "load_classifier",
+    "model_logits",
     "unwrap",
 ]
