@@ -116,7 +116,7 @@ ASKED = {
     "content": lambda: content_heatmap(SALIENCY, BOX, [(8, 12)] * 3),
     "pointing": lambda: pointing_game(SALIENCY, BOX, [(8, 12)] * 3),
     "stochastic": lambda: stochastic_pointing_game(SALIENCY, BOX, [(8, 12)] * 3, seeds=[0, 1, 2]),
-    "masks": lambda: masked_relative_probability(NET, X, BOTH, top2=TOP2),
+    "masks": lambda: masked_relative_probability(NET, X, BOTH, BOTH.flip(2), top2=TOP2),
     "baselines": lambda: list(baseline_images(X).values()),
     "calibration": lambda: expected_calibration_error(SALIENCY[:, 0, 0], RIGHT),
     "equivariance": lambda: equivariance_similarity(SALIENCY, SALIENCY, Crop.identity(3, (8, 12)), size=(8, 12)),
