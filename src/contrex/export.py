@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from contrex._version import __version__
 from contrex.data.views import view_sizes
 from contrex.errors import ArgumentError, WeightsError, unknown_name
-from contrex.models import Classifier, eval_mode, load_classifier
+from contrex.models import Classifier, eval_mode, load_classifier, model_logits
 from contrex.models.load import literal
 from contrex.records import to_plain, write_json
 from contrex.settings import Model, Recipe
@@ -169,8 +169,7 @@ def _own_logits(found: _Trained) -> Logits:
 def _logits(classifier: Classifier, network: nn.Module) -> Logits:
     def logits(images: Tensor) -> Tensor:
         with eval_mode(network):
-            found: Tensor = network(classifier.normalise(images))
-        return found
+            return model_logits(network, classifier.normalise(images))
 
     return logits
 
@@ -261,7 +260,7 @@ class _Normalising(nn.Module):
         self.register_buffer("std", torch.tensor(classifier.std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network((images - self.mean) / self.std)
+        logits: Tensor = self.network((images - self.mean) / self.std)  # no look at N, which the graph leaves open
         return logits
 
 

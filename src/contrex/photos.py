@@ -16,7 +16,7 @@ from contrex.errors import ArgumentError
 from contrex.explain import Explainer
 from contrex.explain.figure import Panel, Row, draw, pictures
 from contrex.explain.named import build_explainer
-from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier
+from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier, model_logits
 from contrex.ops import scores
 from contrex.ops.scores import CONTRASTS
 from contrex.settings import Model
@@ -144,12 +144,7 @@ def explain_photos(
 def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
     """The logits [1,K] of one photo."""
     with eval_mode(network), torch.inference_mode():
-        logits: Tensor = network(inputs).float()
-    if logits.ndim != 2:
-        raise ArgumentError(
-            f"`model` must return logits [N,K], {type(network).__name__} returned {list(logits.shape)} for one photo."
-        )
-    return logits
+        return model_logits(network, inputs).float()
 
 
 def _most_probable(logits: Tensor, names: Sequence[str], task: str | None) -> list[tuple[str, float]]:

@@ -304,7 +304,7 @@ def test_score_cam_runs_one_image_per_channel_for_any_number_of_questions(batch_
     sizes, handle = forwards_of(net)
     explainer.classes(x, k=4, contrast=contrast)
     handle.remove()
-    assert sizes == ([3, 8, 8, 8, 2] if batch_size is None else [3, 5, 5, 5, 5, 3])  # the first in two layouts
+    assert sizes == ([3, 2, 8, 8, 8, 2] if batch_size is None else [3, 2, 5, 5, 5, 5, 3])  # the first in two layouts
 
 
 @pytest.mark.parametrize("contrast", [None, "weighted"])
@@ -331,8 +331,8 @@ def test_ablation_cam_runs_the_part_before_the_layer_once_per_chunk(contrast):
     explainer.classes(x, k=4, contrast=contrast)
     handle.remove()
     other.remove()
-    assert sizes == [2, 1, 1, 1, 1]
-    assert behind == [2, 4, 3, 4, 3]  # 5 ablations, and the unchanged activation with each chunk
+    assert sizes == [2, 2, 1, 1, 1, 1]
+    assert behind == [2, 2, 4, 3, 4, 3]  # 5 ablations, and the unchanged activation with each chunk
 
 
 class Bypassed(nn.Module):
@@ -355,9 +355,9 @@ class Bypassed(nn.Module):
 @pytest.mark.parametrize(
     ("join", "sizes"),
     [
-        (lambda before, a: before + a, [3, 1, 1, 1]),
-        (lambda before, a: torch.cat([before, a], 1), [3, 1, 7, 7, 7]),  # found out in the first chunk
-        (lambda before, a: a.reshape(len(before), 6, -1, a.shape[3]), [3, 1, 7, 7, 7]),
+        (lambda before, a: before + a, [3, 2, 1, 1, 1]),
+        (lambda before, a: torch.cat([before, a], 1), [3, 2, 1, 7, 7, 7]),  # found out in the first chunk
+        (lambda before, a: a.reshape(len(before), 6, -1, a.shape[3]), [3, 2, 1, 7, 7, 7]),
     ],
 )
 def test_ablation_cam_where_the_layer_is_bypassed(join, sizes, score):

@@ -123,7 +123,9 @@ def test_refuses():
     with pytest.raises(LayerError, match="it gets 0 inputs"):
         forward_features(net, images, net.fc)
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.Unflatten(1, (2, 2)))
-    with pytest.raises(ArgumentError, match=r"`model` must return logits \[N,K\], Sequential returned \[2, 2, 2\]"):
+    with pytest.raises(
+        ArgumentError, match=r"`model` must return logits \[N,K\], Sequential returned a tensor \[2, 2, 2\]"
+    ):
         forward_features(net, images, net[1])
 
 

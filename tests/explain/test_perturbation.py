@@ -74,7 +74,8 @@ def test_rise_finds_the_part_that_counts():
 def test_rise_needs_one_forward_per_mask_and_image_and_no_large_batch():
     net, x = network(), images()
     explainer = contrex.RISE(net, num_masks=50, batch_size=16)
-    assert counted(net, lambda: explainer(x)) == [3, 16, *[16] * 9, *[2] * 3]  # the first batch in two layouts
+    # two copies of one image tell whether it is answered alone; the first batch comes in two layouts
+    assert counted(net, lambda: explainer(x)) == [3, 2, 16, *[16] * 9, *[2] * 3]
     found = contrex.RISE(net, num_masks=50, batch_size=7)(x).heatmap
     torch.testing.assert_close(found, explainer(x).heatmap)
 
@@ -115,7 +116,7 @@ def test_occlusion_agrees_with_captum_where_the_windows_fit(window, stride):
 def test_occlusion_needs_one_forward_per_window_and_image():
     net, x = network(), images()
     explainer = contrex.Occlusion(net, window=4, stride=2, batch_size=4)
-    assert counted(net, lambda: explainer(x)) == [3, 4, *[4, 4, 4, 3] * 3]  # the first batch in two layouts
+    assert counted(net, lambda: explainer(x)) == [3, 2, 4, *[4, 4, 4, 3] * 3]  # as for RISE
 
 
 @pytest.mark.parametrize("score", ["logit", "probability", "log_probability"])
@@ -311,7 +312,7 @@ def test_a_network_that_views_its_feature_map_is_asked_in_its_own_layout():
     options = {"window": 4, "stride": 4, "batch_size": 4}
     found = contrex.Occlusion(viewing, **options)(x, target=1).heatmap
     torch.testing.assert_close(found, contrex.Occlusion(flattening, **options)(x, target=1).heatmap)
-    assert viewing.layouts == [True, False, True, True]  # the first pass, one that failed, and what it takes
-    assert flattening.layouts == [True, False, True, False]  # the second batch comes in one
+    assert viewing.layouts == [True, True, False, True, True]  # two first passes, one that failed, and what it takes
+    assert flattening.layouts == [True, True, False, True, False]  # the second batch comes in one
     with pytest.raises(RuntimeError, match="shape"):
         contrex.Occlusion(viewing, **options)(torch.randn(1, 3, 9, 9))

@@ -26,7 +26,7 @@ from contrex.errors import ArgumentError
 from contrex.evaluation.subject import Subject
 from contrex.explain import Explainer, Explanation, LayerExplainer, capture
 from contrex.explain.named import build_explainer
-from contrex.models import classifier_head, eval_mode
+from contrex.models import classifier_head, eval_mode, model_logits
 from contrex.ops import heatmap
 
 
@@ -50,7 +50,8 @@ class Bench:
     def logits(self, images: Tensor) -> Tensor:
         """The network's logits in eval mode, in chunks."""
         with eval_mode(self.network), torch.inference_mode():
-            return torch.cat([self.network(chunk).float() for chunk in images.split(self.chunk)])  # type: ignore[no-untyped-call]
+            chunks = images.split(self.chunk)  # type: ignore[no-untyped-call]
+            return torch.cat([model_logits(self.network, chunk).float() for chunk in chunks])
 
     def features(self, images: Tensor) -> Tensor:
         """What the network's last linear layer gets [N,D], in eval mode, in chunks."""

@@ -113,7 +113,7 @@ class RelativeProbabilityUnderMasking(Protocol):
             return self.options.sigma
         seed = self.bench.options.seed
         drawn = [stream("blur", seed, group.indices[index]).uniform(10, 20) for index in chosen.tolist()]
-        return torch.tensor(drawn, dtype=torch.float64)
+        return torch.tensor(drawn, dtype=torch.float64, device="cpu")
 
 
 class GradientSigns(Protocol):

@@ -27,7 +27,7 @@ from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.protocols import PROTOCOLS, check_names
 from contrex.evaluation.subject import Subject, command_line, configuration_of, versions
 from contrex.metrics import top_k_correct
-from contrex.models import Classifier, eval_mode
+from contrex.models import Classifier, eval_mode, model_logits
 from contrex.ops import scores
 from contrex.records import Gallery, Record, RunRecord
 
@@ -105,7 +105,7 @@ def validate(classifier: Classifier, groups: Groups, *, device: torch.device) ->
     with eval_mode(network), torch.inference_mode():
         for group in groups:
             squares = torch.stack([views.square for views in group])
-            logits = network(classifier.normalise(squares.to(device))).float()
+            logits = model_logits(network, classifier.normalise(squares.to(device))).float()
             labels = torch.tensor([views.label for views in group], device=device)
             correct += int(top_k_correct(logits, labels, 1).sum())
             losses.append(float(-scores.log_probability(logits.double(), labels).sum()))

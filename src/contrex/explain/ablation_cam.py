@@ -12,9 +12,9 @@ from contrex.explain import capture
 from contrex.explain.capture import FULL_PRECISION, Features, Pass
 from contrex.explain.closed_form import LinearHead
 from contrex.explain.explainer import LayerExplainer
-from contrex.explain.perturbation import at_once, checked_batch_size
+from contrex.explain.perturbation import at_once, check_alone, checked_batch_size
 from contrex.models.layers import Layer, Reshape
-from contrex.ops.scores import Question
+from contrex.ops.scores import Question, weighed
 
 
 class AblationCAM(LayerExplainer):
@@ -57,13 +57,14 @@ class AblationCAM(LayerExplainer):
                 falls = _closed_form(linear, run.logits, activation, question)
             else:
                 falls = self._ablations(run, features, activation, question)
-            weights = torch.stack([_weighed(rows, fall) for rows, fall in zip(question.rows, falls, strict=True)])
+            weights = torch.stack([_weights(rows, fall) for rows, fall in zip(question.rows, falls, strict=True)])
             with torch.autocast(activation.device.type, enabled=False):
                 return torch.einsum("nmc,nchw->nmhw", weights, activation)
 
     def _ablations(self, run: Pass, features: Features, activation: Tensor, question: Question) -> Iterator[Tensor]:
         """`f(y) - f(y_c)` `[C,Z]` of each image. The unchanged activation goes along in every chunk, so that what the
         batch does to the rounding of both is the same."""
+        check_alone(self.model, run)
         places, num = _places(features), at_once(self._batch_size, run.images.device)
         for n, output in enumerate(features.output.detach()):
             falls = run.logits.new_zeros(activation.shape[1], question.rows.shape[2])
@@ -106,7 +107,7 @@ def _closed_form(linear: nn.Linear, logits: Tensor, activation: Tensor, question
         yield question.outputs(y) - question.outputs(y - mean[:, None] * linear.weight.mT.to(y.dtype))
 
 
-def _weighed(rows: Tensor, falls: Tensor) -> Tensor:
+def _weights(rows: Tensor, falls: Tensor) -> Tensor:
     """`[M,C]` of `[M,Z]` and `[C,Z]`."""
     with torch.autocast(rows.device.type, enabled=False):
-        return rows @ falls.mT
+        return weighed(rows, falls)

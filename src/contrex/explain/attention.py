@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import Pass
+from contrex.explain.diagnosis import scripted
 from contrex.explain.explainer import Explainer
 from contrex.explain.sites import Sites
 from contrex.models.layers import Reshape
@@ -51,6 +52,8 @@ class AttentionExplainer(Explainer):
 
     def __init__(self, model: nn.Module, *, reshape: Reshape | None = None) -> None:
         super().__init__(model)
+        if any(isinstance(module, torch.jit.ScriptModule) for module in self.model.modules()):
+            raise scripted(f"{type(self.model).__name__} is, or has,")
         self._reshape = reshape
         self._sites = Sites(self.model)
 

@@ -18,7 +18,8 @@ from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import Explainer
 from contrex.models.layers import find_layer
-from contrex.ops.scores import Question
+from contrex.models.outputs import model_logits
+from contrex.ops.scores import Question, weighed
 
 _LINEAR = {
     "IntegratedGradients",
@@ -95,7 +96,8 @@ class Captum(Explainer):
     def _attribute(self, image: Tensor, question: Question) -> Tensor:
         """The map `[h,w]` of one image `[C,H,W]` for a question of one row `[1,1,Z]`."""
         attribution = self._kind(_Score(self.model, question), **self._made_with)
-        with _seeded(self._seed), torch.enable_grad():
+        usual = torch.device("cpu")  # the default device that captum is written for, whatever the caller's is
+        with _seeded(self._seed), torch.enable_grad(), usual:
             found = attribution.attribute(image[None].clone().requires_grad_(), **self._called_with)
         if not isinstance(found, Tensor) or found.ndim != 4:
             got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -117,7 +119,8 @@ class _Score(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         rows = self._question.rows
-        return (self._question.outputs(self.model(images.clone()).to(rows.dtype)) * rows[0]).sum(1)
+        outputs = self._question.outputs(model_logits(self.model, images.clone()).to(rows.dtype))
+        return weighed(rows[0], outputs)[0]
 
 
 def _attribution_class(name: str) -> Any:

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,13 @@ from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from contrex.errors import ArgumentError, LayerError
+from contrex.errors import LayerError
+from contrex.explain.diagnosis import check_gradient, graph_nodes, scripted
 from contrex.models import eval_mode
+from contrex.models.compiled import uncompiled
 from contrex.models.graph import Edge, edge_of
 from contrex.models.layers import Reshape, Site, layer_name
+from contrex.models.outputs import read_logits
 
 FULL_PRECISION = (torch.float32, torch.float64)
 
@@ -93,13 +96,12 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
             behind.enter_context(sdpa_kernel(SDPBackend.MATH))
         logits = _logits(_called(model, images), model, images)
     if not layers:
+        if graph != "none":
+            check_gradient(logits, "`images`", model)
         return Pass(images, logits, [Features(images, lambda pixels: pixels)])
     features = [only_run(seen[module], module, model) for module in sites]
-    if graph != "none" and not logits.requires_grad:
-        raise LayerError(
-            f"no gradient reaches `layer` {layers[0].name!r}: {type(model).__name__} runs what follows it without "
-            "(torch.no_grad() inside its forward?), or goes on with the layer's input. Choose a later layer."
-        )
+    if graph != "none":
+        check_gradient(logits, f"`layer` {layers[0].name!r}", model)
     return Pass(images, logits, features)
 
 
@@ -225,12 +227,12 @@ def forward_features(model: nn.Module, images: Tensor, head: nn.Module) -> tuple
         if threading.get_ident() == owner:
             seen.append(inputs)
 
-    with _hooked([head], keep):
+    with uncompiled(), _hooked([head], keep):
         logits = _logits(model(images.clone()), model, images)
     if len(seen) != 1:
         raise LayerError(
             f"`head` {layer_name(head, model)!r} must run once in a forward pass, it ran {len(seen)} times: choose the "
-            "layer that gives the logits, in the plain model (no torch.compile around it)."
+            "layer that gives the logits."
         )
     return _rows(seen[0], head, model, images), logits
 
@@ -270,14 +272,21 @@ def intercepted(interceptor: Interceptor) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], None]) -> Iterator[None]:
-    """`see(module, output)` for each pass of `modules` in this thread."""
+    """`see(module, output)` for each pass of `modules` in this thread; a ScriptModule among them is not seen.
+
+    Raises:
+        LayerError: there is nothing but ScriptModules.
+    """
     owner = threading.get_ident()
+    visible = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
+    if modules and not visible:
+        raise scripted(f"{type(modules[0]).__name__} is")
 
     def watch(module: nn.Module, inputs: object, output: object) -> None:
         if threading.get_ident() == owner:
             see(module, output)
 
-    with _hooked(modules, watch):
+    with _hooked(visible, watch):
         yield
 
 
@@ -315,25 +324,22 @@ def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor], c
     Raises:
         LayerError: there is no ReLU, or a part of the graph hides what it runs (compiled, scripted, checkpointed).
     """
-    waiting: list[Any] = [logits.grad_fn]
-    seen, num, known = set(waiting), 0, set(copies)  # they hold the nodes, whose Python side would be made anew
-    while waiting:
-        node = waiting.pop()
-        if node is None:
-            continue
+    num, known = 0, set(copies)  # holds the nodes, whose Python side would be made anew
+    for node in graph_nodes(logits):
         if _hides_functions(node) and node not in known:
             raise LayerError(
-                f"the model runs {node.name()}, which hides its ReLUs: explain it without torch.compile, activation "
-                "checkpointing, scripted or traced parts and autograd functions of its own inside."
+                f"the model runs {node.name().rpartition('::')[2]}, which hides its ReLUs: explain it without "
+                "torch.compile, activation checkpointing, scripted or traced parts and autograd functions of its own "
+                "inside."
             )
         if _sends_back_as_relu(node):
             node.register_hook(lambda sent, received: tuple(rule(grad, received[0]) for grad in sent))
             num += 1
-        after = {following for following, _ in node.next_functions} - seen
-        seen |= after
-        waiting.extend(after)
     if not num:
-        raise LayerError("the model has no ReLU whose backward rule could be changed: use the plain Gradient.")
+        raise LayerError(
+            "the model has no ReLU whose backward rule could be changed, or runs it without gradients: use the plain "
+            "Gradient."
+        )
 
 
 def _hides_functions(node: Node) -> bool:
@@ -396,7 +402,9 @@ def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterat
     handles = []
     try:
         for module in modules:
-            handles.append(module.register_forward_hook(hook))  # noqa: PERF401 - those set so far must go on an error
+            if isinstance(module, torch.jit.ScriptModule):
+                raise scripted("`layer` is in")
+            handles.append(module.register_forward_hook(hook))  # one by one: those set so far must go on an error
         yield
     finally:
         for handle in handles:
@@ -452,9 +460,6 @@ def _rows(inputs: tuple[object, ...], head: nn.Module, model: nn.Module, images:
 
 
 def _logits(output: object, model: nn.Module, images: Tensor) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
-        got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ArgumentError(
-            f"`model` must return logits [N,K], {type(model).__name__} returned {got}: wrap it so that it does."
-        )
-    return output.to(torch.promote_types(output.dtype, torch.float32))
+    logits = read_logits(output, model, len(images))
+    logits = logits.clone() if logits.is_inference() else logits  # a forward under inference mode
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

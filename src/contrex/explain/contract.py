@@ -24,6 +24,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from contrex.errors import ArgumentError, ContrexError, NotDifferentiableError
 from contrex.explain.capture import watched
 from contrex.explain.explainer import Explainer
+from contrex.models import model_logits
 from contrex.ops import scores
 
 Kind = Callable[[nn.Module], Explainer]
@@ -48,7 +49,7 @@ def gives_what_it_promises(kind: Kind, model: nn.Module, images: Tensor) -> None
     own logits; the top prediction is the default target."""
     why = kind(model)(images)
     with torch.no_grad():
-        logits = model(images.clone())
+        logits = model_logits(model, images.clone())
     num, heatmap = len(images), why.heatmap
     _expect(heatmap.ndim == 3 and len(heatmap) == num and min(heatmap.shape) > 0, f"heatmap is {list(heatmap.shape)}")
     _expect(heatmap.dtype == torch.promote_types(images.dtype, torch.float32), f"heatmap is {heatmap.dtype}")

@@ -53,4 +53,4 @@ def _sign(component: Tensor, cells: Tensor) -> Tensor:
     rounding = 100 * torch.finfo(cells.dtype).eps * (component.abs() * cells.abs().mean(2)).sum(1, keepdim=True)
     largest = component.gather(1, component.abs().argmax(1, keepdim=True))
     deciding = torch.where(product.abs() > rounding, product, largest)
-    return torch.where(deciding < 0, -1.0, 1.0)
+    return torch.ones_like(deciding).where(deciding >= 0, -1)

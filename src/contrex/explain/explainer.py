@@ -18,13 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, NotDifferentiableError
-from contrex.explain import capture
+from contrex.explain import capture, diagnosis
 from contrex.explain.capture import Pass
 from contrex.explain.closed_form import LinearHead
 from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.sites import Sites
 from contrex.explain.survey import Survey
+from contrex.models.compiled import uncompiled
 from contrex.models.layers import Layer, Reshape, Site, find_layer, layer_name, unwrap
+from contrex.models.split import check_classifier
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
 
@@ -78,6 +80,7 @@ class Explainer(ABC):
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
+        check_classifier(model)
         self.model = unwrap(model)
 
     def __call__(
@@ -179,6 +182,8 @@ class Explainer(ABC):
             name = "score" if asked.contrast is None else "contrast"
             raise ArgumentError(f"`{name}` means nothing to {type(self).__name__}: its map is the same for any class.")
         question = asked.question(run.logits, classes)
+        if not differentiable and self.is_class_specific:
+            diagnosis.check_scores(run.images, run.logits, question)
         if self.is_linear or asked.contrast is None:
             return self._maps(run, question, differentiable=differentiable)
         kept = replace(run, is_shared=run.is_shared or classes.shape[1] > 1)
@@ -202,7 +207,8 @@ class Explainer(ABC):
             raise NotDifferentiableError(
                 f"`differentiable=True`: {type(self).__name__} has no differentiable map; GradCAM and HiResCAM have."
             )
-        with capture.turn(self.model), torch.inference_mode(False):
+        told = diagnosis.in_our_words(type(self).__name__, self.model)
+        with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told:
             checked = _checked(images)
             if differentiable:
                 yield checked
@@ -376,6 +382,7 @@ def _check_finite(heatmap: Tensor) -> Tensor:
     broken = (~heatmap.isfinite()).flatten(1).any(1).nonzero()
     if len(broken):
         raise ArgumentError(
-            f"the heatmap of image {int(broken[0])} is not finite: check `images` and the model's weights for NaN."
+            f"the heatmap of image {int(broken[0])} is not finite: check `images` and the model's weights for NaN, its "
+            "activations for overflow, and its logits of changed images where the method asks for them."
         )
     return heatmap

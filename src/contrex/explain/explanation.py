@@ -77,22 +77,27 @@ class Explanation:
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         captions: Sequence[str] = (),
+        channels: Sequence[int] | None = None,
     ) -> Figure:
         """A figure: each image beside its map, on a diverging colour map centred on zero with a colour bar.
 
-        `images` [N,3,H,W] are what was explained; `mean` and `std` undo their normalisation (without them, pictures
-        that leave [0, 1] are stretched to it, so colours are only roughly right); `captions` name them.
+        `images` [N,C,H,W] are what was explained, in this or another resolution: maps are resized to them. `mean` and
+        `std` undo their normalisation (without them, pictures that leave [0, 1] are stretched to it, so colours are
+        only roughly right); `captions` name them. One channel is drawn grey, three in colours; of others `channels`
+        names one or three. Pictures more than four times as long as wide are drawn as four times.
 
         Raises:
-            ArgumentError: there is not one image, or not one caption, per map.
+            ArgumentError: there is not one image, or not one caption, per map; channels cannot be drawn; pixels are not
+                finite; or there are more images than fit into one figure.
         """
         from contrex.explain.figure import Panel, Row, draw, pictures
 
-        if images.ndim != 4 or len(images) != len(self):
-            raise ArgumentError(f"`images` must be [{len(self)},3,H,W], one per map; got {list(images.shape)}.")
+        if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != len(self) or not images.numel():
+            got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ArgumentError(f"`images` must be [{len(self)},C,H,W], one per map; got {got}.")
         if captions and len(captions) != len(self):
             raise ArgumentError(f"`captions` must be {len(self)} texts, one per map; got {len(captions)}.")
-        shown = zip(pictures(images, mean, std), self.heatmap, captions or [""] * len(self), strict=True)
+        shown = zip(pictures(images, mean, std, channels), self.heatmap, captions or [""] * len(self), strict=True)
         return draw([Row(picture, [Panel(values)], caption) for picture, values, caption in shown])
 
 

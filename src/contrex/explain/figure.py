@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +25,15 @@ COLOUR_MAP = "PuOr_r"
 FULL_COLOUR = 0.995
 """Quantile of a map's absolute values that has the full colour: single pixels beyond it, which maps at the pixels have,
 do not fade the others. The colour bar's pointed ends say that there are some."""
+
+LARGEST_RATIO = 4.0
+"""Of height to width, or width to height, of a picture as it is drawn: longer ones are drawn as if they had this."""
+
+LARGEST_SIDE = 1024
+"""Pixels of the longer side of a picture as it is drawn, about twice what a figure has for it."""
+
+LARGEST_FIGURE = 400.0
+"""Inches of height: at 150 dots per inch the most that fits into an image file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +60,18 @@ def draw(rows: Sequence[Row]) -> Figure:
     if not rows:
         raise ArgumentError("`rows` is empty: there is nothing to draw.")
     num_columns = 1 + max(len(row.panels) for row in rows)
-    heights = [3.5 * row.picture.shape[0] / row.picture.shape[1] + 0.5 for row in rows]
+    heights = [3.5 * _ratio(row.picture) + 0.5 for row in rows]
+    if sum(heights) > LARGEST_FIGURE:
+        raise ArgumentError(
+            f"{len(rows)} pictures make a figure of {sum(heights):.0f} inches, higher than an image file can be: draw "
+            f"at most {int(len(rows) * LARGEST_FIGURE / sum(heights))} at a time."
+        )
     figure = Figure(figsize=(3.8 * num_columns, sum(heights)), layout="constrained")
     axes = figure.subplots(len(rows), num_columns, squeeze=False, height_ratios=heights)
     for axis in axes.flat:
         axis.set_axis_off()
     for (left, *others), row in zip(axes, rows, strict=True):
-        left.imshow(row.picture)
+        left.imshow(row.picture, aspect=_stretch(row.picture))
         _title(left, row.caption)
         for axis, panel in zip(others, row.panels, strict=False):
             _overlay(axis, row.picture, panel)
@@ -64,29 +79,78 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def pictures(
-    images: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+    images: Tensor,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    channels: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
-    """Normalised images `[N,3,H,W]` as pictures `[N,H,W,3]` in [0, 1]; stretched to it where nothing tells how."""
-    restored = images.detach().float()
+    """Normalised images `[N,C,H,W]` as pictures `[N,H,W,3]` in [0, 1], no side longer than `LARGEST_SIDE`.
+
+    One channel is grey, three are red, green and blue; of others `channels` names one or three. Without `mean` and
+    `std` images that leave [0, 1] are stretched to it; uint8 is divided by 255.
+
+    Raises:
+        ArgumentError: the channels cannot be drawn, `mean` or `std` do not fit them, or a pixel is not finite.
+    """
+    restored = images.detach().float() / (255 if images.dtype == torch.uint8 else 1)
+    if not bool(restored.isfinite().all()):
+        raise ArgumentError("`images` must be finite to be drawn, they hold NaN or infinity.")
     if mean is not None or std is not None:
-        scale, offset = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (std or (1.0,), mean or (0.0,)))
-        restored = restored * scale + offset
-    elif restored.numel() and (float(restored.min()) < 0 or float(restored.max()) > 1):
-        restored = heatmaps.normalise_min_max(restored.flatten(1, 2)).reshape(restored.shape)
-    shown: NDArray[np.float32] = restored.clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+        restored = restored * _per_channel("std", std or (1.0,), images) + _per_channel("mean", mean or (0.0,), images)
+    chosen = restored[:, _drawn_channels(images.shape[1], channels)]
+    if mean is None and std is None and (float(chosen.min()) < 0 or float(chosen.max()) > 1):
+        chosen = heatmaps.normalise_min_max(chosen.flatten(1, 2)).reshape(chosen.shape)
+    longest = max(chosen.shape[2:])
+    if longest > LARGEST_SIDE:
+        size = [max(1, round(side * LARGEST_SIDE / longest)) for side in chosen.shape[2:]]
+        chosen = F.interpolate(chosen, size, mode="area")
+    shown: NDArray[np.float32] = chosen.clamp(0, 1).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
     return shown
+
+
+def _per_channel(name: str, values: tuple[float, ...], images: Tensor) -> Tensor:
+    if len(values) not in (1, images.shape[1]):
+        raise ArgumentError(
+            f"`{name}` must be one number, or one for each of the {images.shape[1]} channels; got {len(values)}."
+        )
+    return torch.tensor(values, device=images.device, dtype=torch.float32).view(-1, 1, 1)
+
+
+def _drawn_channels(num_channels: int, channels: Sequence[int] | None) -> list[int]:
+    """The one (grey) or three (red, green, blue) of the channels that are drawn."""
+    chosen = list(range(num_channels) if channels is None else channels)
+    if len(chosen) not in (1, 3) or not all(-num_channels <= channel < num_channels for channel in chosen):
+        raise ArgumentError(
+            f"`images` have {num_channels} channels, and a picture is drawn of one or three of them; got `channels` "
+            f"{None if channels is None else chosen}: name them, `channels=(0, 1, 2)` or `channels=(0,)`."
+        )
+    return chosen
+
+
+def _ratio(picture: NDArray[np.float32]) -> float:
+    """Height to width, as it is drawn."""
+    height, width = picture.shape[:2]
+    return min(max(float(height / width), 1 / LARGEST_RATIO), LARGEST_RATIO)
+
+
+def _stretch(picture: NDArray[np.float32]) -> float:
+    """How many times as high as wide a pixel is drawn; 1 but for very long pictures."""
+    height, width = picture.shape[:2]
+    return _ratio(picture) * float(width / height)
 
 
 def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
     """The map over the grey picture; where it is near zero the picture shows through."""
     height, width = picture.shape[:2]
+    if not bool(panel.heatmap.isfinite().all()):
+        raise ArgumentError("`heatmap` must be finite to be drawn, it holds NaN or infinity.")
     values = heatmaps.resize(panel.heatmap.detach().float().cpu()[None], (height, width))[0].numpy()
     largest = float(np.abs(values).max())
-    axis.imshow(np.clip(picture.mean(-1) * 0.6 + 0.4, 0, 1), cmap="gray", vmin=0, vmax=1)
+    grey = np.clip(picture.mean(-1) * 0.6 + 0.4, 0, 1)
+    axis.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=_stretch(picture))
     scale = float(np.quantile(np.abs(values), FULL_COLOUR)) or largest or 1.0
-    shown = axis.imshow(
-        values, cmap=COLOUR_MAP, vmin=-scale, vmax=scale, alpha=np.clip(np.abs(values) / scale, 0.1, 0.8)
-    )
+    alpha = np.clip(np.abs(values) / scale, 0.1, 0.8)
+    shown = axis.imshow(values, cmap=COLOUR_MAP, vmin=-scale, vmax=scale, alpha=alpha, aspect=_stretch(picture))
     bar = axis.figure.colorbar(
         shown, ax=axis, fraction=0.045, pad=0.02, extend="both" if largest > scale else "neither"
     )

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import Pass
+from contrex.explain.diagnosis import no_gradient
 from contrex.explain.explainer import Explainer
 from contrex.explain.in_place import beside_views, written
 from contrex.models.axes import follow_axes
@@ -136,7 +137,7 @@ class FullGrad(Explainer):
             )
             with torch.set_grad_enabled(differentiable), torch.autocast(row.device.type, enabled=False):
                 precise = [None if g is None else g.to(row) for g in gradients]
-                heatmap, magnitude = _full_gradient(run, precise)
+                heatmap, magnitude = _full_gradient(run, precise, self.model)
                 maps.append(heatmap)
             if not any(module.training for module in self.model.modules()):  # statistics of the batch are no constants
                 self._check_sum(heatmap.detach(), magnitude, (row * run.logits).sum(1).detach())
@@ -232,11 +233,13 @@ def _tolerance(resolution: float) -> float:
     return min(30 * resolution, 0.03)  # networks of up to 120 layers were off by 3 steps of float32, 0.4 of bfloat16
 
 
-def _full_gradient(run: BiasedPass, gradients: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+def _full_gradient(run: BiasedPass, gradients: Sequence[Tensor | None], model: nn.Module) -> tuple[Tensor, Tensor]:
     """The map `[N,H,W]` from the gradients at the images and at each bias, and the sum `[N]` of all that is added up
     in it, without signs; a gradient is None where the score does not depend."""
     images, (at_images, *at_biases) = run.images, gradients
-    pixels = torch.zeros_like(images) if at_images is None else images * at_images
+    if at_images is None:
+        raise no_gradient("`images`", model)
+    pixels = images * at_images
     heatmap, magnitude = pixels.sum(1), _magnitude(pixels)
     parts: dict[torch.Size, Tensor] = {}
     for bias, maps, gradient in zip(run.biases, run.maps, at_biases, strict=True):

@@ -218,7 +218,7 @@ class LRP(RelevanceExplainer):
         return super()._maps(run, question, differentiable=differentiable)
 
     def _start(self, run: Pass, row: Tensor) -> Tensor:
-        return row * run.logits.detach() if self._begins == "logit" else row
+        return row * run.logits.detach().where(row != 0, 0) if self._begins == "logit" else row
 
 
 class _ByLayer(Rules):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError
 from contrex.explain.baseline import Baseline, baseline_of
 from contrex.explain.capture import Pass
-from contrex.explain.perturbation import PerturbationExplainer, at_once, outputs_of
-from contrex.ops.scores import Question
+from contrex.explain.perturbation import PerturbationExplainer, at_once, check_alone, outputs_of
+from contrex.ops.scores import Question, weighed
 
 Sides = None | int | tuple[int, int]
 
@@ -41,7 +41,8 @@ class Occlusion(PerturbationExplainer):
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         rows, columns = self._windows(run.images)
-        chosen = torch.cartesian_prod(torch.arange(len(rows)), torch.arange(len(columns))).to(rows.device)
+        check_alone(self.model, run)
+        chosen = torch.cartesian_prod(*(torch.arange(len(axis), device=rows.device) for axis in (rows, columns)))
         chunks = torch.split(chosen, at_once(self._batch_size, run.images.device))
         whole, losses = question.outputs(run.logits), []
         for image, filling, output, weights in zip(
@@ -49,7 +50,7 @@ class Occlusion(PerturbationExplainer):
         ):
             left = outputs_of(self.model, _occluded(image, filling, rows, columns, chunks), question)
             with torch.autocast(rows.device.type, enabled=False):
-                losses.append(weights @ (output - torch.cat(list(left))).mT)
+                losses.append(weighed(weights, output - torch.cat(list(left))))
         with torch.autocast(rows.device.type, enabled=False):
             down, across = rows.to(whole), columns.to(whole)
             loss = torch.stack(losses).reshape(len(whole), -1, len(rows), len(columns))
@@ -68,9 +69,9 @@ class Occlusion(PerturbationExplainer):
                 raise ArgumentError(
                     f"`stride` must be at most the window's {window} pixels, or pixels are left out; got {stride}."
                 )
-            starts = torch.tensor([*range(0, side - window, stride), side - window])[:, None]
-            pixels = torch.arange(side)
-            covers.append(((starts <= pixels) & (pixels < starts + window)).to(images.device))
+            starts = torch.tensor([*range(0, side - window, stride), side - window], device=images.device)[:, None]
+            pixels = torch.arange(side, device=images.device)
+            covers.append((starts <= pixels) & (pixels < starts + window))
         return covers[0], covers[1]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
 from contrex.explain import capture
+from contrex.explain.capture import Pass
 from contrex.explain.explainer import Explainer
 from contrex.ops.scores import Question
 
@@ -27,7 +28,7 @@ class PerturbationExplainer(Explainer):
         super().__init__(model)
         self._batch_size = checked_batch_size(batch_size)
 
-    def _forward(self, images: Tensor, *, differentiable: bool) -> capture.Pass:
+    def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
         return capture.forward(self.model, images, (), graph="none")
 
 
@@ -41,6 +42,45 @@ def checked_batch_size(batch_size: int | None) -> int | None:
 def at_once(batch_size: int | None, device: torch.device) -> int:
     """Images in one forward pass: small ones are fastest on a CPU, large ones on a GPU."""
     return batch_size or (8 if device.type == "cpu" else 128)
+
+
+def check_alone(model: nn.Module, run: Pass) -> None:
+    """Refuse a network that does not answer for each image by itself: changed copies go through it in batches of other
+    sizes than the call's, where what it keeps for each place of the batch (metadata, a state) is another image's.
+
+    Two copies of the first image must give the same logits: not those that it has beside the others, which the scale of
+    dynamic quantisation or a batch norm without statistics may move. Networks that draw random numbers pass.
+
+    Raises:
+        ArgumentError: it fails, or answers by the place in the batch.
+    """
+    try:
+        logits = capture.forward(model, run.images[:1].detach().repeat(2, 1, 1, 1), (), graph="none").logits
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        raise other_sizes(model, len(run.images), 2, error) from error
+    if _alike(logits[:1], logits[1:]):
+        return
+    if _alike(capture.forward(model, run.images.detach(), (), graph="none").logits, run.logits):
+        raise other_sizes(model, len(run.images), 2, "their logits differ")
+
+
+def other_sizes(model: nn.Module, num_images: int, num_copies: int, reason: object) -> ArgumentError:
+    """The error for a network that takes the images of a call, and not another number of changed copies of them."""
+    said = str(reason).partition("\n")[0] or type(reason).__name__
+    return ArgumentError(
+        f"`model` {type(model).__name__} took the {num_images} image(s) of the call, but not {num_copies} copies of "
+        f"one ({said}): this method asks about changed images in batches of other sizes. Let the forward depend on "
+        "nothing but its images (no metadata of the whole batch), or use a method of one pass, as GradCAM."
+    )
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    """Whether logits are equal but for the rounding of another batch, measured by the largest."""
+    tolerance = 1e-3 if not torch.is_autocast_enabled(found.device.type) else 5e-2
+    both = [torch.nan_to_num(logits.detach(), nan=0.0, posinf=0.0, neginf=0.0) for logits in (found, expected)]
+    return bool((both[0] - both[1]).abs().max() <= tolerance * both[1].abs().max())
 
 
 _TAKES_CHANNELS_LAST: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

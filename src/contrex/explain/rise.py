@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
 from contrex.explain.capture import Pass
-from contrex.explain.perturbation import PerturbationExplainer, at_once, outputs_of
-from contrex.ops.scores import Question
+from contrex.explain.perturbation import PerturbationExplainer, at_once, check_alone, outputs_of
+from contrex.ops.scores import Question, weighed
 
 
 class RISE(PerturbationExplainer):
@@ -42,6 +42,7 @@ class RISE(PerturbationExplainer):
         self._num_masks, self._cells, self._keep, self._seed = num_masks, cells, keep, seed
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        check_alone(self.model, run)
         height, width = run.images.shape[2:]
         num = at_once(self._batch_size, run.images.device)
         grids, corners = self._draws(height, width)
@@ -51,19 +52,20 @@ class RISE(PerturbationExplainer):
             outputs = outputs_of(self.model, (image * masks[:, None] for image in run.images.detach()), question)
             left = torch.stack(list(outputs))  # [N,n,Z]
             with torch.autocast(left.device.type, enabled=False):
-                weights = torch.einsum("nmk,nbk->nmb", question.rows, left)
+                weights = weighed(question.rows, left)
                 heatmap = heatmap + torch.einsum("nmb,bhw->nmhw", weights, masks.to(weights))
         return heatmap / (self._num_masks * self._keep)
 
     def _draws(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The grids `[n,cells,cells]` of 0 and 1 and the corners `[n,2]` at which their upsampled forms are cut."""
-        generator = torch.Generator().manual_seed(self._seed)
-        grids = torch.rand(self._num_masks, self._cells, self._cells, generator=generator) < self._keep
+        generator = torch.Generator("cpu").manual_seed(self._seed)
+        shape = (self._num_masks, self._cells, self._cells)  # the device and type are not left to the caller's defaults
+        grids = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < self._keep
         top, left = (
-            torch.randint(_cell(length, self._cells), (self._num_masks,), generator=generator)
+            torch.randint(_cell(length, self._cells), (self._num_masks,), generator=generator, device="cpu")
             for length in (height, width)
         )
-        return grids.float(), torch.stack([top, left], 1)
+        return grids.to(torch.float32), torch.stack([top, left], 1)
 
 
 def _masks(grids: Tensor, corners: Tensor, height: int, width: int) -> Tensor:

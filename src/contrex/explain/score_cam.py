@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from contrex.errors import unknown_name
 from contrex.explain.capture import Pass
 from contrex.explain.explainer import LayerExplainer
-from contrex.explain.perturbation import at_once, checked_batch_size, outputs_of
+from contrex.explain.perturbation import at_once, check_alone, checked_batch_size, outputs_of
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops import heatmap as heatmaps
-from contrex.ops.scores import Question
+from contrex.ops.scores import Question, weighed
 from contrex.settings import Variant
 
 VARIANTS = ("paper", "published-code")
@@ -64,10 +64,11 @@ class ScoreCAM(LayerExplainer):
         (features,) = run.features
         activation = features.maps(features.output).detach().to(run.logits.dtype)
         if run not in self._outputs:  # every question about one pass is answered by the same masked images
+            check_alone(self.model, run)
             masked = outputs_of(self.model, self._masked(run.images.detach(), activation), question)
             self._outputs[run] = torch.cat(list(masked)).reshape(*activation.shape[:2], -1)  # [N,C,Z]
         with torch.autocast(activation.device.type, enabled=False):
-            weights = torch.einsum("nmk,nck->nmc", question.rows, self._outputs[run])
+            weights = weighed(question.rows, self._outputs[run])
             weights = weights.softmax(2) if self._variant == "paper" else weights
             return torch.einsum("nmc,nchw->nmhw", weights, activation)
 

@@ -38,11 +38,11 @@ class SmoothGrad(AveragedGradient):
 
     def copies(self, images: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Weight 1/n and a noisy copy `[N,C,H,W]`, n times."""
-        generator = torch.Generator().manual_seed(self._seed)
+        generator = torch.Generator("cpu").manual_seed(self._seed)
         low, high = images.detach().flatten(1).aminmax(dim=1)
         deviation = (self._noise * (high - low))[:, None, None, None]
         for _ in range(self._num_samples):
-            noise = torch.randn(images.shape[1:], generator=generator)
+            noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
             yield 1 / self._num_samples, images + deviation * noise.to(images)
 
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:

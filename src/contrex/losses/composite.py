@@ -24,22 +24,25 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.losses.consistency import EPS
+from contrex.losses.inputs import Integers, check_maps, integers
 from contrex.ops import heatmap
 
 
-def gcc_loss(heatmaps: Tensor, heatmaps_composite: Tensor, cells: Tensor) -> Tensor:
+def gcc_loss(heatmaps: Tensor, heatmaps_composite: Tensor, cells: Integers) -> Tensor:
     """Mean absolute distance of the composites' heatmaps from the images' own, each in its cell (GCC, AAAI 2021).
 
     Args:
         heatmaps: `[N,h,w]`, raw maps of the images at layer size (the loss takes their positive part).
         heatmaps_composite: `[N,2h,2w]`, raw maps of the composites, for the same classes.
-        cells: int64 `[N]`, where each image is in its composite: 0 and 1 above, 2 and 3 below.
+        cells: integers `[N]`, where each image is in its composite: 0 and 1 above, 2 and 3 below.
 
     Returns:
-        A scalar from 0 to `2 / (4 h w)` (but for eps). All-zero maps count as maps of eps.
+        A scalar from 0 to `2 / (4 h w)` (but for eps). All-zero maps count as maps of eps. NaN in a map
+        gives NaN.
 
     Raises:
-        ArgumentError: shapes do not match, or `cells` (on a CPU) are not from 0 to 3.
+        ArgumentError: shapes or devices do not match, maps are not floating point, or `cells` (on a CPU) are not from 0
+            to 3.
 
     >>> maps, cells = torch.rand(2, 4, 4), torch.tensor([0, 3])
     >>> round(gcc_loss(maps, in_cells(maps, cells), cells).item(), 6)
@@ -47,8 +50,8 @@ def gcc_loss(heatmaps: Tensor, heatmaps_composite: Tensor, cells: Tensor) -> Ten
     >>> round(gcc_loss(maps, in_cells(maps, 3 - cells), cells).item(), 6) == 2 / 64
     True
     """
-    _check(heatmaps, heatmaps_composite, cells)
-    target = in_cells(normalised(heatmaps), cells)
+    places = _check(heatmaps, heatmaps_composite, cells)
+    target = in_cells(normalised(heatmaps), places)
     return (normalised(heatmaps_composite) - target).abs().mean()
 
 
@@ -66,8 +69,11 @@ def in_cells(heatmaps: Tensor, cells: Tensor) -> Tensor:
     return grid.reshape(num, 2 * height, 2 * width)
 
 
-def _check(heatmaps: Tensor, heatmaps_composite: Tensor, cells: Tensor) -> None:
-    if heatmaps.ndim != 3 or heatmaps.numel() == 0 or not heatmaps.is_floating_point():
+def _check(heatmaps: Tensor, heatmaps_composite: Tensor, cells: Integers) -> Tensor:
+    """The cells, as a tensor."""
+    check_maps("heatmaps", heatmaps)
+    check_maps("heatmaps_composite", heatmaps_composite, heatmaps)
+    if heatmaps.ndim != 3 or heatmaps.numel() == 0:
         raise ArgumentError(
             f"`heatmaps` must be floating-point maps [N,h,w] with N >= 1, got {heatmaps.dtype} {list(heatmaps.shape)}."
         )
@@ -77,6 +83,8 @@ def _check(heatmaps: Tensor, heatmaps_composite: Tensor, cells: Tensor) -> None:
             f"`heatmaps_composite` must be [{num},{2 * height},{2 * width}], twice the images' maps on each side; got "
             f"{list(heatmaps_composite.shape)}. Take an image size that the layer's stride divides."
         )
-    is_place = cells.shape == (num,) and not cells.is_floating_point()
-    if not is_place or (cells.device.type == "cpu" and not bool(((cells >= 0) & (cells < 4)).all())):
-        raise ArgumentError(f"`cells` must be {num} numbers from 0 to 3, one per heatmap; got {cells.tolist()}.")
+    places = integers("cells", cells, heatmaps.device)
+    is_place = places.shape == (num,)
+    if not is_place or (places.device.type == "cpu" and not bool(((places >= 0) & (places < 4)).all())):
+        raise ArgumentError(f"`cells` must be {num} numbers from 0 to 3, one per heatmap; got {places.tolist()}.")
+    return places

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
+from contrex.losses.inputs import check_maps
 from contrex.ops import heatmap
 from contrex.ops.enlarged import (
     Enlarged,
@@ -67,9 +68,11 @@ def cgc_loss(
 
     Returns:
         A scalar. With N = 1 and no extra negatives it is 0 (and so is its gradient). All-zero maps count as uniform.
+        NaN in a map gives NaN, which the training loop reports with the image it came from.
 
     Raises:
-        ArgumentError: shapes do not match, `temperature` or `size` is not positive, or `crop` leaves the image.
+        ArgumentError: shapes or devices do not match, maps are not floating point, `temperature` or `size` is not
+            positive, or `crop` leaves the image.
 
     >>> maps = torch.rand(4, 7, 7)
     >>> crop = Crop.identity(4, 224)
@@ -100,6 +103,7 @@ def cgc_losses(
     """`L_i` of every anchor, `[N]`; arguments and errors as in `cgc_loss`."""
     if not temperature > 0:
         raise ArgumentError(f"`temperature` must be positive, got {temperature}.")
+    _check(heatmaps, heatmaps_view, crop)
     with full_precision(heatmaps):
         query, key = _query_and_key(heatmaps, heatmaps_view, crop, size)
         if variant == "paper":
@@ -125,6 +129,7 @@ def l2_consistency_loss(
 
     Arguments, shapes and errors as in `cgc_loss`.
     """
+    _check(heatmaps, heatmaps_view, crop)
     with full_precision(heatmaps):
         query, key = _query_and_key(heatmaps, heatmaps_view, crop, size)
         distance = (2 - 2 * positive_similarity(query, key)).mean()
@@ -142,7 +147,6 @@ def full_precision(heatmaps: Tensor) -> torch.autocast:
 
 def _query_and_key(heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop, size: Size) -> tuple[Enlarged, Enlarged]:
     """q and k of the whole batch, in float32 or better."""
-    _check_shapes(heatmaps, heatmaps_view, crop)
     sides = (size, size) if isinstance(size, int) else size
     if min(sides) < 1:
         raise ArgumentError(f"`size` must be at least 1 pixel on each side, got {sides}.")
@@ -163,6 +167,7 @@ def _appended(key: Enlarged, extra: Tensor | None) -> Enlarged:
     """The keys, followed by the extra negatives as further keys."""
     if extra is None:
         return key
+    check_maps("extra_negatives", extra, key.cells)
     if extra.ndim != 3 or extra.shape[1:] != key.cells.shape[1:]:
         raise ArgumentError(
             f"`extra_negatives` must be [Q,{key.cells.shape[1]},{key.cells.shape[2]}] like the heatmaps, "
@@ -177,14 +182,16 @@ def _diagonal(matrix: Tensor) -> Tensor:
     return torch.eye(*matrix.shape, dtype=torch.bool, device=matrix.device)
 
 
-def _check_shapes(heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop) -> None:
+def _check(heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop) -> None:
+    check_maps("heatmaps", heatmaps)
+    check_maps("heatmaps_view", heatmaps_view, heatmaps)
     if heatmaps.ndim != 3 or heatmaps.shape != heatmaps_view.shape or heatmaps.numel() == 0:
         raise ArgumentError(
             f"`heatmaps` and `heatmaps_view` must have one shape [N,h,w] with N >= 1, "
             f"got {list(heatmaps.shape)} and {list(heatmaps_view.shape)}."
         )
-    if not heatmaps.is_floating_point():
-        raise ArgumentError(f"`heatmaps` must be floating point, got {heatmaps.dtype}.")
+    if not isinstance(crop, Crop):
+        raise ArgumentError(f"`crop` must be a contrex.ops.geometry.Crop, got {type(crop).__name__}.")
     if len(crop) != len(heatmaps):
         raise ArgumentError(f"`crop` must hold one transform per heatmap, {len(heatmaps)}; got {len(crop)}.")
     crop.check()

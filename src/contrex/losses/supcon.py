@@ -28,6 +28,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.losses.consistency import full_precision
+from contrex.losses.inputs import Integers, integers
 from contrex.ops.pairs import contrasted_pairs, positive_pairs
 
 LENGTH_TOLERANCE = 0.01
@@ -36,7 +37,7 @@ LENGTH_TOLERANCE = 0.01
 
 def supcon_loss(
     features: Tensor,
-    labels: Tensor | None,
+    labels: Integers | None,
     *,
     temperature: float = 0.1,
     base_temperature: float | None = None,
@@ -50,7 +51,7 @@ def supcon_loss(
 
     Args:
         features: `[n + B,V,D]`, embeddings of unit length; the last B images are background.
-        labels: integers `[n]`, none for the background; None makes each image its own class (SimCLR).
+        labels: integers `[n]`, a tensor or list, none for the background; None makes each image its own class (SimCLR).
         temperature: tau.
         base_temperature: where given, the loss is multiplied by `temperature / base_temperature`.
         num_background: B.
@@ -59,12 +60,11 @@ def supcon_loss(
     Returns:
         A scalar >= 0 (float32 or better, also under autocast). Anchors without a positive - with one view, an image
         whose label no other has - are left out of the mean; they still stand in the denominators of others.
-        NaN in the features gives NaN.
 
     Raises:
-        ArgumentError: shapes do not match, a row is not of unit length, a temperature is not positive, `num_anchors` is
-            not in 1..n, or no anchor has a positive (one view and no label twice): there is nothing to learn from, and
-            0 would look perfect.
+        ArgumentError: shapes do not match, a row is NaN or not of unit length, labels are no integers, a temperature is
+            not positive, `num_anchors` is not in 1..n, or no anchor has a positive (one view and no label twice): there
+            is nothing to learn from, and 0 would look perfect.
 
     >>> one, other = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     >>> supcon_loss(torch.stack([one, other]), torch.tensor([0, 1]), temperature=1)  # log(1 + 2/e)
@@ -73,11 +73,9 @@ def supcon_loss(
     tensor(0.5514)
     """
     _check_temperatures(temperature, base_temperature)
-    num_images = _check_shapes(features, labels, num_background)
-    num_own = _check_anchors(num_anchors, num_images)
-    if labels is None:
-        labels = torch.arange(num_images, device=features.device)
-    positive, contrasted = _pairs(labels.to(features.device), num_own, features.shape[1], num_background)
+    num_images = _check_features(features, num_background)
+    num_own, classes = _check_anchors(num_anchors, num_images), _classes(labels, num_images, features.device)
+    positive, contrasted = _pairs(classes, num_own, features.shape[1], num_background)
     num_positives = positive.sum(1)
     if features.shape[1] == 1 and not num_positives.any():
         raise ArgumentError("no anchor has a positive: pass `features` of two views or more, or `labels` that repeat.")
@@ -108,6 +106,18 @@ def _similarity(features: Tensor, num_anchors: int, temperature: float) -> Tenso
         return rows[:num_anchors].flatten(0, 1) @ rows.flatten(0, 1).T / temperature
 
 
+def _classes(labels: Integers | None, num_images: int, device: torch.device) -> Tensor:
+    """One class per image, `[n]`."""
+    if labels is None:
+        return torch.arange(num_images, device=device)
+    classes = integers("labels", labels, device)
+    if classes.shape != (num_images,):
+        raise ArgumentError(
+            f"`labels` must be one per image that is no background, {num_images}; got {list(classes.shape)}."
+        )
+    return classes
+
+
 def _check_anchors(num_anchors: int | None, num_images: int) -> int:
     """m."""
     if num_anchors is None:
@@ -123,8 +133,10 @@ def _check_temperatures(temperature: float, base_temperature: float | None) -> N
             raise ArgumentError(f"`{name}` must be positive, got {value}.")
 
 
-def _check_shapes(features: Tensor, labels: Tensor | None, num_background: int) -> int:
+def _check_features(features: Tensor, num_background: int) -> int:
     """n, the number of images that are anchors."""
+    if not isinstance(features, Tensor):
+        raise ArgumentError(f"`features` must be a tensor [n,V,D], got {type(features).__name__}: torch.stack a list.")
     if features.ndim != 3 or features.numel() == 0 or not features.is_floating_point():
         raise ArgumentError(
             f"`features` must be floating point [n,V,D], none of them 0, got {features.dtype} {list(features.shape)}."
@@ -134,19 +146,20 @@ def _check_shapes(features: Tensor, labels: Tensor | None, num_background: int) 
         raise ArgumentError(
             f"`num_background` must leave an image of the {len(features)} as anchor, got {num_background}."
         )
-    if labels is not None and labels.shape != (num_images,):
-        raise ArgumentError(
-            f"`labels` must be one per image that is no background, {num_images}; got {list(labels.shape)}."
-        )
     _check_lengths(features.detach())
     return num_images
 
 
 def _check_lengths(features: Tensor) -> None:
     length = torch.linalg.vector_norm(features, dim=2, dtype=torch.promote_types(features.dtype, torch.float32))
-    wrong = (length - 1).abs() > LENGTH_TOLERANCE
+    wrong = ~((length - 1).abs() <= LENGTH_TOLERANCE)
     if wrong.any():
         image, view = wrong.nonzero()[0].tolist()
+        if length[image, view].isnan():
+            raise ArgumentError(
+                f"`features` must be finite, those of image {image}, view {view} are NaN: has the encoder diverged, or "
+                "was a row of zeros divided by its length? torch.nn.functional.normalize leaves it zero."
+            )
         raise ArgumentError(
             f"`features` must be of unit length, that of image {image}, view {view} is {length[image, view]:.3g}: "
             "normalise them with torch.nn.functional.normalize(features, dim=-1)."

@@ -21,7 +21,7 @@ from contrex.explain import ActivationExplainer
 from contrex.explain.named import build_explainer
 from contrex.methods.step import Shown, StepOutput, explained_layer, two_views_of
 from contrex.methods.supcon import SupConStep
-from contrex.models import Classifier, eval_mode
+from contrex.models import Classifier, eval_mode, model_logits
 from contrex.ops import scores
 from contrex.ops.pixels import explanation_mask, masked_images
 from contrex.settings import ExCon
@@ -89,7 +89,7 @@ class ExConStep(SupConStep):
     def _predicted(self, images: Tensor) -> Tensor:
         mode = nullcontext() if self._in_train_mode else eval_mode(self.network)
         with torch.no_grad(), mode:
-            logits: Tensor = self.network(images)
+            logits = model_logits(self.network, images)
         return scores.predicted(logits)
 
     def shown(self, batch: Batch) -> Shown:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from contrex.data.views import Batch
 from contrex.errors import ArgumentError
 from contrex.explain import LayerExplainer
-from contrex.models import Classifier
+from contrex.models import Classifier, check_classifier
+from contrex.models.outputs import auxiliary_classifiers, check_no_auxiliary, read_logits
 from contrex.settings import Views
 
 
@@ -62,6 +63,9 @@ class Step(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
+        check_classifier(classifier.network)
+        if getattr(classifier.network, "aux_logits", False):  # before a method explains the network and sees no others
+            raise auxiliary_classifiers(classifier.network)
         self.network = classifier.network
         self.normalise = classifier.normalise
         self.denormalise = classifier.denormalise
@@ -88,7 +92,9 @@ class Step(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """The network's logits for pixel values in [0, 1], float32 or better also under autocast."""
-        logits: Tensor = self.network(self.normalise(images))
+        output = self.network(self.normalise(images))
+        check_no_auxiliary(output, self.network)
+        logits = read_logits(output, self.network, len(images))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def classified(self, batch: Batch, views: Views) -> tuple[Tensor, Tensor]:

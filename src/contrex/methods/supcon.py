@@ -69,8 +69,11 @@ class SupConStep(Step):
         else:
             background = torch.stack(background.chunk(2), dim=1)
         real, background, labels = with_everyones(real, background, labels)
+        everything = torch.cat([real, background])
+        if bool(everything.isnan().any()):  # on all processes alike; the loop says which images it comes from
+            return everything.sum()
         return supcon_loss(
-            torch.cat([real, background]),
+            everything,
             labels if self.settings.labels else None,
             temperature=self.settings.temperature,
             base_temperature=self.settings.base_temperature,

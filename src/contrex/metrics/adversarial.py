@@ -15,7 +15,7 @@ from contrex.errors import ArgumentError
 from contrex.metrics import probing
 from contrex.metrics.accuracy import top_k_correct
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode
+from contrex.models import eval_mode, model_logits
 from contrex.ops import scores
 
 Channels = float | Sequence[float] | Tensor
@@ -120,7 +120,7 @@ def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, T
     >>> pixel_bounds(mean=(0.5, 0.25), std=(0.5, 0.25))
     (tensor([-1., -1.]), tensor([1., 3.]))
     """
-    mean_values, std_values = torch.tensor(mean), torch.tensor(std)
+    mean_values, std_values = (torch.tensor(values, dtype=torch.float32, device="cpu") for values in (mean, std))
     return (0 - mean_values) / std_values, (1 - mean_values) / std_values
 
 
@@ -157,9 +157,7 @@ def _ascent(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """A positive multiple of the gradient of the cross-entropy for each image."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.clone().requires_grad_()  # a clone also because inference mode may have made it
-        logits = model(leaf)
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise ArgumentError(f"`model` must return logits [N,K], got {list(logits.shape)}.")
+        logits = model_logits(model, leaf)
         if not logits.requires_grad:
             raise ArgumentError("`model` must be differentiable: its logits have no gradient of the images.")
         num_classes = scores.class_logits(logits).shape[1]
@@ -178,7 +176,7 @@ def _ascent(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def _per_channel(name: str, value: Channels, images: Tensor) -> Tensor:
     """`[C,1,1]` or a scalar, in the images' dtype and on their device."""
-    values = torch.as_tensor(value, dtype=torch.float64)
+    values = torch.as_tensor(value, dtype=torch.float64, device=images.device)
     if values.ndim and values.shape != images.shape[1:2]:
         raise ArgumentError(
             f"`{name}` must be a number, or [C] = [{images.shape[1]}], one for each channel; got {list(values.shape)}."

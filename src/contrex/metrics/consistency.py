@@ -43,4 +43,4 @@ class CGCLossMetric(PerSampleMetric):
         if broken.any():
             raise ArgumentError(f"`losses` must be finite, got NaN or infinity at index {int(broken.nonzero()[0])}.")
         self.append(losses)
-        self.append(torch.full((num_skipped,), torch.nan))
+        self.append(losses.new_full((num_skipped,), torch.nan))

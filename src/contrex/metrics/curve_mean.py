@@ -64,7 +64,7 @@ class CurveMean(Metric):
         """
         # not torchmetrics' own synchronising: it cannot join [N,P] with what a process without images has
         parts = [part for part in ranks.gathered(self._all().cpu()) if part.numel()]
-        columns = torch.cat(parts or [torch.empty(0, 0, dtype=torch.float64)]).T
+        columns = torch.cat(parts or [torch.empty(0, 0, dtype=torch.float64, device="cpu")]).T
         if len(columns) != len(x):
             raise ArgumentError(f"`x` must have {len(columns)} places as the curves have points, got {len(x)}.")
         means = columns.nanmean(dim=1).tolist()

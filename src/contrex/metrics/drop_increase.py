@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError
 from contrex.metrics import probing
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode
+from contrex.models import eval_mode, model_logits
 
 FRACTIONS = (0.15, 0.30, 0.45)
 """The paper's: Tables 3 to 8 of ExCon."""
@@ -87,7 +87,7 @@ def kept_probabilities(
             image, fraction = pair // len(counts), pair % len(counts)
             mask = (ranks[image] < counts[fraction, None, None])[:, None]
             states = torch.where(mask, images[image], baseline[image])
-            return probing.class_probability(model(states), target[image], task)
+            return probing.class_probability(model_logits(model, states), target[image], task)
 
         pairs = torch.arange(len(images) * len(counts), device=images.device)
         probs = probing.in_chunks(kept, pairs, num_images=num_images).view(len(images), -1)
@@ -229,7 +229,7 @@ def _counts(fractions: Sequence[float], num_pixels: int) -> Tensor:
         counts.append(math.floor(round(fraction * num_pixels, 6)))  # 0.57 * 100 is 56.99999999999999
         if not counts[-1]:
             raise ArgumentError(f"`fractions` must keep a pixel: {fraction} of {num_pixels} pixels is less than one.")
-    return torch.tensor(counts)
+    return torch.tensor(counts, device="cpu")
 
 
 def _check_fraction(fraction: float) -> None:

@@ -17,7 +17,7 @@ from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics import probing
 from contrex.metrics.accuracy import top_k_correct
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode
+from contrex.models import eval_mode, model_logits
 from contrex.ops.scores import Contrast, score
 
 InputGradient = Callable[[Tensor, Tensor], Tensor]
@@ -197,7 +197,7 @@ def _gradients(model: nn.Module, images: Tensor, target: Tensor, contrasts: Sequ
     """The gradient of each score at the images: one pass forwards, and one backwards for each."""
     with eval_mode(model), torch.enable_grad():
         pixels = images.detach().requires_grad_()
-        logits = model(pixels.clone())  # a clone: the model may write into it
+        logits = model_logits(model, pixels.clone())  # a clone: the model may write into it
         classes = probing.chosen_target(target, logits)
         totals = [score(logits, classes, contrast).sum() for contrast in contrasts]
         last = totals[-1]
@@ -312,7 +312,7 @@ def _ends(
         epsilon, image = sizes[rows // len(images)], rows % len(images)
         pixels = walk.end(images[image], target[image], first[image], epsilon)
         with torch.inference_mode():
-            answer = model(pixels)
+            answer = model_logits(model, pixels)
         yield answer
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics import probing
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode
+from contrex.models import eval_mode, model_logits
 from contrex.ops import scores
 
 Output = Literal["logit", "probability"]
@@ -108,7 +108,7 @@ def infidelity(
         predicted, response = [], []
         for index, noise in noise_batches(draws, num_samples, num_images):
             predicted.append(torch.einsum("nchw,nchw->n", noise.double(), phi[index].double()))
-            response.append(before[index] - value(model(images[index] - noise), target[index]).double())
+            response.append(before[index] - value(model_logits(model, images[index] - noise), target[index]).double())
         shape = (len(images), num_samples)
         errors = _errors(torch.cat(predicted).view(shape), torch.cat(response).view(shape), normalise)
     return errors.clone()  # outside inference mode: an ordinary tensor

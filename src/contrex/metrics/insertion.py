@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics import baselines, probing
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode
+from contrex.models import eval_mode, model_logits
 
 
 def insertion_curve(
@@ -137,7 +137,7 @@ def curve_fractions(num_pixels: int, step: int) -> Tensor:
     tensor([0.0000, 0.4000, 0.8000, 1.0000], dtype=torch.float64)
     """
     num_steps = -(-num_pixels // step)
-    return (torch.arange(num_steps + 1, dtype=torch.float64) * step).clamp(max=num_pixels) / num_pixels
+    return (torch.arange(num_steps + 1, dtype=torch.float64, device="cpu") * step).clamp(max=num_pixels) / num_pixels
 
 
 def area_under_curve(curves: Tensor, fractions: Tensor | None = None) -> Tensor:
@@ -162,7 +162,7 @@ def area_under_curve(curves: Tensor, fractions: Tensor | None = None) -> Tensor:
     if curves.ndim != 2 or curves.shape[1] < 2:
         raise ArgumentError(f"`curves` must be [N,S+1] with at least one step, got {list(curves.shape)}.")
     if fractions is None:
-        fractions = torch.linspace(0, 1, curves.shape[1], dtype=torch.float64)
+        fractions = torch.linspace(0, 1, curves.shape[1], dtype=torch.float64, device=curves.device)
     if fractions.shape != curves.shape[1:]:
         raise ArgumentError(f"`fractions` must be [{curves.shape[1]}] as the curves, got {list(fractions.shape)}.")
     return torch.trapezoid(curves.double(), fractions.to(curves.device, torch.float64), dim=1)
@@ -326,6 +326,6 @@ def _probabilities(
         batch = chunk[0] if len(chunk) == 1 else torch.cat(chunk)
         if chunk[0].is_contiguous(memory_format=torch.channels_last):  # `cat` forgets it for chunks of one image
             batch = batch.contiguous(memory_format=torch.channels_last)
-        points = probing.class_probability(model(batch), target.repeat(len(chunk)), task)
+        points = probing.class_probability(model_logits(model, batch), target.repeat(len(chunk)), task)
         columns.append(points.view(len(chunk), -1))
     return torch.cat(columns).T

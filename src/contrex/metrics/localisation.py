@@ -120,7 +120,7 @@ class LocalisationMetric(PerSampleMetric):
 
 def _as_tensor(region: Region, index: int) -> Tensor:
     try:
-        known = region if isinstance(region, Tensor) else torch.tensor(region)
+        known = region if isinstance(region, Tensor) else torch.tensor(region, device="cpu")
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"`boxes[{index}]` must be [M,4] or a boolean mask, got {region!r}: {error}.") from None
     return known.reshape(0, 4) if known.shape == (0,) else known  # an empty list

@@ -113,8 +113,8 @@ def stochastic_pointing_game(
         raise ArgumentError(f"`num_samples` must be at least 1 point, got {num_samples}: 100 is usual.")
 
     def drawn(resized: Tensor, index: int) -> Tensor:
-        source = torch.Generator().manual_seed(int(seeds[index]))
-        shares = torch.rand(num_samples, generator=source, dtype=torch.float64).to(resized.device)
+        source = torch.Generator("cpu").manual_seed(int(seeds[index]))
+        shares = torch.rand(num_samples, generator=source, dtype=torch.float64, device="cpu").to(resized.device)
         total = resized.flatten().cumsum(0)
         return torch.searchsorted(total, shares * total[-1], right=True).clamp(max=len(total) - 1)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
+from contrex.models import model_logits
 from contrex.ops import scores
 
 
@@ -49,7 +50,7 @@ def whole_logits(model: nn.Module, images: Tensor, logits: Tensor | None, num_im
         ArgumentError: `logits` are not `[N,K]`.
     """
     if logits is None:
-        logits = torch.cat([model(some.clone()) for some in torch.split(images, num_images)])
+        logits = torch.cat([model_logits(model, some.clone()) for some in torch.split(images, num_images)])
     if logits.ndim != 2 or len(logits) != len(images):
         raise ArgumentError(f"`logits` must be [N,K] with N = {len(images)}, got {list(logits.shape)}.")
     return logits.detach().to(images.device)

@@ -217,7 +217,7 @@ def _reset(layer: nn.Module, seed: int) -> None:
 
 def _redraw(parameter: Tensor) -> None:
     values = parameter.double()
-    drawn = torch.randn(parameter.shape, dtype=torch.float64).to(values.device)
+    drawn = torch.randn(parameter.shape, dtype=torch.float64, device="cpu").to(values.device)
     parameter.copy_(values.mean() + values.std(correction=0) * drawn)
 
 

@@ -17,7 +17,7 @@ from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics import probing
 from contrex.metrics.masking import BASELINES, SIGNS, baseline_images, kept_pixels, upsample
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode
+from contrex.models import eval_mode, model_logits
 
 TARGETS = ("t1", "t2")
 """The two most probable classes, the most probable first."""
@@ -253,7 +253,7 @@ def _answers(
             batch.append(torch.where(kept[sign, some, which, None], images[some], fillings[filling][some]))
             pairs.append(top2[some])
         ready = torch.cat(batch).contiguous(memory_format=memory_format or torch.contiguous_format)
-        parts.append(_of_pair(model(ready), torch.cat(pairs)))
+        parts.append(_of_pair(model_logits(model, ready), torch.cat(pairs)))
     both = torch.cat([images.new_zeros(0, 2, dtype=torch.float64), *parts])
     both = both.view(len(kept), len(fillings), 2, len(images), 2)
     return both.diagonal(dim1=2, dim2=4).movedim(2, 0)  # of each map the probability of its own class

@@ -4,13 +4,15 @@ from contrex.models.classes import class_index, class_names
 from contrex.models.layers import find_layer, unwrap
 from contrex.models.load import Classifier, build_network, load_classifier
 from contrex.models.modes import eval_mode
-from contrex.models.split import ProjectionHead, classifier_head, classifier_heads
+from contrex.models.outputs import model_logits
+from contrex.models.split import ProjectionHead, check_classifier, classifier_head, classifier_heads
 from contrex.models.stem import cifar_stem
 
 __all__ = [
     "Classifier",
     "ProjectionHead",
     "build_network",
+    "check_classifier",
     "cifar_stem",
     "class_index",
     "class_names",
@@ -19,5 +21,6 @@ __all__ = [
     "eval_mode",
     "find_layer",
     "load_classifier",
+    "model_logits",
     "unwrap",
 ]

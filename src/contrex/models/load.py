@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError, WeightsError, unknown_name
 from contrex.models.convnet import ConvNet
 from contrex.models.layouts import LAYOUTS, encoder_weights, looks_like, plain_keys
+from contrex.models.split import check_classifier
 from contrex.models.stem import cifar_stem
 from contrex.settings import Model, Stem
 
@@ -54,6 +55,7 @@ def load_classifier(settings: Model, *, num_classes: int | None = None) -> Class
 
     Raises:
         UnknownNameError: no such library, architecture or layout.
+        ArgumentError: the network has no classifier.
         WeightsError: the file is missing, unreadable or of another layout, a key is missing or left over, or a shape
             differs.
     """
@@ -69,6 +71,7 @@ def load_classifier(settings: Model, *, num_classes: int | None = None) -> Class
         name = "fresh" if settings.fresh else "layout"
         value = getattr(settings, name)
         raise ArgumentError(f"`{name}` {value} means something only with `weights`: pass a file or drop it.")
+    check_classifier(network)
     return Classifier(network, _three(settings.mean, "mean"), _three(settings.std, "std"), left_out)
 
 

@@ -10,10 +10,12 @@ Legend: N images, D features, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import activation
 
 from contrex.errors import ArgumentError, LayerError
 from contrex.models.layers import unwrap
@@ -22,6 +24,8 @@ _CLASSIFIERS = ("fc", "classifier", "head", "heads", "last_linear")
 """What torchvision's and other people's networks call the part that makes the logits; timm's tell by themselves."""
 _PASSED = (nn.Dropout, nn.Identity, nn.Flatten)
 """Layers that may follow the linear one."""
+_ACTIVATIONS = tuple(vars(activation)[name] for name in activation.__all__)
+"""What the features of an encoder come from, and logits do not."""
 
 
 def classifier_head(network: nn.Module) -> tuple[str, nn.Linear]:
@@ -55,6 +59,25 @@ def classifier_heads(network: nn.Module) -> Mapping[str, nn.Linear]:
     parts = list(part) if isinstance(part, (tuple, list, nn.ModuleList)) else [part]
     linears = [_linear_at_end(one, network) for one in parts]
     return {name: module for name, module in network.named_modules() if any(module is one for one in linears)}
+
+
+def check_classifier(network: nn.Module) -> None:
+    """Refuse a network whose classifier was left out or taken off: it gives embeddings, which are no scores of classes.
+
+    Known by `nn.Identity` where its last layer should be: what `num_classes=0` and `reset_classifier(0)` leave (timm),
+    `network.fc = nn.Identity()`, or one behind an activation or norm at the end of a `nn.Sequential`.
+
+    Raises:
+        ArgumentError: there is no classifier.
+    """
+    network = unwrap(network)
+    part = _part_of_classes(network)
+    if getattr(network, "num_classes", None) == 0 or _is_cut(part, is_whole=part is network):
+        raise ArgumentError(
+            f"`model` {type(network).__name__} has no classifier (num_classes=0, or nn.Identity in its place): it "
+            "gives embeddings, not scores of classes. Build it with `num_classes`, call `reset_classifier(K)`, or put "
+            "the nn.Linear that was trained on them at its end."
+        )
 
 
 class ProjectionHead(nn.Module):
@@ -94,6 +117,37 @@ def _classifier(network: nn.Module) -> object:
     if named:
         return named[-1]
     return network if isinstance(network, nn.Sequential) else _only(_linears(network), network)
+
+
+def _part_of_classes(network: nn.Module) -> object:
+    """As `_classifier`, None where nothing tells."""
+    try:
+        return _classifier(network)
+    except Exception:  # a stranger's `get_classifier` may raise anything
+        return None
+
+
+def _is_cut(part: object, *, is_whole: bool = False) -> bool:
+    """Whether the last layer of a part that should make logits has been taken off."""
+    if isinstance(part, (tuple, list, nn.ModuleList)):
+        return len(part) > 0 and all(_is_cut(one) for one in part)
+    if not isinstance(part, (nn.Identity, nn.Sequential)):
+        return False
+    layers = [part] if isinstance(part, nn.Identity) else [layer for layer in part.modules() if _is_leaf(layer)]
+    passed = list(takewhile(_is_passed, reversed(layers)))
+    if len(passed) == len(layers):  # nothing that could make logits
+        return not is_whole
+    before = layers[-1 - len(passed)]
+    is_feature = isinstance(before, _ACTIVATIONS) or "Norm" in type(before).__name__
+    return is_feature and any(isinstance(layer, nn.Identity) for layer in passed)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return not list(module.children()) and not isinstance(module, nn.Sequential)
+
+
+def _is_passed(layer: nn.Module) -> bool:
+    return isinstance(layer, _PASSED) or "Pool" in type(layer).__name__
 
 
 def _linear_at_end(part: object, network: nn.Module) -> nn.Linear:

@@ -43,7 +43,7 @@ class Crop:
     size: int | tuple[int, int]
 
     def __post_init__(self) -> None:
-        fields = {name: torch.as_tensor(getattr(self, name)) for name in _PER_SAMPLE}
+        fields = {name: _as_tensor(getattr(self, name)) for name in _PER_SAMPLE}
         lengths = {name: tuple(value.shape) for name, value in fields.items()}
         if len(set(lengths.values())) != 1 or len(lengths["top"]) != 1:
             raise ArgumentError(f"`Crop` needs top, left, height, width and flip of one shape [N], got {lengths}.")
@@ -85,7 +85,7 @@ class Crop:
     def identity(num_samples: int, size: int | tuple[int, int]) -> Crop:
         """N transforms that change nothing."""
         height, width = (size, size) if isinstance(size, int) else size
-        zeros = torch.zeros(num_samples)
+        zeros = torch.zeros(num_samples, dtype=torch.float32, device="cpu")
         return Crop(zeros, zeros, zeros + height, zeros + width, zeros.bool(), (height, width))
 
     @staticmethod
@@ -117,7 +117,9 @@ def random_crop(
     height, width = (size, size) if isinstance(size, int) else size
     _check_ranges(scale, ratio, flip)
     boxes = [_random_box(height, width, scale, ratio, generator) for _ in range(num_samples)]
-    top, left, box_height, box_width = torch.tensor(boxes, dtype=torch.int64).reshape(num_samples, 4).unbind(1)
+    top, left, box_height, box_width = (
+        torch.tensor(boxes, dtype=torch.int64, device="cpu").reshape(num_samples, 4).unbind(1)
+    )
     mirrored = torch.from_numpy(generator.random(num_samples) < flip)
     return Crop(top, left, box_height, box_width, mirrored, (height, width))
 
@@ -238,6 +240,11 @@ def crop_image(image: Image.Image, crop: Crop, index: int = 0) -> Image.Image:
     cut = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
     view = cut.resize((width, height), Image.Resampling.BILINEAR, box=(left - x, top - y, right - x, bottom - y))
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if bool(crop.flip[index]) else view
+
+
+def _as_tensor(value: object) -> Tensor:
+    """A tensor where it is; numbers on the CPU, whatever the default device is."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 
 def _centres(length: Tensor, num: int) -> Tensor:

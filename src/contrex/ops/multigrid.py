@@ -170,9 +170,10 @@ class _Level:
         self.directions = [((self.row if k // 2 else -self.row), (1 if k % 2 else -1)) for k in range(4)]
         at_once = self.num if images.is_cuda else min(self.num, max(1, _CACHE // self.inner))
         self.chunks = [slice(i, min(i + at_once, self.num)) for i in range(0, self.num, at_once)]
-        degree = _row_sums(self.size[0])[:, None] * _row_sums(self.size[1]) - 4
+        height, width = (_row_sums(size, like=images) for size in self.size)
+        degree = height[:, None] * width - 4
         share = torch.where(degree > 0, 1 / degree.clamp(min=1), 0.0)
-        constant = (x[None].to(images) for x in (degree, share, torch.ones(self.size)))
+        constant = (x[None].to(images) for x in (degree, share, torch.ones_like(degree)))
         self._degree, self._share, self.inside = (self.cut(self.planes(x)) for x in constant)
         self._missing = self.empty()
         self.hole = self.cut(self._missing)
@@ -369,9 +370,9 @@ def _missing_cells(hole: Tensor) -> Tensor:
     return top[..., ::2] * top[..., 1::2] * bottom[..., ::2] * bottom[..., 1::2]
 
 
-def _row_sums(size: int) -> Tensor:
+def _row_sums(size: int, *, like: Tensor) -> Tensor:
     """The sum of the weights 1, 2, 1 at each of `size` places, those outside left out."""
-    sums = torch.full((size,), 4.0)
+    sums = torch.full((size,), 4.0, dtype=torch.float32, device=like.device)
     sums[0] -= 1
     sums[-1] -= 1
     return sums

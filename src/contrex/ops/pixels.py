@@ -69,11 +69,11 @@ def gaussian_kernel(kernel_size: int, sigma: float) -> Tensor:
     if not sigma > 0:
         raise ArgumentError(f"`sigma` must be a positive number of pixels, got {sigma}.")
     radius = int(4 * sigma + 0.5)
-    offset = torch.arange(-radius, radius + 1)
+    offset = torch.arange(-radius, radius + 1, device="cpu")
     weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
     position = (kernel_size // 2 + offset) % (2 * kernel_size)
     folded = torch.minimum(position, 2 * kernel_size - 1 - position)
-    return torch.zeros(kernel_size, dtype=torch.float64).index_add(0, folded, weight / weight.sum())
+    return torch.zeros(kernel_size, dtype=torch.float64, device="cpu").index_add(0, folded, weight / weight.sum())
 
 
 def explanation_mask(heatmaps: Tensor, size: int | tuple[int, int], *, threshold: float = 0.5) -> Tensor:

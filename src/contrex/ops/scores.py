@@ -203,6 +203,19 @@ def cotangent(logits: Tensor, target: Tensor, contrast: Contrast = None, task: s
     return Question(rows, task=task).cotangents(logits)[:, 0]
 
 
+def weighed(rows: Tensor, outputs: Tensor) -> Tensor:
+    """`rows [...,M,K] @ outputs [...,n,K]^T`, `[...,M,n]`, in which 0 times anything is 0: a class that a row does not
+    weigh may be masked by -inf. NaN where one that it weighs is not finite.
+
+    >>> weighed(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[2.0, -torch.inf]]))
+    tensor([[2.],
+            [nan]])
+    """
+    finite = outputs.isfinite()
+    lost = (rows != 0).to(rows) @ (~finite).to(rows).mT > 0
+    return (rows @ outputs.where(finite, 0).mT).masked_fill(lost, torch.nan)
+
+
 OUTPUTS: dict[str, Callable[[Tensor, str | None], Tensor]] = {
     "logit": class_logits,
     "probability": probabilities,
@@ -230,7 +243,7 @@ class Question:
 
     def values(self, logits: Tensor) -> Tensor:
         """The scores `[N,M]` at these logits [N,K]."""
-        return torch.einsum("nmk,nk->nm", self.rows, self.outputs(logits))
+        return weighed(self.rows, self.outputs(logits)[:, None])[..., 0]
 
     def outputs(self, logits: Tensor) -> Tensor:
         """`f(y)`, `[...,Z]` of logits `[...,K]`."""

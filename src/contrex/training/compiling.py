@@ -9,8 +9,7 @@ method that looks at no layer, the network is compiled as a whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +38,6 @@ def compile_network(step: Step, images: Tensor) -> list[str]:
     for name in pieces:
         network.get_submodule(name).compile(backend=BACKEND)
     return pieces
-
-
-def uncompiled() -> AbstractContextManager[None]:
-    """Inside, compiled networks run as they are written: validation would have all compiled again, for eval mode."""
-    return cast("AbstractContextManager[None]", torch.compiler.set_stance("force_eager"))
 
 
 def pieces_before(network: nn.Module, images: Tensor, layer: nn.Module) -> list[str]:

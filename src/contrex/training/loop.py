@@ -41,6 +41,7 @@ from contrex.errors import ArgumentError, CheckpointError, DataError, printable
 from contrex.evaluation import validate, validation_groups
 from contrex.methods import Phase, Plan, StepOutput, training_plan
 from contrex.models import Classifier, load_classifier
+from contrex.models.compiled import compiled_as_it_is, uncompiled
 from contrex.records import from_plain, to_plain, write_json
 from contrex.settings import Model, Recipe, Training
 from contrex.training import compiling, distributed, sharding
@@ -235,7 +236,8 @@ def train(
             is_due = done % options.validate_every == 0 or done == len(plan.epochs)
             if is_due and any(plan.phases[number].trains_classifier for number in plan.epochs[place.epoch]):
                 watched = replace(classifier, network=Watched(classifier.network, place))
-                with averages.in_place(), run.whole(), compiling.uncompiled() if options.compile else nullcontext():
+                # compiled code would be compiled again for eval mode
+                with averages.in_place(), run.whole(), uncompiled():
                     found = validate(watched, to_validate, device=device)
                 if is_first:
                     log.write(
@@ -398,5 +400,6 @@ def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> Train
 
 
 def _forward(run: Runner, batch: Batch, precision: str) -> StepOutput:
-    with torch.autocast(batch.labels.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+    precise = torch.autocast(batch.labels.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    with precise, compiled_as_it_is():  # what is compiled comes before what a step explains
         return run(batch)

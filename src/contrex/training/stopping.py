@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from contrex import ranks
 from contrex.data.views import Batch
 from contrex.errors import InterruptedRunError, NonFiniteLossError
-from contrex.models import Classifier
+from contrex.models import Classifier, model_logits
 from contrex.records import write_json
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.resuming import Place, resuming_command
@@ -97,7 +98,7 @@ class Watched(nn.Module):
         Raises:
             NonFiniteLossError: one of them is NaN.
         """
-        logits: Tensor = self.network(images)
+        logits = model_logits(self.network, images)
         if logits.isnan().any():
             raise NonFiniteLossError(
                 f"the validation logits became NaN after step {self._place.step}, at the end of epoch "
@@ -118,7 +119,7 @@ def nonfinite(
 
     `parts` are what this process had of the batch; all processes must call it.
     """
-    what = "gradient" if torch.tensor(loss).isfinite() else "loss"
+    what = "gradient" if math.isfinite(loss) else "loss"
     seen = [one for part in parts for one in (part, part.unlabelled) if one is not None]
     own = [path for part in seen for path in _offending(classifier, part, device)]
     paths = [path for found in ranks.gathered([p for part in seen for p in part.paths]) for path in found]
@@ -142,5 +143,5 @@ def nonfinite(
 def _offending(classifier: Classifier, batch: Batch, device: torch.device) -> list[str]:
     classifier.network.eval()
     with torch.no_grad():
-        logits = classifier.network(classifier.normalise(batch.to(device).images))
+        logits = model_logits(classifier.network, classifier.normalise(batch.to(device).images))
     return [path for path, finite in zip(batch.paths, logits.isfinite().all(1).tolist(), strict=True) if not finite]
