@@ -445,7 +445,7 @@ def test_models_without_logits_are_refused():
         def forward(self, x):
             return x.mean((2, 3)), x.amax((2, 3))
 
-    with pytest.raises(ArgumentError, match=r"must return logits \[N,K\], Pair returned tuple \(a tensor \[1, 3\], a"):
+    with pytest.raises(ArgumentError, match=r"must return logits \[N,K\], Pair returned tuple \(a tensor \[3, 3\], a"):
         contrex.GradCAM(Pair())(images())
     with pytest.raises(ArgumentError, match=r"`model` must be a torch.nn.Module, got function"):
         contrex.GradCAM(lambda x: x)

@@ -25,7 +25,7 @@ class Aliases:
     def add(self, tensor: Tensor) -> None:
         """Know a tensor that a function has made."""
         if id(tensor) not in self._now and tensor.layout == torch.strided:
-            self._kept.append((tensor, tensor._version))
+            self._kept.append((tensor, _version(tensor)))
             self._stands(id(tensor), tensor)
 
     def now(self, value: Any) -> Any:
@@ -65,12 +65,17 @@ class Aliases:
 
     def check(self, are_data: Callable[[Tensor], bool]) -> None:
         """Raise a `NoRuleError` if a function has changed what it should not have been able to."""
-        if any(tensor._version != version and are_data(tensor) for tensor, version in self._kept):
+        if any(_version(tensor) != version and are_data(tensor) for tensor, version in self._kept):
             raise NoRuleError("a function that cannot be intercepted changes a tensor in place")
 
     def _stands(self, key: int, tensor: Tensor) -> None:
         self._now[key] = tensor
         self._sharing.setdefault(_memory(tensor), []).append(key)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often the tensor was changed in place; those of inference mode do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _memory(tensor: Tensor) -> int:

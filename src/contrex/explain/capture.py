@@ -152,6 +152,8 @@ class Run:
     edge: Edge | None = None
     source: Edge | None = None
     source_shape: torch.Size | None = None
+    is_alias: bool = False
+    """Whether it gave memory that it had got."""
 
     @property
     def shape(self) -> torch.Size | None:
@@ -166,6 +168,9 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
     view of it. So the graph tells those who go on with what the module gave from those who use its input, and a change
     in place still reaches both.
     """
+    visible = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    if not visible:
+        raise scripted(f"{type(model).__name__} is")
     pixels = images.detach().clone().requires_grad_()
     runs: list[Run] = []
     owner = threading.get_ident()
@@ -181,10 +186,10 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
         is_alias = output.requires_grad and any(_share_memory(output, value) for value in tensors)
         given = output.view_as(output) if is_alias else output
         at_source, shape = (None, None) if source is None else (edge_of(source), source.shape)
-        runs.append(Run(module, given.detach(), edge_of(given), at_source, shape))
+        runs.append(Run(module, given.detach(), edge_of(given), at_source, shape, is_alias))
         return given if is_alias else None
 
-    with torch.set_grad_enabled(is_recorded), _hooked(list(model.modules()), see):
+    with torch.set_grad_enabled(is_recorded), _hooked(visible, see):
         logits = _logits(_called(model, pixels), model, images)
     return pixels, logits, runs
 

@@ -101,7 +101,7 @@ def _by_autograd(run: Pass, features: Features, row: Tensor, *, keep: bool, diff
     if gradient is None:
         raise LayerError(
             f"the logits do not depend on what `layer` ({type(features.layer).__name__}) returns: the network goes on "
-            "with its input or has no use for it. Choose another layer."
+            "with its input, computes it again (gradient checkpointing), or has no use for it. Choose another layer."
         )
     return gradient
 

@@ -308,7 +308,7 @@ class LayerExplainer(Explainer):
     def _checked_run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
         """A pass in eval mode, the first one of its kind compared with the model's own."""
         run = self._run(images, layers, graph=graph)
-        self._sites.check_pass(run.logits)
+        self._sites.check_pass(run)
         return run
 
     def _run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:

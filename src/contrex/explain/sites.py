@@ -109,11 +109,11 @@ class Sites:
         key = ("tokens", num_tokens)
         return self._kept(key, images, lambda: Survey(self._model, images).token_grid(num_tokens))
 
-    def check_pass(self, logits: Tensor) -> None:
+    def check_pass(self, run: Pass) -> None:
         """Compare the logits of a pass with those of the survey that came right before it, if one did."""
         own, self._own_logits = self._own_logits, None
         if own is not None:
-            check_pass(logits, own, self._model)
+            check_pass(run.logits, run.images, own, self._model)
 
     def _kept(self, asked: Hashable, images: Tensor, look_up: Callable[[], T]) -> T:
         key = self._key(asked, images)

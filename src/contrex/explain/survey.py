@@ -310,6 +310,12 @@ class Survey:
                 f"no layer of {model} carries the logits alone: {'; '.join(beside)}. Pass `layer=` the name of one of "
                 "them for its part of the explanation, or explain the pixels (Gradient, RISE)."
             )
+        if any("Checkpoint" in node.name() for node in self.graph.nodes):
+            return (
+                f"{model} computes activations again in the backward pass (gradient checkpointing), so nothing tells "
+                "which layer carries its logits: turn it off for the call (`model.set_grad_checkpointing(False)` in "
+                "timm), or pass `layer=` the name of one."
+            )
         return (
             f"no feature map was found before the classifier of {model}: pass `layer=` the name of a module that gives "
             "[N,C,h,w], [N,h,w,C] or tokens [N,T,D], with `reshape=` where nothing tells how to read it."
@@ -329,19 +335,31 @@ class Survey:
         return list(found.values())
 
 
-def check_pass(logits: Tensor, own: Tensor, model: nn.Module) -> None:
-    """Refuse a pass whose `logits` are not the model's `own`, of the same images or of the first of them.
+def check_pass(found: Tensor, images: Tensor, own: Tensor, model: nn.Module) -> None:
+    """Refuse a pass whose logits are not the model's `own`, of the same images or of the first of them.
 
-    The explained layer hands on a copy of its output there. Where the layer gives the very tensor it got, and the
-    network goes on with that one as well and changes it, the copy makes another network of it.
+    The explained layer hands on a copy of its output there. Where the network goes on with the output's memory as well,
+    and changes it, the copy makes another network of it.
+
+    Raises:
+        LayerError: they differ by more than rounding, and by more than the model's own do from call to call.
     """
-    is_coarse = torch.is_autocast_enabled(own.device.type) or own.dtype not in FULL_PRECISION
-    difference = (logits[: len(own)].detach() - own).abs().max()
-    if bool(difference > (5e-2 if is_coarse else 1e-3) * own.abs().max()):
+    if _are_close(found[: len(own)], own):
+        return
+    with torch.no_grad(), capture.undisturbed(model, images.device):  # logits may depend on the batch, or on chance
+        whole, again = (capture.forward(model, images, (), graph="none").logits for _ in range(2))
+    if _are_close(again, whole) and not _are_close(found, whole):
         raise LayerError(
-            f"`layer` hands on its input, which {type(model).__name__} goes on to use and to change, so explaining it "
-            f"changes the logits (by {float(difference):.3g}): choose the layer before it."
+            f"`layer` hands on memory that {type(model).__name__} goes on to use and to change, so explaining it "
+            f"changes the logits (by {float((found - whole).abs().max()):.3g}): choose the layer before it."
         )
+
+
+def _are_close(found: Tensor, own: Tensor) -> bool:
+    """Whether logits are equal but for rounding; those that are not finite are told apart elsewhere."""
+    found, own = (torch.nan_to_num(logits.detach(), 0.0, 0.0, 0.0) for logits in (found, own))
+    is_coarse = torch.is_autocast_enabled(own.device.type) or own.dtype not in FULL_PRECISION
+    return bool((found - own).abs().max() <= (5e-2 if is_coarse else 1e-3) * own.abs().max())
 
 
 def _at(gradients: dict[Edge, Tensor], edge: Edge | None) -> Tensor | None:

@@ -29,9 +29,12 @@ class Factor(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """The factors of an axis, with the entries that stand `before` and `after` them (class and register tokens)."""
+    """The factors of an axis, with the entries that stand `before` and `after` them (class and register tokens).
 
-    factors: tuple[Factor, ...]
+    Where such an axis was joined with another (the tokens of all images in a row) it is a factor as a whole.
+    """
+
+    factors: tuple[Factor | Axis, ...]
     before: int = 0
     after: int = 0
 
@@ -42,8 +45,8 @@ class Axis(NamedTuple):
 
     @property
     def roles(self) -> str:
-        """The roles of the factors, in order."""
-        return "".join(factor.role for factor in self.factors)
+        """The roles of the factors, in order; t for tokens that were joined with another axis."""
+        return "".join(factor.role if isinstance(factor, Factor) else "t" for factor in self.factors)
 
     @property
     def is_whole(self) -> bool:
@@ -358,36 +361,38 @@ def regroup(axes: Axes, shape: Sequence[int]) -> Axes | None:
 
 def _taken(waiting: list[Factor | Axis], size: int) -> Axis | None:
     """An axis of `size` made of the next factors, the last of which may be split."""
-    factors: list[Factor] = []
+    factors: list[Factor | Axis] = []
     rest = size
     while rest > 1:
         if not waiting:
             return None
         item = waiting.pop()
-        if isinstance(item, Axis):  # it has entries beside its factors: it moves as a whole, or not at all
-            return item if item.size == size and not factors else None
         if rest % item.size:
-            if item.size % rest:
+            if item.size % rest or isinstance(item, Axis):  # with entries beside its factors it cannot be split
                 return None
             role, whole, stride = item
             item = Factor(role, rest, stride * (whole // rest))
             waiting.append(Factor(role, whole // rest, stride))
         factors.append(item)
         rest //= item.size
-    return Axis(tuple(_merged(factors)))
+    alone = factors[0] if len(factors) == 1 else None
+    return alone if isinstance(alone, Axis) else Axis(tuple(_merged(factors)))
 
 
-def _merged(factors: Sequence[Factor]) -> list[Factor]:
+def _merged(factors: Sequence[Factor | Axis]) -> list[Factor | Axis]:
     """Neighbours that are parts of one axis as one factor."""
-    merged: list[Factor] = []
+    merged: list[Factor | Axis] = []
     for factor in factors:
         last = merged[-1] if merged else None
-        fits = last is not None and last.role == factor.role
-        if last is not None and fits and (factor.role == "c" or last.stride == factor.size * factor.stride):
+        if isinstance(last, Factor) and isinstance(factor, Factor) and _continues(last, factor):
             merged[-1] = Factor(factor.role, last.size * factor.size, factor.stride)
         else:
             merged.append(factor)
     return merged
+
+
+def _continues(slow: Factor, fast: Factor) -> bool:
+    return slow.role == fast.role and (fast.role == "c" or slow.stride == fast.size * fast.stride)
 
 
 _ELEMENTWISE = (

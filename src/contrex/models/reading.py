@@ -67,7 +67,8 @@ def reading(axes: Axes) -> Reading | None:
     """
     if len(axes) not in (3, 4) or {"h", "w"} & set(axes[0].roles):
         return None
-    parts = [(place, factor) for place, axis in enumerate(axes[1:]) for factor in axis.factors or (Factor("", 1),)]
+    split = [_factors(axis) for axis in axes[1:]]
+    parts = [(place, factor) for place, factors in enumerate(split) for factor in factors]
     in_grid = [bool(axis.roles) and set(axis.roles) <= {"h", "w"} for axis in axes[1:]]
     others = {place for place, axis in enumerate(axes[1:]) if not in_grid[place] and axis.size > 1}
     rows, columns = (_ordered(role, parts, in_grid) for role in "hw")
@@ -79,12 +80,17 @@ def reading(axes: Axes) -> Reading | None:
         return None
     return Reading(
         starts=tuple(axis.before for axis in axes[1:]),
-        factors=tuple(tuple(factor.size for factor in axis.factors or (Factor("", 1),)) for axis in axes[1:]),
+        factors=tuple(tuple(factor.size for factor in factors) for factors in split),
         order=tuple(1 + i for i in (*channels, *rows, *columns)),
         num_channels=math.prod(parts[i][1].size for i in channels),
         height=height,
         width=width,
     )
+
+
+def _factors(axis: Axis) -> Sequence[Factor]:
+    """The factors of an axis, at least one."""
+    return [f if isinstance(f, Factor) else Factor("t", f.size) for f in axis.factors] or [Factor("", 1)]
 
 
 def _ordered(role: str, parts: Sequence[tuple[int, Factor]], in_grid: Sequence[bool]) -> list[int]:
