@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import FULL_PRECISION, Run
+from contrex.explain.diagnosis import scripted
 from contrex.models.axes import Axis, Factor, Known, follow_axes
 from contrex.models.graph import Edge, Graph, as_gradient_edge
 from contrex.models.layers import Reshape, Site, layer_name
@@ -113,6 +114,8 @@ class Survey:
         Raises:
             LayerError: it did not run once, gives no map, or one that can be read in two ways.
         """
+        if isinstance(module, torch.jit.ScriptModule):
+            raise scripted("`layer` is in")
         run = capture.only_run([run for run in self.runs if run.module is module], module, self.model)
         found = None if reshape else self._only_reading(run)
         site = self._site(run, found, reshape)
