@@ -6,7 +6,7 @@
 Nothing of contrex judges contrex here. With the layer's output detached by a hook, the gradient that still reaches the
 pixels is the share that flows past. The map is compared with Grad-CAM written out with autograd, whose reading of the
 output goes by the grid alone. And whether cells lie where the map says is seen by making a patch of the image white:
-the cell that changes most must be the one there.
+the cell there must change more than for any other patch.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def rows_of(name: str) -> list[Row]:
 def row_of(name: str, model: nn.Module, side: int) -> Row:
     """One network at one size."""
     images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
-    explainer = contrex.GradCAM(model)
     try:
+        explainer = contrex.GradCAM(model)
         why = explainer(images)
     except ContrexError as error:
         return Row(name, side, reason=str(error))
@@ -142,7 +142,7 @@ def plain_grad_cam(
     """`sum_c mean_hw(dy_t / dA_c) A_c` with a hook and autograd, and whether the output is [N,C,h,w] as it is."""
     kept: list[Tensor] = []
     handle = model.get_submodule(layer).register_forward_hook(
-        lambda module, inputs, output: kept.append(output.clone()) or kept[-1]
+        lambda module, inputs, output: kept.append(output.clone()) or kept[-1].clone()
     )
     logits = model(images)
     handle.remove()
@@ -192,9 +192,9 @@ def _reaches_no_cell_beside(model: nn.Module, layer: str, images: Tensor, target
 
 
 @torch.no_grad()
-def placed(model: nn.Module, layer: str, images: Tensor, grid: tuple[int, int]) -> float:
-    """The share of patches, made white one at a time, beside which the cell lies that changes most, compared with how
-    much the same cell changes for the other patches."""
+def placed(model: nn.Module, layer: str, images: Tensor, grid: tuple[int, int]) -> float | None:
+    """The share of cells that change most when the patch at their own place is made white, among the patches that are,
+    one at a time; None where all cells change alike whichever it is."""
     kept: list[Tensor] = []
     handle = model.get_submodule(layer).register_forward_hook(
         lambda module, inputs, output: kept.append(output.clone())
@@ -209,10 +209,10 @@ def placed(model: nn.Module, layer: str, images: Tensor, grid: tuple[int, int]) 
         model(changed)
     handle.remove()
     whole, *others = (maps(output, grid)[0] for output in kept)
-    changes = torch.stack([(other - whole).square().sum(0).flatten() for other in others])
-    found = (changes / changes.mean(0).clamp_min(1e-30)).argmax(1)
-    apart = torch.maximum((found // grid[1] - places // grid[1]).abs(), (found % grid[1] - places % grid[1]).abs())
-    return float((apart <= 1).float().mean())
+    changes = torch.stack([(other - whole).square().sum(0).flatten()[places] for other in others])  # [patch, cell]
+    if changes.max() < 2 * changes.mean():
+        return None  # attention has mixed all places
+    return float((changes.argmax(0) == torch.arange(len(places))).float().mean())
 
 
 def _is_cnn(model: nn.Module) -> bool:
@@ -242,8 +242,9 @@ def table(rows: Sequence[Row]) -> str:
         "  token has a way of its own past the explained tokens (*class token*); then none may reach any cell of the",
         "  grid beside the layer.",
         "- *Distance*: from plain autograd Grad-CAM at that layer, relative.",
-        f"- *Placed*, where the output is not [N,C,h,w] as it is: of {PLACES} patches made white one at a time, those",
-        "  with the cell that changes most there, or beside it.",
+        f"- *Placed*, where the output is not [N,C,h,w] as it is: {PLACES} patches are made white one at a time; the",
+        "  share of their cells that change most for their own patch. Nothing where attention has mixed all places",
+        "  (LeViT).",
         "",
         "| network | pixels | layer | grid | flows past | distance | placed |",
         "|---|---|---|---|---|---|---|",
