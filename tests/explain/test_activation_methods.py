@@ -23,7 +23,6 @@ from explain.networks import HEADS, images, network
 from oracles import activation_methods as oracles
 from oracles import cams
 
-CONTRASTS = (None, "mean", "max", "weighted", 2)
 SCORES = {"logit": lambda y: y, "probability": lambda y: y.softmax(-1), "log_probability": lambda y: y.log_softmax(-1)}
 GRADIENT_METHODS = {
     XGradCAM: oracles.xgrad_cam,
@@ -56,11 +55,7 @@ def forwards_of(net):
 
 def assert_explained(explainer, x, maps_of, **options):
     """Every contrast is that of the class maps which `maps_of` gives for an image [1,C,H,W]."""
-    maps = [maps_of(x[index : index + 1]) for index in range(len(x))]
-    for contrast in (CONTRASTS[0], *CONTRASTS):  # later calls use what the first has verified
-        why = explainer(x, target=TARGET, contrast=contrast, **options)
-        for index, t in enumerate(TARGET):
-            close(why.heatmap[index], cams.contrasted(maps[index], why.logits[index].tolist(), t, contrast))
+    cams.assert_contrasted(explainer, x, TARGET, [maps_of(image[None]) for image in x], **options)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -249,7 +244,7 @@ def test_ablation_cam_keeps_its_sign_where_the_score_is_negative():
 # --- both roads of a contrast ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("contrast", CONTRASTS[1:])
+@pytest.mark.parametrize("contrast", cams.CONTRASTS[1:])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("method", [CAM, XGradCAM, AblationCAM])
 def test_contrast_in_the_score_is_the_difference_of_maps(method, head, contrast):
