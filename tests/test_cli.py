@@ -434,6 +434,7 @@ def test_every_recipe_trains_and_is_measured_by_its_own_metrics(name, request, t
     words += ["--evaluation.num-bootstrap", "20", "--training.precision", "float32"]  # half precision is slow on a CPU
     if isinstance(recipe.data, Digits):
         words += ["--data.num-train", "16", "--data.num-val", "8", "--data.num-test", "8"]
+        words += ["--data.image-size", "32", "--data.digit-size", "14", "18"]
     elif isinstance(recipe.data, FineGrained):
         words += ["--data.path", archives.BUILDERS[type(recipe.data)](tmp_path / "data")]
     else:
