@@ -434,11 +434,14 @@ def test_every_recipe_trains_and_is_measured_by_its_own_metrics(name, request, t
     words += ["--evaluation.num-bootstrap", "20", "--training.precision", "float32"]  # half precision is slow on a CPU
     if isinstance(recipe.data, Digits):
         words += ["--data.num-train", "16", "--data.num-val", "8", "--data.num-test", "8"]
+        words += ["--data.image-size", "32", "--data.digit-size", "14", "18"]
     elif isinstance(recipe.data, FineGrained):
         words += ["--data.path", archives.BUILDERS[type(recipe.data)](tmp_path / "data")]
     else:
         kinds = {Folder: "photos", ImageNet: "imagenet", Cifar: "cifar", TinyImageNet: "tiny_imagenet"}
         words += ["--data.path", request.getfixturevalue(kinds[type(recipe.data)])]
+    if isinstance(recipe.data, ImageNet):
+        words += ["--evaluation.content-heatmap-protocol", "native"]  # the published one sees images of 448 pixels
     if isinstance(recipe.data, Folder | ImageNet | FineGrained):
         words += ["--data.image-size", "64", "--data.resize", "64", "--model.weights", "None", "--model.fresh"]
         words += ["--model.layout", "plain"]

@@ -23,7 +23,6 @@ from explain.networks import HEADS, images, network
 from oracles import activation_methods as oracles
 from oracles import cams
 
-CONTRASTS = (None, "mean", "max", "weighted", 2)
 SCORES = {"logit": lambda y: y, "probability": lambda y: y.softmax(-1), "log_probability": lambda y: y.log_softmax(-1)}
 GRADIENT_METHODS = {
     XGradCAM: oracles.xgrad_cam,
@@ -54,35 +53,32 @@ def forwards_of(net):
 # --- the equations --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("contrast", CONTRASTS)
+def assert_explained(explainer, x, maps_of, **options):
+    """Every contrast is that of the class maps which `maps_of` gives for an image [1,C,H,W]."""
+    cams.assert_contrasted(explainer, x, TARGET, [maps_of(image[None]) for image in x], **options)
+
+
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("layer", ["act", "features"])
 @pytest.mark.parametrize("method", GRADIENT_METHODS)
-def test_gradient_methods(method, head, layer, contrast):
+def test_gradient_methods(method, head, layer):
     net, x = network(head), images()
-    explainer = method(net, layer)
-    for _ in range(2):  # the second call uses what the first has verified
-        why = explainer(x, target=TARGET, contrast=contrast)
     trunk, rest = parts(net, layer)
-    for index, t in enumerate(TARGET):
-        activation = trunk(x[index : index + 1]).detach()
-        gradients = cams.class_gradients(rest, activation, 4)
-        maps = [GRADIENT_METHODS[method](activation[0], gradient) for gradient in gradients]
-        close(why.heatmap[index], cams.contrasted(maps, why.logits[index].tolist(), t, contrast))
+
+    def maps_of(image):
+        activation = trunk(image).detach()
+        return [GRADIENT_METHODS[method](activation[0], g) for g in cams.class_gradients(rest, activation, 4)]
+
+    assert_explained(method(net, layer), x, maps_of)
 
 
-@pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("head", ["pooled", "dropout"])
-def test_cam(head, contrast):
+def test_cam(head):
     net, x = network(head), images()
-    classifier = net.head.fc if head == "pooled" else net.head[3]
-    explainer = CAM(net)
-    for _ in range(2):
-        why = explainer(x, target=TARGET, contrast=contrast)
-    for index, t in enumerate(TARGET):
-        activation = net.act(net.features(x[index : index + 1])).detach()[0]
-        maps = [oracles.cam(activation, row) for row in classifier.weight.detach()]
-        close(why.heatmap[index], cams.contrasted(maps, why.logits[index].tolist(), t, contrast))
+    rows = (net.head.fc if head == "pooled" else net.head[3]).weight.detach()
+    assert_explained(
+        CAM(net), x, lambda image: [oracles.cam(net.act(net.features(image)).detach()[0], row) for row in rows]
+    )
 
 
 @pytest.mark.parametrize("head", ["pooled", "mlp"])
@@ -94,42 +90,30 @@ def test_eigen_cam(head):
 
 
 @pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("variant", ["paper", "published-code"])
-def test_score_cam(variant, contrast, score):
+def test_score_cam(variant, score):
     net, x = network("mlp"), images(size=(8, 13))
-    why = ScoreCAM(net, variant=variant, batch_size=4)(x, target=TARGET, contrast=contrast, score=score)
-    for index, t in enumerate(TARGET):
-        image = x[index]
-        activation = net.act(net.features(image[None])).detach()[0]
-        maps = [
-            oracles.score_cam(
-                image,
-                activation,
-                lambda x, k=k: SCORES[score](net(x[None]))[0, k].item(),
-                published_code=variant == "published-code",
-            )
-            for k in range(4)
-        ]
-        close(why.heatmap[index], cams.contrasted(maps, why.logits[index].tolist(), t, contrast))
+
+    def maps_of(image):
+        activation = net.act(net.features(image)).detach()[0]
+        scores = [lambda x, k=k: SCORES[score](net(x[None]))[0, k].item() for k in range(4)]
+        return [oracles.score_cam(image[0], activation, s, published_code=variant == "published-code") for s in scores]
+
+    assert_explained(ScoreCAM(net, variant=variant, batch_size=4), x, maps_of, score=score)
 
 
 @pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("layer", ["act", "features"])
-def test_ablation_cam(layer, head, contrast, score):
+def test_ablation_cam(layer, head, score):
     net, x = network(head), images()
-    explainer = AblationCAM(net, layer, batch_size=4)
-    for _ in range(2):
-        why = explainer(x, target=TARGET, contrast=contrast, score=score)
     trunk, rest = parts(net, layer)
-    for index, t in enumerate(TARGET):
-        activation = trunk(x[index : index + 1]).detach()[0]
-        maps = [
-            oracles.ablation_cam(activation, lambda a, k=k: SCORES[score](rest(a[None]))[0, k].item()) for k in range(4)
-        ]
-        close(why.heatmap[index], cams.contrasted(maps, why.logits[index].tolist(), t, contrast))
+
+    def maps_of(image):
+        scores = [lambda a, k=k: SCORES[score](rest(a[None]))[0, k].item() for k in range(4)]
+        return [oracles.ablation_cam(trunk(image).detach()[0], s) for s in scores]
+
+    assert_explained(AblationCAM(net, layer, batch_size=4), x, maps_of, score=score)
 
 
 # --- what each of them is -------------------------------------------------------------------------------------------
@@ -260,7 +244,7 @@ def test_ablation_cam_keeps_its_sign_where_the_score_is_negative():
 # --- both roads of a contrast ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("contrast", CONTRASTS[1:])
+@pytest.mark.parametrize("contrast", cams.CONTRASTS[1:])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("method", [CAM, XGradCAM, AblationCAM])
 def test_contrast_in_the_score_is_the_difference_of_maps(method, head, contrast):

@@ -32,6 +32,7 @@ from contrex.metrics import (
 )
 from contrex.ops.geometry import Crop, random_crop, warp_heatmap
 from explain.networks import images, network
+from explain.test_contract import CHEAPER
 
 
 @contextlib.contextmanager
@@ -63,12 +64,12 @@ def check_alike(ask):
 
 @pytest.mark.parametrize("name", [n for n in EXPLAINERS if "rollout" not in n])
 def test_explainers(name):
-    kind, options = EXPLAINERS[name], {"num_masks": 20} if name == "rise" else {}
+    kind, explainer = EXPLAINERS[name], CHEAPER.get(name, EXPLAINERS[name])
     contrast = "weighted" if kind.is_class_specific else None
-    check_alike(lambda: kind(NET, **options)(X, target=[0, 1, 2], contrast=contrast).heatmap)
-    check_alike(lambda: kind(NET, **options).classes(X, 2).heatmap)
+    check_alike(lambda: explainer(NET)(X, target=[0, 1, 2], contrast=contrast).heatmap)
+    check_alike(lambda: explainer(NET).classes(X, 2).heatmap)
     if kind.is_differentiable:
-        check_alike(lambda: kind(NET, **options)(X, target=1, differentiable=True).heatmap)
+        check_alike(lambda: explainer(NET)(X, target=1, differentiable=True).heatmap)
 
 
 @pytest.mark.parametrize("rules", ["epsilon", "epsilon-alpha-beta", "epsilon-gamma-box"])

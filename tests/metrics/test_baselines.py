@@ -254,18 +254,18 @@ def saliency():
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize("step", [1, 7, 10, 99])
 def test_road_curve_oracle(name, step, model, images, saliency, monkeypatch):
-    usual = CURVES[name](model, images, saliency, step=step, baseline="road")
-    monkeypatch.setattr(baselines, "LinearImputation", partial(LinearImputation, tolerance=1e-12))
-    exact = CURVES[name](model, images, saliency, step=step, baseline="road")
-    torch.testing.assert_close(usual, exact, rtol=0, atol=1e-3)
     target, seeds = torch.tensor([0, 1, 2, 0, 1]), [3, 1, 4, 1, 5]
-    curves = CURVES[name](model, images, saliency, step=step, baseline="road", target=target, seeds=seeds)
+    options = {"step": step, "baseline": "road", "target": target, "seeds": seeds}
+    usual = CURVES[name](model, images, saliency, **options)
+    monkeypatch.setattr(baselines, "LinearImputation", partial(LinearImputation, tolerance=1e-12))
+    exact = CURVES[name](model, images, saliency, **options)
+    torch.testing.assert_close(usual, exact, rtol=0, atol=1e-3)
     noise = imputation_noise(images, seeds)
     expected = [
         slow.road_curve(model, *case[:3], step, int(case[3]), inserting=name == "insertion")
         for case in zip(images, noise, saliency, target, strict=True)
     ]
-    torch.testing.assert_close(curves, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-8)
+    torch.testing.assert_close(exact, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", CURVES)

@@ -168,11 +168,11 @@ def test_blur_oracle(sigma, kernel_size):
     torch.testing.assert_close(reflected_blur(images, sigma, kernel_size), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("sigma", [10.0, 20.0])
-def test_blur_is_torchvisions(sigma):
-    images = torch.randn(1, 1, 51, 53, dtype=torch.float64)
-    expected = torchvision_blur(images, [101, 101], [sigma, sigma])
-    torch.testing.assert_close(reflected_blur(images, sigma), expected, rtol=1e-10, atol=1e-10)
+@pytest.mark.parametrize(("sigma", "kernel"), [(10.0, {}), (20.0, {"kernel_size": 31})])
+def test_blur_is_torchvisions(sigma, kernel):
+    images, side = torch.randn(1, 1, 51, 53, dtype=torch.float64), kernel.get("kernel_size", 101)
+    expected = torchvision_blur(images, [side, side], [sigma, sigma])
+    torch.testing.assert_close(reflected_blur(images, sigma, **kernel), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_each_image_has_its_own_sigma():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 WEIGHTS = {(dy, dx): 1 / 6 if dy == 0 or dx == 0 else 1 / 12 for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx}
@@ -10,11 +11,11 @@ WEIGHTS = {(dy, dx): 1 / 6 if dy == 0 or dx == 0 else 1 / 12 for dy in (-1, 0, 1
 def linear_imputation(image, removed):
     """Image [C,H,W] with its removed pixels [H,W] solved for; at least one has to be kept."""
     height, width = removed.shape
-    image = image.double()
-    missing = [(r, c) for r in range(height) for c in range(width) if removed[r, c]]
+    image, removed = image.double(), removed.tolist()
+    missing = [(r, c) for r in range(height) for c in range(width) if removed[r][c]]
     number = {pixel: index for index, pixel in enumerate(missing)}
-    left = torch.zeros(len(missing), len(missing), dtype=torch.float64)
-    right = torch.zeros(len(missing), len(image), dtype=torch.float64)
+    left, right = np.zeros((len(missing), len(missing))), np.zeros((len(missing), len(image)))
+    values = image.numpy()
     for (r, c), row in number.items():
         for (dy, dx), weight in WEIGHTS.items():
             there = (r + dy, c + dx)
@@ -24,10 +25,10 @@ def linear_imputation(image, removed):
             if there in number:
                 left[row, number[there]] -= weight
             else:
-                right[row] += weight * image[:, there[0], there[1]]
+                right[row] += weight * values[:, there[0], there[1]]
     filled = image.clone()
     if missing:
-        for (r, c), value in zip(missing, torch.linalg.solve(left, right), strict=True):
+        for (r, c), value in zip(missing, torch.from_numpy(np.linalg.solve(left, right)), strict=True):
             filled[:, r, c] = value
     return filled
 

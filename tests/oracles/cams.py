@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+CONTRASTS = (None, "mean", "max", "weighted", 2)
+
 
 def class_gradients(head: nn.Module, activation: Tensor, num_classes: int) -> list[Tensor]:
     """`dy_k/dA` for every class of one activation [1,C,h,w]."""
@@ -54,3 +56,13 @@ def contrasted(maps: list[Tensor], logits: list[float], target: int, contrast: s
     for s, weight in weights.items():
         heatmap -= weight * maps[s]
     return heatmap
+
+
+def assert_contrasted(explainer, images, target, maps, *, rtol=1e-9, atol=1e-12, **options) -> None:
+    """Every contrast is that of the class maps, `maps[n][k]` of image n."""
+    for contrast in (CONTRASTS[0], *CONTRASTS):  # later calls use what the first has verified
+        why = explainer(images, target=target, contrast=contrast, **options)
+        for index, t in enumerate(target):
+            expected = contrasted(maps[index], why.logits[index].tolist(), t, contrast)
+            message = f"contrast {contrast}, image {index}: {{}}".format
+            torch.testing.assert_close(why.heatmap[index], expected, rtol=rtol, atol=atol, msg=message)

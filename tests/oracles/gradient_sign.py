@@ -8,11 +8,11 @@ import math
 import torch
 
 
-def logits_of(model, pixels, mean, std):
-    """Logits (a list) of one image in 0..1, `[C,H,W]`."""
-    normalised = torch.stack([(channel - m) / s for channel, m, s in zip(pixels, mean, std, strict=True)])
+def logits_of(model, images, mean, std):
+    """Logits (a list for each) of images in 0..1, `[C,H,W]`."""
+    normalised = [[(channel - m) / s for channel, m, s in zip(x, mean, std, strict=True)] for x in images]
     with torch.no_grad():
-        return model(normalised[None])[0].tolist()
+        return model(torch.stack([torch.stack(channels) for channels in normalised])).tolist()
 
 
 def score(logits, target, contrast):
@@ -31,13 +31,14 @@ def score(logits, target, contrast):
 def gradient(model, pixels, target, contrast, mean, std, small=1e-6):
     """Central differences with respect to the image in 0..1."""
     result = torch.zeros_like(pixels)
+    moved = []
     for index in range(pixels.numel()):
-        values = []
         for step in (small, -small):
-            moved = pixels.clone()
-            moved.view(-1)[index] += step
-            values.append(score(logits_of(model, moved, mean, std), target, contrast))
-        result.view(-1)[index] = (values[0] - values[1]) / (2 * small)
+            moved.append(pixels.clone())
+            moved[-1].view(-1)[index] += step
+    values = [score(logits, target, contrast) for logits in logits_of(model, moved, mean, std)]
+    for index in range(pixels.numel()):
+        result.view(-1)[index] = (values[2 * index] - values[2 * index + 1]) / (2 * small)
     return result
 
 
@@ -59,7 +60,7 @@ def changes(model, pixels, label, target, contrast, epsilon, num_steps, mean, st
     """Whether it was right, whether it is, and the changes of `y_t` and `p_t`."""
     model = copy.deepcopy(model).double().eval()
     end = perturbed(model, pixels, target, contrast, epsilon, num_steps, mean, std, clamp)
-    before, after = (logits_of(model, x, mean, std) for x in (pixels, end))
+    before, after = logits_of(model, [pixels, end], mean, std)
     right = [float(max(range(len(y)), key=y.__getitem__) == label) for y in (before, after)]
     probs = [math.exp(y[target]) / sum(map(math.exp, y)) for y in (before, after)]
     return right[0], right[1], after[target] - before[target], probs[1] - probs[0]

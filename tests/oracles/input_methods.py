@@ -26,7 +26,7 @@ def smooth_grad(model: nn.Module, image: Tensor, target: int, noise: list[Tensor
     return total / len(noise)
 
 
-def integrated_gradients(model: nn.Module, image: Tensor, target: int, baseline: Tensor, steps: int = 4000) -> Tensor:
+def integrated_gradients(model: nn.Module, image: Tensor, target: int, baseline: Tensor, steps: int = 1000) -> Tensor:
     """`(x - x') int dS/dx`, by a fine midpoint sum."""
     total = torch.zeros_like(image)
     for step in range(steps):

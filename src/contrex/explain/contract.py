@@ -239,7 +239,7 @@ def explains_as_a_fresh_one(kind: Kind, model: nn.Module, images: Tensor) -> Non
     model = copy.deepcopy(model)
     explainer = kind(model)
     explainer(images, target=0)
-    larger = nn.functional.interpolate(images, scale_factor=2.0)
+    larger = nn.functional.interpolate(images, scale_factor=(1.0, 2.0))
     with contextlib.suppress(Exception):  # a network for one size has no more to show
         with torch.no_grad():
             model(larger.clone())
