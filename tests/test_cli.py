@@ -299,9 +299,31 @@ def test_explain_the_top_two_classes_by_two_methods(trained, photos, tmp_path, c
     text = capsys.readouterr().out
     assert text.count("and not the others (weighted)?") == 4
     assert text.count("%") == 5
+    assert re.findall(r"^(\w+) explains (.*)$", text, re.MULTILINE) == [("grad_cam", "features, 4 x 5")]
     assert run("explain", photo, "--run", trained, "--top", "0") == 2
     assert run("explain", photo, "--run", trained, "--top", "2", "--target", "3") == 2
     assert "--top 2 must be 1 or more, and not with --target" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default::contrex.errors.LayerWarning")
+def test_a_layer_that_gradient_flows_past_is_told_once_and_plainly(photos, tmp_path, capsys):
+    torch.save(build_network("torchvision:squeezenet1_1", {}, num_classes=2).state_dict(), tmp_path / "w.pth")
+    model = [
+        "--model.name",
+        "torchvision:squeezenet1_1",
+        "--model.weights",
+        tmp_path / "w.pth",
+        "--model.num-classes",
+        "2",
+    ]
+    words = [*sorted((photos / "val").rglob("*.png"))[:2], *model, "--target", "1", "--output", tmp_path / "why.png"]
+    (tmp_path / "names.txt").write_text("goldfish\nblack stork\n")
+    assert run("explain", *words, "--classes", tmp_path / "names.txt", "--layer", "features.12.expand1x1") == 0
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert re.match(
+        r"contrex: \d+% of the gradient .* flows past `layer` 'features.12.expand1x1' of SqueezeNet", told[0]
+    )
 
 
 def test_explainers_are_listed(capsys):
@@ -328,8 +350,11 @@ def test_explain_and_evaluate_with_a_weights_file(photos, tmp_path, capsys):
     data += ["--data.classes", *TEN_CLASSES[:2]]
     words = ["--metrics", "top1", "content_heatmap", "--output", tmp_path / "evaluation", "--num-bootstrap", "20"]
     assert run("evaluate", *model, *data, *words) == 0
+    assert "explains features, 3 x 4" in capsys.readouterr().err
     record = json.loads((tmp_path / "evaluation" / "record.json").read_text())
     assert record["metrics"][0]["num_counted"] == 2
+    heatmaps = record["metrics"][1]["protocol"]
+    assert (heatmaps["layer"], heatmaps["grid"]) == ("features", "3 x 4")
 
 
 def test_explain_refuses(trained, photos, tmp_path, capsys):

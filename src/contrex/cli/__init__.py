@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from contrex._version import __version__
 from contrex.cli.explain import explain
@@ -19,7 +21,7 @@ from contrex.cli.measure import compare, evaluate, report
 from contrex.cli.options import Arguments
 from contrex.cli.reproduce import reproduce
 from contrex.cli.train import quickstart, train
-from contrex.errors import ArgumentError, ContrexError, printable, unknown_name, unwrapped
+from contrex.errors import ArgumentError, ContrexError, LayerWarning, printable, unknown_name, unwrapped
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "quickstart": quickstart,
@@ -50,7 +52,7 @@ def main(arguments: Arguments | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise unknown_name("the command", words[0], COMMANDS)
-        with _processes(words[0]):
+        with _warnings_in_words(), _processes(words[0]):
             return COMMANDS[words[0]](words[1:])
     except ContrexError as error:
         print(f"contrex: {printable(unwrapped(error))}", file=sys.stderr)
@@ -62,6 +64,22 @@ def main(arguments: Arguments | None = None) -> int:
     except KeyboardInterrupt:
         print("contrex: stopped", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _warnings_in_words() -> Iterator[None]:
+    """Around a command: contrex's own warnings are printed as its errors are, without a place in the code."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, LayerWarning):
+            print(f"contrex: {printable(message)}", file=sys.stderr)
+        else:
+            shown(message, category, *place, **options)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager
