@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import FULL_PRECISION, Run
 from contrex.explain.diagnosis import scripted
-from contrex.models.axes import Axis, Factor, Known, follow_axes
+from contrex.models.axes import Axis, Factor, Followed, Lost
 from contrex.models.graph import Edge, Graph, as_gradient_edge
 from contrex.models.layers import Reshape, Site, layer_name
 from contrex.models.reading import Reading, possible_readings, reading, token_grids
@@ -84,9 +85,9 @@ class Survey:
             LayerError: there is none; the message names what was found.
         """
         self._check_gradients()
-        if not self.candidates:
+        first = self.first_placed(self.candidates)
+        if first is None:
             raise LayerError(self._nothing_found())
-        first = self.candidates[0]
         if first.carries_in_cells:
             return self._site(first.run, first.reading, reshape)
         gradients = self._gradients([edge for one in self.candidates[:_AT_FIRST] for edge in _edges(one.run)])
@@ -95,7 +96,8 @@ class Survey:
                 gradients |= self._gradients([edge for one in self.candidates[index:] for edge in _edges(one.run)])
             gradient = _at(gradients, one.run.edge)
             if gradient is not None and bool((one.reading(gradient) != 0).any()):
-                if not one.only_cells or self._passes_beside_cells_only(one, gradients):
+                passes_beside = not one.only_cells or self._passes_beside_cells_only(one, gradients)
+                if passes_beside and self.first_placed([one]):
                     return self._site(one.run, one.reading, reshape)
             elif one.carries_in_cells or gradient is None or not bool((gradient != 0).any()):
                 break  # nothing arrives in this layer, so nothing arrives in any before it
@@ -103,6 +105,10 @@ class Survey:
             f"no gradient reaches any feature map of {type(self.model).__name__} (is its classifier still all zeros?): "
             "pass `layer=` the name of one."
         )
+
+    def first_placed(self, candidates: Iterable[Candidate]) -> Candidate | None:
+        """The first whose cells lie where its reading says."""
+        return next((one for one in candidates if self._is_placed(one.run, one.reading)), None)
 
     def site(self, candidate: Candidate) -> Site:
         """A candidate as the layer to explain."""
@@ -167,7 +173,7 @@ class Survey:
         """
         single = Axis((Factor("c", 1),))
         for run in reversed(self.runs):
-            known = None if run.edge is None else self._axes.get(run.edge)
+            known = self._axes.axes(run.edge)
             axes = known if isinstance(known, tuple) and len(known) == 3 else ()
             tokens = next((axis for axis in axes if axis.size == num_tokens and set(axis.roles) <= {"h", "w"}), None)
             found = tokens and reading((Axis((Factor("n", 1),)), tokens, single))
@@ -190,20 +196,57 @@ class Survey:
         )
 
     @cached_property
-    def _axes(self) -> dict[Edge, Known]:
-        return follow_axes(self.graph)
+    def _axes(self) -> Followed:
+        return Followed(self.graph)
 
     def _readings(self, run: Run) -> list[Reading]:
         if run.output is None or not run.output.is_floating_point():
             return []
-        known = None if run.edge is None else self._axes.get(run.edge)
+        known = self._axes.axes(run.edge)
         return possible_readings(known, run.output.shape, self.images.shape, run.module, self.model)
 
     def _only_reading(self, run: Run) -> Reading:
         found = self._readings(run)
         if len(found) != 1:
             raise LayerError(self._unreadable(run, len(found)))
+        if not self._is_placed(run, found[0]):
+            raise LayerError(self._misplaced(run))
         return found[0]
+
+    def _is_placed(self, run: Run, one: Reading) -> bool:
+        """Whether cells lie where the reading says: by rules for each function before, or else by measuring.
+
+        In three corners of the grid the strongest cell must depend most on the pixels of its own place: so a map that
+        is flipped, turned or shuffled is found out.
+        """
+        if run.edge is None or (self._axes.axes(run.edge) is not None and not self._axes.is_presumed(run.edge)):
+            return True
+        assert run.output is not None
+        strength = one(run.output)[0].detach().abs().sum(0)
+        rows, columns = -(-one.height // 2), -(-one.width // 2)
+        corners = {(0, 0), (one.height - rows, 0), (0, one.width - columns)}
+        places = [
+            (top + at // columns, left + at % columns)
+            for top, left in corners
+            for at in [int(strength[top : top + rows, left : left + columns].argmax())]
+        ]
+        return all(self._sees_own_place(run, one, place) for place in places)
+
+    def _sees_own_place(self, run: Run, one: Reading, place: tuple[int, int]) -> bool:
+        assert run.output is not None
+        assert run.edge is not None
+        entries = torch.arange(run.output.numel(), device=run.output.device).reshape(run.output.shape)
+        cell = one(entries)[0, :, place[0], place[1]]
+        weights = torch.randn(len(cell), generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float64)
+        cotangent = torch.zeros_like(run.output).flatten().index_copy(0, cell, weights.to(run.output)).view(run.shape)
+        (gradient,) = torch.autograd.grad(
+            as_gradient_edge(run.edge), self.images, cotangent, retain_graph=True, allow_unused=True
+        )
+        if gradient is None:
+            return False
+        seen = F.adaptive_avg_pool2d(gradient[:1].float().square().sum(1), (one.height, one.width))[0]
+        row, column = divmod(int(seen.argmax()), one.width)
+        return abs(row - place[0]) <= max(1, one.height // 8) and abs(column - place[1]) <= max(1, one.width // 8)
 
     def _unreadable(self, run: Run, num_readings: int) -> str:
         shape = None if run.output is None else list(run.output.shape)
@@ -213,6 +256,8 @@ class Survey:
         ask = "pass `reshape=`, a function from its output to [N,C,h,w]"
         if num_readings > 1:
             return f"`layer` {given}, which may be [N,C,h,w] or [N,h,w,C], and nothing in the network tells: {ask}."
+        if self._is_moved(run):
+            return self._misplaced(run)
         hint = ""
         if shape is not None and len(shape) == 3 and shape[0] == len(self.images):
             grids = token_grids(shape[1], (self.images.shape[2], self.images.shape[3]))
@@ -225,6 +270,19 @@ class Survey:
         return (
             f"`layer` must give a feature map, {given}, which is no grid [N,C,h,w], [N,h,w,C] or [N,T,D] of more than "
             f"one cell{hint}: choose another, or {ask}."
+        )
+
+    def _is_moved(self, run: Run) -> bool:
+        """Whether the layer gives a map whose cells were cut off or are not in their places."""
+        known = self._axes.axes(run.edge)
+        is_cut = isinstance(known, tuple) and any(min(axis.before, axis.after) < 0 for axis in known)
+        return len(run.shape or ()) == 4 and (is_cut or isinstance(known, Lost))
+
+    def _misplaced(self, run: Run) -> str:
+        return (
+            f"`layer` {layer_name(run.module, self.model)!r} gives a map that nothing places in the image: the network "
+            "cuts, moves or mixes its cells before. Choose an earlier layer, or pass `reshape=`, a function from its "
+            "output to [N,C,h,w]."
         )
 
     def _beside_cells(self, run: Run, one: Reading) -> Candidate | None:
@@ -307,7 +365,15 @@ class Survey:
             handle.remove()
 
     def _nothing_found(self) -> str:
-        model, beside = type(self.model).__name__, self._shares()
+        model = type(self.model).__name__
+        moved = [run for run in self.runs if self._is_moved(run)] or [one.run for one in self.candidates]
+        if moved:
+            return (
+                f"no feature map of {model} has its cells where they are in the image: the network cuts, moves or mixes "
+                f"them before {layer_name(moved[0].module, self.model)!r}. Pass `layer=` with a `reshape=` that puts "
+                "them back, or explain the pixels (Gradient, RISE)."
+            )
+        beside = self._shares()
         if beside:
             return (
                 f"no layer of {model} carries the logits alone: {'; '.join(beside)}. Pass `layer=` the name of one of "
