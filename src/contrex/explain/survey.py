@@ -216,37 +216,24 @@ class Survey:
     def _is_placed(self, run: Run, one: Reading) -> bool:
         """Whether cells lie where the reading says: by rules for each function before, or else by measuring.
 
-        In three corners of the grid the strongest cell must depend most on the pixels of its own place: so a map that
+        In each corner of the grid the strongest cell must depend most on the pixels around its own place: so a map that
         is flipped, turned or shuffled is found out.
         """
-        if run.edge is None or (self._axes.axes(run.edge) is not None and not self._axes.is_presumed(run.edge)):
+        edge, output = run.edge, run.output
+        if edge is None or output is None or (self._axes.axes(edge) is not None and not self._axes.is_presumed(edge)):
             return True
-        assert run.output is not None
-        strength = one(run.output)[0].detach().abs().sum(0)
-        rows, columns = -(-one.height // 2), -(-one.width // 2)
-        corners = {(0, 0), (one.height - rows, 0), (0, one.width - columns)}
-        places = [
-            (top + at // columns, left + at % columns)
-            for top, left in corners
-            for at in [int(strength[top : top + rows, left : left + columns].argmax())]
-        ]
-        return all(self._sees_own_place(run, one, place) for place in places)
-
-    def _sees_own_place(self, run: Run, one: Reading, place: tuple[int, int]) -> bool:
-        assert run.output is not None
-        assert run.edge is not None
-        entries = torch.arange(run.output.numel(), device=run.output.device).reshape(run.output.shape)
-        cell = one(entries)[0, :, place[0], place[1]]
-        weights = torch.randn(len(cell), generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float64)
-        cotangent = torch.zeros_like(run.output).flatten().index_copy(0, cell, weights.to(run.output)).view(run.shape)
-        (gradient,) = torch.autograd.grad(
-            as_gradient_edge(run.edge), self.images, cotangent, retain_graph=True, allow_unused=True
-        )
-        if gradient is None:
-            return False
-        seen = F.adaptive_avg_pool2d(gradient[:1].float().square().sum(1), (one.height, one.width))[0]
-        row, column = divmod(int(seen.argmax()), one.width)
-        return abs(row - place[0]) <= max(1, one.height // 8) and abs(column - place[1]) <= max(1, one.width // 8)
+        strength = one(output.detach())[0].abs().sum(0)
+        entries = one(torch.arange(output.numel(), device=output.device).reshape(output.shape))[0]
+        for row, column in _strongest_in_corners(strength):
+            cell = entries[:, row, column]
+            weights = torch.randn(len(cell), generator=torch.Generator().manual_seed(0), device="cpu")
+            cotangent = torch.zeros_like(output).flatten().index_copy(0, cell, weights.to(output)).view_as(output)
+            (gradient,) = torch.autograd.grad(
+                as_gradient_edge(edge), self.images, cotangent, retain_graph=True, allow_unused=True
+            )
+            if gradient is None or not _is_around(gradient[0], (row, column), (one.height, one.width)):
+                return False
+        return True
 
     def _unreadable(self, run: Run, num_readings: int) -> str:
         shape = None if run.output is None else list(run.output.shape)
@@ -369,9 +356,9 @@ class Survey:
         moved = [run for run in self.runs if self._is_moved(run)] or [one.run for one in self.candidates]
         if moved:
             return (
-                f"no feature map of {model} has its cells where they are in the image: the network cuts, moves or mixes "
-                f"them before {layer_name(moved[0].module, self.model)!r}. Pass `layer=` with a `reshape=` that puts "
-                "them back, or explain the pixels (Gradient, RISE)."
+                f"no feature map of {model} has its cells where they are in the image: the network cuts, moves or "
+                f"mixes them before {layer_name(moved[0].module, self.model)!r}. Pass `layer=` with a `reshape=` that "
+                "puts them back, or explain the pixels (Gradient, RISE)."
             )
         beside = self._shares()
         if beside:
@@ -402,6 +389,24 @@ class Survey:
                 share = self._share_past(run.edge)
                 found[name] = f"{share:.0%} of the gradient flows past {name!r} ({only[0].height} x {only[0].width})"
         return list(found.values())
+
+
+def _strongest_in_corners(strength: Tensor) -> list[tuple[int, int]]:
+    """In each corner of a map [h,w] the row and column of the largest number."""
+    height, width = strength.shape
+    rows, columns = max(1, height // 3), max(1, width // 3)
+    corners = {(top, left) for top in (0, height - rows) for left in (0, width - columns)}
+    parts = [(top, left, int(strength[top : top + rows, left : left + columns].argmax())) for top, left in corners]
+    return [(top + at // columns, left + at % columns) for top, left, at in parts]
+
+
+def _is_around(gradient: Tensor, place: tuple[int, int], grid: tuple[int, int]) -> bool:
+    """Whether a gradient [C,H,W] at the pixels is largest around a place of the grid, up to a quarter of its sides."""
+    energy = F.adaptive_avg_pool2d(gradient.float().square().sum(0)[None], grid)
+    around = F.avg_pool2d(energy, 3, 1, 1)[0]
+    found = divmod(int(around.argmax()), grid[1])
+    near = [abs(one - other) <= max(1, side / 4) for one, other, side in zip(found, place, grid, strict=True)]
+    return bool(around.max() > 0) and all(near)
 
 
 def check_pass(found: Tensor, images: Tensor, own: Tensor, model: nn.Module) -> None:

@@ -224,7 +224,7 @@ def _elementwise(step: Step) -> Known:
         return _agreed(full) or LOST
     if _has_foreign_addend(step):
         return FOREIGN
-    return None if None in step.inputs else LOST
+    return _lost_or_not(step)
 
 
 def _agreed(candidates: Iterable[Axes]) -> Axes | None:
@@ -268,7 +268,7 @@ def _grid(step: Step) -> Known:
     roles = _sides(before[2], before[3])
     if roles is None:
         return LOST
-    sides = [_regridded(step, axis, *new) for axis, *new in zip(before[2:], roles, step.shape[2:], strict=True)]
+    sides = [_regridded(step, *side) for side in zip(before[2:], roles, step.shape[2:], strict=True)]
     return LOST if None in sides else (before[0], _channels(step.shape[1]), *[axis for axis in sides if axis])
 
 
@@ -457,9 +457,21 @@ def _joined(step: Step) -> Known:
     if len(with_cells) == 1 and LOST not in step.inputs:
         return _among_tokens(step, place, *with_cells[0])
     if with_cells or not known:
-        return None if None in step.inputs and not with_cells else LOST
+        return LOST if with_cells else _lost_or_not(step)
     others = _agreed((*axes[:place], _channels(1), *axes[place + 1 :]) for _, axes in known)
     return _with_axis(others, place, _channels(step.shape[place])) if others else LOST
+
+
+def _stacked(step: Step) -> Known:
+    """All inputs along a new axis of channels."""
+    place = step.saved("dim") % len(step.shape)
+    agreed = _agreed(step.known)
+    return (*agreed[:place], _channels(step.shape[place]), *agreed[place:]) if agreed else _lost_or_not(step)
+
+
+def _lost_or_not(step: Step) -> Known:
+    """Unknown where an input is; otherwise lost."""
+    return None if None in step.inputs else LOST
 
 
 def _among_tokens(step: Step, place: int, index: int, axes: Axes) -> Axes | None:
@@ -613,5 +625,6 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Mm", "Addmm", "Bmm", "Baddbmm"), _product),
     **{name: _of_first(rule) for name, rule in _OF_FIRST.items()},
     "Cat": _joined,
+    "Stack": _stacked,
 }
 """By the name of the node, without "Backward" and its number."""
