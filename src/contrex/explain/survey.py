@@ -66,7 +66,7 @@ class Survey:
         self.model = model
         with capture.program() as functions:
             self.images, self.logits, self.runs = _observed(model, images)
-        self.functions: Sequence[str] = functions
+        self.functions: Sequence[object] = functions
         self._num_images = len(images)
         self._num_runs = Counter(run.module for run in self.runs)
 

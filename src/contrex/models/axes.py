@@ -268,7 +268,7 @@ def _grid(step: Step) -> Known:
     roles = _sides(before[2], before[3])
     if roles is None:
         return LOST
-    sides = [_regridded(step, *side) for side in zip(before[2:], roles, step.shape[2:], strict=True)]
+    sides = [_regridded(step, side, before[2 + side], role) for side, role in enumerate(roles)]
     return LOST if None in sides else (before[0], _channels(step.shape[1]), *[axis for axis in sides if axis])
 
 
@@ -289,24 +289,29 @@ def _is_side(axis: Axis, role: str) -> bool:
     return not factors or (axis.roles == role and isinstance(factors[0], Factor) and factors[0].is_coarsest)
 
 
-def _regridded(step: Step, axis: Axis, role: str, num: int) -> Axis | None:
-    """An axis of `num` new rows (or columns), with what was cut off, or was added and is more than the kernel takes."""
+def _regridded(step: Step, side: int, axis: Axis, role: str) -> Axis | None:
+    """The new rows (or columns), with what was cut off, or was added and is more than the kernel takes."""
+    num = step.shape[2 + side]
     grown_from_one = num > 1 and math.prod(factor.size for factor in axis.factors) == 1
-    added = max(axis.before, axis.after, 0) and _reach(step, "hw".index(role))
+    taken = _taken_by_kernel(step, side) if max(axis.before, axis.after) > 0 else 0
     before, after = (
-        round(num / axis.size * (end if end < 0 else max(0, end - added))) for end in (axis.before, axis.after)
+        round(num / axis.size * (end if end < 0 else max(0, end - taken))) for end in (axis.before, axis.after)
     )
     size = num - before - after
     return None if grown_from_one or size < 1 else Axis((Factor(role, size),), before, after)
 
 
+def _taken_by_kernel(step: Step, side: int) -> int:
+    """How many rows (or columns) lie before the middle of the first place of a kernel."""
+    padding = getattr(step.node, "_saved_padding", (0, 0))[side]
+    return max(0, (_reach(step, side) + 1) // 2 - padding)
+
+
 def _reach(step: Step, side: int) -> int:
-    """How many rows (or columns) beside its first one a kernel sees."""
-    if hasattr(step.node, "_saved_weight"):
-        kernel: Sequence[int] = step.saved("weight").shape[2:]
-    else:
-        kernel = getattr(step.node, "_saved_kernel_size", (1, 1))
-    return int(kernel[side % len(kernel)]) * max(getattr(step.node, "_saved_dilation", (1,))) - 1
+    """How many rows (or columns) a kernel sees beside its first one."""
+    weight = getattr(step.node, "_saved_weight", None)
+    kernel = getattr(step.node, "_saved_kernel_size", (1, 1)) if weight is None else weight.shape[2:]
+    return (kernel[side] - 1) * getattr(step.node, "_saved_dilation", (1, 1))[side]
 
 
 def _pointwise(step: Step, before: Axes) -> Axes | None:
