@@ -105,41 +105,86 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
     return Pass(images, logits, features)
 
 
-_OF_HOOKS = {
-    *("__get__", "__len__", "_set_grad_enabled", "clone", "data_ptr", "detach", "narrow", "permute", "requires_grad_"),
-    *("reshape", "untyped_storage", "view_as"),
-}
-"""Functions that hooks of contrex call themselves during a pass."""
-_PROGRAM = threading.local()
+_SHAPING = {"view", "reshape", "unflatten", "expand", "interpolate", "adaptive_avg_pool2d", "arange", "__get__"}
+"""Functions whose arguments may go by the size of the images, and leave the graph what it is."""
+_RECORDING = threading.local()
+
+
+class Program:
+    """The torch functions that a pass calls, in order: their names, which results and parameters they take, and those
+    other arguments that do not go by the size of the images."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.is_paused = False
+        self._made: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+
+    def record(self, function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        """Call a function, and keep what it was."""
+        taken = (*args, *(value for _, value in sorted(kwargs.items())))
+        name = getattr(function, "__name__", "")
+        if self.is_paused:  # a hook of contrex hands a tensor on
+            place = next((self._place(one) for one in taken if isinstance(one, Tensor)), -1)
+        else:
+            place = len(self.calls)
+            self.calls.append((name, *self._described(taken, is_shaping=name in _SHAPING)))
+        output = function(*args, **kwargs)
+        for part in output if isinstance(output, (tuple, list)) else (output,):
+            if isinstance(part, Tensor):
+                self._made[id(part)] = (weakref.ref(part), place)
+        return output
+
+    def _described(self, values: Sequence[object], *, is_shaping: bool) -> Iterator[object]:
+        for value in values:
+            if isinstance(value, Tensor):
+                yield self._place(value)
+            elif isinstance(value, (tuple, list)):
+                yield tuple(self._described(value, is_shaping=is_shaping))
+            elif not is_shaping:
+                yield repr(value) if isinstance(value, (bool, int, float, str, slice)) else type(value)
+
+    def _place(self, tensor: Tensor) -> int:
+        """Which call made a tensor; for a parameter, which it is."""
+        made = self._made.get(id(tensor))
+        if made is not None and made[0]() is tensor:
+            return made[1]
+        return -id(tensor) if isinstance(tensor, nn.Parameter) else -1
 
 
 @contextlib.contextmanager
-def program() -> Iterator[list[str]]:
-    """The names of the torch functions that the model calls in the passes of this thread inside, in order.
+def program() -> Iterator[list[tuple[object, ...]]]:
+    """What the model calls in the passes of this thread inside.
 
     A network that calls the same functions for images of another size has the same graph there.
     """
-    before, _PROGRAM.names = getattr(_PROGRAM, "names", None), []
+    before, _RECORDING.program = getattr(_RECORDING, "program", None), Program()
     try:
-        yield _PROGRAM.names
+        yield _RECORDING.program.calls
     finally:
-        _PROGRAM.names = before
+        _RECORDING.program = before
 
 
 def _called(model: nn.Module, images: Tensor) -> object:
     """What the model gives for a copy of the images, which it may change."""
-    names: list[str] | None = getattr(_PROGRAM, "names", None)
-    if names is None:
+    recorded: Program | None = getattr(_RECORDING, "program", None)
+    if recorded is None:
+        return model(images.clone())
+    with intercepted(recorded.record):
         return model(images.clone())
 
-    def record(function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        name = getattr(function, "__name__", "")
-        if name not in _OF_HOOKS:
-            names.append(name)
-        return function(*args, **kwargs)
 
-    with intercepted(record):
-        return model(images.clone())
+@contextlib.contextmanager
+def _unrecorded() -> Iterator[None]:
+    """What a hook of contrex calls is none of the model's program."""
+    recorded: Program | None = getattr(_RECORDING, "program", None)
+    if recorded is None:
+        yield
+        return
+    recorded.is_paused = True
+    try:
+        yield
+    finally:
+        recorded.is_paused = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,12 +449,17 @@ class _Interception(TorchFunctionMode):
 @contextlib.contextmanager
 def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
     """`hook(module, inputs, output)` after the forward of each module, for a while."""
+
+    def unrecorded(*given: object) -> object:
+        with _unrecorded():
+            return hook(*given)
+
     handles = []
     try:
         for module in modules:
             if isinstance(module, torch.jit.ScriptModule):
                 raise scripted("`layer` is in")
-            handles.append(module.register_forward_hook(hook))  # one by one: those set so far must go on an error
+            handles.append(module.register_forward_hook(unrecorded))  # one by one: those set so far must go on an error
         yield
     finally:
         for handle in handles:

@@ -64,7 +64,8 @@ class ExcitationBackprop(RelevanceExplainer):
         whole = [one for one in survey.candidates if not one.only_cells] or survey.candidates
         finer = [one for one in whole if one.num_cells > whole[0].num_cells] or whole
         firing = [one for one in finer if one.run.output is not None and bool((one.run.output >= 0).all())]
-        return survey.site(next(iter(firing or finer)))
+        chosen = survey.first_placed(firing or finer)
+        return survey.choose() if chosen is None else survey.site(chosen)
 
 
 class _Excitation(Rules):

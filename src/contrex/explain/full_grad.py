@@ -16,7 +16,7 @@ from contrex.explain.capture import Pass
 from contrex.explain.diagnosis import no_gradient
 from contrex.explain.explainer import Explainer
 from contrex.explain.in_place import beside_views, written
-from contrex.models.axes import follow_axes
+from contrex.models.axes import Followed, Lost
 from contrex.models.graph import Graph
 from contrex.models.layers import Reshape
 from contrex.models.reading import possible_readings
@@ -107,12 +107,12 @@ class FullGrad(Explainer):
 
     def _grids(self, run: Pass, biases: Sequence[Bias]) -> list[Reshape | None]:
         """How what each bias is added to is read as maps; None for vectors, which have no place in the image."""
-        axes = follow_axes(Graph(run.logits, run.images))
+        followed = Followed(Graph(run.logits, run.images))
         grids: list[Reshape | None] = []
         for bias in biases:
-            known = axes.get((bias.edge.node, bias.edge.output_nr))
+            known = followed.axes((bias.edge.node, bias.edge.output_nr))
             found = possible_readings(known, bias.shape, run.images.shape, self.model, self.model)
-            if known is None and len(bias.shape) > 2 and len(found) != 1:
+            if (known is None or isinstance(known, Lost)) and len(bias.shape) > 2 and len(found) != 1:
                 raise LayerError(
                     "FullGrad lays what each bias contributes over the image, and nothing in "
                     f"{type(self.model).__name__} tells where the cells of a tensor {list(bias.shape)} lie: use "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import types
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Sequence
@@ -11,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from contrex.errors import LayerWarning
+from contrex.errors import LayerError, LayerWarning
 from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.survey import Survey, check_pass
@@ -21,8 +24,8 @@ from contrex.models.reading import Reading
 MUCH = 0.1
 """The share of the gradient that may flow past a layer that the user named, without a warning."""
 
-Key = tuple[Hashable, torch.Size, tuple[bool, ...]]
-"""What was asked for, the size of the images, and the mode of each module."""
+Key = tuple[Hashable, torch.Size, Hashable]
+"""What was asked for, the size of the images, and what the modules are set to."""
 T = TypeVar("T", Site, Reading)
 
 
@@ -33,19 +36,25 @@ class _Seen:
     site: Site
     reading: Reading
     images: torch.Size
-    functions: Sequence[str]
+    functions: Sequence[object]
     has_single_cells_behind: bool
 
     def encloses(self, images: Tensor) -> bool:
         """Whether these images are nowhere larger."""
         return all(side <= known for side, known in zip(images.shape[2:], self.images[2:], strict=True))
 
+    def scales_to(self, grid: Sequence[int], images: Tensor) -> bool:
+        """Whether a grid has more than one cell and is to these images what the known one is to its own, up to one cell
+        of rounding: otherwise the network resizes or crops them."""
+        sides = zip(grid, self.site.grid, images.shape[2:], self.images[2:], strict=True)
+        return math.prod(grid) > 1 and all(abs(n * size - m * side) <= max(size, side) for n, m, side, size in sides)
+
 
 class Sites:
     """Looks layers up in one pass of the model for each size of images, and again once the model is another one.
 
-    A module that was added or replaced makes another model of it (its weights do not), and so does a module that went
-    from train to eval mode or back: some networks then take another way.
+    A module that was added or replaced makes another model of it (its weights do not), and so do another mode, another
+    flag, name, number or function among a module's attributes, and another hook: some networks then take another way.
     """
 
     def __init__(self, model: nn.Module, reshape: Reshape | None = None) -> None:
@@ -55,6 +64,8 @@ class Sites:
         self._own_logits: Tensor | None = None
         """Those of the survey that the running call has made, until its pass was compared with them."""
         self._seen: _Seen | None = None
+        self._places: Sequence[int] = ()
+        self._settings: Hashable = ()
         self._warned: set[str] = set()
 
     def find(
@@ -93,16 +104,16 @@ class Sites:
         seen, key = self._seen, self._key(None, images)
         if seen is None or key in self._found or (seen.has_single_cells_behind and not seen.encloses(images)):
             return None
-        with capture.program() as functions:
+        with contextlib.suppress(LayerError), capture.program() as functions:
             found = run(replace(seen.site, maps=seen.reading.of_any_size, shape=None))
-        (features,) = found.features
-        shape = features.maps(features.output.detach()).shape
-        if functions != seen.functions or shape[2] * shape[3] < 2:
-            return None
-        self._found[key] = replace(
-            seen.site, maps=seen.reading.of_any_size, grid=(shape[2], shape[3]), shape=features.output.shape[1:]
-        )
-        return found
+            (features,) = found.features
+            grid = features.maps(features.output.detach()).shape[2:]
+            if functions == seen.functions and seen.scales_to(grid, images):
+                shape = features.output.shape[1:]
+                maps = seen.reading.of_any_size
+                self._found[key] = replace(seen.site, maps=maps, grid=(grid[0], grid[1]), shape=shape)
+                return found
+        return None
 
     def token_grid(self, images: Tensor, num_tokens: int) -> Reading:
         """How `[N,num_tokens,1]` becomes maps `[N,1,h,w]`, or `LayerError`."""
@@ -123,14 +134,26 @@ class Sites:
 
     def _key(self, asked: Hashable, images: Tensor) -> Key:
         """What is kept of the model as it is now; of any other it is forgotten."""
-        modules = list(self._model.modules())
+        modules = _all_modules(self._model)
         if len(modules) != len(self._modules) or any(
             known() is not module for known, module in zip(self._modules, modules, strict=True)
         ):
             self._modules = [weakref.ref(module) for module in modules]
             self._found.clear()
             self._seen = None
-        return asked, images.shape[1:], tuple(module.training for module in modules)
+        return asked, images.shape[1:], self._settings_of(modules)
+
+    def _settings_of(self, modules: Sequence[nn.Module]) -> Hashable:
+        """What may decide which way modules take: modes, flags, names, numbers, functions and hooks.
+
+        That is asked at every call, so only where another object stands somewhere are they sorted out again.
+        """
+        values = _values(modules)
+        places = list(map(id, values))  # of those that count none is freed: the settings hold them
+        if places != self._places:
+            self._places = places
+            self._settings = tuple([value for value in values if value.__class__ in _SETTINGS])
+        return self._settings
 
     def _named(self, survey: Survey, layer: str | nn.Module) -> Site:
         site = survey.named(find_layer(self._model, layer), self._reshape)
@@ -144,3 +167,29 @@ class Sites:
                 stacklevel=2,
             )
         return site
+
+
+def _all_modules(model: nn.Module) -> list[nn.Module]:
+    """The model and all modules inside, each once; in a tenth of the time of `model.modules()`, which makes names."""
+    modules = {model: None}
+    waiting = [model]
+    while waiting:
+        for module in waiting.pop()._modules.values():
+            if module is not None and module not in modules:
+                modules[module] = None
+                waiting.append(module)
+    return list(modules)
+
+
+_SETTINGS = frozenset({bool, int, str, type(None), types.FunctionType, types.MethodType, types.BuiltinFunctionType})
+
+
+def _values(modules: Sequence[nn.Module]) -> list[object]:
+    """All attributes of modules, and the numbers of their hooks."""
+    found: list[object] = []
+    for module in modules:
+        attributes = module.__dict__
+        found += attributes.values()
+        found += attributes["_forward_hooks"]
+        found += attributes["_forward_pre_hooks"]
+    return found

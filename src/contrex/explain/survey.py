@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import FULL_PRECISION, Run
 from contrex.explain.diagnosis import scripted
-from contrex.models.axes import Axis, Factor, Known, follow_axes
+from contrex.models.axes import Axis, Factor, Followed, Lost
 from contrex.models.graph import Edge, Graph, as_gradient_edge
 from contrex.models.layers import Reshape, Site, layer_name
 from contrex.models.reading import Reading, possible_readings, reading, token_grids
@@ -65,7 +66,7 @@ class Survey:
         self.model = model
         with capture.program() as functions:
             self.images, self.logits, self.runs = _observed(model, images)
-        self.functions: Sequence[str] = functions
+        self.functions: Sequence[object] = functions
         self._num_images = len(images)
         self._num_runs = Counter(run.module for run in self.runs)
 
@@ -84,9 +85,9 @@ class Survey:
             LayerError: there is none; the message names what was found.
         """
         self._check_gradients()
-        if not self.candidates:
+        first = self.first_placed(self.candidates)
+        if first is None:
             raise LayerError(self._nothing_found())
-        first = self.candidates[0]
         if first.carries_in_cells:
             return self._site(first.run, first.reading, reshape)
         gradients = self._gradients([edge for one in self.candidates[:_AT_FIRST] for edge in _edges(one.run)])
@@ -95,7 +96,8 @@ class Survey:
                 gradients |= self._gradients([edge for one in self.candidates[index:] for edge in _edges(one.run)])
             gradient = _at(gradients, one.run.edge)
             if gradient is not None and bool((one.reading(gradient) != 0).any()):
-                if not one.only_cells or self._passes_beside_cells_only(one, gradients):
+                passes_beside = not one.only_cells or self._passes_beside_cells_only(one, gradients)
+                if passes_beside and self.first_placed([one]):
                     return self._site(one.run, one.reading, reshape)
             elif one.carries_in_cells or gradient is None or not bool((gradient != 0).any()):
                 break  # nothing arrives in this layer, so nothing arrives in any before it
@@ -103,6 +105,10 @@ class Survey:
             f"no gradient reaches any feature map of {type(self.model).__name__} (is its classifier still all zeros?): "
             "pass `layer=` the name of one."
         )
+
+    def first_placed(self, candidates: Iterable[Candidate]) -> Candidate | None:
+        """The first whose cells lie where its reading says."""
+        return next((one for one in candidates if self._is_placed(one.run, one.reading)), None)
 
     def site(self, candidate: Candidate) -> Site:
         """A candidate as the layer to explain."""
@@ -167,7 +173,7 @@ class Survey:
         """
         single = Axis((Factor("c", 1),))
         for run in reversed(self.runs):
-            known = None if run.edge is None else self._axes.get(run.edge)
+            known = self._axes.axes(run.edge)
             axes = known if isinstance(known, tuple) and len(known) == 3 else ()
             tokens = next((axis for axis in axes if axis.size == num_tokens and set(axis.roles) <= {"h", "w"}), None)
             found = tokens and reading((Axis((Factor("n", 1),)), tokens, single))
@@ -190,20 +196,44 @@ class Survey:
         )
 
     @cached_property
-    def _axes(self) -> dict[Edge, Known]:
-        return follow_axes(self.graph)
+    def _axes(self) -> Followed:
+        return Followed(self.graph)
 
     def _readings(self, run: Run) -> list[Reading]:
         if run.output is None or not run.output.is_floating_point():
             return []
-        known = None if run.edge is None else self._axes.get(run.edge)
+        known = self._axes.axes(run.edge)
         return possible_readings(known, run.output.shape, self.images.shape, run.module, self.model)
 
     def _only_reading(self, run: Run) -> Reading:
         found = self._readings(run)
         if len(found) != 1:
             raise LayerError(self._unreadable(run, len(found)))
+        if not self._is_placed(run, found[0]):
+            raise LayerError(self._misplaced(run))
         return found[0]
+
+    def _is_placed(self, run: Run, one: Reading) -> bool:
+        """Whether cells lie where the reading says: by rules for each function before, or else by measuring.
+
+        In each corner of the grid the strongest cell must depend most on the pixels around its own place: so a map that
+        is flipped, turned or shuffled is found out.
+        """
+        edge, output = run.edge, run.output
+        if edge is None or output is None or (self._axes.axes(edge) is not None and not self._axes.is_presumed(edge)):
+            return True
+        strength = one(output.detach())[0].abs().sum(0)
+        entries = one(torch.arange(output.numel(), device=output.device).reshape(output.shape))[0]
+        for row, column in _strongest_in_corners(strength):
+            cell = entries[:, row, column]
+            weights = torch.randn(len(cell), generator=torch.Generator().manual_seed(0), device="cpu")
+            cotangent = torch.zeros_like(output).flatten().index_copy(0, cell, weights.to(output)).view_as(output)
+            (gradient,) = torch.autograd.grad(
+                as_gradient_edge(edge), self.images, cotangent, retain_graph=True, allow_unused=True
+            )
+            if gradient is None or not _is_around(gradient[0], (row, column), (one.height, one.width)):
+                return False
+        return True
 
     def _unreadable(self, run: Run, num_readings: int) -> str:
         shape = None if run.output is None else list(run.output.shape)
@@ -213,6 +243,8 @@ class Survey:
         ask = "pass `reshape=`, a function from its output to [N,C,h,w]"
         if num_readings > 1:
             return f"`layer` {given}, which may be [N,C,h,w] or [N,h,w,C], and nothing in the network tells: {ask}."
+        if self._is_moved(run):
+            return self._misplaced(run)
         hint = ""
         if shape is not None and len(shape) == 3 and shape[0] == len(self.images):
             grids = token_grids(shape[1], (self.images.shape[2], self.images.shape[3]))
@@ -225,6 +257,19 @@ class Survey:
         return (
             f"`layer` must give a feature map, {given}, which is no grid [N,C,h,w], [N,h,w,C] or [N,T,D] of more than "
             f"one cell{hint}: choose another, or {ask}."
+        )
+
+    def _is_moved(self, run: Run) -> bool:
+        """Whether the layer gives a map whose cells were cut off or are not in their places."""
+        known = self._axes.axes(run.edge)
+        is_cut = isinstance(known, tuple) and any(min(axis.before, axis.after) < 0 for axis in known)
+        return len(run.shape or ()) == 4 and (is_cut or isinstance(known, Lost))
+
+    def _misplaced(self, run: Run) -> str:
+        return (
+            f"`layer` {layer_name(run.module, self.model)!r} gives a map that nothing places in the image: the network "
+            "cuts, moves or mixes its cells before. Choose an earlier layer, or pass `reshape=`, a function from its "
+            "output to [N,C,h,w]."
         )
 
     def _beside_cells(self, run: Run, one: Reading) -> Candidate | None:
@@ -307,7 +352,15 @@ class Survey:
             handle.remove()
 
     def _nothing_found(self) -> str:
-        model, beside = type(self.model).__name__, self._shares()
+        model = type(self.model).__name__
+        moved = [run for run in self.runs if self._is_moved(run)] or [one.run for one in self.candidates]
+        if moved:
+            return (
+                f"no feature map of {model} has its cells where they are in the image: the network cuts, moves or "
+                f"mixes them before {layer_name(moved[0].module, self.model)!r}. Pass `layer=` with a `reshape=` that "
+                "puts them back, or explain the pixels (Gradient, RISE)."
+            )
+        beside = self._shares()
         if beside:
             return (
                 f"no layer of {model} carries the logits alone: {'; '.join(beside)}. Pass `layer=` the name of one of "
@@ -336,6 +389,24 @@ class Survey:
                 share = self._share_past(run.edge)
                 found[name] = f"{share:.0%} of the gradient flows past {name!r} ({only[0].height} x {only[0].width})"
         return list(found.values())
+
+
+def _strongest_in_corners(strength: Tensor) -> list[tuple[int, int]]:
+    """In each corner of a map [h,w] the row and column of the largest number."""
+    height, width = strength.shape
+    rows, columns = max(1, height // 3), max(1, width // 3)
+    corners = {(top, left) for top in (0, height - rows) for left in (0, width - columns)}
+    parts = [(top, left, int(strength[top : top + rows, left : left + columns].argmax())) for top, left in corners]
+    return [(top + at // columns, left + at % columns) for top, left, at in parts]
+
+
+def _is_around(gradient: Tensor, place: tuple[int, int], grid: tuple[int, int]) -> bool:
+    """Whether a gradient [C,H,W] at the pixels is largest around a place of the grid, up to a quarter of its sides."""
+    energy = F.adaptive_avg_pool2d(gradient.float().square().sum(0)[None], grid)
+    around = F.avg_pool2d(energy, 3, 1, 1)[0]
+    found = divmod(int(around.argmax()), grid[1])
+    near = [abs(one - other) <= max(1, side / 4) for one, other, side in zip(found, place, grid, strict=True)]
+    return bool(around.max() > 0) and all(near)
 
 
 def check_pass(found: Tensor, images: Tensor, own: Tensor, model: nn.Module) -> None:

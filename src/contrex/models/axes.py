@@ -2,9 +2,11 @@
 
 Shapes do not tell: [1,96,96,96] may be channels-first or channels-last, 25 tokens may be a 5 x 5 grid or a 4 x 4 grid
 behind a class token and eight registers, and 36 steps of an LSTM are no grid at all. The autograd graph of a pass does
-tell. Axes are followed through it from the images on: a convolution gives [N,C,h,w], a permutation moves axes, a view
-splits and joins them, a concatenation sets tokens before the grid, a linear layer makes new channels. What a function
-without a rule here gives is unknown, and a sum takes the axes of the addend that is known (the residual stream).
+tell. Axes are followed through it from the images on: a convolution makes a new grid of the one it gets, a permutation
+moves axes, a view splits and joins them, a concatenation sets tokens before the grid, a linear layer makes new
+channels. Functions that move cells (a flip, a gather) or mix all of them (a linear layer over the grid) lose them; a
+sum takes the axes of the addend that is known (the residual stream). A function without a rule here is presumed to
+leave cells in place, and what rests on that is told apart: it has to be measured.
 
 An axis is a list of factors, the slowest first, as in einops: patches of 16 pixels split the rows [h, size 224, stride
 1] into [h, 14, 16] and [h, 16, 1]; the first is a coarser grid, the second goes into the channels.
@@ -13,7 +15,7 @@ An axis is a list of factors, the slowest first, as in einops: patches of 16 pix
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,17 +23,38 @@ from contrex.models.graph import Edge, Graph
 
 
 class Factor(NamedTuple):
-    """A part of an axis: `role` is images n, rows h, columns w or c for anything else, channels above all."""
+    """A part of an axis: `role` is images n, rows h, columns w or c for anything else, channels above all.
+
+    Copies, which repeat an entry, have the role r. `whole` is how many rows or columns there were before they were
+    split; 0: they were not.
+    """
 
     role: str
     size: int
     stride: int = 1
+    whole: int = 0
+
+    @property
+    def is_coarsest(self) -> bool:
+        """Whether it goes from one end of the image to the other."""
+        return self.whole in (0, self.size * self.stride)
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether it is all rows, or all columns."""
+        return self.role in ("h", "w") and self.is_coarsest and self.stride == 1
+
+    @property
+    def like(self) -> tuple[str, int, float]:
+        """What it shares with the same part of another tensor: its role, size, and how far apart entries are."""
+        return self.role, self.size, self.stride / (self.whole or self.size * self.stride)
 
 
 class Axis(NamedTuple):
     """The factors of an axis, with the entries that stand `before` and `after` them (class and register tokens).
 
-    Where such an axis was joined with another (the tokens of all images in a row) it is a factor as a whole.
+    Negative numbers are entries that were cut off. Where such an axis was joined with another (the tokens of all images
+    in a row) it is a factor as a whole.
     """
 
     factors: tuple[Factor | Axis, ...]
@@ -61,83 +84,164 @@ class Foreign:
     """In place of axes: what the weights alone determine, such as learned queries, and what is added up on it."""
 
 
-FOREIGN = Foreign()
-Known = Axes | Foreign | None
+class Lost:
+    """In place of axes: what depends on the images, but has no cells of them in their places."""
+
+
+FOREIGN, LOST = Foreign(), Lost()
+_LITTLE = 16
+"""Of so many rows one may be cut off: no cell of a map moves by more than that share of the image."""
+Known = Axes | Foreign | Lost | None
 """The axes of a tensor; None where they are unknown."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One function of the pass: its node, the axes of its inputs in order, and the shape of what it gives."""
+    """One function of the pass: its node, the axes of its inputs in order, and the `shape` of one of its outputs, which
+    has the `place` among them."""
 
     node: Any
+    place: int
     inputs: Sequence[Known]
     shape: tuple[int, ...]
 
     def saved(self, name: str) -> Any:
         """An argument of the function, which the node keeps for the backward pass; negative axes are counted up."""
-        value = getattr(self.node, f"_saved_{name}")
-        return value - 2**64 if isinstance(value, int) and value >= 2**63 else value
+        return _signed(getattr(self.node, f"_saved_{name}"))
 
     @property
-    def first(self) -> Axes | None:
-        """The axes of the first input where they are known."""
-        return _axes(self.inputs[0]) if self.inputs else None
+    def known(self) -> Sequence[Axes]:
+        """The axes of those inputs whose axes are known."""
+        return [axes for axes in self.inputs if isinstance(axes, tuple)]
 
 
-def follow_axes(graph: Graph) -> dict[Edge, Known]:
-    """The axes of every tensor in the graph, by its edge, from those of the images on."""
-    found: dict[Edge, Known] = {}
-    for node in graph.nodes:
-        inputs = [FOREIGN if edge[0] is None else found[edge] for edge in node.next_functions]
-        for place, shape in enumerate(_shapes(node)):
-            if not graph.reaches_source(node):
-                found[node, place] = FOREIGN
-            elif graph.is_source(node):
-                found[node, place] = _of_images(shape)
-            else:
-                found[node, place] = _axes_of(Step(node, inputs, shape))
-    return found
+def _signed(value: Any) -> Any:
+    """Numbers that torch shows without their sign."""
+    if isinstance(value, (tuple, list)):
+        return [_signed(one) for one in value]
+    return value - 2**64 if isinstance(value, int) and value >= 2**63 else value
 
 
-def _of_images(shape: tuple[int, ...]) -> Axes:
-    return tuple(Axis((Factor(role, size),)) for role, size in zip("nchw", shape, strict=True))
+Rule = Callable[[Step], Known]
+FirstRule = Callable[[Step, Axes], Axes | None]
+
+
+class Followed:
+    """The axes of every tensor in a graph, by its edge, from those of the images on."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._found: dict[Edge, Known] = {}
+        self._presumed: set[Edge] = set()
+        for node in graph.nodes:
+            inputs = [FOREIGN if edge[0] is None else self._found[edge] for edge in node.next_functions]
+            for place, shape in enumerate(_shapes(node)):
+                if not graph.reaches_source(node):
+                    self._found[node, place] = FOREIGN
+                elif graph.is_source(node):
+                    self._found[node, place] = grid("nchw", shape)
+                else:
+                    self._follow((node, place), Step(node, place, inputs, shape))
+
+    def axes(self, edge: Edge | None) -> Known:
+        """Those of a tensor; None where they are unknown."""
+        return None if edge is None else self._found.get(edge)
+
+    def is_presumed(self, edge: Edge | None) -> bool:
+        """Whether they rest on a function without a rule."""
+        return edge in self._presumed
+
+    def _follow(self, edge: Edge, step: Step) -> None:
+        name = _name(step.node)
+        self._found[edge] = found = _axes_of(step, name)
+        edges = zip(step.node.next_functions, step.inputs, strict=True)
+        givers = [giver for giver, axes in edges if isinstance(axes, tuple)]
+        if isinstance(found, tuple) and (name not in RULES or all(self.is_presumed(giver) for giver in givers)):
+            self._presumed.add(edge)
+
+
+def grid(roles: str, shape: Sequence[int]) -> Axes:
+    """Axes of these roles, a letter each, and sizes.
+
+    >>> [axis.roles for axis in grid("nchw", (1, 3, 32, 48))]
+    ['n', 'c', 'h', 'w']
+    """
+    return tuple(Axis((Factor(role, size, 1, size),)) for role, size in zip(roles, shape, strict=True))
 
 
 def _shapes(node: Any) -> list[tuple[int, ...]]:
-    """The shapes of a node's outputs."""
-    return [tuple(output.shape) for output in node._input_metadata]
+    """The shapes of a node's outputs; one without axes where this torch does not tell."""
+    return [tuple(output.shape) for output in getattr(node, "_input_metadata", ())] or [()]
 
 
-def _axes_of(step: Step) -> Known:
-    name = step.node.name().removeprefix("torch::autograd::").rstrip("0123456789").removesuffix("Backward")
-    axes = RULES[name](step) if name in RULES else None
-    is_sound = not isinstance(axes, tuple) or _sizes(axes) == step.shape
-    return axes if is_sound else None
+def _name(node: Any) -> str:
+    return str(node.name().removeprefix("torch::autograd::").rstrip("0123456789").removesuffix("Backward"))
 
 
-def _axes(known: Known) -> Axes | None:
-    return known if isinstance(known, tuple) else None
+def _axes_of(step: Step, name: str) -> Known:
+    """What the rule of this name gives; unknown where this torch keeps something else for it than expected."""
+    try:
+        axes = RULES.get(name, _left_in_place)(step)
+    except (AttributeError, IndexError, RuntimeError, TypeError):
+        return None
+    return axes if not isinstance(axes, tuple) or _sizes(axes) == step.shape else None
 
 
 def _sizes(axes: Axes) -> tuple[int, ...]:
     return tuple(axis.size for axis in axes)
 
 
+def _channels(size: int) -> Axis:
+    return Axis((Factor("c", size),))
+
+
+def _has_cells(axis: Axis) -> bool:
+    """Whether places on the axis are places in the image."""
+    return not {"h", "w", "t"}.isdisjoint(axis.roles)
+
+
 # --- rules: from the axes of the inputs to those of the output -------------------------------------------------------
+
+
+def _of_first(rule: FirstRule) -> Rule:
+    """A rule for functions of one tensor; what it cannot follow is lost, and what was lost or foreign stays so."""
+
+    def follow(step: Step) -> Known:
+        first = step.inputs[0]
+        return rule(step, first) or LOST if isinstance(first, tuple) else first
+
+    return follow
+
+
+def _left_in_place(step: Step) -> Known:
+    """Without a rule: the axes of the inputs that have the output's shape."""
+    return _agreed(axes for axes in step.known if _sizes(axes) == step.shape)
 
 
 def _elementwise(step: Step) -> Known:
     """Those of the inputs that have the output's shape, where all that are known agree."""
-    full = [axes for axes in map(_axes, step.inputs) if axes is not None and _sizes(axes) == step.shape]
+    full = [axes for axes in step.known if _sizes(axes) == step.shape]
     if full:
-        return full[0] if all(_without_ones(axes) == _without_ones(full[0]) for axes in full) else None
-    return FOREIGN if _has_foreign_addend(step) else None
+        return _agreed(full) or LOST
+    if _has_foreign_addend(step):
+        return FOREIGN
+    return _lost_or_not(step)
 
 
-def _without_ones(axes: Axes) -> Axes:
-    """The axes without the factors of size 1, which views drop."""
-    return tuple(Axis(tuple(f for f in axis.factors if f.size > 1), axis.before, axis.after) for axis in axes)
+def _agreed(candidates: Iterable[Axes]) -> Axes | None:
+    """The one that all are, but for those that were cut out of a larger one."""
+    found = list(candidates)
+    uncut = [axes for axes in found if all(min(axis.before, axis.after) >= 0 for axis in axes)] or found
+    is_one = bool(uncut) and all(_alike(axes) == _alike(uncut[0]) for axes in uncut)
+    return uncut[0] if is_one else None
+
+
+def _alike(axes: Axes) -> list[tuple[object, ...]]:
+    """What two tensors must share to be added: a factor of size 1 may be missing, strides may be in other units."""
+    return [(axis.before, axis.after, *(f.like for f in _split_up(axis) if f.size > 1)) for axis in axes]
+
+
+def _split_up(axis: Axis) -> Sequence[Factor]:
+    return [f if isinstance(f, Factor) else Factor("t", f.size) for f in axis.factors]
 
 
 def _has_foreign_addend(step: Step) -> bool:
@@ -154,62 +258,113 @@ def _shape_at(edge: Edge) -> tuple[int, ...] | None:
 def _grid(step: Step) -> Known:
     """[N,C,h,w] of a convolution, a pooling or an upsampling: the axes keep their roles, the grid is a new one.
 
-    Where the input is unknown these functions say themselves which axis is which.
+    Of an unknown input these functions say themselves which axis is which; that is presumed.
     """
-    if len(step.shape) != 4:
-        return None
-    before = step.first
-    roles = "nchw"
-    if before is not None and len(before) == 4:
-        rows, columns = before[2].roles, before[3].roles
-        roles = f"nc{rows}{columns}" if sorted(rows + columns) == ["h", "w"] else roles
-    return tuple(Axis((Factor(role, size),)) for role, size in zip(roles, step.shape, strict=True))
+    before = step.inputs[0]
+    if not isinstance(before, tuple):
+        return grid("nchw", step.shape) if before is None and len(step.shape) == 4 else before
+    if len(before) != 4:
+        return _pointwise(step, before) or LOST
+    roles = _sides(before[2], before[3])
+    if roles is None:
+        return LOST
+    sides = [_regridded(step, side, before[2 + side], role) for side, role in enumerate(roles)]
+    return LOST if None in sides else (before[0], _channels(step.shape[1]), *[axis for axis in sides if axis])
+
+
+def _sides(rows: Axis, columns: Axis) -> str | None:
+    """Which of two axes are rows and which columns, if they are one each and go from end to end of the image.
+
+    One of a single row, whose role a view has dropped, is what the other is not.
+    """
+    for roles in ("hw", "wh"):
+        pairs = list(zip(roles, (rows, columns), strict=True))
+        if rows.roles + columns.roles and all(_is_side(axis, role) for role, axis in pairs):
+            return roles
+    return None
+
+
+def _is_side(axis: Axis, role: str) -> bool:
+    factors = axis.factors
+    return not factors or (axis.roles == role and isinstance(factors[0], Factor) and factors[0].is_coarsest)
+
+
+def _regridded(step: Step, side: int, axis: Axis, role: str) -> Axis | None:
+    """The new rows (or columns), with what was cut off, or was added and is more than the kernel takes."""
+    num = step.shape[2 + side]
+    grown_from_one = num > 1 and math.prod(factor.size for factor in axis.factors) == 1
+    taken = _taken_by_kernel(step, side) if max(axis.before, axis.after) > 0 else 0
+    before, after = (
+        round(num / axis.size * (end if end < 0 else max(0, end - taken))) for end in (axis.before, axis.after)
+    )
+    size = num - before - after
+    return None if grown_from_one or size < 1 else Axis((Factor(role, size),), before, after)
+
+
+def _taken_by_kernel(step: Step, side: int) -> int:
+    """How many rows (or columns) lie before the middle of the first place of a kernel."""
+    padding = getattr(step.node, "_saved_padding", (0, 0))[side]
+    return max(0, (_reach(step, side) + 1) // 2 - padding)
+
+
+def _reach(step: Step, side: int) -> int:
+    """How many rows (or columns) a kernel sees beside its first one."""
+    weight = getattr(step.node, "_saved_weight", None)
+    kernel = getattr(step.node, "_saved_kernel_size", (1, 1)) if weight is None else weight.shape[2:]
+    return (kernel[side] - 1) * getattr(step.node, "_saved_dilation", (1, 1))[side]
+
+
+def _pointwise(step: Step, before: Axes) -> Axes | None:
+    """A convolution [N,C,T] that leaves each of the tokens alone."""
+    is_pointwise = len(before) == 3 and not _reach(step, 0)
+    return (before[0], _channels(step.shape[1]), before[2]) if is_pointwise else None
 
 
 def _normalised(step: Step) -> Known:
-    """Batch and group norm: as the input; on four axes they say themselves that channels are the second."""
-    return step.first or (_grid(step) if len(step.shape) == 4 else None)
+    """Batch and group norm: as the input; on four unknown axes they say themselves that channels are the second."""
+    return step.inputs[0] or _grid(step)
 
 
-def _permuted(step: Step) -> Known:
-    before = step.first
-    return before and tuple(before[axis] for axis in step.saved("dims"))
+def _permuted(step: Step, before: Axes) -> Axes:
+    return tuple(before[axis] for axis in step.saved("dims"))
 
 
-def _transposed(step: Step) -> Known:
-    before = step.first
-    if before is None:
-        return None
+def _transposed(step: Step, before: Axes) -> Axes:
     order = list(range(len(before)))
-    one, other = (step.saved(name) % len(before) for name in ("dim0", "dim1"))
-    order[one], order[other] = other, one
+    one, other = (step.saved(name) for name in ("dim0", "dim1"))
+    order[one], order[other] = order[other], order[one]
     return tuple(before[axis] for axis in order)
 
 
-def _turned(step: Step) -> Known:
+def _turned(step: Step, before: Axes) -> Axes:
     """`x.t()`."""
-    return step.first and step.first[::-1]
+    return before[::-1]
 
 
-def _viewed(step: Step) -> Known:
-    return step.first and regroup(step.first, step.shape)
+def _viewed(step: Step, before: Axes) -> Axes | None:
+    return regroup(before, step.shape)
 
 
-def _with_new_axis(step: Step) -> Known:
-    before = step.first
-    if before is None:
-        return None
+def _with_new_axis(step: Step, before: Axes) -> Axes:
     place = step.saved("dim") % len(step.shape)
     return (*before[:place], Axis(()), *before[place:])
 
 
-def _reduced(step: Step) -> Known:
+def _expanded(step: Step, before: Axes) -> Axes:
+    """Copies along axes of size 1 and new ones."""
+    axes = (Axis(()),) * (len(step.shape) - len(before)) + before
+    return tuple(
+        axis if axis.size == size else Axis((Factor("r", size),)) for axis, size in zip(axes, step.shape, strict=True)
+    )
+
+
+def _reduced(step: Step, before: Axes) -> Axes:
     """The mean, sum or maximum over some axes: the others stay."""
-    before, places = step.first, getattr(step.node, "_saved_dim", None)
-    if before is None or places is None:
-        return None
-    places = (places,) if isinstance(places, int) else places
-    return _removed(before, [place - 2**64 if place >= 2**63 else place for place in places], step.shape)
+    return _removed(before, _listed(step.saved("dim")), step.shape)
+
+
+def _listed(value: Any) -> Sequence[int]:
+    return [value] if isinstance(value, int) else value
 
 
 def _removed(before: Axes, places: Sequence[int], shape: tuple[int, ...]) -> Axes:
@@ -219,75 +374,112 @@ def _removed(before: Axes, places: Sequence[int], shape: tuple[int, ...]) -> Axe
     return tuple(axis for index, axis in enumerate(before) if index not in gone)
 
 
-def _sliced(step: Step) -> Known:
-    """Every so many rows of a whole grid, a stretch of tokens that leaves the grid whole, or part of the channels."""
-    before = step.first
-    if before is None:
-        return None
-    place = step.saved("dim") % len(before)
-    axis, num = before[place], step.shape[place]
-    start = step.saved("start") + (axis.size if step.saved("start") < 0 else 0)
-    return before if num == axis.size else _with_axis(before, place, _stretch(axis, start, num, step.saved("step")))
+def _sliced(step: Step, before: Axes) -> Axes | None:
+    """Every so many rows of a whole grid, a stretch of rows or tokens, or part of the channels."""
+    place = step.saved("dim")
+    axis, start = before[place], step.saved("start")
+    start = max(0, start + axis.size) if start < 0 else start
+    return _with_axis(before, place, _stretch(axis, start, step.shape[place], step.saved("step")))
 
 
-def _stretch(axis: Axis, start: int, num: int, stride: int) -> Axis | None:
-    if set(axis.roles) <= {"c"}:
-        return Axis((Factor("c", num),))
+def _stretch(axis: Axis, start: int, num: int, stride: int = 1) -> Axis | None:
+    if num == axis.size:
+        return axis
+    if not _has_cells(axis):
+        return _channels(num)
     if stride > 1:
-        is_all = (
-            len(axis.factors) == 1 and axis.is_whole and start < stride and num == -(-(axis.size - start) // stride)
-        )
-        return Axis((Factor(axis.roles, num),)) if is_all else None
-    before, after = axis.before - start, axis.after - (axis.size - start - num)
-    return Axis(axis.factors, before, after) if before >= 0 and after >= 0 else None
+        is_all = len(axis.factors) == 1 and axis.is_whole and num == -(-(axis.size - start) // stride)
+        return Axis((Factor(axis.roles, num),)) if is_all and start < stride else None
+    return _with_ends(axis, -start, num - axis.size + start)
 
 
-def _padded(step: Step) -> Known:
-    """Entries before and behind the grid, or more channels."""
-    before, amounts = step.first, step.saved("pad")
-    if before is None:
-        return None
+def _with_ends(axis: Axis, front: int, back: int) -> Axis:
+    """With entries added to its ends, or cut off where the numbers are negative; a few of many rows are no matter."""
+    before, after = axis.before + front, axis.after + back
+    whole = axis.size - axis.before - axis.after
+    is_little = min(before, after) < 0 and max(before, after) <= 0 and -_LITTLE * min(before, after) <= whole
+    if is_little and len(axis.factors) == 1 and isinstance(axis.factors[0], Factor):
+        return Axis((Factor(axis.roles, axis.size + front + back),))
+    return Axis(axis.factors, before, after)
+
+
+def _padded(step: Step, before: Axes) -> Axes:
+    """Entries before and behind the grid, or more channels; fewer where the amounts are negative."""
+    amounts = step.saved("pad" if hasattr(step.node, "_saved_pad") else "padding")
     axes = list(before)
     for place, (front, back) in enumerate(zip(amounts[::2], amounts[1::2], strict=True), start=1):
         axis = axes[-place]
-        if set(axis.roles) <= {"c"}:
-            axes[-place] = Axis((Factor("c", axis.size + front + back),))
-        elif min(axis.before + front, axis.after + back) >= 0:
-            axes[-place] = Axis(axis.factors, axis.before + front, axis.after + back)
-        else:
-            return None
+        axes[-place] = _with_ends(axis, front, back) if _has_cells(axis) else _channels(axis.size + front + back)
     return tuple(axes)
 
 
-def _split(step: Step) -> Known:
-    """Parts of the channels; parts of a grid are unknown."""
-    before = step.first
-    if before is None:
-        return None
-    place = step.saved("dim") % len(before)
-    axis = before[place] if set(before[place].roles) <= {"c"} else None
-    return axis and _with_axis(before, place, Axis((Factor("c", step.shape[place]),)))
+def _split(step: Step, before: Axes) -> Axes | None:
+    place = step.saved("dim")
+    parts = _listed(step.saved("split_sizes" if hasattr(step.node, "_saved_split_sizes") else "split_size"))
+    start = sum(parts[: step.place]) if len(parts) > 1 else parts[0] * step.place
+    return _with_axis(before, place, _stretch(before[place], start, step.shape[place]))
 
 
-def _unbound(step: Step) -> Known:
-    """Entries of an axis that is no part of the grid."""
-    before = step.first
-    if before is None:
+def _unbound(step: Step, before: Axes) -> Axes:
+    """Entries of an axis."""
+    return _removed(before, [step.saved("dim")], step.shape)
+
+
+def _windowed(step: Step, before: Axes) -> Axes | None:
+    """`x.unfold(axis, size, step)`: windows of the axis, what is inside one becomes the last axis."""
+    place, num = step.saved("dimension"), step.shape[step.saved("dimension")]
+    axis = before[place]
+    is_side = len(axis.factors) == 1 and axis.is_whole and axis.roles in ("h", "w")
+    return (
+        *before[:place],
+        Axis((Factor(axis.roles, num),)),
+        *before[place + 1 :],
+        _channels(step.shape[-1]),
+    ) * is_side
+
+
+def _moved(step: Step, before: Axes) -> Axes | None:
+    """Functions that move, choose or add up entries along some axes: of a grid they leave nothing in its place."""
+    if hasattr(step.node, "_saved_indices") and not hasattr(step.node, "_saved_dim"):
+        places = [place for place, index in enumerate(step.node._saved_indices) if index is not None]
+    else:
+        places = list(_listed(step.saved("dim" if hasattr(step.node, "_saved_dim") else "dims")))
+    if len(step.shape) != len(before) or not places or any(_has_cells(before[place]) for place in places):
         return None
-    place = step.saved("dim") % len(before)
-    return _removed(before, [place], step.shape) if set(before[place].roles) <= {"c"} else None
+    gone = {place % len(before) for place in places}
+    return tuple(_channels(step.shape[i]) if i in gone else axis for i, axis in enumerate(before))
+
+
+def _lost(step: Step, before: Axes) -> None:
+    """Nothing is left in its place."""
 
 
 def _joined(step: Step) -> Known:
     """Channels of all inputs, or one input with a grid and tokens before or behind it."""
     place = step.saved("dim") % len(step.shape)
-    known = [(index, axes) for index, axes in enumerate(map(_axes, step.inputs)) if axes is not None]
-    with_grid = [(index, axes) for index, axes in known if set(axes[place].roles) & {"h", "w"}]
-    if not with_grid:
-        return _with_axis(known[0][1], place, Axis((Factor("c", step.shape[place]),))) if known else None
-    if len(with_grid) > 1:
-        return None
-    index, axes = with_grid[0]
+    known = [(index, axes) for index, axes in enumerate(step.inputs) if isinstance(axes, tuple)]
+    with_cells = [(index, axes) for index, axes in known if _has_cells(axes[place])]
+    if len(with_cells) == 1 and LOST not in step.inputs:
+        return _among_tokens(step, place, *with_cells[0])
+    if with_cells or not known:
+        return LOST if with_cells else _lost_or_not(step)
+    others = _agreed((*axes[:place], _channels(1), *axes[place + 1 :]) for _, axes in known)
+    return _with_axis(others, place, _channels(step.shape[place])) if others else LOST
+
+
+def _stacked(step: Step) -> Known:
+    """All inputs along a new axis of channels."""
+    place = step.saved("dim") % len(step.shape)
+    agreed = _agreed(step.known)
+    return (*agreed[:place], _channels(step.shape[place]), *agreed[place:]) if agreed else _lost_or_not(step)
+
+
+def _lost_or_not(step: Step) -> Known:
+    """Unknown where an input is; otherwise lost."""
+    return None if None in step.inputs else LOST
+
+
+def _among_tokens(step: Step, place: int, index: int, axes: Axes) -> Axes | None:
     shapes = [_shape_at(edge) for edge in step.node.next_functions]
     ahead, behind = (
         None if None in part else sum(shape[place] for shape in part if shape is not None)
@@ -303,37 +495,38 @@ def _joined(step: Step) -> Known:
 
 
 def _with_axis(axes: Axes, place: int, axis: Axis | None) -> Axes | None:
+    place %= len(axes)
     return None if axis is None else (*axes[:place], axis, *axes[place + 1 :])
 
 
 def _product(step: Step) -> Known:
     """`a @ b`, also batched or with a bias: the rows of a and the columns of b; those of weights are new channels."""
     one, other = step.inputs[-2], step.inputs[-1]
-    new = [Axis((Factor("c", size),)) for size in step.shape]
+    new = [_channels(size) for size in step.shape]
     if isinstance(one, tuple):
         last = other[-1] if isinstance(other, tuple) else new[-1]
         return None if other is None else (*one[:-1], last)
-    return (*other[:-2], new[-2], other[-1]) if one is FOREIGN and isinstance(other, tuple) else None
+    if one is FOREIGN and isinstance(other, tuple):
+        return *other[:-2], new[-2], other[-1]
+    return one if one is not FOREIGN else other
 
 
-def _attended(step: Step) -> Known:
+def _attended(step: Step, queries: Axes) -> Axes:
     """What attention gives for each query [N,heads,T,d]."""
-    queries = step.first
-    return queries and (*queries[:-1], Axis((Factor("c", step.shape[-1]),)))
+    return *queries[:-1], _channels(step.shape[-1])
 
 
-def _unfolded(step: Step) -> Known:
+def _unfolded(step: Step, before: Axes) -> Axes | None:
     """Patches [N,C k k,h w] of `F.unfold`."""
-    before = step.first
-    if before is None or [axis.roles for axis in before[2:]] != ["h", "w"]:
+    if len(before) != 4 or _sides(before[2], before[3]) != "hw":
         return None
     options = [step.saved(name) for name in ("kernel_size", "dilation", "padding", "stride")]
-    grid = [
+    sides = [
         (axis.size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         for axis, kernel, dilation, padding, stride in zip(before[2:], *options, strict=True)
     ]
-    tokens = Axis(tuple(Factor(role, size) for role, size in zip("hw", grid, strict=True)))
-    return before[0], Axis((Factor("c", step.shape[1]),)), tokens
+    tokens = Axis(tuple(Factor(role, size) for role, size in zip("hw", sides, strict=True)))
+    return before[0], _channels(step.shape[1]), tokens
 
 
 def regroup(axes: Axes, shape: Sequence[int]) -> Axes | None:
@@ -342,9 +535,9 @@ def regroup(axes: Axes, shape: Sequence[int]) -> Axes | None:
     >>> rows, columns = Axis((Factor("h", 32),)), Axis((Factor("w", 48),))
     >>> patches = regroup((rows, columns), (2, 16, 3, 16))
     >>> [axis.factors for axis in patches][:2]
-    [(Factor(role='h', size=2, stride=16),), (Factor(role='h', size=16, stride=1),)]
-    >>> regroup(patches, (32, 48)) == (rows, columns)
-    True
+    [(Factor(role='h', size=2, stride=16, whole=32),), (Factor(role='h', size=16, stride=1, whole=32),)]
+    >>> regroup(patches, (32, 48))[0].factors
+    (Factor(role='h', size=32, stride=1, whole=32),)
     """
     waiting: list[Factor | Axis] = []
     for axis in axes:
@@ -370,9 +563,10 @@ def _taken(waiting: list[Factor | Axis], size: int) -> Axis | None:
         if rest % item.size:
             if item.size % rest or isinstance(item, Axis):  # with entries beside its factors it cannot be split
                 return None
-            role, whole, stride = item
-            item = Factor(role, rest, stride * (whole // rest))
-            waiting.append(Factor(role, whole // rest, stride))
+            role, num, stride, whole = item
+            whole = whole or num * stride
+            item = Factor(role, rest, stride * (num // rest), whole)
+            waiting.append(Factor(role, num // rest, stride, whole))
         factors.append(item)
         rest //= item.size
     alone = factors[0] if len(factors) == 1 else None
@@ -385,7 +579,9 @@ def _merged(factors: Sequence[Factor | Axis]) -> list[Factor | Axis]:
     for factor in factors:
         last = merged[-1] if merged else None
         if isinstance(last, Factor) and isinstance(factor, Factor) and _continues(last, factor):
-            merged[-1] = Factor(factor.role, last.size * factor.size, factor.stride)
+            merged[-1] = Factor(factor.role, last.size * factor.size, factor.stride, last.whole)
+        elif isinstance(last, Factor) and isinstance(factor, Factor) and last.is_grid and factor.role == "r":
+            merged[-1] = Factor(last.role, last.size * factor.size)
         else:
             merged.append(factor)
     return merged
@@ -396,45 +592,44 @@ def _continues(slow: Factor, fast: Factor) -> bool:
 
 
 _ELEMENTWISE = (
-    "Abs Add Addcdiv Addcmul Alias Celu Clamp ClampMax ClampMin Clone Copy CopyBackwards CopySlices Div Elu Erf Exp "
+    "Abs Add Addcdiv Addcmul Alias Celu Clamp ClampMax ClampMin Clone Copy CopyBackwards Div Elu Erf Exp "
     "Expm1 FusedDropout Gelu Hardsigmoid Hardswish Hardtanh LeakyRelu Lerp Log Log1P LogSoftmax LogSigmoid Maximum "
     "Minimum Mish Mul NativeDropout Neg Pow PreluKernel Reciprocal Relu Rsqrt Rsub Selu Sigmoid Silu Softmax Softplus "
     "Softshrink Softsign Sqrt Sub Tanh Threshold ToCopy Where NativeLayerNorm FusedRmsNorm RreluWithNoise MaskedFill "
-    "Hardshrink Expand"
+    "Hardshrink"
 )
+_ATTENTION = "FlashAttentionForCpu FlashAttention EfficientAttention CudnnAttention FusedAttentionOverrideable"
 _GRIDS = (
     "Convolution ConvolutionOverrideable MkldnnConvolution MaxPool2DWithIndices AvgPool2D AdaptiveAvgPool2D "
     "MkldnnAdaptiveAvgPool2D AdaptiveMaxPool2D UpsampleNearest2D UpsampleBilinear2D UpsampleBicubic2D "
     "UpsampleNearestExact2D UpsampleBilinear2DAa PixelShuffle PixelUnshuffle"
 )
 
-RULES: Mapping[str, Callable[[Step], Known]] = {
-    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
-    **dict.fromkeys(_GRIDS.split(), _grid),
-    **dict.fromkeys(("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeGroupNorm"), _normalised),
-    **dict.fromkeys(("View", "UnsafeView", "ReshapeAlias", "Reshape"), _viewed),
-    **dict.fromkeys(("Mm", "Addmm", "Bmm", "Baddbmm"), _product),
+_OF_FIRST: Mapping[str, FirstRule] = {
+    **dict.fromkeys(("View", "UnsafeView", "ReshapeAlias", "Reshape", "Squeeze"), _viewed),
     **dict.fromkeys(("Select", "Amax", "Amin", "Max", "Min", "Mean", "Sum"), _reduced),
     **dict.fromkeys(("Split", "SplitWithSizes", "Chunk"), _split),
+    **dict.fromkeys(("ConstantPadNd", "ReflectionPad2D", "ReplicationPad2D"), _padded),
+    **dict.fromkeys(("Flip", "Roll", "Index", "IndexSelect", "Gather", "Sort", "Topk", "Cumsum", "Cumprod"), _moved),
+    **dict.fromkeys(("GridSampler2D", "Rot90", "Diagonal"), _lost),
+    **dict.fromkeys((f"ScaledDotProduct{kind}" for kind in _ATTENTION.split()), _attended),
     "Permute": _permuted,
     "Transpose": _transposed,
     "T": _turned,
     "Unsqueeze": _with_new_axis,
-    "Squeeze": _viewed,
+    "Expand": _expanded,
     "Slice": _sliced,
     "Unbind": _unbound,
-    "Cat": _joined,
-    "ConstantPadNd": _padded,
+    "Unfold": _windowed,
     "Im2Col": _unfolded,
-    **dict.fromkeys(
-        (
-            "ScaledDotProductFlashAttentionForCpu",
-            "ScaledDotProductFlashAttention",
-            "ScaledDotProductEfficientAttention",
-            "ScaledDotProductCudnnAttention",
-            "ScaledDotProductFusedAttentionOverrideable",
-        ),
-        _attended,
-    ),
+}
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
+    **dict.fromkeys(_GRIDS.split(), _grid),
+    **dict.fromkeys(("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeGroupNorm"), _normalised),
+    **dict.fromkeys(("Mm", "Addmm", "Bmm", "Baddbmm"), _product),
+    **{name: _of_first(rule) for name, rule in _OF_FIRST.items()},
+    "Cat": _joined,
+    "Stack": _stacked,
 }
 """By the name of the node, without "Backward" and its number."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from contrex.models.axes import Axes, Axis, Factor, Foreign, Known
+from contrex.models.axes import Axes, Axis, Factor, Foreign, Known, Lost, grid
 
 PREFIX_TOKENS = (0, 1, 2, 4, 5, 8, 9)
 """How many class, distillation and register tokens may stand before the grid: 4 or 8 registers, with or without a class
@@ -67,6 +67,8 @@ def reading(axes: Axes) -> Reading | None:
     """
     if len(axes) not in (3, 4) or {"h", "w"} & set(axes[0].roles):
         return None
+    if any(min(axis.before, axis.after) < 0 for axis in axes):  # part of the image is cut off
+        return None
     split = [_factors(axis) for axis in axes[1:]]
     parts = [(place, factor) for place, factors in enumerate(split) for factor in factors]
     in_grid = [bool(axis.roles) and set(axis.roles) <= {"h", "w"} for axis in axes[1:]]
@@ -101,6 +103,8 @@ def _ordered(role: str, parts: Sequence[tuple[int, Factor]], in_grid: Sequence[b
 
 def _length(factors: Sequence[Factor]) -> int | None:
     """The number of rows (or columns) that factors, the slowest first, are together; None where some are missing."""
+    if factors and not factors[0].is_coarsest:
+        return None
     for slow, fast in itertools.pairwise(factors):
         if slow.stride != fast.size * fast.stride:
             return None
@@ -115,13 +119,13 @@ def possible_readings(
     What is known of its axes decides. Where nothing is, a module that is a convolution or its norm gives channels
     first, tokens are what the model says they are, and a grid must have the image's proportions, up to one cell.
     """
-    if isinstance(known, Foreign) or len(shape) not in (3, 4) or shape[0] != images[0]:
+    if isinstance(known, (Foreign, Lost)) or len(shape) not in (3, 4) or shape[0] != images[0]:
         return []
     if isinstance(known, tuple):
         return _all([known])
     if len(shape) == 3:
         return _all(_declared_tokens(shape, (images[2], images[3]), model))
-    first, last = _axes("nchw", shape), _axes("nhwc", shape)
+    first, last = grid("nchw", shape), grid("nhwc", shape)
     if isinstance(module, _CHANNELS_FIRST):
         return _all([first])
     fits = (_has_proportions(shape[2:], images[2:]), _has_proportions(shape[1:3], images[2:]))
@@ -130,10 +134,6 @@ def possible_readings(
 
 def _all(candidates: Sequence[Axes]) -> list[Reading]:
     return [found for axes in candidates if (found := reading(axes)) is not None]
-
-
-def _axes(roles: str, shape: Sequence[int]) -> Axes:
-    return tuple(Axis((Factor(role, size),)) for role, size in zip(roles, shape, strict=True))
 
 
 def _has_proportions(grid: Sequence[int], image: Sequence[int]) -> bool:
