@@ -73,7 +73,7 @@ def share_placed(net, layer, x, maps):
 
 
 def assert_right(explainer, x, heatmap, *, past=1e-6):
-    """The map of class 1 is plain Grad-CAM at the layer, which carries the logits, and its cells lie in their places."""
+    """The map of class 1 is plain Grad-CAM at the layer, which carries the logits; cells lie in their places."""
     net, site = explainer.model, explainer._site
     expected = grad_cam(net, explainer.layer, x, site.maps)
     torch.testing.assert_close(heatmap, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
