@@ -418,7 +418,7 @@ STEPS = {
     "flipped and back": lambda part, x, y: part(x.flip(3)).flip(3) + x,
     "cut": lambda part, x, y: part(x[:, :, : x.shape[2] // 2]),
     "tokens": lambda part, x, y: part(x).flatten(2).mT.mT.view(x.shape),
-    "windows": lambda part, x, y: part(x.unflatten(2, (2, -1)).transpose(2, 3).flatten(2, 3)),
+    "windows": lambda part, x, y: part(x.unflatten(3, (2, -1)).transpose(3, 4).flatten(3)),
     "own function": lambda part, x, y: part(Doubled.apply(x)),
 }
 
