@@ -177,7 +177,7 @@ def _keeps_cells(step: Step, axes: Axes) -> bool | None:
             gradient = torch.zeros(step.shape, dtype=made.dtype, device=made.device)
             gradient[cell] = 1
             with torch.no_grad():
-                sent = step.node(gradient)
+                sent = getattr(step.node, "apply", step.node)(gradient)  # functions written in Python have `apply`
             for part in sent if isinstance(sent, tuple) else (sent,):
                 if isinstance(part, Tensor) and part.shape == step.shape:
                     left = part.clone()
