@@ -9,6 +9,7 @@ import torch
 import contrex
 from contrex.errors import ContrexError
 from contrex.explain import EXPLAINERS
+from explain.places import share_past
 from explain.programs import Program
 from oracles import activation_methods, cams, input_methods
 
@@ -58,23 +59,6 @@ def at_layer(net, layer, x):
     finally:
         handle.remove()
     return seen[0], torch.autograd.grad(logits[:, 1].sum(), seen[0])[0]
-
-
-def share_past(net, layer, x):
-    """The share of the gradient at the pixels that is left when the layer's output is detached."""
-    norms = []
-    for detaches in (False, True):
-        handle = net.get_submodule(layer).register_forward_hook(
-            lambda module, inputs, output, detaches=detaches: output.detach() if detaches else None
-        )
-        leaf = x.clone().requires_grad_()
-        try:
-            score = net(leaf.clone())[:, 1].sum()
-        finally:
-            handle.remove()
-        gradient = torch.autograd.grad(score, leaf, allow_unused=True)[0] if score.requires_grad else None
-        norms.append(0.0 if gradient is None else float(gradient.norm()))
-    return norms[1] / norms[0]
 
 
 def assert_close(found, expected, what):

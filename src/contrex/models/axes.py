@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from contrex.models.graph import Edge, Graph
 
 
@@ -153,10 +156,38 @@ class Followed:
     def _follow(self, edge: Edge, step: Step) -> None:
         name = _name(step.node)
         self._found[edge] = found = _axes_of(step, name)
+        if not isinstance(found, tuple):
+            return
         edges = zip(step.node.next_functions, step.inputs, strict=True)
         givers = [giver for giver, axes in edges if isinstance(axes, tuple)]
-        if isinstance(found, tuple) and (name not in RULES or all(self.is_presumed(giver) for giver in givers)):
+        keeps_cells = True if name in RULES else _keeps_cells(step, found)
+        if keeps_cells is False:
+            self._found[edge] = LOST
+        elif keeps_cells is None or all(self.is_presumed(giver) for giver in givers):
             self._presumed.add(edge)
+
+
+def _keeps_cells(step: Step, axes: Axes) -> bool | None:
+    """Whether a function without a rule sends the gradient of a cell to that cell alone; None: it does not tell."""
+    was_seen = False
+    try:
+        (made,) = step.node._input_metadata
+        for share in (0, 2 / 3):  # a flip moves the first, a sum over all before reaches beyond the second
+            cell = tuple(int(share * axis.size) if _has_cells(axis) else slice(None) for axis in axes)
+            gradient = torch.zeros(step.shape, dtype=made.dtype, device=made.device)
+            gradient[cell] = 1
+            with torch.no_grad():
+                sent = getattr(step.node, "apply", step.node)(gradient)  # functions written in Python have `apply`
+            for part in sent if isinstance(sent, tuple) else (sent,):
+                if isinstance(part, Tensor) and part.shape == step.shape:
+                    left = part.clone()
+                    left[cell] = 0
+                    was_seen |= bool(part.any())
+                    if bool(left.any()):
+                        return False
+    except Exception:  # whatever a function of the user's own raises
+        return None
+    return True if was_seen else None
 
 
 def grid(roles: str, shape: Sequence[int]) -> Axes:
@@ -467,6 +498,32 @@ def _joined(step: Step) -> Known:
     return _with_axis(others, place, _channels(step.shape[place])) if others else LOST
 
 
+def _written(step: Step) -> Known:
+    """A tensor that was changed in place through a view of it: as before, where all that is written has its cells."""
+    if LOST in step.inputs or None in step.inputs:
+        return None
+    same = [axes for axes in step.known if len(axes) == len(step.shape)]
+    widened = [
+        tuple(axis if _has_cells(axis) else _channels(size) for axis, size in zip(axes, step.shape, strict=True))
+        for axes in same
+    ]
+    fits = all(_alike(axes) == _alike(widened[0]) for axes in widened) and len(same) == len(step.known)
+    return widened[0] if widened and fits else None
+
+
+def _strided(step: Step) -> Known:
+    """A view that was made anew after a change in place: of the same memory in the same order, or unknown."""
+    before, shape, strides = step.inputs[0], tuple(step.saved("size")), tuple(step.saved("stride"))
+    if not isinstance(before, tuple):
+        return before
+    like = torch.empty(shape, device="meta")
+    if strides == like.stride():
+        is_ambiguous = len(shape) == 4 and shape[1] in shape[2:]  # channels-last memory, seen as channels-last
+        return None if is_ambiguous and _sizes(before) != shape else regroup(before, shape)
+    is_channels_last = len(shape) == 4 and strides == like.to(memory_format=torch.channels_last).stride()
+    return before if is_channels_last and _sizes(before) == shape else None
+
+
 def _stacked(step: Step) -> Known:
     """All inputs along a new axis of channels."""
     place = step.saved("dim") % len(step.shape)
@@ -631,5 +688,7 @@ RULES: Mapping[str, Rule] = {
     **{name: _of_first(rule) for name, rule in _OF_FIRST.items()},
     "Cat": _joined,
     "Stack": _stacked,
+    "CopySlices": _written,
+    "AsStrided": _strided,
 }
 """By the name of the node, without "Backward" and its number."""
