@@ -91,6 +91,8 @@ def build(name: str) -> tuple[nn.Module, int]:
     library, _, kind = name.partition(":")
     if library == "timm":
         model = timm.create_model(kind).eval()
+        if model.num_classes == 0:  # published as an embedding
+            model = timm.create_model(kind, num_classes=10).eval()
         side = int(model.pretrained_cfg["input_size"][-1])
     else:
         options = {"init_weights": False} if kind in ("googlenet", "inception_v3") else {}
