@@ -20,7 +20,7 @@ from contrex.methods import METHODS, training_plan
 from contrex.models import Classifier, eval_mode
 from contrex.models.convnet import ConvNet
 from contrex.settings import Digits, Model, Recipe, Training
-from contrex.training import compiling, distributed, loop, sharding, train
+from contrex.training import compiling, distributed, loop, preparing, sharding, train
 from contrex.training.checkpoint import Checkpoints
 from evaluation.test_run import DATA, subject
 from evaluation.test_run import options as evaluation_options
@@ -269,8 +269,8 @@ def plain_classifier(*_, **__):
 
 def trained(recipe, folder, resume=False, plain=False, fault=None):
     """Train in all processes; `fault` = (kind, rank, step) happens in one of them. The digest of the weights."""
-    load = plain_classifier if plain else loop.load_classifier
-    with mock.patch.object(loop, "load_classifier", load), faulty(*fault) if fault else nullcontext():
+    load = plain_classifier if plain else preparing.load_classifier
+    with mock.patch.object(preparing, "load_classifier", load), faulty(*fault) if fault else nullcontext():
         found = train(recipe, folder, resume=resume, console=quiet())
     return digest(value for value in found.network.state_dict().values())
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from contrex.data.sample import ImageSet
 from contrex.data.unlabelled import Cycle
 from contrex.data.views import TrainingViews, stream, view_sizes
-from contrex.errors import ArgumentError, CheckpointError
+from contrex.errors import ArgumentError
 from contrex.methods import Plan
 from contrex.settings import Recipe
 from contrex.training import distributed
@@ -45,21 +42,3 @@ def unlabelled_cycle(recipe: Recipe, plan: Plan, images: ImageSet | None) -> Cyc
         images, resize=resize, size=side, augmentation=phase.augmentation, seed=seed, extra=False, composite=False
     )
     return Cycle(views, size, distributed.own_parts(options, size))
-
-
-def check_same(images: ImageSet | None, saved: Mapping[str, Any] | None) -> None:
-    """Refuse to go on with other images without labels than a run was started with.
-
-    Raises:
-        CheckpointError: there are more or fewer of them.
-    """
-    now, before = num_unlabelled(images), (saved or {}).get("num_unlabelled", 0)
-    if saved is not None and now != before:
-        raise CheckpointError(
-            f"there are {now} images without labels, the run was started with {before}: use the same."
-        )
-
-
-def num_unlabelled(images: ImageSet | None) -> int:
-    """How many there are, 0 where the run has none."""
-    return 0 if images is None else len(images)
