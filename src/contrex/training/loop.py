@@ -141,8 +141,10 @@ def train_step(run: Run, parts: Sequence[Batch]) -> dict[str, float]:
     if not take_step(run.optimizers[run.number], rates=list(rates.values()), clip_norm=clip_norm, along=along):
         with run.runners[run.number].whole():
             raise nonfinite(run.folder.checkpoints, loss, run.classifier, parts, place, run.device)
-    run.averages.update(phase, done + 1)
     distributed.average_running_statistics(phase.step)  # sync point: all processes hold one network
+    with torch.no_grad():  # the hooks after a step: teachers follow, averages take in the new weights
+        phase.step.after_step(done + 1)
+        run.averages.update(phase, done + 1)
     place.step, place.batch = place.step + 1, place.batch + 1
     terms = {phase.term(name): value for name, value in zip(output.logs, values, strict=True)}
     if ranks.rank() == 0:

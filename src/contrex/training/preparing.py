@@ -146,8 +146,8 @@ def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> Train
         size=size,
         augmentation=phase.augmentation,
         seed=seed if number == 0 else phase_seed(seed, number),
-        extra=phase.step.needs_extra_views and not recipe.labelled.has_unlabelled,
-        composite=phase.step.needs_composites,
+        extra=phase.step.wants.num_views(beside_unlabelled=recipe.labelled.has_unlabelled) - 1,
+        composite=phase.step.wants.composites,
     )
 
 
