@@ -229,7 +229,7 @@ def _from_union(plain: Any, kinds: Sequence[Any], where: str) -> Any:
 def _from_family(plain: Any, family: type, where: str) -> Any:
     kinds = list(_members(family))
     tag = plain.get("kind") if isinstance(plain, Mapping) else None
-    if isinstance(tag, str) and is_outside(tag) and all(kind_name(kind) != tag for kind in kinds):
+    if isinstance(tag, str) and is_outside(tag) and tag not in map(kind_name, kinds):
         named: Any = outside(tag, f"{where}.kind")
         fits = isinstance(named, type) and issubclass(named, family)
         _expect(fits, f"{where}.kind", f"a class that derives from contrex.settings.{family.__name__}", tag)
@@ -239,7 +239,8 @@ def _from_family(plain: Any, family: type, where: str) -> Any:
 
 def _members(family: type) -> Iterator[type]:
     """The dataclasses that derive from `family`, however far."""
-    for kind in family.__subclasses__():
+    derived: list[type] = family.__subclasses__()
+    for kind in derived:
         yield kind
         yield from _members(kind)
 
@@ -255,7 +256,8 @@ def _from_list(plain: Any, parts: Sequence[Any], where: str) -> tuple[Any, ...]:
 def _from_fields(plain: Any, kind: type, where: str) -> Any:
     fits = isinstance(plain, Mapping) and plain.get("kind", kind_name(kind)) == kind_name(kind)
     _expect(fits, where, f"the fields of {kind.__name__}", plain)
-    hints = typing.get_type_hints(kind)
+    every = typing.get_type_hints(kind)
+    hints = {field.name: every[field.name] for field in dataclasses.fields(kind)}  # without what the class itself has
     for name in plain:
         if name not in hints and name != "kind":
             raise unknown_name(where, name, hints)

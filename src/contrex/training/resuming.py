@@ -63,7 +63,7 @@ def load_steps(plan: Plan, state: RunState) -> None:
         try:
             step.load_state_dict(saved)
         except RuntimeError as error:
-            raise CheckpointError(f"the checkpoint does not fit {type(step).__name__}: {error}") from None
+            raise CheckpointError(f"the checkpoint does not fit {type(step).__name__}: {_line(error)}") from None
 
 
 def load_optimizers(optimizers: Sequence[Optimizer], state: RunState, own_share: OwnShare | None = None) -> None:
@@ -77,8 +77,8 @@ def load_optimizers(optimizers: Sequence[Optimizer], state: RunState, own_share:
             optimizer.load_state_dict(saved if own_share is None else own_share(optimizer, saved))  # type: ignore[arg-type]
         except ValueError as error:
             raise CheckpointError(
-                f"the run was started with other parameters to train ({error}): go on with the contrex that started "
-                "it, or train it again."
+                f"the run was started with other parameters to train ({_line(error)}): go on with the contrex that "
+                "started it, or train it again."
             ) from None
 
 
@@ -116,6 +116,11 @@ def other_world(state: RunState) -> str | None:
         f"the run had {before} process{'es' * (before > 1)} so far and goes on with {now}: it sees the same batches, "
         "but sums are rounded in another order and dropout is drawn anew, so it is not bit-exact."
     )
+
+
+def _line(error: Exception) -> str:
+    """What torch says in several lines, in one."""
+    return " ".join(str(error).split())
 
 
 def resuming_command(folder: Path) -> str:
