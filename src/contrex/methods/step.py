@@ -9,8 +9,9 @@ the processes' gradients is that of one process with the whole batch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +70,20 @@ class Wants:
         return self.views if other is None or not beside_unlabelled else other
 
 
+class _Renamed:
+    """A name of before `wants`, which answers with a warning."""
+
+    def __init__(self, name: str, now: str, answer: Callable[[Wants], bool]) -> None:
+        self._warning = f"`{name}` is `{now}` now."
+        self._answer = answer
+
+    def __get__(self, step: Step | None, kind: type[Step] | None = None) -> Any:
+        if step is None:  # whoever looks over the class asks no step
+            return self
+        warnings.warn(self._warning, DeprecationWarning, stacklevel=2)
+        return self._answer(step.wants)
+
+
 class Step(nn.Module):
     """A training objective around a classifier. Subclasses implement `forward(batch) -> StepOutput`.
 
@@ -78,6 +93,9 @@ class Step(nn.Module):
 
     wants = Wants()
     """What must be in its batches."""
+
+    needs_extra_views = _Renamed("needs_extra_views", "wants.views > 1", lambda wants: wants.views > 1)
+    needs_composites = _Renamed("needs_composites", "wants.composites", lambda wants: wants.composites)
 
     needs_labels: str = "its loss needs the label of each image"
     """Why it takes no images without labels, where it does not (`wants.unlabelled_views` is 0)."""
@@ -100,18 +118,6 @@ class Step(nn.Module):
         self.network = classifier.network
         self.normalise = classifier.normalise
         self.denormalise = classifier.denormalise
-
-    @property
-    def needs_extra_views(self) -> bool:
-        """Deprecated: `wants.views` is above 1."""
-        warnings.warn("`needs_extra_views` is `wants.views > 1` now.", DeprecationWarning, stacklevel=2)
-        return self.wants.views > 1
-
-    @property
-    def needs_composites(self) -> bool:
-        """Deprecated: it is `wants.composites`."""
-        warnings.warn("`needs_composites` is `wants.composites` now.", DeprecationWarning, stacklevel=2)
-        return self.wants.composites
 
     def plan(self, recipe: Recipe) -> Plan:
         """How a run trains it: one phase that moves `trained_parameters()`, where a method does not say otherwise."""

@@ -57,8 +57,9 @@ def load_steps(plan: Plan, state: RunState) -> None:
     """Load the weights and the state of every step.
 
     Raises:
-        CheckpointError: the steps have other tensors than those of the run.
+        CheckpointError: the steps have other tensors than those of the run, or there are more or fewer.
     """
+    _check_number("steps", len(state.steps), len(plan.phases))
     for step, saved in zip(plan.modules(), state.steps, strict=True):
         try:
             step.load_state_dict(saved)
@@ -70,8 +71,9 @@ def load_optimizers(optimizers: Sequence[Optimizer], state: RunState, own_share:
     """Load the states of the optimisers; `own_share` cuts out what a process keeps.
 
     Raises:
-        CheckpointError: they moved other parameters when the run was started.
+        CheckpointError: they moved other parameters when the run was started, or there are more or fewer.
     """
+    _check_number("optimizers", len(state.optimizers), len(optimizers))
     for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
         try:
             optimizer.load_state_dict(saved if own_share is None else own_share(optimizer, saved))  # type: ignore[arg-type]
@@ -116,6 +118,11 @@ def other_world(state: RunState) -> str | None:
         f"the run had {before} process{'es' * (before > 1)} so far and goes on with {now}: it sees the same batches, "
         "but sums are rounded in another order and dropout is drawn anew, so it is not bit-exact."
     )
+
+
+def _check_number(name: str, saved: int, now: int) -> None:
+    if saved != now:
+        raise CheckpointError(f"the checkpoint has {saved} `{name}` and the method {now} phases: train it again.")
 
 
 def _line(error: Exception) -> str:

@@ -17,8 +17,8 @@ from contrex.errors import CheckpointError
 from contrex.records import from_plain, to_plain
 from contrex.settings import Recipe
 
-REQUIRED = ("recipe", "classes", "steps", "optimizers", "place", "epochs")
-"""What every contrex has written into its checkpoints; the other names came later and have a default."""
+REQUIRED = ("recipe", "classes", "steps", "place", "epochs")
+"""What no checkpoint is without. A run cannot go on without `optimizers`; the other names came later."""
 
 
 @dataclass
@@ -119,7 +119,7 @@ class RunState:
             place=Place(**place),
             num_epochs=content["epochs"],
             steps=content["steps"],
-            optimizers=content["optimizers"],
+            optimizers=content.get("optimizers", ()),
             averages=content.get("averages", {}),
             explains=content.get("explains", ()),
             world_size=content.get("world_size", 1),
