@@ -21,7 +21,7 @@ import torch
 from measuring import compare, save
 from torch import Tensor, nn
 
-from contrex.data.views import Batch
+from contrex.data.views import Batch, View
 from contrex.methods import SupConStep, training_step
 from contrex.models import eval_mode, load_classifier
 from contrex.ops.geometry import random_crop
@@ -62,7 +62,7 @@ def batch_of(num: int, side: int) -> Batch:
     )
     images = torch.randint(256, (num, 3, side, side), dtype=torch.uint8, generator=generator)
     labels = torch.randint(NUM_CLASSES, (num,), generator=generator)
-    return Batch(images, None, crop, None, extra, labels, [""] * num).to(DEVICE, channels_last=True)
+    return Batch(images, None, crop, labels, [""] * num, extra=[View(None, extra)]).to(DEVICE, channels_last=True)
 
 
 def step_of(case: Case, method: SupCon) -> Any:
@@ -89,7 +89,7 @@ def with_more_images(step: SupConStep, batch: Batch, num_more: int) -> Callable[
     more = step.normalise(batch.images[:num_more])
 
     def loss() -> Tensor:
-        views = [step.normalise(batch.views), step.normalise(batch.extra_views), more]
+        views = [step.normalise(batch.views), step.normalise(batch.extra[0].pixels), more]
         return step.contrast(torch.cat(views), batch.labels, num_more)
 
     return stepper(step, loss)

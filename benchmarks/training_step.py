@@ -27,7 +27,7 @@ def batch_of(num: int, side: int) -> Batch:
     draws = np.random.default_rng(0)
     crop = random_crop(num, side, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, generator=draws)
     images = torch.randint(256, (num, 3, side, side), dtype=torch.uint8, generator=generator)
-    batch = Batch(images, None, crop, None, None, torch.randint(10, (num,), generator=generator), [""] * num)
+    batch = Batch(images, None, crop, torch.randint(10, (num,), generator=generator), [""] * num)
     return batch.to(DEVICE, channels_last=True)
 
 

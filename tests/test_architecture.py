@@ -14,6 +14,7 @@ FLOORS = {
     "settings": 1,
     "devices": 1,
     "ranks": 1,
+    "outside": 1,
     "ops": 2,
     "models": 2,
     "records": 2,

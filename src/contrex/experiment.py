@@ -38,7 +38,7 @@ from contrex.training import curves, sheets, train
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.jobs import spread
 from contrex.training.lock import locked
-from contrex.training.loop import trained
+from contrex.training.trained import trained
 
 MACHINE = frozenset({"device", "workers", "checkpoint_minutes"})
 """Settings that do not make a record another one."""

@@ -36,7 +36,7 @@ from contrex.models.load import literal
 from contrex.records import to_plain, write_json
 from contrex.settings import Model, Recipe
 from contrex.training.checkpoint import Checkpoints
-from contrex.training.loop import trained, without_file
+from contrex.training.trained import trained, without_file
 
 SCHEMA_VERSION = 1
 

@@ -8,7 +8,7 @@ from PIL import Image
 from contrex.data import image_set
 from contrex.data.loading import TrainingLoader
 from contrex.data.photometric import recoloured
-from contrex.data.views import Batch, TrainingViews, central_square, num_batches, short_side, stream
+from contrex.data.views import Batch, TrainingViews, View, central_square, num_batches, short_side, stream
 from contrex.ops.geometry import Crop, warp_images
 from contrex.settings import Augmentation, Digits
 
@@ -89,12 +89,12 @@ def test_worker_and_device_cut_the_same_views(images):
 
 def test_extra_views_are_independent(images):
     batch = batches(views(images, extra=True))[0]
-    assert batch.extra_crop.left.tolist() != batch.crop.left.tolist()
+    assert batch.extra[0].crop.left.tolist() != batch.crop.left.tolist()
     moved = batch.to(torch.device("cpu"), channels_last=True)
-    torch.testing.assert_close(moved.extra_views, warp_images(moved.images, batch.extra_crop))
+    torch.testing.assert_close(moved.extra[0].pixels, warp_images(moved.images, batch.extra[0].crop))
     assert moved.images.is_contiguous(memory_format=torch.channels_last)
     assert moved.views.is_contiguous(memory_format=torch.channels_last)
-    assert batches(views(images))[0].to(torch.device("cpu")).extra_views is None
+    assert batches(views(images))[0].to(torch.device("cpu")).extra == []
 
 
 def test_a_batch_knows_its_images_places(images):
@@ -110,7 +110,7 @@ def test_a_batch_knows_its_images_places(images):
 def test_without_colours_there_is_no_look(images, monkeypatch):
     monkeypatch.setattr("contrex.data.views.random_look", lambda *_, **__: pytest.fail("drawn"))
     batch = batches(views(images, extra=True))[0]
-    assert (batch.look, batch.extra_look) == (None, None)
+    assert (batch.look, batch.extra[0].look) == (None, None)
 
 
 def test_colours_come_after_crop_and_flip(images):
@@ -119,10 +119,10 @@ def test_colours_come_after_crop_and_flip(images):
     moved = batch.to(torch.device("cpu"), channels_last=True)
     torch.testing.assert_close(moved.views, recoloured(warp_images(moved.images, batch.crop), batch.look))
     torch.testing.assert_close(
-        moved.extra_views, recoloured(warp_images(moved.images, batch.extra_crop), batch.extra_look)
+        moved.extra[0].pixels, recoloured(warp_images(moved.images, batch.extra[0].crop), batch.extra[0].look)
     )
     assert moved.views.is_contiguous(memory_format=torch.channels_last)
-    assert batch.look.factors.tolist() != batch.extra_look.factors.tolist()
+    assert batch.look.factors.tolist() != batch.extra[0].look.factors.tolist()
 
 
 @pytest.mark.parametrize("where", ["worker", "device"])
@@ -141,7 +141,7 @@ def test_worker_and_device_change_colours_alike(images):
     assert in_worker.views.dtype == torch.uint8
     moved = in_worker.to(torch.device("cpu"))
     plain = batches(views(images))[0].to(torch.device("cpu"))
-    for ours, theirs in ((on_device.views, moved.views), (on_device.extra_views, moved.extra_views)):
+    for ours, theirs in ((on_device.views, moved.views), (on_device.extra[0].pixels, moved.extra[0].pixels)):
         assert (ours - theirs).abs().max() < 6 / 255
         assert (ours - theirs).abs().mean() < 0.6 / 255
     assert (moved.views - plain.views).abs().mean() > 10 / 255
@@ -197,8 +197,8 @@ def test_a_batch_is_pinned_whole(monkeypatch):
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
     zeros = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    batch = Batch(zeros, zeros, Crop.identity(2, 4), None, None, torch.zeros(2, dtype=torch.long), ["a", "b"])
+    batch = Batch(zeros, zeros, Crop.identity(2, 4), torch.zeros(2, dtype=torch.long), ["a", "b"])
     assert torch.equal(batch.pin_memory().images, zeros)
     assert len(pinned) == 3
-    replace(batch, extra_views=zeros, indices=torch.arange(2)).pin_memory()
+    replace(batch, extra=[View(zeros, Crop.identity(2, 4))], indices=torch.arange(2)).pin_memory()
     assert len(pinned) == 3 + 5

@@ -16,11 +16,12 @@ from torch import nn
 from contrex import ranks
 from contrex.errors import CheckpointError
 from contrex.evaluation import evaluate
-from contrex.methods import METHODS, training_plan
+from contrex.methods import METHODS, step_class, training_plan
 from contrex.models import Classifier, eval_mode
 from contrex.models.convnet import ConvNet
+from contrex.recipes import recipe_from
 from contrex.settings import Digits, Model, Recipe, Training
-from contrex.training import compiling, distributed, loop, sharding, train
+from contrex.training import compiling, distributed, loop, preparing, sharding, train
 from contrex.training.checkpoint import Checkpoints
 from evaluation.test_run import DATA, subject
 from evaluation.test_run import options as evaluation_options
@@ -137,12 +138,14 @@ def plan_of(method, network="convnet", *freeze, **settings):
 def part_of(batch, part):
     """The images of a slice of a batch."""
     whole = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    parts = {name: value[part] for name, value in whole.items() if value is not None and name != "unlabelled"}
+    kept = ("unlabelled", "extra")
+    parts = {name: value[part] for name, value in whole.items() if value is not None and name not in kept}
+    extra = [replace(view, pixels=view.pixels[part], crop=view.crop[part]) for view in batch.extra]
     unlabelled = batch.unlabelled
     if unlabelled is not None:  # of as many parts, each as large as it is of theirs
         ratio = len(unlabelled) // len(batch)
         unlabelled = part_of(unlabelled, slice(part.start * ratio, part.stop * ratio))
-    return replace(batch, **parts, unlabelled=unlabelled)
+    return replace(batch, **parts, extra=extra, unlabelled=unlabelled)
 
 
 def share(batch, number, num):
@@ -269,8 +272,8 @@ def plain_classifier(*_, **__):
 
 def trained(recipe, folder, resume=False, plain=False, fault=None):
     """Train in all processes; `fault` = (kind, rank, step) happens in one of them. The digest of the weights."""
-    load = plain_classifier if plain else loop.load_classifier
-    with mock.patch.object(loop, "load_classifier", load), faulty(*fault) if fault else nullcontext():
+    load = plain_classifier if plain else preparing.load_classifier
+    with mock.patch.object(preparing, "load_classifier", load), faulty(*fault) if fault else nullcontext():
         found = train(recipe, folder, resume=resume, console=quiet())
     return digest(value for value in found.network.state_dict().values())
 
@@ -353,6 +356,23 @@ def at(kind, rank, step, real):
         return replace(output, loss=output.loss * torch.nan) if kind == "nan" else output
 
     return call
+
+
+def taught(recipe, folder, method):
+    """Train the method of a recipe of a file, `FILE.py:NAME`; how often the step of this process heard of a step, and
+    the digests of its teacher and, put together where weights are shared out, of its network."""
+    recipe = replace(recipe, method=replace(recipe_from(method).method, decay=0.5))
+    steps, kind = [], step_class(type(recipe.method))
+    real = kind.after_step
+
+    def counting(step, number):
+        real(step, number)
+        steps.append((number, step))
+
+    with mock.patch.object(kind, "after_step", counting):
+        trained(recipe, folder)
+    whole = [sharding.whole_state(part.state_dict()) for part in (steps[-1][1].teacher.network, steps[-1][1].network)]
+    return [number for number, _ in steps], *(digest(state.values()) for state in whole)
 
 
 def several(*jobs):

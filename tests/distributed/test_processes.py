@@ -23,6 +23,7 @@ from distributed import jobs, processes
 from distributed.jobs import SEEDS, own_gradients, plan_of, share, whole_batch
 from training.runs import quiet, tiny
 from training.test_phases import recipe_of
+from training.test_step_life import EXAMPLE
 
 PHASED = ("supcon", "supcon_ori", "simclr", "excon", "exconb")
 """Their two phases are not for FSDP2."""
@@ -302,6 +303,8 @@ def ran(tmp_path_factory):
         ("counted", jobs.counted, (in_turns(), folder / "counted")),
         ("compiled", jobs.compiled, (tiny(epochs=1), folder / "compiled")),
         ("sharded", jobs.trained, (tuned(shard=True), folder / "sharded")),
+        ("taught", jobs.taught, (tiny(accumulate=2), folder / "taught", f"{EXAMPLE}:digits")),
+        ("taught, sharded", jobs.taught, (tiny(shard=True), folder / "taught-sharded", f"{EXAMPLE}:digits")),
         ("unlabelled", jobs.trained, (semi(), folder / "unlabelled"), {"plain": True}),
         ("nan", jobs.trained, (tiny(), folder / "nan"), {"fault": ("nan", 1, 1)}),
         ("nan gradient", jobs.trained, (tiny(), folder / "nan-gradient"), {"fault": ("nan gradient", 1, 1)}),
@@ -336,6 +339,20 @@ def test_the_average_is_the_same_in_all_processes_and_in_the_checkpoint(ran):
                                           "features.2.0.weight", "features.2.1.weight", "features.2.1.bias",
                                           "fc.weight", "fc.bias"}  # fmt: skip
     assert all(type(value) is torch.Tensor for value in content["averages"].values())
+
+
+@pytest.mark.parametrize("name", ["taught", "taught, sharded"])
+def test_the_teacher_is_the_same_in_all_processes_and_in_the_checkpoint(ran, name):
+    """It follows once a step in each, also with parts of a batch, and is not the network that it follows."""
+    folder, found = ran
+    one, other = of(found, name)
+    assert one == other
+    steps, teacher, network = one
+    assert steps == [1, 2, 3, 4, 5, 6]
+    (state,) = Checkpoints(folder / name.replace(", ", "-")).load()["steps"]
+    saved = {prefix: [v for k, v in state.items() if k.startswith(prefix)] for prefix in ("teacher.", "network.")}
+    assert [jobs.digest(values) for values in saved.values()] == [teacher, network]
+    assert teacher != network
 
 
 def semi(**training):

@@ -65,10 +65,10 @@ def batch():
 
 def test_supcon_contrasts_two_random_views(batch):
     step = step_of(SupCon())
-    expected = by_hand(step, batch.views * 4 - 2, batch.extra_views * 4 - 2, batch.labels)
+    expected = by_hand(step, batch.views * 4 - 2, batch.extra[0].pixels * 4 - 2, batch.labels)
     torch.testing.assert_close(step(batch).loss, expected, rtol=1e-9, atol=1e-12)
     unlabelled = step_of(SupCon(labels=False))
-    each_its_own = by_hand(step, batch.views * 4 - 2, batch.extra_views * 4 - 2, torch.arange(8))
+    each_its_own = by_hand(step, batch.views * 4 - 2, batch.extra[0].pixels * 4 - 2, torch.arange(8))
     torch.testing.assert_close(unlabelled(batch).loss, each_its_own, rtol=1e-9, atol=1e-12)
 
 
@@ -80,7 +80,7 @@ def test_excon_trains_on_what_the_equations_say(batch, background, threshold):
     assert 0 < right.sum() < len(right), "choose a batch with both"
     first = torch.where(right[:, None, None, None], masked, batch.views * 4 - 2)
     extra = masked[~right] if background else None
-    expected = by_hand(step, first, batch.extra_views * 4 - 2, batch.labels, extra)
+    expected = by_hand(step, first, batch.extra[0].pixels * 4 - 2, batch.labels, extra)
     output = step(batch)
     torch.testing.assert_close(output.loss, expected, rtol=1e-7, atol=1e-9)
     assert output.logs["explained"] == right.double().mean()
@@ -116,7 +116,7 @@ def test_explaining_leaves_no_trace(batch):
     assert all(parameter.grad is None for parameter in step.parameters())
     step(batch)
     first = torch.where(right[:, None, None, None], masked, batch.views * 4 - 2)
-    plain.contrast(torch.cat([first, batch.extra_views * 4 - 2]), batch.labels)
+    plain.contrast(torch.cat([first, batch.extra[0].pixels * 4 - 2]), batch.labels)
     for name, value in step.state_dict().items():
         torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-10, atol=1e-12)
 
@@ -144,8 +144,9 @@ def test_any_explainer_and_contrast(batch):
 def test_a_permutation_of_the_batch_changes_nothing(batch):
     one, other = step_of(ExCon(background=True)), step_of(ExCon(background=True))
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
-    names = ("images", "views", "extra_views", "labels")
-    shuffled = replace(batch, **{name: getattr(batch, name)[order] for name in names})
+    names = ("images", "views", "labels")
+    extra = [replace(view, pixels=view.pixels[order]) for view in batch.extra]
+    shuffled = replace(batch, **{name: getattr(batch, name)[order] for name in names}, extra=extra)
     torch.testing.assert_close(one(shuffled).loss, other(batch).loss, rtol=1e-9, atol=1e-12)
 
 
@@ -220,8 +221,11 @@ def test_refuses(batch):
         ExCon(threshold=1.0)
     with pytest.raises(ArgumentError, match=r"`method.explainer` rise runs in eval mode only"):
         step_of(ExCon(explainer="rise", variant="published-code"))
-    with pytest.raises(ArgumentError, match="`batch` has no two views"):
-        step_of(SupCon())(replace(batch, extra_views=None))
+    with pytest.raises(
+        ArgumentError,
+        match="`batch` has 1 of the 2 sets of transformed images that are needed: say so in the step's `wants`",
+    ):
+        step_of(SupCon())(replace(batch, extra=[]))
 
 
 def test_every_system_of_the_paper_is_a_method():

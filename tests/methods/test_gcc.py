@@ -36,8 +36,6 @@ def make_batch(num=4, side=16):
         images=images,
         views=views,
         crop=crop,
-        extra_views=None,
-        extra_crop=None,
         labels=torch.randint(3, (num,), generator=generator),
         paths=[f"{i}.png" for i in range(num)],
         cells=cells,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
-from contrex.data.views import Batch
+from contrex.data.views import Batch, View
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.methods import METHODS, training_plan, training_step
 from contrex.models import Classifier
@@ -36,8 +36,7 @@ def make_batch(num=4, *, extra=False, seed=0):
         images=images,
         views=warp_images(images, crops[0]),
         crop=crops[0],
-        extra_views=warp_images(images, crops[1]) if extra else None,
-        extra_crop=crops[1] if extra else None,
+        extra=[View(warp_images(images, crops[1]), crops[1])] if extra else [],
         labels=torch.randint(3, (num,), generator=generator),
         paths=[f"{i}.png" for i in range(num)],
         cells=torch.randint(4, (num,), generator=generator),
@@ -66,7 +65,7 @@ def by_hand(network, batch, *, weight, variant, contrast, negatives):
     if variant == "paper":
         entropy = F.cross_entropy(logits, batch.labels.repeat(2))
     else:
-        extra = network.fc(network.features(batch.extra_views * 4 - 2).mean((2, 3)))
+        extra = network.fc(network.features(batch.extra[0].pixels * 4 - 2).mean((2, 3)))
         entropy = sum(F.cross_entropy(y, batch.labels) for y in (extra, logits[:n], logits[n:]))
     return entropy + weight * term
 
@@ -128,7 +127,7 @@ def plan_of(method, classifier=None):
 
 
 def seen_by(step, **options):
-    return make_batch(extra=step.needs_extra_views, **options)
+    return make_batch(extra=step.wants.views > 1, **options)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -189,7 +188,7 @@ def test_steps_refuse():
         training_step(make_classifier(), CGC(contrast="weigthed"))(batch)
     with pytest.raises(UnknownNameError, match="`layer` of ConvNet"):
         training_step(make_classifier(), CGC(layer="layer4"))
-    unmoved = Batch(batch.images, None, batch.crop, None, None, batch.labels, batch.paths)
+    unmoved = Batch(batch.images, None, batch.crop, batch.labels, batch.paths)
     with pytest.raises(ArgumentError, match=r"call `batch.to"):
         training_step(make_classifier(), CGC())(unmoved)
 
@@ -218,7 +217,7 @@ def test_steps_run_under_bfloat16_autocast():
     classifier = make_classifier()
     classifier.network.float()
     batch = make_batch()
-    batch = Batch(batch.images.float(), batch.views.float(), batch.crop, None, None, batch.labels, batch.paths)
+    batch = Batch(batch.images.float(), batch.views.float(), batch.crop, batch.labels, batch.paths)
     step = training_step(classifier, CGC(resolution=16)).eval()
     exact = step(batch).loss
     with torch.autocast("cpu", dtype=torch.bfloat16):

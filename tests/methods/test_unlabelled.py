@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from contrex.data.views import View
 from contrex.methods import METHODS, training_step
 from contrex.settings import CGC, CGCNoNegatives
 from methods.test_steps import by_hand, make_batch, make_classifier
@@ -33,7 +34,9 @@ def test_the_loss_is_the_cross_entropy_of_one_and_the_consistency_of_the_other(n
         weight=0.7, variant=variant, contrast=contrast, resolution=16, views="transformed"
     )
     batch, classifier = two_batches(), make_classifier()
-    batch = replace(batch, unlabelled=replace(batch.unlabelled, extra_views=batch.unlabelled.views))  # for by_hand
+    batch = replace(
+        batch, unlabelled=replace(batch.unlabelled, extra=[View(batch.unlabelled.views, batch.unlabelled.crop)])
+    )  # for by_hand
     step = training_step(classifier, settings).train()
     step(batch)  # the first call verifies the closed form
     reference = make_classifier().network.train()
@@ -76,5 +79,5 @@ def test_what_is_unlabelled_has_no_label_and_nothing_else_has_a_heatmap():
 
 def test_only_consistency_takes_images_without_labels():
     """The reason of the others is in their refusal (tests/training)."""
-    taking = {name for name, make in METHODS.items() if training_step(make_classifier(), make()).needs_labels is None}
+    taking = {name for name, make in METHODS.items() if training_step(make_classifier(), make()).wants.unlabelled_views}
     assert taking == {"cgc", "cgc_no_negatives"}

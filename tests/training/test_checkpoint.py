@@ -136,7 +136,7 @@ def test_files_that_are_no_checkpoints(tmp_path, payload):
 # --- full disks -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("victim", ["write_atomically", "write_json", "_sync"])
+@pytest.mark.parametrize("victim", ["_write", "write_json", "_sync"])
 def test_a_full_disk_keeps_the_checkpoint_before_and_what_it_wrote_is_removed(tmp_path, monkeypatch, victim):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(content(1), step=1, best=True)
@@ -161,7 +161,7 @@ def test_a_full_disk_at_the_first_checkpoint_says_that_there_is_none(tmp_path, m
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "write_atomically", full)
+    monkeypatch.setattr(module, "_write", full)
     with pytest.raises(CheckpointError, match=r"No space left.*there is none before it: free space on the disk and"):
         checkpoints.save(content(1), step=1, best=False)
     assert not checkpoints.exists()
@@ -250,7 +250,8 @@ def test_the_index_names_whole_files_whenever_the_writer_dies(tmp_path, monkeypa
         Checkpoints(run).save(content(3), step=3, best=False)
         assert (value_of(Checkpoints(run)), value_of(Checkpoints(run), "best")) == (3, found[-1])
         assert len(list((run / "checkpoints").iterdir())) == 3
-    assert disk.log.count("write") == disk.log.count("replace") == 2
+    assert disk.log.count("replace") == 2
+    assert disk.log.count("write") > 2, "a checkpoint is written as it is made, not from a copy in memory"
     assert disk.log.count("fsync") == 4
     assert len(found) == len(disk.log)
     assert found == sorted(found)
@@ -265,5 +266,6 @@ def test_files_reach_the_disk_before_the_index_names_them_and_old_ones_go_after(
         disk = Disk(patch, 1000)
         checkpoints.save(content(2), step=2, best=False)
     steps = [name for name in disk.log if name in ("write", "fsync", "replace")]
+    steps = [name for name, before in zip(steps, ["", *steps], strict=False) if (name, before) != ("write", "write")]
     assert steps == ["write", "fsync", "replace", "fsync"] * 2
     assert sum(1 for path in checkpoints.folder.iterdir() if path.suffix == ".pt") == 1

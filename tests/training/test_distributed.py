@@ -17,7 +17,7 @@ from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
 from contrex.settings import CGC, Augmentation, Digits, Model, Recipe, SupCon, Training
 from contrex.training import compiling, distributed, train
-from contrex.training.loop import _on_all_processes
+from contrex.training.preparing import on_all_processes
 from training.runs import quiet, tiny
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -111,10 +111,10 @@ def test_a_synchronised_batch_norm_behind_the_explained_layer_is_refused():
 def test_a_run_looks_for_synchronised_batch_norms_before_it_starts():
     recipe = Recipe("r", Digits(image_size=32), Model(), CGC(layer="features.0"), training=Training(epochs=2))
     plan = plan_of(recipe.method)
-    _on_all_processes(plan, recipe, CPU)
+    on_all_processes(plan, recipe, CPU)
     asked = replace(recipe, training=replace(recipe.training, sync_batch_norm=True))
     with pytest.raises(ArgumentError, match=r"batch norm 'features\.1\.1' comes after it"):
-        _on_all_processes(plan, asked, CPU)
+        on_all_processes(plan, asked, CPU)
 
 
 @pytest.mark.parametrize(("num", "accumulate"), [(1, 1), (2, 1), (3, 1), (1, 2), (3, 2)])

@@ -15,7 +15,7 @@ from contrex.errors import CheckpointError, DataError, InterruptedRunError
 from contrex.experiment import evaluate_run
 from contrex.methods.cgc import CGCStep
 from contrex.settings import Evaluation, Folder, Labelled
-from contrex.training import loop, train
+from contrex.training import timing, train
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.log import read_log
 from training.runs import quiet, tiny, varied
@@ -169,7 +169,7 @@ def test_it_is_validated_and_saved_only_when_asked(few, tmp_path, monkeypatch):
 def test_a_signal_between_validations_is_saved_first(tmp_path, monkeypatch):
     """It comes after the epoch's last step has looked for it."""
     recipe = varied(FEW, epochs=4, validate_every=4)
-    write = loop.TimingLog.write
+    write = timing.TimingLog.write
 
     def stopping(self, line):
         write(self, line)
@@ -177,7 +177,7 @@ def test_a_signal_between_validations_is_saved_first(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.TimingLog, "write", stopping)
+        patch.setattr(timing.TimingLog, "write", stopping)
         with pytest.raises(InterruptedRunError, match=r"stopped by SIGTERM after step 2; continue with"):
             train(recipe, tmp_path / "stopped", console=quiet())
     place = Checkpoints(tmp_path / "stopped").load()["place"]

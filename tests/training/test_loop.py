@@ -22,7 +22,7 @@ from contrex.methods import Step, training_plan
 from contrex.methods.cgc import CGCStep
 from contrex.models import load_classifier
 from contrex.settings import CrossEntropy, Folder, Schedule
-from contrex.training import curves, load_trained, loop, read_log, saved_recipe, train
+from contrex.training import curves, load_trained, loop, preparing, read_log, saved_recipe, train
 from contrex.training.checkpoint import Checkpoints
 from training.runs import quiet, tiny, varied
 
@@ -368,7 +368,7 @@ def test_a_nan_gradient_of_a_finite_loss_stops_before_the_weights(tmp_path, monk
 
     monkeypatch.setattr(CGCStep, "forward", poisoned)
     trained = []
-    monkeypatch.setattr(loop, "training_plan", lambda *args: trained.append(training_plan(*args)) or trained[0])
+    monkeypatch.setattr(preparing, "training_plan", lambda *args: trained.append(training_plan(*args)) or trained[0])
     with pytest.raises(NonFiniteLossError, match=r"the gradient became NaN .* at step 1 .* no single") as error:
         train(tiny(), tmp_path, console=quiet())
     assert torch.equal(trained[0].phases[0].step.network.fc.weight, seen[1])
@@ -380,8 +380,10 @@ def test_diverged_weights_are_not_blamed_on_images(tmp_path, monkeypatch):
     def poison():
         raise_nan(classifiers[0].network)
 
-    classifiers, load = [], loop.load_classifier
-    monkeypatch.setattr(loop, "load_classifier", lambda *a, **k: classifiers.append(load(*a, **k)) or classifiers[0])
+    classifiers, load = [], preparing.load_classifier
+    monkeypatch.setattr(
+        preparing, "load_classifier", lambda *a, **k: classifiers.append(load(*a, **k)) or classifiers[0]
+    )
     fail_at(monkeypatch, 1, poison)
     with pytest.raises(NonFiniteLossError, match=r"every image of the batch .* weights have diverged: lower `optim"):
         train(tiny(), tmp_path, console=quiet())

@@ -9,7 +9,7 @@ from rich.console import Console
 from contrex.data.views import TrainingViews
 from contrex.errors import printable
 from contrex.training import loop, read_timing, train
-from contrex.training.log import progress_bar
+from contrex.training.log import progress_bar, say
 from contrex.training.timing import Pace, TimingLog, in_words
 from training.runs import quiet, tiny
 
@@ -95,7 +95,7 @@ def test_without_a_terminal_there_are_lines_and_no_bar(name):
     console = Console(file=io.StringIO(), width=200)
     with progress_bar(name, total=3, done=0, console=console) as bar:
         bar.step({"loss": 1.0})
-        bar.say(f"{name}: epoch 1/1")
+        say(console, f"{name}: epoch 1/1")
     assert console.file.getvalue() == f"{printable(name)}: epoch 1/1\n"
     terminal = Console(file=io.StringIO(), width=200, force_terminal=True)
     with progress_bar(name, total=3, done=0, console=terminal) as bar:

@@ -37,13 +37,27 @@ Position = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
+class View:
+    """A further set of transformed images of a batch: `crop`, then `look`, applied to its plain ones; `pixels` as the
+    `views` of a `Batch`, None until they are made on the device."""
+
+    pixels: Tensor | None
+    crop: Crop
+    look: Look | None = None
+
+    def pin_memory(self) -> View:
+        """With its pixels in page-locked memory."""
+        return self if self.pixels is None else replace(self, pixels=self.pixels.pin_memory())
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """N labelled images with their views.
 
     `images`, `views` [N,3,S,S] are uint8 until `to` has put them on the device; views are `crop`, then `look` (None
-    changes no colours) applied to images. `extra_views` is a second, independent set of views for methods that want one
-    more, or None. `indices` int64 [N] are the images' places in their `ImageSet`, or None where they have none. Crops
-    and looks stay on the CPU.
+    changes no colours) applied to images. `extra` are further, independent sets of views for methods that want some.
+    `indices` int64 [N] are the images' places in their `ImageSet`, or None where they have none. Crops and looks stay
+    on the CPU.
 
     For methods that want them, `partners` are three images of other classes for each image, and `cells` int64 [N] say
     where its view is among them; `to` makes the `composites` [N,3,2S,2S] of both. `unlabelled` are the images without
@@ -53,12 +67,10 @@ class Batch:
     images: Tensor
     views: Tensor | None
     crop: Crop
-    extra_views: Tensor | None
-    extra_crop: Crop | None
     labels: Tensor
     paths: Sequence[str]
     look: Look | None = None
-    extra_look: Look | None = None
+    extra: Sequence[View] = ()
     indices: Tensor | None = None
     partners: Partners | None = None
     cells: Tensor | None = None
@@ -70,8 +82,9 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for the loader's `pin_memory`; crops and looks stay where they are."""
-        names = ("images", "views", "extra_views", "labels", "indices", "partners", "cells", "unlabelled")
-        return replace(self, **{name: v.pin_memory() for name in names if (v := getattr(self, name)) is not None})
+        names = ("images", "views", "labels", "indices", "partners", "cells", "unlabelled")
+        pinned = {name: value.pin_memory() for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **pinned, extra=[view.pin_memory() for view in self.extra])
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
         """The batch on `device`, pixel values in [0, 1], views made on the device where the loader has not."""
@@ -85,7 +98,7 @@ class Batch:
             self,
             images=images,
             views=views,
-            extra_views=None if self.extra_crop is None else made(self.extra_views, self.extra_crop, self.extra_look),
+            extra=[replace(one, pixels=made(one.pixels, one.crop, one.look)) for one in self.extra],
             labels=self.labels.to(device, non_blocking=True),
             indices=None if self.indices is None else self.indices.to(device, non_blocking=True),
             unlabelled=None if self.unlabelled is None else self.unlabelled.to(device, channels_last=channels_last),
@@ -99,7 +112,8 @@ class Batch:
 
 
 class TrainingViews(Dataset[Batch]):
-    """One image at a position (epoch, index), as a batch of one; with `composite`, beside images of other classes."""
+    """One image at a position (epoch, index), as a batch of one, with `extra` further sets of views; with `composite`,
+    beside images of other classes."""
 
     def __init__(
         self,
@@ -109,7 +123,7 @@ class TrainingViews(Dataset[Batch]):
         size: int,
         augmentation: Augmentation,
         seed: int,
-        extra: bool,
+        extra: int,
         composite: bool = False,
     ) -> None:
         self.images = images
@@ -124,19 +138,15 @@ class TrainingViews(Dataset[Batch]):
         epoch, index = position
         sample = self.images[index]
         plain = self._plain(sample)
-        crop, look = self._crop(epoch, index, view=0), self._look(epoch, index, view=0)
-        extra_crop = self._crop(epoch, index, view=1) if self.extra else None
-        extra_look = self._look(epoch, index, view=1) if self.extra else None
+        first, *extra = (self._transformed(plain, epoch, index, number) for number in range(1 + self.extra))
         return Batch(
             images=pixels(plain)[None],
-            views=self._view(plain, crop, look),
-            crop=crop,
-            extra_views=None if extra_crop is None else self._view(plain, extra_crop, extra_look),
-            extra_crop=extra_crop,
+            views=first.pixels,
+            crop=first.crop,
             labels=torch.tensor([sample.label]),
             paths=[sample.path],
-            look=look,
-            extra_look=extra_look,
+            look=first.look,
+            extra=extra,
             indices=torch.tensor([index]),
             **({} if self.others is None else self._company(epoch, index, sample.label, self.others)),
         )
@@ -145,6 +155,12 @@ class TrainingViews(Dataset[Batch]):
         """All images, in the order of one epoch."""
         order: list[int] = stream("order", self.seed, epoch).permutation(len(self.images)).tolist()
         return order
+
+    def _transformed(self, plain: Image.Image, epoch: int, index: int, number: int) -> View:
+        """View `number` of one image in one epoch. Its partners have the streams 2 to 4, a third view the one after."""
+        stream_of = number if number < 2 else number + NUM_PARTNERS
+        crop, look = self._crop(epoch, index, view=stream_of), self._look(epoch, index, view=stream_of)
+        return View(self._view(plain, crop, look), crop, look)
 
     def _company(self, epoch: int, index: int, label: int, others: OtherClasses) -> dict[str, Any]:
         """The cell of one image in one epoch and its partners, each with a transform of its own."""
@@ -204,24 +220,26 @@ def num_batches(images: ImageSet, batch_size: int) -> int:
 
 def join(batches: list[Batch]) -> Batch:
     """One batch of several."""
-    extra_crops = [batch.extra_crop for batch in batches if batch.extra_crop is not None]
-    looks = [batch.look for batch in batches if batch.look is not None]
-    extra_looks = [batch.extra_look for batch in batches if batch.extra_look is not None]
+    views = _join_views([View(batch.views, batch.crop, batch.look) for batch in batches])
     partners = [batch.partners for batch in batches if batch.partners is not None]
     return Batch(
         images=torch.cat([batch.images for batch in batches]),
-        views=_cat([batch.views for batch in batches]),
-        crop=Crop.stack([batch.crop for batch in batches]),
-        extra_views=_cat([batch.extra_views for batch in batches]),
-        extra_crop=Crop.stack(extra_crops) if extra_crops else None,
+        views=views.pixels,
+        crop=views.crop,
         labels=torch.cat([batch.labels for batch in batches]),
         paths=list(itertools.chain.from_iterable(batch.paths for batch in batches)),
-        look=Look.stack(looks) if looks else None,
-        extra_look=Look.stack(extra_looks) if extra_looks else None,
+        look=views.look,
+        extra=[_join_views(same) for same in zip(*(batch.extra for batch in batches), strict=True)],
         indices=_cat([batch.indices for batch in batches]),
         partners=Partners.join(partners) if partners else None,
         cells=_cat([batch.cells for batch in batches]),
     )
+
+
+def _join_views(views: Sequence[View]) -> View:
+    looks = [view.look for view in views if view.look is not None]
+    crop = Crop.stack([view.crop for view in views])
+    return View(_cat([view.pixels for view in views]), crop, Look.stack(looks) if looks else None)
 
 
 def central_square(image: Image.Image, *, resize: int, size: int) -> Image.Image:

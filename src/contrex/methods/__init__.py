@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
+from contrex.errors import ArgumentError
+from contrex.methods.averaging import Teacher, follow
 from contrex.methods.cgc import CGCNoNegativesStep, CGCStep
 from contrex.methods.cross_entropy import CrossEntropyStep
 from contrex.methods.excon import ExConStep
 from contrex.methods.gcc import GCCStep
 from contrex.methods.moving import frozen, with_rates
 from contrex.methods.phase import Phase, Plan, one_phase
-from contrex.methods.step import Shown, Step, StepOutput
-from contrex.methods.supcon import ClassifierStep, SupConStep, supcon_plan
+from contrex.methods.step import Shown, Step, StepOutput, Wants, step_output, transformed_of, views_of
+from contrex.methods.supcon import ClassifierStep, SupConStep
 from contrex.models import Classifier
+from contrex.outside import is_outside, outside
 from contrex.settings import CGC, GCC, CGCNoNegatives, CrossEntropy, ExCon, Method, Recipe, SupCon
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -30,28 +33,44 @@ METHODS: dict[str, Callable[..., Method]] = {
 }
 """What makes the settings of each method, by its name in the papers."""
 
-_STEPS: dict[type, Callable[[Classifier, Any], Step]] = {
-    CrossEntropy: CrossEntropyStep,
-    CGC: CGCStep,
-    CGCNoNegatives: CGCNoNegativesStep,
-    GCC: GCCStep,
-    SupCon: SupConStep,
-    ExCon: ExConStep,
-}
+
+def step_class(kind: type[Method]) -> type[Step]:
+    """The step that the settings of `kind` name, `kind.implementation`.
+
+    Raises:
+        ArgumentError: they name none, or something else.
+    """
+    name = kind.implementation
+    found: object = None
+    if name.startswith(":"):
+        found = getattr(sys.modules[kind.__module__], name[1:], None)
+    elif is_outside(name):
+        found = outside(name, f"`{kind.__name__}.implementation`")
+    if not isinstance(found, type) or not issubclass(found, Step):
+        raise ArgumentError(
+            f"`{kind.__name__}.implementation` must name a subclass of contrex.methods.Step, MODULE:CLASS, or :CLASS "
+            f"of the same file; got {name!r}."
+        )
+    return found
 
 
 def training_step(classifier: Classifier, settings: Method) -> Step:
     """The step that `settings` describe, around `classifier`; of a method of two phases, the encoder's."""
-    return _STEPS[type(settings)](classifier, settings)
+    make: Callable[[Classifier, Method], Step] = step_class(type(settings))
+    return make(classifier, settings)
 
 
 def training_plan(classifier: Classifier, recipe: Recipe) -> Plan:
-    """The phases of a run, and which of them each epoch has."""
-    step = training_step(classifier, recipe.method)
-    if isinstance(step, SupConStep):
-        plan = supcon_plan(step, classifier, recipe, step.settings)
-    else:
-        plan = one_phase(step, recipe)
+    """The phases of a run, and which of them each epoch has.
+
+    Raises:
+        ArgumentError: the step, or what of it is not frozen, has nothing to train.
+    """
+    plan = training_step(classifier, recipe.method).plan(recipe)
+    for phase in plan.phases:
+        if not phase.parameters:
+            name = type(phase.step).__name__
+            raise ArgumentError(f"{name} has nothing to train: `trained_parameters()` are those that are not frozen.")
     return with_rates(frozen(plan, classifier.network, recipe.training.freeze), classifier.network)
 
 
@@ -69,6 +88,14 @@ __all__ = [
     "Step",
     "StepOutput",
     "SupConStep",
+    "Teacher",
+    "Wants",
+    "follow",
+    "one_phase",
+    "step_class",
+    "step_output",
     "training_plan",
     "training_step",
+    "transformed_of",
+    "views_of",
 ]

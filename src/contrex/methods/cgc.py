@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,11 @@ from contrex.losses import cgc_loss, l2_consistency_loss
 from contrex.methods.step import (
     Step,
     StepOutput,
+    Wants,
     explained_layer,
     softmax_cross_entropy,
     step_output,
+    transformed_of,
     view_cross_entropy,
     views_of,
 )
@@ -39,12 +41,13 @@ class ConsistencyStep(Step):
     """
 
     explains_in_training = True
-    needs_labels = None
+    wants = Wants(unlabelled_views=1)
 
     def __init__(self, classifier: Classifier, settings: CGC | CGCNoNegatives) -> None:
         super().__init__(classifier)
         self.settings = settings
-        self.needs_extra_views = settings.variant == "published-code"
+        if settings.variant == "published-code":
+            self.wants = Wants(views=2, unlabelled_views=1, views_beside_unlabelled=1)
         self._explainer = HiResCAM(classifier.network, settings.layer)
 
     def forward(self, batch: Batch) -> StepOutput:
@@ -94,7 +97,7 @@ class ConsistencyStep(Step):
         labels = batch.labels
         if self.settings.variant == "paper":
             return view_cross_entropy(logits, logits_view, labels, self.settings.views)
-        extra = self.logits(cast("Tensor", batch.extra_views))
+        extra = self.logits(transformed_of(batch, 2)[1])
         return torch.stack([softmax_cross_entropy(y, labels) for y in (extra, logits, logits_view)]).sum()
 
 

@@ -11,7 +11,16 @@ from contrex.data.views import Batch
 from contrex.errors import ArgumentError, ContrexError
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import gcc_loss
-from contrex.methods.step import Shown, Step, StepOutput, explained_layer, step_output, view_cross_entropy, views_of
+from contrex.methods.step import (
+    Shown,
+    Step,
+    StepOutput,
+    Wants,
+    explained_layer,
+    step_output,
+    view_cross_entropy,
+    views_of,
+)
 from contrex.models import Classifier
 from contrex.settings import GCC
 
@@ -27,7 +36,7 @@ class GCCStep(Step):
     """
 
     explains_in_training = True
-    needs_composites = True
+    wants = Wants(composites=True)
 
     def __init__(self, classifier: Classifier, settings: GCC) -> None:
         super().__init__(classifier)

@@ -52,13 +52,15 @@ def _named(network: nn.Module, name: str) -> nn.Module:
 
 
 def _without(phase: Phase, modules: Sequence[nn.Module], kept: set[nn.Parameter], names: Sequence[str]) -> Phase:
-    own = set(phase.step.network.parameters())
-    if own.isdisjoint(set(phase.parameters) - kept):
+    network = set(phase.step.network.parameters())
+    if network.isdisjoint(set(phase.parameters) - kept):
         where = f" in the phase {phase.name}" if phase.name else ""
         raise ArgumentError(
             f"`training.freeze` {' '.join(names)} leaves nothing of the network to train{where}: freeze less of it."
         )
-    return replace(phase, parameters=[p for p in phase.parameters if p not in kept], frozen=modules)
+    held = [p for p in phase.parameters if p in kept]
+    own = [p for p in phase.parameters if p not in kept]
+    return replace(phase, parameters=own, frozen=[*phase.frozen, *modules], held=held)
 
 
 def with_rates(plan: Plan, network: nn.Module) -> Plan:

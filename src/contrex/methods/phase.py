@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import nn
 
-from contrex.methods.step import Step
 from contrex.settings import Augmentation, Optimizer, Recipe, Schedule
+
+if TYPE_CHECKING:
+    from contrex.methods.step import Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,9 @@ class Phase:
     head: Sequence[nn.Parameter] = ()
     """Those of its parameters that have the classifier's own rate, `optimizer.head_lr`."""
     frozen: Sequence[nn.Module] = ()
-    """Modules that stay in eval mode; their parameters are not among its own."""
+    """Modules that stay in eval mode: those of `training.freeze`, and those that the step keeps in it, as a teacher."""
+    held: Sequence[nn.Parameter] = ()
+    """Parameters that stay as they are for this run because `training.freeze` says so."""
     trains_classifier: bool = True
     """Whether the classifier is better afterwards: otherwise there is nothing to validate."""
 
@@ -41,7 +46,11 @@ class Phase:
         return f"{self.name}_{name}" if self.name else name
 
     def begin(self, epoch: int) -> None:
-        """Ready for an epoch: gradients for its own parameters only, its modules in their modes."""
+        """Make it ready for an epoch: gradients for its own parameters only, its modules in their modes.
+
+        Phases take turns with one network, so each sets all of it. What a step froze on purpose is no phase's own, and
+        gets no gradients.
+        """
         own = {id(parameter) for parameter in self.parameters}
         for parameter in self.step.parameters():
             parameter.requires_grad_(id(parameter) in own)
@@ -67,20 +76,23 @@ class Plan:
         return (phase.step for phase in self.phases)
 
     def finish(self) -> None:
-        """Eval mode, and every parameter free to move again."""
-        for step in self.modules():
-            step.eval().requires_grad_(True)
+        """Eval mode, and what the run moved or held free to move again; what a step froze on purpose stays frozen."""
+        for phase in self.phases:
+            phase.step.eval()
+            for parameter in (*phase.parameters, *phase.held):
+                parameter.requires_grad_(True)
 
 
 def one_phase(step: Step, recipe: Recipe) -> Plan:
-    """A single step that moves everything, with the recipe's own settings."""
+    """The plan of a single step that moves its trained parameters, with the recipe's own settings."""
     phase = Phase(
         name="",
         step=step,
-        parameters=list(step.parameters()),
+        parameters=step.trained_parameters(),
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         augmentation=recipe.augmentation,
         epochs=recipe.training.epochs,
+        frozen=step.kept_in_eval(),
     )
     return Plan([phase], [[0]] * recipe.training.epochs)

@@ -8,8 +8,10 @@ the processes' gradients is that of one process with the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +20,11 @@ from torch import Tensor, nn
 from contrex.data.views import Batch
 from contrex.errors import ArgumentError
 from contrex.explain import LayerExplainer
+from contrex.methods.phase import Plan, one_phase
 from contrex.models import Classifier, check_classifier
 from contrex.models.outputs import auxiliary_classifiers, check_no_auxiliary, read_logits
-from contrex.settings import Views
+from contrex.settings import Recipe, Views
+from contrex.settings.ranges import check_at_least
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +44,61 @@ class Shown:
     is_right: Sequence[bool] | None = None
 
 
+@dataclass(frozen=True)
+class Wants:
+    """What a step wants in a batch beside the plain images and their labels.
+
+    Raises `ArgumentError` for fewer views than there can be.
+    """
+
+    views: int = 1
+    """Sets of transformed images, each with its own crops and colours: `batch.views`, then those of `batch.extra`."""
+    unlabelled_views: int = 0
+    """Sets of transformed images of each image without a label, in `batch.unlabelled`; 0 takes no such images."""
+    views_beside_unlabelled: int | None = None
+    """`views` where there are images without labels beside them; None as many as without."""
+    composites: bool = False
+    """Composites of the images with images of other classes, `batch.composites`."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, "wants", views=self.views, views_beside_unlabelled=self.views_beside_unlabelled)
+        check_at_least(0, "wants", unlabelled_views=self.unlabelled_views)
+
+    def num_views(self, *, beside_unlabelled: bool) -> int:
+        """Sets of transformed images of the labelled ones."""
+        other = self.views_beside_unlabelled
+        return self.views if other is None or not beside_unlabelled else other
+
+
+class _Renamed:
+    """A name of before `wants`, which answers with a warning."""
+
+    def __init__(self, name: str, now: str, answer: Callable[[Wants], bool]) -> None:
+        self._warning = f"`{name}` is `{now}` now."
+        self._answer = answer
+
+    def __get__(self, step: Step | None, kind: type[Step] | None = None) -> Any:
+        if step is None:  # whoever looks over the class asks no step
+            return self
+        warnings.warn(self._warning, DeprecationWarning, stacklevel=2)
+        return self._answer(step.wants)
+
+
 class Step(nn.Module):
-    """A training objective around a classifier. Subclasses implement `forward(batch) -> StepOutput`."""
+    """A training objective around a classifier. Subclasses implement `forward(batch) -> StepOutput`.
 
-    needs_extra_views = False
-    """Whether the batch must carry a second, independent set of views."""
+    Its life: `plan` says how a run trains it; then, for each epoch, `begin_epoch`, and for each step `forward`, once or
+    for each part of the batch, and `after_step`. Buffers and parameters are its state, which checkpoints keep.
+    """
 
-    needs_composites = False
-    """Whether the batch must carry composites of its images with images of other classes."""
+    wants = Wants()
+    """What must be in its batches."""
 
-    needs_labels: str | None = "its loss needs the label of each image"
-    """Why it takes no images without labels; None where it takes some, `batch.unlabelled` if that is there."""
+    needs_extra_views = _Renamed("needs_extra_views", "wants.views > 1", lambda wants: wants.views > 1)
+    needs_composites = _Renamed("needs_composites", "wants.composites", lambda wants: wants.composites)
+
+    needs_labels: str = "its loss needs the label of each image"
+    """Why it takes no images without labels, where it does not (`wants.unlabelled_views` is 0)."""
 
     has_negatives = False
     """Whether the loss of an image depends on the other images of its batch, so that parts of a batch do not add up."""
@@ -66,13 +114,34 @@ class Step(nn.Module):
         check_classifier(classifier.network)
         if getattr(classifier.network, "aux_logits", False):  # before a method explains the network and sees no others
             raise auxiliary_classifiers(classifier.network)
+        self.classifier = classifier
         self.network = classifier.network
         self.normalise = classifier.normalise
         self.denormalise = classifier.denormalise
 
+    def plan(self, recipe: Recipe) -> Plan:
+        """How a run trains it: one phase that moves `trained_parameters()`, where a method does not say otherwise."""
+        return one_phase(self, recipe)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """The parameters that training moves: those that require gradients now, before the run begins. What a step
+        freezes when it is made, such as a teacher, stays frozen."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def kept_in_eval(self) -> list[nn.Module]:
+        """The modules that stay in eval mode while the others train, with all in them: those that are in it now, before
+        the run begins, such as a teacher. A network that is in it as a whole has been evaluated, and trains."""
+        left = set() if self.network.training else set(self.network.modules())
+        return [module for module in self.modules() if not (module.training or module is self or module in left)]
+
     def begin_epoch(self, epoch: int) -> None:
         """The loop calls it before the first batch of an epoch, also when it resumes within it."""
         self.epoch = epoch
+
+    def after_step(self, number: int) -> None:
+        """The loop calls it after optimiser step `number` (from 1) of the step's phase, without gradients: teachers
+        follow, queues move on. Once in each step, also with `training.accumulate`, and in all processes, which hold the
+        same weights and running statistics then and must do the same."""
 
     @property
     def explains(self) -> str | None:
@@ -119,9 +188,24 @@ def views_of(batch: Batch) -> tuple[Tensor, Tensor]:
 
 def two_views_of(batch: Batch) -> tuple[Tensor, Tensor]:
     """The two sets of transformed images of a batch that is on its device."""
-    if batch.views is None or batch.extra_views is None:
-        raise ArgumentError("`batch` has no two views: make it with `extra=True` and call `batch.to(device)` first.")
-    return batch.views, batch.extra_views
+    first, second = transformed_of(batch, 2)
+    return first, second
+
+
+def transformed_of(batch: Batch, number: int) -> list[Tensor]:
+    """The first `number` sets of transformed images of a batch that is on its device.
+
+    Raises:
+        ArgumentError: it has fewer.
+    """
+    sets = [batch.views, *(view.pixels for view in batch.extra)]
+    found = [pixels for pixels in sets[:number] if pixels is not None]
+    if len(found) < number:
+        raise ArgumentError(
+            f"`batch` has {len(found)} of the {number} sets of transformed images that are needed: say so in the "
+            f"step's `wants`, or make it with `extra={number - 1}`, and call `batch.to(device)` first."
+        )
+    return found
 
 
 def view_cross_entropy(logits: Tensor, logits_view: Tensor, labels: Tensor, views: Views) -> Tensor:

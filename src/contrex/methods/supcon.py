@@ -21,7 +21,16 @@ from contrex.errors import ArgumentError
 from contrex.explain.capture import forward_features
 from contrex.losses import supcon_loss
 from contrex.methods.phase import Phase, Plan
-from contrex.methods.step import Shown, Step, StepOutput, softmax_cross_entropy, step_output, two_views_of, views_of
+from contrex.methods.step import (
+    Shown,
+    Step,
+    StepOutput,
+    Wants,
+    softmax_cross_entropy,
+    step_output,
+    two_views_of,
+    views_of,
+)
 from contrex.models import Classifier, ProjectionHead, classifier_head
 from contrex.settings import LinearClassifier, Recipe, SupCon
 
@@ -29,7 +38,7 @@ from contrex.settings import LinearClassifier, Recipe, SupCon
 class SupConStep(Step):
     """The encoder's phase: `supcon_loss` of the projected features of two random views of each image."""
 
-    needs_extra_views = True
+    wants = Wants(views=2)
     needs_labels = "its encoder and its classifier are trained on the same images"
     has_negatives = True
 
@@ -43,6 +52,10 @@ class SupConStep(Step):
     def head(self) -> nn.Linear:
         """The classifier: the network's last linear layer."""
         return cast("nn.Linear", self.network.get_submodule(self._head_name))
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """The encoder's phase and the classifier's, in turns or one after the other (`settings.order`)."""
+        return supcon_plan(self, recipe)
 
     def forward(self, batch: Batch) -> StepOutput:
         """Views -> encoder -> projection -> loss; one forward pass in training mode."""
@@ -141,11 +154,12 @@ class ClassifierStep(Step):
         return torch.stack([self._features[index] for index in indices])
 
 
-def supcon_plan(step: SupConStep, classifier: Classifier, recipe: Recipe, settings: SupCon) -> Plan:
-    """The encoder's phase and the classifier's, in turns or one after the other (`settings.order`)."""
-    epochs, linear = recipe.training.epochs, settings.classifier
-    head = list(step.head.parameters())
-    rest = [p for p in step.parameters() if all(p is not own for own in head)]
+def supcon_plan(step: SupConStep, recipe: Recipe) -> Plan:
+    """The plan of `step`: its encoder, and the classifier on it."""
+    settings, epochs, linear = step.settings, recipe.training.epochs, step.settings.classifier
+    trained, own = step.trained_parameters(), set(step.head.parameters())
+    head, rest = [p for p in trained if p in own], [p for p in trained if p not in own]
+    kept = step.kept_in_eval()
     crops = replace(recipe.augmentation, color_jitter=(0.0, 0.0, 0.0, 0.0), grayscale=0.0)
     encoder = Phase(
         name="encoder",
@@ -155,16 +169,18 @@ def supcon_plan(step: SupConStep, classifier: Classifier, recipe: Recipe, settin
         schedule=recipe.schedule,
         augmentation=recipe.augmentation,
         epochs=epochs,
+        frozen=kept,
         trains_classifier=False,
     )
     last = Phase(
         name="classifier",
-        step=ClassifierStep(step, classifier, linear),
+        step=ClassifierStep(step, step.classifier, linear),
         parameters=head,
         optimizer=linear.optimizer or recipe.optimizer,
         schedule=linear.schedule or recipe.schedule,
         augmentation=crops,
         epochs=linear.epochs or epochs,
+        frozen=kept,
     )
     order: Sequence[Sequence[int]] = (
         [[0, 1]] * epochs if settings.order == "alternating" else [[0]] * epochs + [[1]] * last.epochs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,6 +21,39 @@ from contrex.models.stem import cifar_stem
 from contrex.settings import Model, Stem
 
 
+class Normalisation(nn.Module):
+    """Pixel values as a network expects them: `(x - mean) / std`, channel by channel.
+
+    Mean and std are buffers: they are on the device already when images come, which a new tensor for each batch would
+    wait for. No state dict has them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            channels = torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1)
+            self.register_buffer(name, channels, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `[N,3,H,W]`, uint8 or in [0, 1], normalised."""
+        scaled = images.float() / 255 if images.dtype == torch.uint8 else images
+        return (scaled - self.mean) / self.std
+
+    def inverse(self, images: Tensor) -> Tensor:
+        """The pixel values in [0, 1] of normalised images `[N,3,H,W]`."""
+        return images * self.std + self.mean
+
+    def on(self, device: torch.device) -> Normalisation:
+        """Itself, on `device`."""
+        if self.mean.device != device:
+            with torch.inference_mode(False):  # gradients may be asked for later, which tensors made in it do not have
+                self.to(device)
+        return self
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A network with the normalisation of its input; `normalise` takes pixel values in [0, 1], `denormalise` gives
@@ -31,21 +64,19 @@ class Classifier:
     std: tuple[float, float, float]
     left_out: tuple[str, ...] = ()
     """Modules in the weights file that its layout has beside the encoder, and that were not loaded."""
+    _normalisation: Normalisation = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_normalisation", Normalisation(self.mean, self.std))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images `[N,3,H,W]`, uint8 or in [0, 1], as the network expects them."""
-        scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-        mean, std = self._channels(images.device)
-        return (scaled - mean) / std
+        normalised: Tensor = self._normalisation.on(images.device)(images)
+        return normalised
 
     def denormalise(self, images: Tensor) -> Tensor:
         """The pixel values in [0, 1] of normalised images `[N,3,H,W]`."""
-        mean, std = self._channels(images.device)
-        return images * std + mean
-
-    def _channels(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
-        return mean, std
+        return self._normalisation.on(images.device).inverse(images)
 
 
 def load_classifier(settings: Model, *, num_classes: int | None = None) -> Classifier:

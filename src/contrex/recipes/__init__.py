@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from contrex.errors import RecordError, unknown_name
+from contrex.errors import ArgumentError, RecordError, unknown_name
+from contrex.outside import is_outside, outside
 from contrex.recipes import cgc, contrast, digits, excon, fine_grained, pets, tiny_imagenet
 from contrex.recipes.few_shot import FEW_SHOT
 from contrex.records import from_plain
@@ -103,14 +104,22 @@ def recipe_named(name: str) -> Recipe:
 
 
 def recipe_from(source: str) -> Recipe:
-    """The recipe called `source`, or the one saved in the file `source` (a run's `recipe.json`, or its folder).
+    """The recipe called `source`, the one saved in the file `source` (a run's `recipe.json`, or its folder), or the one
+    that the function `source` gives, `FILE.py:NAME` or `MODULE:NAME`.
 
     A name wins over a folder that is called the same: write ./NAME for the folder.
 
     Raises:
-        UnknownNameError: it is neither.
+        UnknownNameError: it is none of these.
         RecordError: the file is not a recipe.
+        ArgumentError: there is no such function, or it gives no recipe.
     """
+    if is_outside(source):
+        made = outside(source, "the recipe")
+        found = made() if callable(made) else made
+        if not isinstance(found, Recipe):
+            raise ArgumentError(f"the recipe {source!r} is no function that returns a contrex.settings.Recipe.")
+        return found
     path = Path(source)
     if source.replace("-", "_") not in RECIPES and (path.is_dir() or path.suffix == ".json"):
         path = path / "recipe.json" if path.is_dir() else path

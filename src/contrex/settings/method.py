@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from contrex.errors import ArgumentError
 from contrex.settings.ranges import check, check_at_least, check_positive
@@ -14,16 +14,31 @@ Variant = Literal["paper", "published-code"]
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class Method:
+    """The settings of a training method. Each kind of them names its step, `MODULE:CLASS`, without importing it; a
+    method from a file of one's own writes `:CLASS` for a class of the same file."""
+
+    implementation: ClassVar[str] = ""
+
+    is_family: ClassVar[bool] = True
+    """A recipe says which kind of method it has (`contrex.records`)."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Method):
     """Cross-entropy alone: the baseline, on the same views as the methods it is compared with."""
+
+    implementation: ClassVar[str] = "contrex.methods.cross_entropy:CrossEntropyStep"
 
     views: Views = "both"
     """Classify the untransformed image, its transformed view, or both (mean)."""
 
 
 @dataclass(frozen=True)
-class CGC:
+class CGC(Method):
     """Cross-entropy + `weight` x contrastive Grad-CAM consistency (CVPR 2022)."""
+
+    implementation: ClassVar[str] = "contrex.methods.cgc:CGCStep"
 
     weight: float = 1.0
     """lambda: the weight of the consistency loss."""
@@ -50,8 +65,10 @@ class CGC:
 
 
 @dataclass(frozen=True)
-class CGCNoNegatives:
+class CGCNoNegatives(Method):
     """Cross-entropy + `weight` x squared L2 distance of the normalised heatmaps (CGC, Table 5)."""
+
+    implementation: ClassVar[str] = "contrex.methods.cgc:CGCNoNegativesStep"
 
     weight: float = 1.0
     """lambda: the weight of the consistency loss."""
@@ -73,9 +90,11 @@ class CGCNoNegatives:
 
 
 @dataclass(frozen=True)
-class GCC:
+class GCC(Method):
     """Cross-entropy + `weight` x consistency of the heatmap of an image and of a composite that holds it among three
     images of other classes (AAAI 2021)."""
+
+    implementation: ClassVar[str] = "contrex.methods.gcc:GCCStep"
 
     weight: float = 25.0
     """lambda: the weight of the consistency loss. It is a mean over the cells of the map: finer maps need more."""
@@ -115,8 +134,10 @@ class LinearClassifier:
 
 
 @dataclass(frozen=True)
-class SupCon:
+class SupCon(Method):
     """Supervised contrastive learning of the encoder, and a linear classifier on it (ExCon, section 3)."""
+
+    implementation: ClassVar[str] = "contrex.methods.supcon:SupConStep"
 
     temperature: float = 0.1
     """tau: the temperature of the similarities."""
@@ -151,6 +172,8 @@ class ExCon(SupCon):
     """SupCon with the explanation as a view: where the classifier is right on what its heatmap keeps of an image, that
     is the first view (section 3.3); with `background`, where it is wrong, that is a negative of all (ExConB, 3.4)."""
 
+    implementation: ClassVar[str] = "contrex.methods.excon:ExConStep"
+
     background: bool = False
     """ExConB: masked images that are not classified right are added as background, in denominators only."""
     starting_epoch: int = 0
@@ -173,6 +196,3 @@ class ExCon(SupCon):
         check(0 <= self.threshold < 1, "method.threshold", self.threshold, "from 0 to below 1")
         if not self.labels:
             raise ArgumentError("`method.labels` must be set for ExCon: it explains each image for its label.")
-
-
-Method = CrossEntropy | CGC | CGCNoNegatives | GCC | SupCon | ExCon

@@ -2,7 +2,8 @@
 
 from contrex.training.contact_sheet import sheets
 from contrex.training.log import curves, read_log
-from contrex.training.loop import load_trained, saved_recipe, train
+from contrex.training.loop import train
 from contrex.training.timing import read_timing
+from contrex.training.trained import load_trained, saved_recipe
 
 __all__ = ["curves", "load_trained", "read_log", "read_timing", "saved_recipe", "sheets", "train"]

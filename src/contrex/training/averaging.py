@@ -17,13 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from contrex.methods import Phase, Plan
+from contrex.methods.averaging import follow
 
 
 class Averages:
@@ -46,8 +45,7 @@ class Averages:
         if names:
             kept = 1 - (1 - self._decay) / (1 - self._decay**step)
             averages, weights = ([own[name].detach() for name in names] for own in (self._averages, self._parameters))
-            averaging: Any = get_ema_multi_avg_fn  # torch has no types for it
-            averaging(kept)(averages, weights, step)
+            follow(averages, weights, kept)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -18,13 +18,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from contrex._version import __version__
 from contrex.errors import CheckpointError
-from contrex.records import write_atomically, write_json
+from contrex.records import write_json
 
 SCHEMA_VERSION = 2
 
@@ -55,23 +55,19 @@ class Checkpoints:
         Raises:
             CheckpointError: the disk is full, or cannot be written for another reason; the one before is kept.
         """
-        stream = io.BytesIO()
-        torch.save({"schema_version": SCHEMA_VERSION, "contrex": __version__, **content}, stream)
-        payload = stream.getvalue()
-        digest = hashlib.sha256(payload).hexdigest()
-        name = f"step-{step:08d}-{digest[:8]}.pt"
-        entry = {"file": name, "sha256": digest, "step": step, "finished": content.get("finished", False)}
-        before = self._read_index()
-        index = {**before, "last": entry, **({"best": entry} if best else {})}
+        before, start = self._read_index(), f"step-{step:08d}"
         try:
-            write_atomically(self.folder / name, payload)
+            digest = _write({"schema_version": SCHEMA_VERSION, "contrex": __version__, **content}, self.folder, start)
+            name = f"{start}-{digest[:8]}.pt"
+            entry = {"file": name, "sha256": digest, "step": step, "finished": content.get("finished", False)}
+            index = {**before, "last": entry, **({"best": entry} if best else {})}
             _sync(self.folder)  # also after a power failure, the index never names a file that is not there
             write_json(self._index, index)
             _sync(self.folder)
         except OSError as error:
             self._drop_all_but(_files(self._read_index()))  # what was written of it only fills the disk further
             raise CheckpointError(
-                f"checkpoint {self.folder / name} could not be written ({error}); {_kept(before)}."
+                f"checkpoint {self.folder / start} could not be written ({error}); {_kept(before)}."
             ) from None
         self._drop_all_but(_files(index))
 
@@ -111,6 +107,49 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
         for path in self.folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
+
+
+class _Hashing:
+    """A file as `torch.save` writes into it, with the SHA-256 of all that was written; no copy of it is kept."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.error: OSError | None = None
+        """What the file system said when it took no more: torch only says that a file has another length."""
+
+    def write(self, data: bytes | memoryview) -> int:
+        try:
+            self._stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.sha256.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _write(content: Mapping[str, Any], folder: Path, start: str) -> str:
+    """Write `content` into a file of `folder` that is called `start`, its SHA-256 and `.pt`: whole, or not at all. The
+    SHA-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{start}.{os.getpid()}.tmp"
+    try:
+        with temporary.open("wb") as stream:
+            file = _Hashing(stream)
+            try:
+                torch.save(content, file)  # type: ignore[arg-type]
+            except RuntimeError as error:
+                raise file.error or error from None
+            stream.flush()
+            os.fsync(stream.fileno())
+        digest = file.sha256.hexdigest()
+        temporary.replace(folder / f"{start}-{digest[:8]}.pt")
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
 
 
 def _files(index: Mapping[str, Mapping[str, Any]]) -> set[str]:

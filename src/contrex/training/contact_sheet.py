@@ -26,8 +26,8 @@ BACKGROUND, INK, RIGHT, WRONG = "#ffffff", "#222222", "#0b7a4b", "#b3261e"
 def write_shown(run: Path, step: Step, batch: Batch, epoch: int) -> None:
     """Draw what `step` makes of the first images of a batch in `epoch` (from 0), where there is anything to see."""
     some = {name: getattr(batch, name)[:NUM_SHOWN] for name in ("images", "views", "labels")}
-    extra = None if batch.extra_views is None else batch.extra_views[:NUM_SHOWN]
-    shown = step.shown(replace(batch, **some, extra_views=extra))
+    extra = [replace(view, pixels=None if view.pixels is None else view.pixels[:NUM_SHOWN]) for view in batch.extra]
+    shown = step.shown(replace(batch, **some, extra=extra))
     if shown is None:
         return
     stream = io.BytesIO()

@@ -86,9 +86,10 @@ class Bar:
         shown = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
         self._progress.update(self._task, advance=1, terms=shown)
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self._progress.console.print(printable(text), highlight=False, markup=False)
+
+def say(console: Console, text: str) -> None:
+    """Print a line that stays, above the progress bar where there is one."""
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

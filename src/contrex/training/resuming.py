@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
 
 from contrex import ranks
+from contrex.data.labelled import LIST, TrainingImages
 from contrex.errors import CheckpointError
 from contrex.methods import Plan
-from contrex.records import from_plain, to_plain
+from contrex.records import to_plain
 from contrex.settings import Recipe
 from contrex.training.checkpoint import Checkpoints
+from contrex.training.state import RunState, fingerprint
+
+OwnShare = Callable[[Optimizer, Mapping[str, Any]], dict[str, Any]]
+"""Cuts out of the whole state of an optimiser what a process keeps of it."""
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -32,18 +36,6 @@ FREE_TO_CHANGE = frozenset(
 ones, may lie elsewhere."""
 
 
-@dataclass
-class Place:
-    """How far a run has come: `epoch`, `phase` of the epoch and `batch` of the next step, steps done, best validation
-    accuracy so far."""
-
-    epoch: int = 0
-    phase: int = 0
-    batch: int = 0
-    step: int = 0
-    best: float = -1.0
-
-
 def saved_content(checkpoints: Checkpoints, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
     """The checkpoint to go on from, if any; refuses to mix two runs in one folder."""
     if not checkpoints.exists():
@@ -52,8 +44,7 @@ def saved_content(checkpoints: Checkpoints, recipe: Recipe, resume: bool) -> dic
     if not resume:
         raise CheckpointError(f"{run} already holds a run: continue it with --resume, or choose another --folder.")
     content = checkpoints.load()
-    before: Recipe = from_plain(content["recipe"], Recipe, where="recipe")  # which may have fewer fields
-    changed = sorted(_changed(to_plain(before), to_plain(recipe)))
+    changed = sorted(_changed(to_plain(RunState.from_checkpoint(content).recipe), to_plain(recipe)))
     if changed:
         raise CheckpointError(
             f"{run} was started with another recipe, different in {', '.join(changed)}: choose another --folder, "
@@ -62,34 +53,81 @@ def saved_content(checkpoints: Checkpoints, recipe: Recipe, resume: bool) -> dic
     return content
 
 
-def load_steps(plan: Plan, content: Mapping[str, Any]) -> None:
-    """The weights and the state of every step, from a checkpoint's content."""
-    for step, state in zip(plan.modules(), content["steps"], strict=True):
-        step.load_state_dict(state)
+def load_steps(plan: Plan, state: RunState) -> None:
+    """Load the weights and the state of every step.
+
+    Raises:
+        CheckpointError: the steps have other tensors than those of the run, or there are more or fewer.
+    """
+    _check_number("steps", len(state.steps), len(plan.phases))
+    for step, saved in zip(plan.modules(), state.steps, strict=True):
+        try:
+            step.load_state_dict(saved)
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint does not fit {type(step).__name__}: {_line(error)}") from None
 
 
-def restored(
-    content: Mapping[str, Any] | None,
-    optimizers: Sequence[Optimizer],
-    own_share: Callable[[Optimizer, Mapping[str, Any]], dict[str, Any]] | None = None,
-) -> Place:
-    """The place in the run after loading the states of the optimisers; `own_share` cuts out what a process keeps."""
-    if content is None:
-        return Place()
-    for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
-        optimizer.load_state_dict(state if own_share is None else own_share(optimizer, state))
-    return Place(**content["place"])
+def load_optimizers(optimizers: Sequence[Optimizer], state: RunState, own_share: OwnShare | None = None) -> None:
+    """Load the states of the optimisers; `own_share` cuts out what a process keeps.
+
+    Raises:
+        CheckpointError: they moved other parameters when the run was started, or there are more or fewer.
+    """
+    _check_number("optimizers", len(state.optimizers), len(optimizers))
+    for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
+        try:
+            optimizer.load_state_dict(saved if own_share is None else own_share(optimizer, saved))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise CheckpointError(
+                f"the run was started with other parameters to train ({_line(error)}): go on with the contrex that "
+                "started it, or train it again."
+            ) from None
 
 
-def other_world(content: Mapping[str, Any] | None) -> str | None:
+def check_same_images(images: TrainingImages, state: RunState) -> None:
+    """Refuse to go on with other images than a run was started with.
+
+    Raises:
+        CheckpointError: there are other classes, more or fewer images, or others have a label.
+    """
+    name, now, before = images.labelled.name, fingerprint(images), state.data
+    if now.classes != before.classes:
+        raise CheckpointError(f"{name} has other classes than the run was started on: use the same images.")
+    if before.num_images not in (None, now.num_images):
+        raise CheckpointError(
+            f"{name} has {now.num_images} images, the run was started on {before.num_images}: use the same."
+        )
+    if now.labelled_sha256 != before.labelled_sha256:
+        raise CheckpointError(
+            f"the labelled images are others than the run was started with, which are in its {LIST}: use the same "
+            "images and `labelled.seed`, or choose another --folder."
+        )
+    if now.num_unlabelled != before.num_unlabelled:
+        raise CheckpointError(
+            f"there are {now.num_unlabelled} images without labels, the run was started with {before.num_unlabelled}: "
+            "use the same."
+        )
+
+
+def other_world(state: RunState) -> str | None:
     """What to say where the run was on another number of processes so far."""
-    before, now = (content or {}).get("world_size", 1), ranks.world_size()
-    if content is None or before == now:
+    before, now = state.world_size, ranks.world_size()
+    if before == now:
         return None
     return (
         f"the run had {before} process{'es' * (before > 1)} so far and goes on with {now}: it sees the same batches, "
         "but sums are rounded in another order and dropout is drawn anew, so it is not bit-exact."
     )
+
+
+def _check_number(name: str, saved: int, now: int) -> None:
+    if saved != now:
+        raise CheckpointError(f"the checkpoint has {saved} `{name}` and the method {now} phases: train it again.")
+
+
+def _line(error: Exception) -> str:
+    """What torch says in several lines, in one."""
+    return " ".join(str(error).split())
 
 
 def resuming_command(folder: Path) -> str:

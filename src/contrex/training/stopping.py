@@ -20,7 +20,8 @@ from contrex.errors import InterruptedRunError, NonFiniteLossError
 from contrex.models import Classifier, model_logits
 from contrex.records import write_json
 from contrex.training.checkpoint import Checkpoints
-from contrex.training.resuming import Place, resuming_command
+from contrex.training.resuming import resuming_command
+from contrex.training.state import Place
 
 ADVICE = "lower `optimizer.lr` or set `optimizer.clip_norm`"
 """Against a run that diverges."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from contrex.data.sample import ImageSet
 from contrex.data.unlabelled import Cycle
 from contrex.data.views import TrainingViews, stream, view_sizes
-from contrex.errors import ArgumentError, CheckpointError
-from contrex.methods import Plan
+from contrex.errors import ArgumentError
+from contrex.methods import METHODS, Plan, step_class
 from contrex.settings import Recipe
 from contrex.training import distributed
 
@@ -17,20 +14,21 @@ from contrex.training import distributed
 def unlabelled_cycle(recipe: Recipe, plan: Plan, images: ImageSet | None) -> Cycle | None:
     """The images without labels of each step, where the run has some.
 
-    They are seen as the labelled ones are, in order and crops of their own.
+    They are seen as the labelled ones are, in order and crops of their own, with as many views as the phases want.
 
     Raises:
-        ArgumentError: the method takes none, or a batch of them is larger than all of them or cannot be shared evenly.
+        ArgumentError: a phase takes none, or a batch of them is larger than all of them or cannot be shared evenly.
     """
     if images is None:
         return None
-    options, phase = recipe.training, plan.phases[0]
+    options, steps = recipe.training, list(plan.modules())
     where = "`labelled.rest` unlabelled" if recipe.labelled.unlabelled is None else "`labelled.unlabelled`"
-    if phase.step.needs_labels is not None:
+    refusing = next((step for step in steps if not step.wants.unlabelled_views), None)
+    if refusing is not None:
         fix = "set `labelled.rest` unused" if recipe.labelled.unlabelled is None else "leave it out"
         raise ArgumentError(
-            f"{where} is not for {type(recipe.method).__name__}: {phase.step.needs_labels}. Train CGC or "
-            f"CGCNoNegatives, or {fix}."
+            f"{where} is not for {type(recipe.method).__name__}: {refusing.needs_labels}. Train "
+            f"{' or '.join(_taking_unlabelled())}, or {fix}."
         )
     size = recipe.labelled.unlabelled_batch_size or options.batch_size
     if size > len(images):
@@ -42,24 +40,18 @@ def unlabelled_cycle(recipe: Recipe, plan: Plan, images: ImageSet | None) -> Cyc
     resize, side = view_sizes(recipe.data)
     seed = int(stream("unlabelled", options.seed).integers(2**31))
     views = TrainingViews(
-        images, resize=resize, size=side, augmentation=phase.augmentation, seed=seed, extra=False, composite=False
+        images,
+        resize=resize,
+        size=side,
+        augmentation=plan.phases[0].augmentation,
+        seed=seed,
+        extra=max(step.wants.unlabelled_views for step in steps) - 1,
+        composite=False,
     )
     return Cycle(views, size, distributed.own_parts(options, size))
 
 
-def check_same(images: ImageSet | None, saved: Mapping[str, Any] | None) -> None:
-    """Refuse to go on with other images without labels than a run was started with.
-
-    Raises:
-        CheckpointError: there are more or fewer of them.
-    """
-    now, before = num_unlabelled(images), (saved or {}).get("num_unlabelled", 0)
-    if saved is not None and now != before:
-        raise CheckpointError(
-            f"there are {now} images without labels, the run was started with {before}: use the same."
-        )
-
-
-def num_unlabelled(images: ImageSet | None) -> int:
-    """How many there are, 0 where the run has none."""
-    return 0 if images is None else len(images)
+def _taking_unlabelled() -> list[str]:
+    """The names of contrex's own methods that take images without labels."""
+    kinds = dict.fromkeys(type(make()) for make in METHODS.values())
+    return [kind.__name__ for kind in kinds if step_class(kind).wants.unlabelled_views]

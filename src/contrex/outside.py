@@ -1,0 +1,74 @@
+"""What a user names from outside of contrex: `FILE.py:NAME` or `MODULE:NAME`, and how that is written down again.
+
+Naming something loads its file, as importing it does; nothing is loaded that nobody names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import zlib
+from pathlib import Path
+from types import ModuleType
+
+from contrex.errors import ArgumentError
+
+_SOURCE = "__contrex_source__"
+"""In a module that was loaded from a file: the file as the user wrote it, which records keep."""
+
+
+def is_outside(name: str) -> bool:
+    """Whether `name` has the form `FILE.py:NAME` or `MODULE:NAME`.
+
+    >>> is_outside("mean_teacher.py:MeanTeacher"), is_outside("digits_cgc")
+    (True, False)
+    """
+    return ":" in name
+
+
+def outside(name: str, what: str) -> object:
+    """What `FILE.py:NAME` or `MODULE:NAME` names; a file is loaded once. `what` is the argument, for the error.
+
+    Raises:
+        ArgumentError: the file or module cannot be loaded, or has nothing of that name.
+    """
+    source, _, attribute = name.rpartition(":")
+    try:
+        module = _from_file(source) if source.endswith(".py") else importlib.import_module(source)
+    except (ImportError, OSError, ValueError) as error:
+        raise ArgumentError(f"{what} {name!r} cannot be loaded from {source}: {error}") from None
+    if not hasattr(module, attribute):
+        raise ArgumentError(f"{what} {name!r}: {source} has nothing called {attribute!r}.")
+    return getattr(module, attribute)
+
+
+def outside_name(kind: type) -> str:
+    """The name by which `outside` finds a class again."""
+    module = sys.modules[kind.__module__]
+    source = getattr(module, _SOURCE, None)
+    if source is None and kind.__module__ == "__main__":
+        source = getattr(module, "__file__", None)  # a script that is run: its file is found again, "__main__" is not
+    return f"{source or kind.__module__}:{kind.__qualname__}"
+
+
+def _from_file(source: str) -> ModuleType:
+    path = Path(source).resolve()
+    main = sys.modules.get("__main__")
+    if main is not None and Path(getattr(main, "__file__", None) or ".").resolve() == path:
+        return main  # the script that is run: loaded again, its classes would be others
+    name = f"contrex_outside_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise ImportError("it is no Python file")
+    module = importlib.util.module_from_spec(specification)
+    setattr(module, _SOURCE, source)
+    sys.modules[name] = module  # dataclasses look their module up there
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,206 @@
+"""From a recipe and a folder to a run that is ready for its next step: images, network, plan, and what was saved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from contrex import ranks
+from contrex.data.labelled import TrainingImages, draw_of, training_images
+from contrex.data.loading import TrainingLoader
+from contrex.data.sample import ImageSet
+from contrex.data.views import TrainingViews, stream, view_sizes
+from contrex.devices import device_named
+from contrex.errors import ArgumentError, DataError
+from contrex.evaluation import validation_groups
+from contrex.methods import Phase, Plan, training_plan
+from contrex.models import Classifier, load_classifier
+from contrex.records import write_json
+from contrex.settings import Recipe
+from contrex.training import compiling, distributed, sharding
+from contrex.training.averaging import Averages
+from contrex.training.distributed import Runner
+from contrex.training.log import say
+from contrex.training.optimization import build_optimizer
+from contrex.training.resuming import check_same_images, load_optimizers, load_steps, other_world, saved_content
+from contrex.training.run import Run, RunFolder
+from contrex.training.state import Place, RunState, fingerprint
+from contrex.training.trained import without_file
+from contrex.training.unlabelled import unlabelled_cycle
+
+SKIPPED = "skipped_images.json"
+
+
+def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Console | None = None) -> Run:
+    """The run of `recipe` in `folder`, ready for its first step, or for the one after its last checkpoint.
+
+    Raises what `contrex.training.train` does, but for what happens in a step.
+    """
+    options, device, files = recipe.training, device_named(recipe.training.device), RunFolder(folder)
+    # sync point: only the first process looks into the folder, and all go on from what it finds
+    content = ranks.from_first(lambda: saved_content(files.checkpoints, recipe, resume))
+    saved = None if content is None else RunState.from_checkpoint(content)
+    distributed.check_device(options, device)
+    images = training_images(recipe)
+    _check_images(recipe, images)
+    if saved is not None:
+        check_same_images(images, saved)
+    console = (console or Console(stderr=True)) if ranks.rank() == 0 else Console(quiet=True)
+
+    classifier = _classifier(recipe, images, saved, console)
+    plan = training_plan(classifier, recipe)
+    distributed.check_plan(options, plan)
+    cycle = unlabelled_cycle(recipe, plan, images.unlabelled)
+    _move(plan, recipe, device)
+    if saved is not None:
+        load_steps(plan, saved)
+    distributed.check_equal(plan)  # sync point: one process with other weights would never be noticed later
+    plan, runners = on_all_processes(plan, recipe, device)
+    optimizers = [build_optimizer(phase.parameters, phase.optimizer, phase.head) for phase in plan.phases]
+    averages = Averages(plan, options.ema)
+    if saved is not None:
+        load_optimizers(optimizers, saved, sharding.shared_out if options.shard else None)
+        averages.load_state_dict(saved.averages, sharding.shared_as if options.shard else None)
+        if (warning := other_world(saved)) is not None:
+            say(console, warning)
+    place = Place() if saved is None else saved.place
+    _open_folder(files, recipe, images, place, console)
+    return Run(
+        recipe=recipe,
+        folder=files,
+        device=device,
+        classifier=classifier,
+        plan=plan,
+        runners=runners,
+        optimizers=optimizers,
+        averages=averages,
+        place=place,
+        data=fingerprint(images),
+        loader=TrainingLoader(
+            [_views(recipe, images.labelled, phase, number) for number, phase in enumerate(plan.phases)],
+            batch_size=options.batch_size,
+            parts=distributed.own_parts(options),
+            cycle=cycle,
+            workers=options.workers,
+            pin_memory=device.type == "cuda",
+        ),
+        to_validate=validation_groups(images.validation, recipe.data, workers=options.workers),
+        console=console,
+        explained=[],
+    )
+
+
+def on_all_processes(plan: Plan, recipe: Recipe, device: torch.device) -> tuple[Plan, dict[int, Runner]]:
+    """The plan as the processes share it, its network compiled where that is asked for, and the runners there are."""
+    options, (step, *_) = recipe.training, plan.modules()
+    if options.compile or (options.sync_batch_norm and step.explains_in_training):
+        side = view_sizes(recipe.data)[1]
+        # any images do; a generator of their own leaves the run's random numbers alone
+        images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(options.seed)).to(device)
+        if options.sync_batch_norm and step.explains_in_training:
+            distributed.check_batch_norm(step, compiling.names_after_explained(step, images))
+        if options.compile:
+            compiling.compile_network(step, images)
+    if not options.shard:
+        return plan, {}
+    plan, runner = sharding.sharded(plan, device)
+    return plan, {0: runner}
+
+
+def phase_seed(seed: int, phase: int) -> int:
+    """The seed of the order and the views of a later phase."""
+    return int(stream("phase", seed, phase).integers(2**31))
+
+
+def _classifier(recipe: Recipe, images: TrainingImages, saved: RunState | None, console: Console) -> Classifier:
+    """The network that is trained, with the weights that a new run starts from."""
+    torch.manual_seed(recipe.training.seed)  # of the initialisation: every process draws the same weights
+    model = recipe.model if saved is None else without_file(recipe.model)
+    classifier = load_classifier(model, num_classes=len(images.labelled.classes))
+    if classifier.left_out:
+        say(console, f"left out of {model.weights}: {', '.join(classifier.left_out)}")
+    if recipe.training.freeze and recipe.model.weights is None:
+        names = " ".join(recipe.training.freeze)
+        say(console, f"`training.freeze` keeps {names} at random weights: there is no `model.weights`")
+    return distributed.synchronise_batch_norm(classifier, recipe.training)
+
+
+def _move(plan: Plan, recipe: Recipe, device: torch.device) -> None:
+    for step in plan.modules():
+        step.to(device)
+        if recipe.training.channels_last and not recipe.training.shard:  # FSDP2 takes weights in torch's layout only
+            step.to(memory_format=torch.channels_last)
+
+
+def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> TrainingViews:
+    """What phase `number` is trained on; each phase draws its own crops."""
+    resize, size = view_sizes(recipe.data)
+    seed = recipe.training.seed
+    return TrainingViews(
+        images,
+        resize=resize,
+        size=size,
+        augmentation=phase.augmentation,
+        seed=seed if number == 0 else phase_seed(seed, number),
+        extra=phase.step.wants.num_views(beside_unlabelled=recipe.labelled.has_unlabelled) - 1,
+        composite=phase.step.wants.composites,
+    )
+
+
+# --- the images -----------------------------------------------------------------------------------------------------
+
+
+def _check_images(recipe: Recipe, found: TrainingImages) -> None:
+    """Refuse now what would fail after an epoch."""
+    images, validation, options, count = found.labelled, found.validation, recipe.training, len(found.labelled.classes)
+    if len(images) < options.batch_size:
+        raise ArgumentError(
+            f"`training.batch_size` {options.batch_size} is larger than the training set, {len(images)} images."
+        )
+    if len(validation) == 0:
+        raise DataError(f"{validation.name} has no images, and a run is validated on them: give it at least one.")
+    if list(validation.classes) != list(images.classes):
+        raise DataError(f"{validation.name} has other classes than {images.name}: give both the same, in one order.")
+    if count < 2:
+        raise DataError(
+            f"{images.name} has {count} class, and the cross-entropy of one class is 0 whatever the network says: give "
+            "it at least two."
+        )
+    if recipe.model.num_classes not in (None, count):
+        raise ArgumentError(
+            f"`model.num_classes` is {recipe.model.num_classes}, {images.name} has {count} classes: leave it out."
+        )
+
+
+# --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def _open_folder(files: RunFolder, recipe: Recipe, images: TrainingImages, place: Place, console: Console) -> None:
+    """Write the recipe, and drop what the logs have of steps that will be done again.
+
+    Sync point: the first process writes; a folder that cannot be written ends all.
+    """
+    with ranks.together():
+        if ranks.rank() == 0:
+            files.path.mkdir(parents=True, exist_ok=True)
+            write_json(files.path / "recipe.json", recipe)
+            if (draw := draw_of(images.labelled)) is not None:
+                draw.write(files.path)
+            files.log.rewind(step=place.step, epoch=place.epoch)
+            files.timing.rewind(epoch=place.epoch)
+            _report_skipped(files.path, [one for one in images if one is not None], console)
+    files.saved_at = time.monotonic()
+
+
+def _report_skipped(folder: Path, splits: Sequence[ImageSet], console: Console) -> None:
+    """Count and list the unreadable images that were left out."""
+    skipped = {images.name: list(images.skipped) for images in splits if images.skipped}
+    if skipped:
+        write_json(folder / SKIPPED, skipped)
+    for name, faults in skipped.items():
+        lines = [f"unreadable images left out of {name}: {len(faults)}, listed in {folder / SKIPPED}", *faults[:5]]
+        say(console, "\n  ".join(lines))

@@ -1,0 +1,81 @@
+"""Methods and recipes from a file or a module of one's own: written into records, read again, refused by name."""
+
+from pathlib import Path
+
+import pytest
+
+from contrex.errors import ArgumentError, RecordError, UnknownNameError
+from contrex.outside import outside, outside_name
+from contrex.recipes import recipe_from
+from contrex.records import from_plain, to_plain
+from contrex.settings import Recipe
+
+FILE = """
+from __future__ import annotations
+from dataclasses import dataclass, replace
+from typing import ClassVar
+from contrex.recipes.digits import cross_entropy
+from contrex.settings import Method
+
+@dataclass(frozen=True)
+class Mine(Method):
+    implementation: ClassVar[str] = ":MineStep"
+    weight: float = 2.0
+
+def mine():
+    return replace(cross_entropy(), method=Mine())
+
+NOTHING = 3
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    return "mine.py"
+
+
+def test_a_recipe_from_a_file_goes_to_a_record_and_back(file):
+    recipe = recipe_from(f"{file}:mine")
+    plain = to_plain(recipe)
+    assert plain["method"] == {"kind": "mine.py:Mine", "weight": 2.0}
+    assert from_plain(plain, Recipe) == recipe
+    assert type(recipe.method) is outside(str(Path(file).resolve()) + ":Mine", "it"), "one file, one class"
+    assert outside_name(type(recipe.method)) == "mine.py:Mine"
+
+
+def test_a_module_is_named_too():
+    recipe = recipe_from("contrex.recipes.digits:cgc")
+    assert to_plain(recipe)["method"]["kind"] == "CGC"
+
+
+def test_what_is_not_there_is_said(file, tmp_path):
+    plain = to_plain(recipe_from(f"{file}:mine"))
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
+
+    def of(kind, **more):
+        return from_plain({**plain, "method": {**plain["method"], "kind": kind, **more}}, Recipe, where="recipe")
+
+    with pytest.raises(ArgumentError, match=r"`?recipe.method.kind`? 'absent.py:Mine' cannot be loaded from absent.py"):
+        of("absent.py:Mine")
+    with pytest.raises(
+        ArgumentError, match=r"'broken.py:Mine' cannot be loaded from broken.py: No module named 'nothing"
+    ):
+        of("broken.py:Mine")
+    with pytest.raises(ArgumentError, match=r"'mine.py:Yours': mine.py has nothing called 'Yours'"):
+        of("mine.py:Yours")
+    with pytest.raises(
+        RecordError, match=r"kind must be a class that derives from contrex.settings.Method, got 'mine.py:m"
+    ):
+        of("mine.py:mine")
+    with pytest.raises(UnknownNameError, match=r"recipe.method must be one of weight; got 'implementation'"):
+        of("mine.py:Mine", implementation="os:system")
+    with pytest.raises(UnknownNameError, match=r"recipe.method.kind must be one of .*; got 'CGD'. Did you mean 'CGC'"):
+        of("CGD")
+    with pytest.raises(
+        ArgumentError, match=r"the recipe 'mine.py:NOTHING' is no function that returns a contrex.settings"
+    ):
+        recipe_from("mine.py:NOTHING")
+    with pytest.raises(ArgumentError, match=r"the recipe 'mine.py:ours': mine.py has nothing called 'ours'"):
+        recipe_from("mine.py:ours")
