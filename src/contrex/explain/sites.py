@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import types
-import warnings
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from contrex.errors import LayerError, LayerWarning
+from contrex.errors import LayerError, LayerWarning, warn
 from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.survey import Survey, check_pass
@@ -159,12 +158,11 @@ class Sites:
         site = survey.named(find_layer(self._model, layer), self._reshape)
         if site.past > MUCH and site.name not in self._warned:
             self._warned.add(site.name)
-            warnings.warn(
+            warn(
                 f"{site.past:.0%} of the gradient from the logits to the pixels flows past `layer` {site.name!r} of "
                 f"{type(self._model).__name__}: its map shows a part of the explanation. With layer=None the last "
                 "layer that carries all of it is found.",
                 LayerWarning,
-                stacklevel=2,
             )
         return site
 
