@@ -1,9 +1,16 @@
 """Methods and recipes from a file or a module of one's own: written into records, read again, refused by name."""
 
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import contrex
 from contrex.errors import ArgumentError, RecordError, UnknownNameError
 from contrex.outside import outside, outside_name
 from contrex.recipes import recipe_from
@@ -43,6 +50,17 @@ def test_a_recipe_from_a_file_goes_to_a_record_and_back(file):
     assert from_plain(plain, Recipe) == recipe
     assert type(recipe.method) is outside(str(Path(file).resolve()) + ":Mine", "it"), "one file, one class"
     assert outside_name(type(recipe.method)) == "mine.py:Mine"
+
+
+def test_another_process_loads_the_file_for_itself(file):
+    """As those of `--jobs` do, which share nothing with the command but what is pickled."""
+    recipe = replace(recipe_from(f"{file}:mine"), name="there")
+    code = "import pickle, sys; found = pickle.load(sys.stdin.buffer); print(found.name, found.method)"
+    path = {**os.environ, "PYTHONPATH": str(Path(contrex.__file__).parents[1])}
+    pickled = pickle.dumps(recipe)
+    done = subprocess.run([sys.executable, "-c", code], input=pickled, capture_output=True, check=True, env=path)
+    assert done.stdout.decode().strip() == "there Mine(weight=2.0)"
+    assert pickle.loads(pickle.dumps(recipe)) == copy.deepcopy(recipe) == recipe
 
 
 def test_a_module_is_named_too():

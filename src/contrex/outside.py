@@ -9,8 +9,10 @@ import importlib
 import importlib.util
 import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from contrex.errors import ArgumentError
 
@@ -50,6 +52,19 @@ def outside_name(kind: type) -> str:
     if source is None and kind.__module__ == "__main__":
         source = getattr(module, "__file__", None)  # a script that is run: its file is found again, "__main__" is not
     return f"{source or kind.__module__}:{kind.__qualname__}"
+
+
+def is_from_file(kind: type) -> bool:
+    """Whether `outside` has loaded a class from a file, which no other process can import."""
+    return hasattr(sys.modules.get(kind.__module__), _SOURCE)
+
+
+def remade(name: str, fields: Mapping[str, Any]) -> object:
+    """An instance of the class called `name` with these fields, as another process had it."""
+    kind: Any = outside(name, "the method")
+    found = object.__new__(kind)
+    vars(found).update(fields)
+    return found
 
 
 def _from_file(source: str) -> ModuleType:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, SupportsIndex
 
 from contrex.errors import ArgumentError
+from contrex.outside import is_from_file, outside_name, remade
 from contrex.settings.ranges import check, check_at_least, check_positive
 from contrex.settings.training import Optimizer, Schedule
 
@@ -22,6 +23,11 @@ class Method:
 
     is_family: ClassVar[bool] = True
     """A recipe says which kind of method it has (`contrex.records`)."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        if not is_from_file(type(self)):
+            return super().__reduce_ex__(protocol)
+        return remade, (outside_name(type(self)), vars(self))  # processes of `--jobs` load the file for themselves
 
 
 @dataclass(frozen=True)
