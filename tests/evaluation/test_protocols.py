@@ -295,9 +295,10 @@ def test_no_pass_is_run_twice(name):
     some = subject()
     bench = Bench(some, replace(OPTIONS, relative_probability=replace(OPTIONS.relative_probability, threshold=0.0)))
     views = EvaluationViews(some.images, (32, 32), whole_side=32, needs_whole=True, gallery=())
-    bench.explainer(bench.normalise(views[0].square[None]))  # finds its layer
     seen: list[int] = []
     bench.network.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+    bench.explainer(bench.normalise(views[0].square[None]))  # finds its layer
+    seen.clear()
     protocol = PROTOCOLS[name](bench)
     needs = {"has_heatmaps": protocol.needs_heatmaps, "has_features": protocol.needs_features}
     protocol.judge(Group(bench, [views[index] for index in range(11)], **needs))

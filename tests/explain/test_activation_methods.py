@@ -284,8 +284,9 @@ def test_where_the_roads_differ_the_difference_of_maps_is_taken(method):
 def test_score_cam_runs_one_image_per_channel_for_any_number_of_questions(batch_size, contrast):
     net, x = network("mlp"), images()
     explainer = ScoreCAM(net, "act", batch_size=batch_size)
-    explainer(x)  # looks the layer up
     sizes, handle = forwards_of(net)
+    explainer(x)  # looks the layer up
+    sizes.clear()
     explainer.classes(x, k=4, contrast=contrast)
     handle.remove()
     assert sizes == ([3, 2, 8, 8, 2] if batch_size is None else [3, 2, 5, 5, 5, 3])
@@ -295,8 +296,9 @@ def test_score_cam_runs_one_image_per_channel_for_any_number_of_questions(batch_
 def test_ablation_cam_behind_one_linear_layer_runs_only_the_first_pass(contrast):
     net, x = network("pooled"), images()
     explainer = AblationCAM(net, "act")
-    explainer(x)  # looks the layer up
     sizes, handle = forwards_of(net)
+    explainer(x)  # looks the layer up
+    sizes.clear()
     explainer.classes(x, k=4, contrast=contrast)
     handle.remove()
     assert sizes == [3]
@@ -309,9 +311,10 @@ def test_ablation_cam_runs_the_part_before_the_layer_once_per_chunk(contrast):
         net.features[3].bias += 5
         net.features[3].weight[0], net.features[3].bias[0] = 0, -1  # a channel that is off needs no ablation
     explainer = AblationCAM(net, "act", batch_size=3)
-    explainer(x)  # looks the layer up
     sizes, handle = forwards_of(net)
     behind, other = forwards_of(net.head)
+    explainer(x)  # looks the layer up
+    sizes.clear(), behind.clear()
     explainer.classes(x, k=4, contrast=contrast)
     handle.remove()
     other.remove()

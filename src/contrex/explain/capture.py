@@ -30,6 +30,9 @@ from contrex.models.outputs import read_logits
 
 FULL_PRECISION = (torch.float32, torch.float64)
 
+OWN_HOOKS: set[int] = set()
+"""The numbers of the hooks that are set here right now; one of anybody else's may make another network of a model."""
+
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
 
@@ -460,10 +463,12 @@ def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterat
             if isinstance(module, torch.jit.ScriptModule):
                 raise scripted("`layer` is in")
             handles.append(module.register_forward_hook(unrecorded))  # one by one: those set so far must go on an error
+            OWN_HOOKS.add(handles[-1].id)
         yield
     finally:
         for handle in handles:
             handle.remove()
+            OWN_HOOKS.discard(handle.id)
 
 
 def _features(site: Site, output: object, images: Tensor) -> Features:

@@ -183,11 +183,12 @@ _SETTINGS = frozenset({bool, int, str, type(None), types.FunctionType, types.Met
 
 
 def _values(modules: Sequence[nn.Module]) -> list[object]:
-    """All attributes of modules, and the numbers of their hooks."""
+    """All attributes of modules, and the numbers of their hooks that are not contrex's own."""
     found: list[object] = []
     for module in modules:
         attributes = module.__dict__
         found += attributes.values()
-        found += attributes["_forward_hooks"]
-        found += attributes["_forward_pre_hooks"]
+        for hooks in (attributes["_forward_hooks"], attributes["_forward_pre_hooks"]):
+            if hooks:
+                found += [number for number in hooks if number not in capture.OWN_HOOKS]
     return found
