@@ -98,7 +98,7 @@ def test_warm_networks_give_the_maps_of_those_that_are_not_compiled(kind):
 
 
 def test_a_loss_on_the_map_of_a_compiled_network():
-    x, net = images(), in_place("aot_eager")
+    x, net = images(), in_place("eager")
     net(x)
     gradients = []
     for each in (net, network("mlp")):

@@ -437,7 +437,7 @@ def is_right_or_refused(seed):
 
 
 def test_a_few_random_wirings():
-    assert sum(map(is_right_or_refused, range(10))) >= 5
+    assert sum(map(is_right_or_refused, range(6))) >= 3
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ def test_captum_explains_one_logit():
     pytest.importorskip("captum")
     net, x = network("mlp"), images()
     for attribution in ("Saliency", "InputXGradient", "Occlusion"):
-        options = {"sliding_window_shapes": (3, 4, 4)} if attribution == "Occlusion" else {}
+        options = {"sliding_window_shapes": (3, 4, 6), "strides": (3, 4, 6)} if attribution == "Occlusion" else {}
         for score in ("probability", "log_probability"):
             one, two = (
                 contrex.Captum(kind(net), attribution, **options)(x, target=0, contrast="mean", score=score).heatmap

@@ -35,7 +35,10 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if "vgg" in name or "efficientnet" in name else name for name in FOUND],
+)
 def test_the_layer_is_found(name):
     """The map before the classifier, in torchvision's, timm's and our own CNNs."""
     network = build_network(name, {}, num_classes=10).eval()

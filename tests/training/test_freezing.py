@@ -27,7 +27,7 @@ def starting_from(tmp_path, recipe):
     [
         (CGC(resolution=32), ("features.1.0", "features.2")),
         (CrossEntropy(), ("features.0",)),
-        (GCC(), ("features.0", "features.2.1")),
+        pytest.param(GCC(), ("features.0", "features.2.1"), marks=pytest.mark.slow),
         (ExCon(background=True), ("features.1",)),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_step_moves_each_group_at_its_rate():
     assert head.tolist() == pytest.approx([-2.0] * 3)
 
 
-@pytest.mark.parametrize("options", [{}, {"name": "adamw", "nesterov": False}])
+@pytest.mark.parametrize("options", [pytest.param({}, marks=pytest.mark.slow), {"name": "adamw", "nesterov": False}])
 def test_a_run_has_both_rates_and_is_resumed_with_both(tmp_path, options):
     optimizer = replace(tiny().optimizer, lr=0.01, head_lr=0.2, **options)
     recipe = replace(tiny(), optimizer=optimizer)

@@ -44,7 +44,7 @@ class Killed(BaseException):
     """Stands for kill -9."""
 
 
-@pytest.mark.parametrize("step", [4, 10])
+@pytest.mark.parametrize("step", [4, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_in_either_phase_and_resumed(straight, tmp_path, monkeypatch, step):
     name, folder = straight
     calls = []
