@@ -11,7 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contrex.models.axes import FOREIGN, LOST, RULES, Axis, Factor, Followed, regroup
+from contrex.models.axes import FOREIGN, LOST, Axis, Factor, regroup
+from contrex.models.axis_rules import RULES
+from contrex.models.following import Followed
 from contrex.models.graph import Graph, edge_of
 from contrex.models.reading import reading
 

@@ -16,7 +16,8 @@ from contrex.explain.capture import Pass
 from contrex.explain.diagnosis import no_gradient
 from contrex.explain.explainer import Explainer
 from contrex.explain.in_place import beside_views, written
-from contrex.models.axes import Followed, Lost
+from contrex.models.axes import Lost
+from contrex.models.following import Followed
 from contrex.models.graph import Graph
 from contrex.models.layers import Reshape
 from contrex.models.reading import possible_readings

@@ -21,7 +21,8 @@ from contrex.errors import LayerError
 from contrex.explain import capture
 from contrex.explain.capture import FULL_PRECISION, Run
 from contrex.explain.diagnosis import scripted
-from contrex.models.axes import Axis, Factor, Followed, Lost
+from contrex.models.axes import Axis, Factor, Lost
+from contrex.models.following import Followed
 from contrex.models.graph import Edge, Graph, as_gradient_edge
 from contrex.models.layers import Reshape, Site, layer_name
 from contrex.models.reading import Reading, possible_readings, reading, token_grids
