@@ -155,9 +155,11 @@ def plain_grad_cam(
 
 def maps(output: Tensor, grid: tuple[int, int]) -> Tensor:
     """[N,C,h,w] of an output whose grid is known."""
+    cells = grid[0] * grid[1]
+    if output.ndim == 3 and output.shape[2] == cells and not 0 <= output.shape[1] - cells < 16:  # F.unfold's [N,C,T]
+        return output.unflatten(2, grid)
     if output.ndim == 3:
-        cells = output[:, output.shape[1] - grid[0] * grid[1] :]
-        return cells.mT.unflatten(2, grid)
+        return output[:, output.shape[1] - cells :].mT.unflatten(2, grid)
     return output if output.shape[2:] == grid else output.movedim(-1, 1)
 
 
