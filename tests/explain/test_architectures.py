@@ -9,9 +9,8 @@ from explain import architectures
 
 def documented() -> dict[tuple[str, int], tuple[str, str]]:
     """Layer and grid of each network and image side in the page; what is refused has "refused" for a layer."""
-    rows = re.findall(r"^\| (\S+:\S+) \| (\d+) \|([^|]+)\|([^|]*)\|", architectures.DOCS.read_text("utf-8"), re.MULTILINE)
-        r"^\| (\S+:\S+) \| (\d+) \| ([^|]+) \| ([^|]*) \|", architectures.DOCS.read_text("utf-8"), re.MULTILINE
-    )
+    page = architectures.DOCS.read_text("utf-8")
+    rows = re.findall(r"^\| (\S+:\S+) \| (\d+) \|([^|]+)\|([^|]*)\|", page, re.MULTILINE)
     return {(name, int(side)): (layer.partition(":")[0].strip(), grid.strip()) for name, side, layer, grid in rows}
 
 
