@@ -23,6 +23,8 @@ from contrex.models.reading import Reading
 MUCH = 0.1
 """The share of the gradient that may flow past a layer that the user named, without a warning."""
 
+MANY = 1000
+"""How much is kept of a model at most."""
 Key = tuple[Hashable, torch.Size, Hashable]
 """What was asked for, the size of the images, and what the modules are set to."""
 T = TypeVar("T", Site, Reading)
@@ -128,6 +130,8 @@ class Sites:
     def _kept(self, asked: Hashable, images: Tensor, look_up: Callable[[], T]) -> T:
         key = self._key(asked, images)
         if key not in self._found:
+            if len(self._found) >= MANY:  # a network that counts its calls is another one at each
+                self._found.clear()
             self._found[key] = look_up()
         return self._found[key]  # type: ignore[return-value]
 
