@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from contrex.explain import capture
 from contrex.explain.capture import Pass
 from contrex.explain.diagnosis import no_gradient
 from contrex.explain.explainer import Explainer
-from contrex.explain.in_place import beside_views, written
+from contrex.explain.in_place import beside_views, tensors_in, written
 from contrex.models.axes import Lost
 from contrex.models.following import Followed
 from contrex.models.graph import Graph
@@ -173,7 +173,7 @@ class _Recorder:
         is_as_another = getattr(function, "__name__", "").endswith(
             "_as"
         )  # takes only the shape or dtype of its second argument
-        tensors = list(_tensors(args[:1] if is_as_another else (args, kwargs)))
+        tensors = list(tensors_in(args[:1] if is_as_another else (args, kwargs)))
         if isinstance(output, Tensor) and output.requires_grad:
             if value is not None:
                 self.biases.append(Bias(value, get_gradient_edge(output), output.shape))
@@ -189,7 +189,7 @@ class _Recorder:
     def _bias(self, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
         """What a torch function adds to its output, as called; None for those that add nothing or are not known."""
         name = getattr(function, "__name__", "").strip("_")
-        activations = sum(map(self._is_activation, _tensors((args, kwargs))))
+        activations = sum(map(self._is_activation, tensors_in((args, kwargs))))
         if not activations:
             return None
         if name in _WITHOUT_BIAS or (name in _PRODUCTS and activations > 1):
@@ -318,13 +318,3 @@ def _activation_bias(
         (slope,) = torch.autograd.grad(y.sum(), x, create_graph=differentiable)
         value: Tensor = y - slope * x
     return value if differentiable else value.detach()
-
-
-def _tensors(tree: object) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (tuple, list)):
-        for item in tree:
-            yield from _tensors(item)
-    elif isinstance(tree, Mapping):
-        yield from _tensors(list(tree.values()))

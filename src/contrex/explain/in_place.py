@@ -6,7 +6,7 @@ the view's place in the graph is no longer the tensor's. So a function gets a co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,3 +58,14 @@ def beside_views(interceptor: Interceptor) -> Interceptor:
         return interceptor(torch.Tensor.copy_, (target, copy), {})
 
     return intercept
+
+
+def tensors_in(tree: object) -> Iterator[Tensor]:
+    """The tensors among the arguments or results of a function, however they are nested."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (tuple, list)):
+        for item in tree:
+            yield from tensors_in(item)
+    elif isinstance(tree, Mapping):
+        yield from tensors_in(list(tree.values()))

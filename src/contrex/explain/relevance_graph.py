@@ -11,7 +11,7 @@ changes in place is made anew, and from then on stands for the changed tensor an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import resolve_name
 
 from contrex.explain.aliases import Aliases
-from contrex.explain.in_place import RESHAPING, written
+from contrex.explain.in_place import RESHAPING, tensors_in, written
 from contrex.explain.relevance_rules import Kind, LinearMap, NoRuleError, Rules
 
 
@@ -134,7 +134,7 @@ class Propagation:
         if "input" in kwargs:
             args = (kwargs.pop("input"), *args)
         target = written(func, args, kwargs)
-        data = [t for t in _tensors((args, kwargs)) if self._is_data(t)]
+        data = [t for t in tensors_in((args, kwargs)) if self._is_data(t)]
         self._check_writing(func, target, kwargs.get("out"))
         if not data or not torch.is_grad_enabled():
             outputs = self._without_data(func, args, kwargs)
@@ -142,7 +142,7 @@ class Propagation:
             outputs = self._changed(func, target, args, kwargs, data)
         else:
             outputs = self._outcome(func, args, kwargs, data, is_writing=False)
-        for tensor in _tensors(outputs) if self._data else ():
+        for tensor in tensors_in(outputs) if self._data else ():
             self._aliases.add(tensor)
         return outputs
 
@@ -174,7 +174,7 @@ class Propagation:
             self._data[id(output)] = output
             return output
         other = None if is_writing else func(*args, **kwargs)
-        if is_writing or any(t.requires_grad for t in _tensors(other)):
+        if is_writing or any(t.requires_grad for t in tensors_in(other)):
             raise NoRuleError(f"no rule says how relevance passes through {resolve_name(func) or name}")
         return other
 
@@ -203,7 +203,7 @@ class Propagation:
     def _check_writing(self, func: Callable[..., Any], target: Tensor | None, out: object) -> None:
         """Data must not change unless the graph sees it: neither `out=` nor a write beside the graph has a rule."""
         is_seen = target is not None and self._is_data(target) and torch.is_grad_enabled()
-        for tensor in _tensors((None if is_seen else target, out)):
+        for tensor in tensors_in((None if is_seen else target, out)):
             if any(self._is_data(alias) for alias in self._aliases.of(tensor)):
                 name = resolve_name(func) or func.__name__
                 raise NoRuleError(f"{name} changes a tensor beside its graph (by out=, detach(), .data or no_grad)")
@@ -211,7 +211,7 @@ class Propagation:
     def _without_data(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A function of parameters only, or before the explained layer; `requires_grad_` marks where data begins."""
         outputs, name = func(*args, **kwargs), func.__name__.strip("_")
-        for tensor in _tensors(outputs):
+        for tensor in tensors_in(outputs):
             if tensor.requires_grad and name == "requires_grad":
                 self._data[id(tensor)] = tensor
                 self._pixels |= {id(tensor)} if self._is_at_input else set()
@@ -221,7 +221,7 @@ class Propagation:
 
     def _routed(self, outputs: Any, data: Sequence[Tensor]) -> Any:
         are_pixels = all(id(t) in self._pixels for t in data)
-        for tensor in _tensors(outputs):
+        for tensor in tensors_in(outputs):
             if tensor.requires_grad:
                 self._data[id(tensor)] = tensor
                 self._pixels |= {id(tensor)} if are_pixels else set()
@@ -393,16 +393,6 @@ def _given(rule: Callable[[Tensor], Sequence[Tensor]], value: Tensor, *inputs: T
 def _precise(tensor: Tensor) -> Tensor:
     """Without a graph, in float32 or better."""
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _tensors(tree: object) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (tuple, list)):
-        for item in tree:
-            yield from _tensors(item)
-    elif isinstance(tree, dict):
-        yield from _tensors(list(tree.values()))
 
 
 def innermost_module(error: BaseException, model: nn.Module) -> str:
