@@ -21,7 +21,7 @@ import torch
 from measuring import compare, save
 from torch import Tensor, nn
 
-from contrex.data.views import Batch, View
+from contrex.data.views.training import Batch, View
 from contrex.methods import SupConStep, training_step
 from contrex.models import eval_mode, load_classifier
 from contrex.ops.geometry import random_crop

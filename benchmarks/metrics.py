@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 import contrex
 from contrex import settings
-from contrex.data.evaluation_views import Views
+from contrex.data.views.evaluation import Views
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocols import PROTOCOLS
 from contrex.evaluation.subject import Subject

@@ -33,9 +33,9 @@ from measuring import save, seconds
 from torch import Tensor, nn
 
 from contrex import settings
-from contrex.data.evaluation_views import EvaluationViews
-from contrex.data.folder import FolderImages
-from contrex.data.views import view_sizes
+from contrex.data.views.evaluation import EvaluationViews
+from contrex.data.readers.folder import FolderImages
+from contrex.data.views.training import view_sizes
 from contrex.models import load_classifier
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from measuring import compare, save
 
-from contrex.data.views import Batch
+from contrex.data.views.training import Batch
 from contrex.methods import training_step
 from contrex.models import load_classifier
 from contrex.ops.geometry import random_crop

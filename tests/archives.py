@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from contrex.data import image_set
-from contrex.data.files import ImageFiles
+from contrex.data.files.folders import ImageFiles
 from contrex.settings import CUB200, Data, FGVCAircraft, FineGrained, Flowers102, Food101, OxfordPets, StanfordCars
 
 WIDTH, HEIGHT = 40, 30

@@ -138,9 +138,9 @@ def test_an_experiment_measures_new_weights_and_nothing_twice(tmp_path, monkeypa
     stopped_after(4, run)
     measured(run)
     measured(run, replace(OPTIONS, contrast="weighted"))
-    real = experiment.evaluate
+    real = experiment.measuring.evaluate
     monkeypatch.setattr(
-        experiment, "evaluate", lambda s, o, **k: (evaluations.append(s.checkpoint), real(s, o, **k))[1]
+        experiment.measuring, "evaluate", lambda s, o, **k: (evaluations.append(s.checkpoint), real(s, o, **k))[1]
     )
 
     def found():

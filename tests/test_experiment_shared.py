@@ -49,8 +49,11 @@ class Elsewhere:
 
 def test_what_another_works_on_is_left_and_waited_for(tmp_path, monkeypatch):
     trained, waited, said = [], [], io.StringIO()
-    real = experiment.train
-    monkeypatch.setattr(experiment, "train", lambda r, run, **k: (trained.append(run.name), real(r, run, **k))[1])
+    module = experiment.sharing
+    real = module.train
+    monkeypatch.setattr(
+        experiment.sharing, "train", lambda r, run, **k: (trained.append(run.name), real(r, run, **k))[1]
+    )
     other = Elsewhere(tmp_path / RUNS[0], tmp_path / RUNS[1])
 
     def sleep(_):
@@ -59,7 +62,7 @@ def test_what_another_works_on_is_left_and_waited_for(tmp_path, monkeypatch):
         if len(waited) == 3:  # the other is killed
             other.let_go()
 
-    monkeypatch.setattr(experiment.time, "sleep", sleep)
+    monkeypatch.setattr(experiment.sharing.time, "sleep", sleep)
     (report,) = experiment_of(RECIPES, tmp_path, console=Console(file=said))
     assert trained == [RUNS[2], *RUNS[:2]]
     assert len(waited) == 3
@@ -78,9 +81,9 @@ def test_what_another_has_done_is_not_done_again(tmp_path, monkeypatch):
     def sleep(_):
         other.let_go()
         experiment_of(RECIPES[:1], shared, console=quiet())
-        monkeypatch.setattr(experiment, "train", lambda *_, **__: pytest.fail("trained again"))
+        monkeypatch.setattr(experiment.sharing, "train", lambda *_, **__: pytest.fail("trained again"))
 
-    monkeypatch.setattr(experiment.time, "sleep", sleep)
+    monkeypatch.setattr(experiment.sharing.time, "sleep", sleep)
     (found,) = experiment_of(RECIPES, shared, console=quiet())
     for one, other_one in zip(found.runs, expected.runs, strict=True):
         assert one.record.metrics == other_one.record.metrics
@@ -105,11 +108,11 @@ def done(tmp_path_factory):
 )
 def test_a_run_is_done_only_as_it_was_asked_for(done, changed):
     recipe, run = RECIPES[0], done / RUNS[0]
-    assert experiment._finished(run, recipe, recipe.evaluation) == run / "evaluation-test"
+    assert experiment.sharing.finished(run, recipe, recipe.evaluation) == run / "evaluation-test"
     other = changed(recipe)
-    assert experiment._finished(run, other, other.evaluation) is None
+    assert experiment.sharing.finished(run, other, other.evaluation) is None
     workers = replace(recipe, evaluation=replace(recipe.evaluation, workers=2))
-    assert experiment._finished(run, workers, workers.evaluation) == run / "evaluation-test"
+    assert experiment.sharing.finished(run, workers, workers.evaluation) == run / "evaluation-test"
 
 
 def test_a_run_that_has_not_ended_or_has_other_weights_is_not_done(done, tmp_path):
@@ -120,10 +123,10 @@ def test_a_run_that_has_not_ended_or_has_other_weights_is_not_done(done, tmp_pat
         for told, other in (('"finished": true', '"finished": false'), (read_file(run), "step-00000003-00000000.pt")):
             index.write_text(text.replace(told, other))
             assert told in text
-            assert experiment._finished(run, recipe, recipe.evaluation) is None
+            assert experiment.sharing.finished(run, recipe, recipe.evaluation) is None
     finally:
         index.write_text(text)
-    assert experiment._finished(tmp_path / "none", recipe, recipe.evaluation) is None
+    assert experiment.sharing.finished(tmp_path / "none", recipe, recipe.evaluation) is None
 
 
 def read_file(run):
@@ -145,7 +148,7 @@ def test_how_gpus_and_threads_are_shared():
 def test_jobs_that_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(ArgumentError, match=r"`jobs` must be at least 1, got 0"):
         experiment_of(RECIPES, tmp_path, console=quiet(), jobs=0)
-    monkeypatch.setattr(experiment.ranks, "world_size", lambda: 2)
+    monkeypatch.setattr(experiment.sharing.ranks, "world_size", lambda: 2)
     with pytest.raises(ArgumentError, match=r"`jobs` 2 is for single processes, torchrun started 2"):
         experiment_of(RECIPES, tmp_path, console=quiet(), jobs=2)
     assert not os.listdir(tmp_path)  # noqa: PTH208

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from contrex.data.images import read_image
-from contrex.data.tables import read_classes
-from contrex.data.views import pixels, short_side
+from contrex.data.files.images import read_image
+from contrex.data.files.tables import read_classes
+from contrex.data.views.training import pixels, short_side
 from contrex.errors import ArgumentError
 from contrex.explain import Explainer
 from contrex.explain.figure import Panel, Row, draw, pictures

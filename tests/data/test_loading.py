@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from contrex.data import image_set
 from contrex.data.loading import Loader, TrainingLoader
-from contrex.data.views import TrainingViews
+from contrex.data.views.training import TrainingViews
 from contrex.errors import ImageError
 from contrex.settings import Augmentation, Digits
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import contrex
-from contrex.data.evaluation_views import EvaluationViews
-from contrex.data.views import stream
+from contrex.data.views.evaluation import EvaluationViews
+from contrex.data.views.training import stream
 from contrex.evaluation import PROTOCOLS, Bench, Group, evaluate
 from contrex.evaluation.embedding import tsne
 from contrex.metrics import (

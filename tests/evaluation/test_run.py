@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from contrex.data import image_set
-from contrex.data.evaluation_views import EvaluationViews
 from contrex.data.sample import Sample
+from contrex.data.views.evaluation import EvaluationViews
 from contrex.errors import ArgumentError, DataError, UnknownNameError
 from contrex.evaluation import (
     PROTOCOLS,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from contrex.data import image_set
-from contrex.data.evaluation_views import EvaluationViews
+from contrex.data.views.evaluation import EvaluationViews
 from contrex.errors import ArgumentError, DataError, UnknownNameError
 from contrex.evaluation import PROTOCOLS, Bench, Group, Subject, check_names, evaluate, validate, validation_groups
 from contrex.metrics import deletion_curve, infidelity, kept_probabilities

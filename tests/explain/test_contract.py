@@ -13,9 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 import contrex
 from contrex.errors import LayerError
-from contrex.explain import EXPLAINERS, capture
+from contrex.explain import EXPLAINERS
 from contrex.explain.contract import CHECKS, ContractError, check_contract
-from contrex.explain.in_place import written
+from contrex.explain.forward import capture
+from contrex.explain.forward.in_place import written
 from explain.networks import HEADS, images, network
 
 ARCHITECTURES = {

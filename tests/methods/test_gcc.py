@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from contrex.data.views import Batch
+from contrex.data.views.training import Batch
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.methods import training_step
 from contrex.models import Classifier

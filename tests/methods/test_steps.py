@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
-from contrex.data.views import Batch, View
+from contrex.data.views.training import Batch, View
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.methods import METHODS, training_plan, training_step
 from contrex.models import Classifier

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contrex.data.views import View
+from contrex.data.views.training import View
 from contrex.methods import METHODS, training_step
 from contrex.settings import CGC, CGCNoNegatives
 from methods.test_steps import by_hand, make_batch, make_classifier

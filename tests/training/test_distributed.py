@@ -10,7 +10,7 @@ from torch import nn
 from contrex import ranks
 from contrex.cli import main
 from contrex.data.loading import TrainingLoader
-from contrex.data.views import TrainingViews
+from contrex.data.views.training import TrainingViews
 from contrex.errors import ArgumentError
 from contrex.methods import METHODS, training_plan
 from contrex.models import Classifier

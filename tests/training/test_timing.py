@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from contrex.data.views import TrainingViews
+from contrex.data.views.training import TrainingViews
 from contrex.errors import printable
 from contrex.training import loop, read_timing, train
 from contrex.training.log import progress_bar, say

@@ -10,23 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from contrex.data.aircraft import FGVCAircraftImages
-from contrex.data.cars import StanfordCarsImages
-from contrex.data.cifar import CifarImages
-from contrex.data.cub import CUB200Images
-from contrex.data.detection import DetectionImages
-from contrex.data.digits import DigitImages
-from contrex.data.flowers import Flowers102Images
-from contrex.data.folder import FolderImages
-from contrex.data.food import Food101Images
-from contrex.data.hugging_face import HuggingFaceImages
-from contrex.data.imagenet import ImageNetImages
-from contrex.data.images import read_image
-from contrex.data.oxford_pets import OxfordPetsImages
+from contrex.data.files.images import read_image
+from contrex.data.readers.aircraft import FGVCAircraftImages
+from contrex.data.readers.cars import StanfordCarsImages
+from contrex.data.readers.cifar import CifarImages
+from contrex.data.readers.cub import CUB200Images
+from contrex.data.readers.detection import DetectionImages
+from contrex.data.readers.digits import DigitImages
+from contrex.data.readers.flowers import Flowers102Images
+from contrex.data.readers.folder import FolderImages
+from contrex.data.readers.food import Food101Images
+from contrex.data.readers.hugging_face import HuggingFaceImages
+from contrex.data.readers.imagenet import ImageNetImages
+from contrex.data.readers.oxford_pets import OxfordPetsImages
+from contrex.data.readers.shards import ShardImages
+from contrex.data.readers.tiny_imagenet import TinyImageNetImages
+from contrex.data.readers.unrel import UnRelImages
 from contrex.data.sample import ImageSet, Sample
-from contrex.data.shards import ShardImages
-from contrex.data.tiny_imagenet import TinyImageNetImages
-from contrex.data.unrel import UnRelImages
 from contrex.errors import ArgumentError
 from contrex.settings import (
     CUB200,

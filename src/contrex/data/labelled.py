@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data import image_set
-from contrex.data.files import shortened
+from contrex.data.files.folders import shortened
+from contrex.data.readers.unlabelled import UnlabelledFolder
 from contrex.data.sample import ImageSet, Sample
-from contrex.data.unlabelled import UnlabelledFolder
-from contrex.data.views import stream
+from contrex.data.views.training import stream
 from contrex.errors import DataError
 from contrex.records import write_atomically
 from contrex.settings import Recipe

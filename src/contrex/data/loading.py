@@ -17,8 +17,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from contrex.data.unlabelled import Cycle
-from contrex.data.views import Batch, Position, TrainingViews, join
+from contrex.data.readers.unlabelled import Cycle
+from contrex.data.views.training import Batch, Position, TrainingViews, join
 from contrex.errors import ContrexError, unwrapped
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from contrex.data.cifar import ARCHIVES as CIFAR_ARCHIVES
-from contrex.data.detection import coco_files, voc_folders
-from contrex.data.files import image_names, subfolders
+from contrex.data.files.folders import image_names, subfolders
+from contrex.data.readers.cifar import ARCHIVES as CIFAR_ARCHIVES
+from contrex.data.readers.detection import coco_files, voc_folders
 from contrex.errors import ArgumentError, DataError, unknown_name
 from contrex.settings import DATA_PREFIXES, Data, Detection, Digits
 

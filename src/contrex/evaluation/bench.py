@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contrex import ranks, settings
-from contrex.data.evaluation_views import Views
-from contrex.data.views import stream
+from contrex.data.views.evaluation import Views
+from contrex.data.views.training import stream
 from contrex.devices import device_named
 from contrex.errors import ArgumentError
 from contrex.evaluation.subject import Subject
-from contrex.explain import Explainer, Explanation, LayerExplainer, capture
+from contrex.explain import Explainer, Explanation, LayerExplainer
+from contrex.explain.forward import capture
 from contrex.explain.named import build_explainer
 from contrex.models import classifier_head, eval_mode, model_logits
 from contrex.ops import heatmap

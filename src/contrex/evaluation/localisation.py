@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from contrex.data.evaluation_views import Views
+from contrex.data.views.evaluation import Views
 from contrex.evaluation.bench import Bench, Group, Wholes
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import ContentHeatmap, PointingGame, Region, StochasticPointingGame

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contrex import ranks, settings
-from contrex.data.evaluation_views import EvaluationViews, Views
 from contrex.data.loading import Loader
 from contrex.data.sample import ImageSet
-from contrex.data.views import view_sizes
+from contrex.data.views.evaluation import EvaluationViews, Views
+from contrex.data.views.training import view_sizes
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import consistency
 from contrex.evaluation.bench import Bench, Group, of_an_image

@@ -3,33 +3,33 @@
 A method is one file with one class; `EXPLAINERS` is the list that the command line and the contract tests run over.
 """
 
-from contrex.explain.ablation_cam import AblationCAM
-from contrex.explain.attention_rollout import AttentionRollout
-from contrex.explain.cam import CAM
-from contrex.explain.captum import Captum
-from contrex.explain.contrastive_excitation_backprop import ContrastiveExcitationBackprop
-from contrex.explain.deconvnet import Deconvnet
-from contrex.explain.eigen_cam import EigenCAM
-from contrex.explain.excitation_backprop import ExcitationBackprop
+from contrex.explain.activation.ablation_cam import AblationCAM
+from contrex.explain.activation.cam import CAM
+from contrex.explain.activation.eigen_cam import EigenCAM
+from contrex.explain.activation.grad_cam import GradCAM
+from contrex.explain.activation.grad_cam_plus_plus import GradCAMPlusPlus
+from contrex.explain.activation.hires_cam import HiResCAM
+from contrex.explain.activation.layer_cam import LayerCAM
+from contrex.explain.activation.score_cam import ScoreCAM
+from contrex.explain.activation.xgrad_cam import XGradCAM
+from contrex.explain.adaptors.captum import Captum
+from contrex.explain.attention.attention_rollout import AttentionRollout
+from contrex.explain.attention.gradient_attention_rollout import GradientAttentionRollout
 from contrex.explain.explainer import ActivationExplainer, Explainer, InputExplainer, LayerExplainer
 from contrex.explain.explanation import ClassExplanations, Explanation
-from contrex.explain.full_grad import FullGrad
-from contrex.explain.grad_cam import GradCAM
-from contrex.explain.grad_cam_plus_plus import GradCAMPlusPlus
-from contrex.explain.gradient import Gradient
-from contrex.explain.gradient_attention_rollout import GradientAttentionRollout
-from contrex.explain.gradient_times_input import GradientTimesInput
-from contrex.explain.guided_backprop import GuidedBackprop
-from contrex.explain.hires_cam import HiResCAM
-from contrex.explain.integrated_gradients import IntegratedGradients
-from contrex.explain.layer_cam import LayerCAM
-from contrex.explain.lrp import LRP
-from contrex.explain.occlusion import Occlusion
-from contrex.explain.perturbation import PerturbationExplainer
-from contrex.explain.rise import RISE
-from contrex.explain.score_cam import ScoreCAM
-from contrex.explain.smooth_grad import SmoothGrad
-from contrex.explain.xgrad_cam import XGradCAM
+from contrex.explain.input.deconvnet import Deconvnet
+from contrex.explain.input.full_grad import FullGrad
+from contrex.explain.input.gradient import Gradient
+from contrex.explain.input.gradient_times_input import GradientTimesInput
+from contrex.explain.input.guided_backprop import GuidedBackprop
+from contrex.explain.input.integrated_gradients import IntegratedGradients
+from contrex.explain.input.smooth_grad import SmoothGrad
+from contrex.explain.perturbation.explainer import PerturbationExplainer
+from contrex.explain.perturbation.occlusion import Occlusion
+from contrex.explain.perturbation.rise import RISE
+from contrex.explain.propagation.contrastive_excitation_backprop import ContrastiveExcitationBackprop
+from contrex.explain.propagation.excitation_backprop import ExcitationBackprop
+from contrex.explain.propagation.lrp import LRP
 
 EXPLAINERS: dict[str, type[Explainer]] = {
     "grad_cam": GradCAM,

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from contrex.errors import ArgumentError, ContrexError, NotDifferentiableError
-from contrex.explain.capture import watched
 from contrex.explain.explainer import Explainer
+from contrex.explain.forward.capture import watched
 from contrex.models import model_logits
 from contrex.ops import scores
 

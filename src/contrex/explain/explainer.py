@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, NotDifferentiableError
-from contrex.explain import capture, diagnosis
-from contrex.explain.capture import Pass
-from contrex.explain.closed_form import LinearHead
+from contrex.explain.activation.closed_form import LinearHead
 from contrex.explain.explanation import ClassExplanations, Explanation
-from contrex.explain.sites import Sites
-from contrex.explain.survey import Survey
+from contrex.explain.forward import capture, diagnosis
+from contrex.explain.forward.capture import Pass
+from contrex.explain.forward.sites import Sites
+from contrex.explain.forward.survey import Survey
 from contrex.models.compiled import uncompiled
 from contrex.models.layers import Layer, Reshape, Site, find_layer, layer_name, unwrap
 from contrex.models.split import check_classifier

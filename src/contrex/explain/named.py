@@ -10,7 +10,7 @@ from types import ModuleType
 from torch import nn
 
 from contrex.errors import ArgumentError, unknown_name
-from contrex.explain.captum import Captum
+from contrex.explain.adaptors.captum import Captum
 from contrex.explain.explainer import Explainer, LayerExplainer
 
 

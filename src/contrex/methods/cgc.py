@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex import ranks
-from contrex.data.views import Batch
+from contrex.data.views.training import Batch
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import cgc_loss, l2_consistency_loss
 from contrex.methods.step import (

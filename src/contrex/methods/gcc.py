@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from contrex.data.views import Batch
+from contrex.data.views.training import Batch
 from contrex.errors import ArgumentError, ContrexError
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import gcc_loss

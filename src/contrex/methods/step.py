@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrex.data.views import Batch
+from contrex.data.views.training import Batch
 from contrex.errors import ArgumentError
 from contrex.explain import LayerExplainer
 from contrex.methods.phase import Plan, one_phase

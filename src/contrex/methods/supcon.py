@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from contrex import ranks
-from contrex.data.views import Batch
+from contrex.data.views.training import Batch
 from contrex.errors import ArgumentError
-from contrex.explain.capture import forward_features
+from contrex.explain.forward.capture import forward_features
 from contrex.losses import supcon_loss
 from contrex.methods.phase import Phase, Plan
 from contrex.methods.step import (

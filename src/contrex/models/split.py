@@ -2,7 +2,8 @@
 
 Contrastive methods train `e = Proj(Enc(x))` and classify with `fc(Enc(x))`. Any classifier that ends in one linear
 layer is such a pair: the encoder is what comes before it. Nothing is cut apart, so names, weights files and explainers
-stay as they are; `contrex.explain.capture.forward_features` reads what the linear layer gets in an ordinary pass.
+stay as they are; `forward_features` of `contrex.explain.forward.capture` reads what the linear layer gets in an
+ordinary pass.
 
 Legend: N images, D features, K classes.
 """

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrex.explain.capture import undisturbed, watched
+from contrex.explain.forward.capture import undisturbed, watched
 from contrex.methods import Step
 
 BACKEND = "inductor"

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from contrex.data.views import Batch
+from contrex.data.views.training import Batch
 from contrex.methods import Shown, Step
 from contrex.records import write_atomically
 

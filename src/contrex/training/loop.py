@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 
 from contrex import ranks
-from contrex.data.views import Batch, stream
+from contrex.data.views.training import Batch, stream
 from contrex.evaluation import Validation, validate
 from contrex.methods import StepOutput
 from contrex.models import Classifier

@@ -13,7 +13,7 @@ from contrex import ranks
 from contrex.data.labelled import TrainingImages, draw_of, training_images
 from contrex.data.loading import TrainingLoader
 from contrex.data.sample import ImageSet
-from contrex.data.views import TrainingViews, stream, view_sizes
+from contrex.data.views.training import TrainingViews, stream, view_sizes
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import validation_groups

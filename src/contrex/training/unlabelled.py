@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from contrex.data.readers.unlabelled import Cycle
 from contrex.data.sample import ImageSet
-from contrex.data.unlabelled import Cycle
-from contrex.data.views import TrainingViews, stream, view_sizes
+from contrex.data.views.training import TrainingViews, stream, view_sizes
 from contrex.errors import ArgumentError
 from contrex.methods import METHODS, Plan, step_class
 from contrex.settings import Recipe

@@ -1,0 +1,62 @@
+"""Several recipes, one report: train each, evaluate each, put them side by side.
+
+FOLDER/
+    digits_cgc-seed0/        a run folder per recipe and seed (`contrex.training.loop`)
+        evaluation-test/     a record per evaluated split (`contrex.records`)
+        evaluation-test-contrast=weighted/    and one per other way of measuring it, named by what differs
+    report.html              the first split's report; report-SPLIT.html for further ones
+
+A record is replaced by one of the same settings only: looking at a run in another way never changes what it recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from contrex import ranks
+from contrex.evaluation import check_names
+from contrex.experiment.measuring import evaluate_model, evaluate_run
+from contrex.experiment.sharing import Task, carried_out
+from contrex.records import RunRecord, read_run
+from contrex.report import write_report
+from contrex.settings import Recipe
+
+__all__ = ["SplitReport", "Task", "carried_out", "evaluate_model", "evaluate_run", "run_experiment"]
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What an experiment found on one split: the runs in the order of the recipes, and the page that shows them."""
+
+    split: str
+    runs: Sequence[RunRecord]
+    report: Path
+
+
+def run_experiment(
+    recipes: Sequence[Recipe], folder: Path, *, splits: Sequence[str], console: Console, title: str, jobs: int = 1
+) -> list[SplitReport]:
+    """Train and evaluate every recipe, continuing what is there, and write a report per split.
+
+    The first recipe is the baseline that the others are compared with. A record that is there already is used again
+    only if it measured these very weights in this very way.
+
+    Several processes may share the runs, `jobs` of them started here; see `carried_out`, which raises what is raised.
+    """
+    for recipe in recipes:
+        check_names(recipe.evaluation)
+    tasks = [Task(recipe, [(replace(recipe.evaluation, split=split), None) for split in splits]) for recipe in recipes]
+    records = carried_out(tasks, folder, console=console, jobs=jobs)
+    reports = []
+    for number, split in enumerate(splits):
+        found = [of_run[number] for of_run in records]
+        output = folder / ("report.html" if number == 0 else f"report-{split}.html")
+        with ranks.together():
+            if ranks.rank() == 0:
+                write_report(found, output, title=title)
+        reports.append(SplitReport(split, [read_run(record) for record in found], output))
+    return reports

@@ -1,0 +1,100 @@
+"""Runs that several processes share: each trains and measures the next one that nobody works on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from contrex import ranks
+from contrex.errors import ArgumentError, BusyRunError, printable
+from contrex.experiment.folders import different, record_name, recorded_configuration
+from contrex.experiment.measuring import measured_run
+from contrex.records import to_plain
+from contrex.settings import Data, Evaluation, Recipe, run_name
+from contrex.training import train
+from contrex.training.checkpoint import Checkpoints
+from contrex.training.jobs import spread
+from contrex.training.lock import locked
+
+POLL = 1.0
+"""Seconds between two looks at the runs that other processes work on."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run, and how it is measured: in which ways, and on which data where they are not its own."""
+
+    recipe: Recipe
+    ways: Sequence[tuple[Evaluation, Data | None]]
+
+
+def carried_out(tasks: Sequence[Task], folder: Path, *, console: Console, jobs: int = 1) -> list[list[Path]]:
+    """Train and measure what has not been yet, and return the folders of the records: of each task, one for each way.
+
+    The tasks are shared with whatever other process is given the same ones and the same folder, on this machine or on
+    another that has the folder too: each takes the next run that is neither done nor being worked on, and all wait for
+    the last one. `jobs` starts so many processes here.
+
+    Raises:
+        ArgumentError: no jobs, or several of a run of several processes.
+        ProcessError: one of the jobs failed; the message is its own.
+    """
+    if jobs < 1:
+        raise ArgumentError(f"`jobs` must be at least 1, got {jobs}.")
+    if jobs > 1:
+        if ranks.world_size() > 1:
+            raise ArgumentError(f"`jobs` {jobs} is for single processes, torchrun started {ranks.world_size()}: 1.")
+        spread(partial(_all_done, tasks, folder), min(jobs, len(tasks)), console=console)
+    return _all_done(tasks, folder, console)
+
+
+def _all_done(tasks: Sequence[Task], folder: Path, console: Console) -> list[list[Path]]:
+    """The folders of the records, once all runs are trained and measured, by whichever process."""
+    found: dict[int, list[Path]] = {}
+    is_told = False
+    while len(found) < len(tasks):
+        before = len(found)
+        for number, task in enumerate(tasks):
+            place = f"{run_name(task.recipe)}, run {number + 1} of {len(tasks)}"
+            if number not in found and (records := _own_or_done(task, folder, console, place)) is not None:
+                found[number] = records
+        if len(found) == before:
+            if not is_told:
+                console.print(f"waiting for {len(tasks) - before} runs that other processes work on", highlight=False)
+            is_told = True
+            time.sleep(POLL)
+    return [found[number] for number in range(len(tasks))]
+
+
+def _own_or_done(task: Task, folder: Path, console: Console, place: str) -> list[Path] | None:
+    """The folders of a run's records, made now where they are missing; None where another process works on the run."""
+    recipe, run = task.recipe, folder / run_name(task.recipe)
+    done = ranks.from_first(lambda: [finished(run, recipe, *way) for way in task.ways])
+    if None not in done:
+        return [record for record in done if record is not None]
+    try:
+        with locked(run):
+            console.print(printable(place), highlight=False, markup=False)
+            train(recipe, run, resume=True, console=console)
+            return [measured_run(run, options, console=console, data=data) for options, data in task.ways]
+    except BusyRunError:
+        return None
+
+
+def finished(run: Path, recipe: Recipe, options: Evaluation, data: Data | None = None) -> Path | None:
+    """The folder of the record of a run that has come to its end and was measured so, as far as can be told without
+    reading weights or images; None where it is not known."""
+    file = Checkpoints(run).finished(options.checkpoint)
+    used = recipe.data if data is None else data
+    folder = run / record_name(recipe, options, used)
+    recorded = None if file is None else recorded_configuration(folder)
+    if not recorded or recorded.get("checkpoint", {}).get("file") != file:
+        return None
+    expected = {**to_plain(replace(recipe, data=used)), "evaluation": to_plain(options)}
+    others = different({name: value for name, value in recorded.items() if name != "checkpoint"}, expected)
+    return None if any(others) else folder

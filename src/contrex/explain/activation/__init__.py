@@ -1,0 +1,1 @@
+"""Methods that weight the activations of one layer: Grad-CAM and its relatives."""

@@ -1,0 +1,1 @@
+"""Methods of other libraries behind contrex's front door."""

@@ -1,0 +1,180 @@
+"""Any attribution class of captum behind this front door; needs the extra `captum`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from contrex.errors import ArgumentError, ContrexError, LayerError, unknown_name
+from contrex.explain.explainer import Explainer
+from contrex.explain.forward import capture
+from contrex.explain.forward.capture import Pass
+from contrex.models.layers import find_layer
+from contrex.models.outputs import model_logits
+from contrex.ops.scores import Question, weighed
+
+_LINEAR = {
+    "IntegratedGradients",
+    "DeepLift",
+    "DeepLiftShap",
+    "GradientShap",
+    "InputXGradient",
+    "FeatureAblation",
+    "Occlusion",
+    "ShapleyValues",
+    "ShapleyValueSampling",
+    "LayerIntegratedGradients",
+    "LayerDeepLift",
+    "LayerDeepLiftShap",
+    "LayerGradientShap",
+    "LayerGradientXActivation",
+    "LayerConductance",
+}
+"""Methods whose attribution is linear in the score: a contrast costs them one call, not one per class."""
+_LOGITS_ONLY = ("DeepLift", "LRP")
+"""Parts of the names of methods that replace the backward rule of modules; softmax and sigmoid of a score are none."""
+
+
+class Captum(Explainer):
+    """`sum_c a_c` of captum's attribution a of the score to the pixels, or to the channels of a layer.
+
+        Captum(model, "IntegratedGradients", n_steps=64)
+        Captum(model, "GradientShap", baselines=torch.zeros(8, 3, 224, 224), stdevs=0.1)
+        Captum(model, "LayerGradCam", layer="layer3")
+
+    `attribution` is the name of a class in `captum.attr` that attributes an output; `options` are those of its
+    constructor and of its `attribute()`, a `layer` also by name. Images are explained one at a time, so that memory and
+    results do not depend on the batch. captum draws from the global generators of torch and numpy: they start from
+    `seed` for each image and are put back afterwards.
+
+    Raises:
+        CaptumMissingError: captum is not installed.
+        ArgumentError: an option does not belong to the class or is missing.
+    """
+
+    is_linear = False
+    is_differentiable = False
+
+    def __init__(self, model: nn.Module, attribution: str, /, *, seed: int = 0, **options: Any) -> None:
+        super().__init__(model)
+        self._kind = _attribution_class(attribution)
+        if "layer" in options:
+            options["layer"] = find_layer(self.model, options["layer"])
+        _, *made_with = inspect.signature(self._kind).parameters.values()
+        called_with = inspect.signature(self._kind.attribute).parameters.values()
+        self._made_with, self._called_with = _sorted(attribution, options, made_with, list(called_with)[2:])
+        self._name, self._seed = attribution, seed
+
+    def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
+        return capture.forward(self.model, images, (), graph="none")
+
+    def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        if question.score != "logit" and any(part in self._name for part in _LOGITS_ONLY):
+            raise ArgumentError(
+                f"`score` must be 'logit' for captum's {self._name}, which has no rule for a softmax or sigmoid; got "
+                f"{question.score!r}."
+            )
+        maps = [
+            torch.stack([self._attribute(image, replace(question, rows=row[None, None])) for row in rows])
+            for image, rows in zip(run.images.detach(), question.rows, strict=True)
+        ]
+        return torch.stack(maps)
+
+    def _difference(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        if self._name in _LINEAR and "custom_attribution_func" not in self._called_with:
+            return self._maps(run, question, differentiable=differentiable)[:, 0]
+        return super()._difference(run, question, differentiable=differentiable)
+
+    def _attribute(self, image: Tensor, question: Question) -> Tensor:
+        """The map `[h,w]` of one image `[C,H,W]` for a question of one row `[1,1,Z]`."""
+        attribution = self._kind(_Score(self.model, question), **self._made_with)
+        usual = torch.device("cpu")  # the default device that captum is written for, whatever the caller's is
+        with _seeded(self._seed), torch.enable_grad(), usual:
+            found = attribution.attribute(image[None].clone().requires_grad_(), **self._called_with)
+        if not isinstance(found, Tensor) or found.ndim != 4:
+            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise LayerError(f"captum's {self._name} gave {got}, no map [1,C,h,w]: choose another `layer`.")
+        return found.detach()[0].sum(0).to(question.rows.dtype)
+
+
+class CaptumMissingError(ContrexError, ImportError):
+    """The package captum is not installed."""
+
+
+class _Score(nn.Module):
+    """The model with its score as the only output, [N]."""
+
+    def __init__(self, model: nn.Module, question: Question) -> None:
+        super().__init__()
+        self.model = model
+        self._question = question
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = self._question.rows
+        outputs = self._question.outputs(model_logits(self.model, images.clone()).to(rows.dtype))
+        return weighed(rows[0], outputs)[0]
+
+
+def _attribution_class(name: str) -> Any:
+    """captum's class of that name, if it attributes an output of a model."""
+    try:
+        attr = importlib.import_module("captum.attr")
+    except ModuleNotFoundError as error:
+        if error.name not in ("captum", "captum.attr"):
+            raise
+        raise CaptumMissingError("Captum needs the package captum: pip install 'contrex[captum]'.") from None
+    kinds = {each: kind for each, kind in vars(attr).items() if inspect.isclass(kind) and _attributes_outputs(kind)}
+    if name not in kinds:
+        raise unknown_name("`attribution`", name, kinds)
+    return kinds[name]
+
+
+def _attributes_outputs(kind: Any) -> bool:
+    """Whether a class is made from a model and explains an output of it - not a neuron, nor through another method -
+    for one image: permutations exchange features between images."""
+    if "Permutation" in kind.__name__:
+        return False
+    made_with = next(iter(inspect.signature(kind).parameters), None)
+    return (
+        made_with in ("model", "forward_func")
+        and "target" in inspect.signature(getattr(kind, "attribute", lambda: None)).parameters
+    )
+
+
+def _sorted(
+    name: str, options: dict[str, Any], made_with: list[inspect.Parameter], called_with: list[inspect.Parameter]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of the constructor and those of `attribute()`."""
+    ours = ("target", "additional_forward_args", "return_convergence_delta")
+    kinds = [
+        {each.name: each for each in parameters if each.kind is not each.VAR_KEYWORD and each.name not in ours}
+        for parameters in (made_with, called_with)
+    ]
+    for option in options:
+        if all(option not in known for known in kinds):
+            raise unknown_name(f"option of captum's {name}", option, [*kinds[0], *kinds[1]])
+    for each in [*kinds[0].values(), *kinds[1].values()]:
+        if each.default is each.empty and each.name not in options:
+            raise ArgumentError(f"captum's {name} needs `{each.name}`: pass Captum(model, {name!r}, {each.name}=...).")
+    made, called = ({option: options[option] for option in known if option in options} for known in kinds)
+    return made, called
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The global generators start from `seed`; numpy's is put back here, torch's by the front door."""
+    state = np.random.get_state()  # noqa: NPY002 - the one that captum draws from
+    try:
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002

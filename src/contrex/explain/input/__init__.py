@@ -1,0 +1,1 @@
+"""Methods that explain the pixels with gradients: from the plain gradient to FullGrad."""

@@ -1,0 +1,73 @@
+"""Averaging the gradient over changed copies of an image, a few copies at a time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from contrex.errors import LayerError
+from contrex.explain.explainer import InputExplainer, pixel_gradients
+from contrex.explain.forward import capture
+from contrex.explain.forward.capture import Pass
+from contrex.explain.perturbation.explainer import checked_batch_size, other_sizes
+from contrex.ops.scores import Question
+
+
+class AveragedGradient(InputExplainer):
+    """Methods that combine the pixels with a weighted mean of the gradients at changed copies of the image.
+
+    The same question - class weights fixed on the explained image - is asked at every copy. `batch_size` is the number
+    of copies in one forward and backward pass, which bounds the memory; None chooses by device. With
+    `differentiable=True` the graphs of all copies are kept.
+    """
+
+    def __init__(self, model: nn.Module, *, batch_size: int | None = None) -> None:
+        super().__init__(model)
+        self._batch_size = checked_batch_size(batch_size)
+
+    @abstractmethod
+    def copies(self, images: Tensor) -> Iterator[tuple[float, Tensor]]:
+        """Weight and copy `[N,C,H,W]`, one after another; each image's copies must not depend on the others'."""
+
+    def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
+        return capture.forward(self.model, images, (), graph="all" if differentiable else "none")
+
+    def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        size = self._batch_size or (8 if run.images.device.type == "cpu" else 32)
+        parts = zip(torch.split(run.images, size), torch.split(question.rows, size), strict=True)
+        return torch.cat(
+            [self._part(images, replace(question, rows=rows), size, run, differentiable) for images, rows in parts]
+        )
+
+    def _run(self, points: Tensor, num_images: int, *, differentiable: bool) -> Pass:
+        """One pass of some copies; the call was about `num_images`."""
+        try:
+            return capture.forward(self.model, points, (), graph="all" if differentiable else "head")
+        except (torch.OutOfMemoryError, LayerError):
+            raise
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            if len(points) == num_images:
+                raise
+            raise other_sizes(self.model, num_images, len(points), error) from error
+
+    def _part(self, images: Tensor, question: Question, size: int, whole: Pass, differentiable: bool) -> Tensor:
+        """The maps `[n,M,H,W]` of so few images that one copy of each fits into a pass."""
+        copies, means = self.copies(images), [torch.zeros((), device=images.device)] * question.rows.shape[1]
+        while chunk := list(islice(copies, size // len(images))):
+            num = len(chunk)
+            points = torch.cat([copy for _, copy in chunk])
+            weights = question.rows.new_tensor([weight for weight, _ in chunk])
+            repeated = replace(question, rows=question.rows.repeat(num, 1, 1))
+            run = self._run(points, len(whole.images), differentiable=differentiable)
+            gradients = pixel_gradients(run, repeated, differentiable=differentiable)
+            with torch.autocast(images.device.type, enabled=False):
+                for index, gradient in enumerate(gradients):
+                    total = torch.einsum("s,snchw->nchw", weights, gradient.view(num, *images.shape))
+                    means[index] = means[index] + total
+        with torch.set_grad_enabled(differentiable):
+            return torch.stack([self.combine(images, mean) for mean in means], 1)

@@ -1,0 +1,134 @@
+"""Composites: what is drawn, where it lies, and that every draw is a function of seed, epoch and index."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from contrex.data import image_set
+from contrex.data.loading import TrainingLoader
+from contrex.data.views.composites import OtherClasses, Partners, composites
+from contrex.data.views.photometric import recoloured
+from contrex.data.views.training import TrainingViews, pixels
+from contrex.errors import ArgumentError
+from contrex.ops.geometry import warp_images
+from contrex.settings import Augmentation, Digits
+from oracles import gcc as oracle
+
+CPU = torch.device("cpu")
+DATA = Digits(num_train=16, num_val=2, num_test=2, image_size=32, digit_size=(14, 18), num_clutter=1)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return image_set(DATA, "train")
+
+
+def views(images, *, where="device", seed=0, composite=True, **colours):
+    augmentation = Augmentation(scale=(0.3, 1.0), where=where, **colours)
+    return TrainingViews(
+        images, resize=32, size=32, augmentation=augmentation, seed=seed, extra=False, composite=composite
+    )
+
+
+def batch(source):
+    return next(TrainingLoader([source], batch_size=8).batches(0))
+
+
+# --- the grid -------------------------------------------------------------------------------------------------------
+
+
+def test_composites_are_the_explicit_ones():
+    own, partners, cells = torch.rand(5, 3, 2, 2), torch.rand(15, 3, 2, 2), torch.tensor([0, 1, 2, 3, 1])
+    made = composites(own, partners, cells)
+    for i, cell in enumerate(cells.tolist()):
+        assert torch.equal(made[i], oracle.composite(own[i], partners[3 * i : 3 * i + 3], cell))
+    with pytest.raises(ArgumentError, match=r"`partners` must be three images .*\[15, 3, 2, 2\]; got \[14, 3, 2, 2\]"):
+        composites(own, partners[:14], cells)
+
+
+# --- the draw -------------------------------------------------------------------------------------------------------
+
+
+def test_partners_are_of_other_classes_each_equally_likely():
+    """A class of one image is drawn as often as one of eight, and each of these equally often."""
+    labels = np.array([2] * 8 + [0] + [5] * 4 + [-1] * 3)
+    drawn = OtherClasses(labels).draw(5, 9000, np.random.default_rng(0))
+    counts = np.bincount(drawn, minlength=len(labels))
+    assert counts.sum() == 9000
+    assert (counts[9:] == 0).all()
+    assert abs(counts[8] - 4500) < 250
+    assert np.abs(counts[:8] - 562).max() < 110
+
+
+def test_composites_need_two_classes():
+    with pytest.raises(ArgumentError, match="at least two classes, `data` has 1: train GCC on more"):
+        OtherClasses(np.array([3, 3, -1]))
+
+
+def test_what_lies_beside_an_image(images):
+    """Its own view in its cell, pixel by pixel, and views of three images of other classes."""
+    found = batch(views(images))
+    assert found.partners.images.dtype == torch.uint8
+    moved = found.to(CPU)
+    assert moved.composites.shape == (8, 3, 64, 64)
+    assert moved.partners is None
+    for i, cell in enumerate(moved.cells.tolist()):
+        y, x = 32 * (cell // 2), 32 * (cell % 2)
+        assert torch.equal(moved.composites[i, :, y : y + 32, x : x + 32], moved.views[i])
+    whole = {pixels(images[n].image).numpy().tobytes(): images.label(n) for n in range(len(images))}
+    labels = [whole[picture.numpy().tobytes()] for picture in found.partners.images]
+    assert all(label != own for label, own in zip(labels, found.labels.repeat_interleave(3).tolist(), strict=True))
+    assert len(set(found.cells.tolist())) > 1
+
+
+def test_partners_have_transforms_of_their_own(images):
+    found = batch(views(images, color_jitter=(0.4, 0.4, 0.4, 0.1)))
+    moved, partners = found.to(CPU, channels_last=True), found.partners
+    made = recoloured(warp_images(partners.images / 255, partners.crop), partners.look)
+    assert moved.composites.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(moved.composites, composites(moved.views, made, found.cells), atol=1e-6, rtol=0)
+    assert len(set(partners.crop.left.tolist()) | set(found.crop.left.tolist())) > 8
+
+
+def test_worker_and_device_make_the_same_composites(images):
+    on_device, in_worker = (batch(views(images, where=where)).to(CPU) for where in ("device", "worker"))
+    assert torch.equal(on_device.cells, in_worker.cells)
+    assert (on_device.composites - in_worker.composites).abs().max() < 1.5 / 255
+
+
+def test_composites_are_functions_of_seed_epoch_and_index(images):
+    def found(seed=0, epoch=0, start=0, **options):
+        loader = TrainingLoader([views(images, seed=seed)], **{"batch_size": 8, **options})
+        batches = list(loader.batches(epoch, start=start))
+        loader.close()
+        return {
+            path: (cell, part.numpy().tobytes())
+            for one in batches
+            for path, cell, part in zip(one.paths, one.cells.tolist(), one.partners.images.split(3), strict=True)
+        }
+
+    first = found()
+    assert found(start=1).items() <= first.items()
+    assert found(batch_size=4) == first
+    assert found(workers=1) == first
+    assert all(found(**other) != first for other in ({"epoch": 1}, {"seed": 1}))
+
+
+def test_composites_change_nothing_else(images):
+    plain, composed = batch(views(images, composite=False)), batch(views(images))
+    assert (plain.partners, plain.cells, plain.to(CPU).composites) == (None, None, None)
+    assert plain.paths == composed.paths
+    assert torch.equal(plain.images, composed.images)
+    assert plain.crop.left.tolist() == composed.crop.left.tolist()
+
+
+def test_partners_are_pinned(images, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor)
+    found = replace(batch(views(images)), views=None)
+    moved = found.pin_memory()
+    assert isinstance(moved.partners, Partners)
+    assert (24, 3, 32, 32) in pinned
+    assert len(pinned) == 5

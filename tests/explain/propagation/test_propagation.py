@@ -1,0 +1,535 @@
+"""Excitation backprop and LRP against their equations, published arrays, captum and gradient x input."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from contrex.errors import ArgumentError, LayerError, UnknownNameError
+from contrex.explain.contract import CHECKS
+from contrex.explain.propagation.contrastive_excitation_backprop import ContrastiveExcitationBackprop
+from contrex.explain.propagation.excitation_backprop import ExcitationBackprop
+from contrex.explain.propagation.lrp import COMPOSITES, LRP, AlphaBeta, Composite, Epsilon, Gamma, ZBox, ZPlus
+from explain.networks import images, network
+from oracles import cams, propagation
+
+SHARED = Path(os.environ.get("CONTREX_SHARED", Path(__file__).parents[4] / "shared"))
+METHODS = {
+    "excitation": ExcitationBackprop,
+    "published excitation": lambda model: ExcitationBackprop(model, variant="published-code"),
+    "contrastive": ContrastiveExcitationBackprop,
+    **{rules: lambda model, rules=rules: LRP(model, rules=rules) for rules in COMPOSITES},
+}
+LINEAR = [name for name in METHODS if name != "contrastive"]
+
+
+class Branching(nn.Module):
+    """What cannot be hooked: a residual sum, a concatenation, functions instead of modules, changes in place."""
+
+    def __init__(self, *, inplace=True):
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4)
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.side = nn.Conv2d(4, 2, 1)
+        self.fc = nn.Linear(6, 4)
+        self.inplace = inplace
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(x)), inplace=self.inplace), 2)
+        branch = self.norm(self.conv(x))
+        if self.inplace:
+            branch += x
+            branch.relu_()
+        else:
+            branch = (branch + x).relu()
+        x = torch.cat([F.relu(self.side(branch)), F.avg_pool2d(branch, 3, 1, 1)], 1)
+        return self.fc(x.mean((2, 3)))
+
+
+def branching(**options):
+    torch.manual_seed(3)
+    net = Branching(**options).double().eval()
+    for norm in (net.stem_norm, net.norm):
+        norm.running_mean.uniform_(-0.3, 0.3)
+        norm.running_var.uniform_(0.5, 1.5)
+        nn.init.uniform_(norm.weight, -1.5, 1.5)
+        nn.init.uniform_(norm.bias, -0.3, 0.3)
+    return net
+
+
+def folded(conv, norm):
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    bias = 0 if conv.bias is None else conv.bias
+    return conv.weight * scale[:, None, None, None], (bias - norm.running_mean) * scale + norm.bias
+
+
+def expected_relevance(net, image, start, rules):
+    """Relevance of the pixels of `Branching`, layer by layer, for rules by kind: first, conv, dense, pool, sum."""
+    (w1, b1), (w2, b2) = folded(net.stem, net.stem_norm), folded(net.conv, net.norm)
+    stem = F.conv2d(image, w1, b1, 2, 1).relu()
+    x = F.max_pool2d(stem, 2)
+    inner = F.conv2d(x, w2, b2, 1, 1)
+    branch = (inner + x).relu()
+    side = net.side(branch).relu()
+    pooled = F.avg_pool2d(branch, 3, 1, 1)
+    joined = torch.cat([side, pooled], 1)
+    features = joined.mean((2, 3))
+
+    def back(rule, function, values, relevance, bias=None):
+        w = propagation.matrix(function, values.shape[1:])
+        outputs = relevance.numel()
+        b = torch.zeros(outputs) if bias is None else bias.repeat_interleave(outputs // len(bias))
+        return rule(w, b, values.flatten(), relevance.flatten()).reshape(values.shape)
+
+    relevance = back(rules["dense"], lambda v: F.linear(v, net.fc.weight), features, start, net.fc.bias)
+    relevance = back(rules["pool"], lambda v: v.mean((2, 3)), joined, relevance)
+    to_side, to_pooled = relevance.split([2, 4], 1)
+    relevance = back(rules["conv"], lambda v: F.conv2d(v, net.side.weight), branch, to_side, net.side.bias)
+    relevance = relevance + back(rules["pool"], lambda v: F.avg_pool2d(v, 3, 1, 1), branch, to_pooled)
+    to_inner, to_x = propagation.add(rules["sum"], [inner.flatten(), x.flatten()], relevance.flatten())
+    relevance = to_x.reshape(x.shape) + back(rules["conv"], lambda v: F.conv2d(v, w2, None, 1, 1), x, to_inner, b2)
+    relevance = propagation.max_pool(stem[0], 2, relevance)[None]
+    return back(rules["first"], lambda v: F.conv2d(v, w1, None, 2, 1), image, relevance, b1)
+
+
+def box(image):
+    low, high = (bound.expand_as(image).flatten() for bound in (image.amin((2, 3), True), image.amax((2, 3), True)))
+    return propagation.z_box(low, high)
+
+
+EPSILON = {
+    **dict.fromkeys(("first", "conv", "dense"), propagation.epsilon(1e-6)),
+    **dict.fromkeys(("pool", "sum"), propagation.epsilon(1e-9)),
+}
+EXPECTED = {
+    "excitation": lambda image: {**dict.fromkeys(EPSILON, propagation.excitation), "first": propagation.z_plus},
+    "epsilon": lambda image: EPSILON,
+    "epsilon-plus": lambda image: EPSILON | {"first": propagation.z_plus, "conv": propagation.z_plus},
+    "epsilon-alpha-beta": lambda image: EPSILON | dict.fromkeys(("first", "conv"), propagation.alpha_beta(2.0)),
+    "epsilon-gamma-box": lambda image: EPSILON | {"first": box(image), "conv": propagation.gamma(0.25)},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("contrast", ["weighted", *(pytest.param(c, marks=pytest.mark.slow) for c in (None, 2))])
+@pytest.mark.parametrize("method", EXPECTED)
+def test_branches_in_place_changes_and_folded_norms_against_explicit_sums(method, contrast):
+    """No module is at the sums, the concatenation and the pooling: the oracle writes each of them out."""
+    net, x, target = branching(), images(2, (8, 12)), [0, 3]
+    is_excitation = method == "excitation"
+    explainer = ExcitationBackprop(net, "input") if is_excitation else LRP(net, rules=method)
+    why = explainer(x, target=target, contrast=contrast)
+    for index, t in enumerate(target):
+        image = x[index : index + 1]
+        starts = torch.eye(4).double() if is_excitation else torch.diag(why.logits[index])
+        maps = [expected_relevance(net, image, start, EXPECTED[method](image))[0].sum(0) for start in starts]
+        expected = cams.contrasted(maps, why.logits[index].tolist(), t, contrast)
+        torch.testing.assert_close(why.heatmap[index], expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+        assert expected.abs().max() > 1e-3
+
+
+def test_published_excitation_passes_batch_norm_and_keeps_signs():
+    net, x = branching(), images(1, (8, 12))
+    found = ExcitationBackprop(net, "stem_norm", variant="published-code")(x, target=2).heatmap[0]
+    with torch.no_grad():
+        stem = net.stem_norm(net.stem(x)).relu()
+        pooled = F.max_pool2d(stem, 2)
+        inner = net.norm(net.conv(pooled))
+        branch = (inner + pooled).relu()
+        joined = torch.cat([net.side(branch).relu(), F.avg_pool2d(branch, 3, 1, 1)], 1)
+
+        def back(function, values, relevance):
+            w = propagation.matrix(function, values.shape[1:])
+            found = propagation.signed_excitation(w, torch.zeros(len(w)), values.flatten(), relevance.flatten())
+            return found.reshape(values.shape)
+
+        start = torch.eye(4).double()[2]
+        relevance = back(lambda v: F.linear(v, net.fc.weight), joined.mean((2, 3)), start)
+        relevance = back(lambda v: v.mean((2, 3)), joined, relevance)
+        to_side, to_pooled = relevance.split([2, 4], 1)
+        relevance = back(lambda v: F.conv2d(v, net.side.weight.clamp(min=0)), branch, to_side)
+        relevance = relevance + back(lambda v: F.avg_pool2d(v, 3, 1, 1), branch, to_pooled)
+        parts = [inner.flatten(), pooled.flatten()]
+        to_inner, to_x = propagation.add(propagation.signed_excitation, parts, relevance.flatten())
+        relevance = to_x.reshape(pooled.shape) + back(
+            lambda v: F.conv2d(v, net.conv.weight, None, 1, 1), pooled, to_inner
+        )
+        expected = propagation.max_pool(stem[0], 2, relevance).sum(0)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+    assert not torch.allclose(found, ExcitationBackprop(net, "stem_norm")(x, target=2).heatmap[0])
+
+
+def test_golden_excitation_backprop():
+    path = SHARED / "golden" / "excitation_backprop_a.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    golden = {key: torch.from_numpy(value) for key, value in np.load(path).items()}
+    names = ["conv1", "relu1", "conv2", "relu2", "conv3", "relu3", "pool", "classifier", "flatten"]
+    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(), nn.Conv2d(12, 16, 3, 1, 1)]
+    layers += [nn.ReLU(), nn.AvgPool2d(8), nn.Conv2d(16, 4, 1), nn.Flatten()]
+    net = nn.Sequential()
+    for name, layer in zip(names, layers, strict=True):
+        net.add_module(name, layer)
+    net.load_state_dict(
+        {f"{n}.{k}": golden[f"w_{n}_{k}"] for n in names for k in ("weight", "bias") if f"w_{n}_{k}" in golden}
+    )
+    x, target = golden["images"], golden["target"]
+    for layer in ("relu1", "relu2", "relu3"):
+        found = ExcitationBackprop(net, layer)(x, target=target).heatmap
+        torch.testing.assert_close(found, golden[f"ebp_{layer}"][:, 0], rtol=1e-5, atol=1e-7)
+    for layer in ("relu1", "relu2"):
+        for contrast_layer in (None, "pool"):
+            explainer = ContrastiveExcitationBackprop(net, layer, contrast_layer=contrast_layer)
+            found = explainer(x, target=target).positive().heatmap
+            torch.testing.assert_close(found, golden[f"contrastive_ebp_{layer}"][:, 0], rtol=1e-5, atol=1e-7)
+
+
+# --- identities -----------------------------------------------------------------------------------------------------
+
+
+def without_biases(net):
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.zero_()
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)
+    return net
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "squeezenet1_1"])
+def test_epsilon_is_gradient_times_input_where_nothing_has_a_bias(name):
+    torchvision = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    net = without_biases(getattr(torchvision, name)(num_classes=3).double().eval())
+    x = images(1, (40, 56)).requires_grad_()
+    logits = net(x)
+    (gradient,) = torch.autograd.grad(logits[0, 1] - logits[0, 2], x)
+    rules = Composite(Epsilon(0.0), Epsilon(0.0), Epsilon(0.0))
+    found = LRP(net, rules=rules)(x.detach(), target=1, contrast=2).heatmap
+    expected = (gradient * x).sum(1).detach()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("rules", COMPOSITES)
+def test_relevance_is_conserved(rules):
+    """Without biases, which keep their share, the map sums to the logit, at the input and at every layer."""
+    net, x = without_biases(branching()), images(2, (8, 12))
+    for layer in ("input", "stem", "stem_norm"):
+        why = LRP(net, layer, rules=rules)(x, target=1)
+        torch.testing.assert_close(why.heatmap.sum((1, 2)), why.logits[:, 1], rtol=1e-4, atol=1e-6)
+
+
+def test_probability_is_conserved():
+    x = images(2, (8, 12))
+    for layer in ("stem", "stem_norm", "input"):
+        found = ExcitationBackprop(branching(), layer)(x, target=2).heatmap
+        assert (found >= 0).all()
+        torch.testing.assert_close(found.sum((1, 2)), torch.ones(2).double(), rtol=1e-6, atol=0)
+
+
+class Plain(nn.Module):
+    """What captum has rules for."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(
+            *(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(5, 6, 3), nn.ReLU()),
+            nn.AdaptiveAvgPool2d(2),
+        )
+        self.head = nn.Sequential(nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    def forward(self, x):
+        return self.head(self.trunk(x).flatten(1))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(Epsilon(1e-9), "EpsilonRule"), (Gamma(0.25), "GammaRule"), (ZPlus(), "Alpha1_Beta0_Rule")]
+)
+def test_agrees_with_captum(ours, theirs):
+    captum = pytest.importorskip("captum.attr")
+    rule_of = getattr(pytest.importorskip("captum.attr._utils.lrp_rules"), theirs)
+    torch.manual_seed(0)
+    net = Plain().double()
+    if not isinstance(ours, Epsilon):  # captum does not count a bias as one more contribution
+        without_biases(net)
+    x, target = images(3, (8, 12)).abs(), torch.tensor([0, 3, 1])
+    found = LRP(net, rules=Composite(ours, ours, Epsilon(1e-9)))(x, target=target).heatmap
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.rule = rule_of()
+    expected = captum.LRP(net).attribute(x, target).sum(1).detach()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+# --- contrasts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["logit", "one"])
+@pytest.mark.parametrize("method", LINEAR)
+def test_both_roads_of_proposition_3(method, start):
+    net, x = branching(), images(3, (8, 12))
+    explainer = LRP(net, rules=method, start=start) if method in COMPOSITES else METHODS[method](net)
+    many = explainer.classes(x, classes=[0, 1, 2, 3])
+    for contrast in ("mean", "max", "weighted", 2):
+        found = explainer(x, target=0, contrast=contrast).heatmap
+        for i in range(3):
+            expected = cams.contrasted(list(many.heatmap[i]), many.logits[i].tolist(), 0, contrast)
+            torch.testing.assert_close(found[i], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_start_scales_the_map_of_one_class_and_not_that_of_a_contrast():
+    net, x = branching(), images(2, (8, 12))
+    by_logit, by_one = (LRP(net, start=start)(x, target=1) for start in ("logit", "one"))
+    torch.testing.assert_close(by_logit.heatmap, by_one.heatmap * by_logit.logits[:, 1, None, None])
+    contrasts = [LRP(net, start=start)(x, target=1, contrast=2).heatmap[0].flatten() for start in ("logit", "one")]
+    assert torch.nn.functional.cosine_similarity(*contrasts, dim=0) < 0.999
+
+
+def test_score_of_epsilon_is_the_gradient_of_the_score_times_input():
+    net, x = without_biases(branching()), images(2, (8, 12)).requires_grad_()
+    (gradient,) = torch.autograd.grad(net(x).log_softmax(1)[:, 1].sum(), x)
+    found = LRP(net, rules=Composite(Epsilon(0.0), Epsilon(0.0), Epsilon(0.0)))(x, target=1, score="log_probability")
+    torch.testing.assert_close(found.heatmap, (gradient * x).sum(1).detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_probability_in_contrastive_excitation_is_the_difference_of_two_mixtures():
+    net, x = network("pooled"), images(1)
+    explainer = ContrastiveExcitationBackprop(net, "act")
+    p = net(x).softmax(1).detach()[0]
+    one = -p * p[1]
+    one[1] += p[1]
+    expected = torch.zeros(4, 6).double()
+    activation = net.act(net.features(x)).detach()[0].flatten(1)
+    for sign in (1, -1):
+        mixture = (sign * one).clamp(min=0)
+        walks = []
+        for flip in (1, -1):
+            w = (flip * net.head.fc.weight.detach()).clamp(min=0)
+            features = activation.mean(1)
+            to_channels = features * (w.T @ (mixture / (w @ features)))
+            walks.append((activation * (to_channels / activation.sum(1).clamp(min=1e-300))[:, None]).sum(0))
+        expected += sign * (walks[0] - walks[1]).reshape(4, 6)
+    torch.testing.assert_close(explainer(x, target=1, score="probability").heatmap[0], expected)
+
+
+# --- rules by layer -------------------------------------------------------------------------------------------------
+
+
+def test_rules_by_name_go_before_the_kind():
+    net, x = network("mlp"), images()
+    named = LRP(net, rules=Composite(named={"features.2": ZPlus(), "head.2": AlphaBeta(1.0)}))(x).heatmap
+    plain = LRP(net, rules=Composite())(x).heatmap
+    assert not torch.allclose(named, plain)
+    everywhere = LRP(net, rules=Composite(ZPlus(), ZPlus(), ZPlus()))(x).heatmap
+    layers = ("features.0", "features.2", "head.2", "head.4")
+    torch.testing.assert_close(LRP(net, rules=Composite(named=dict.fromkeys(layers, ZPlus())))(x).heatmap, everywhere)
+
+
+@pytest.mark.parametrize("rule", [Epsilon(), Gamma(), ZPlus(), AlphaBeta()])
+def test_batch_norm_before_a_dense_layer_is_folded_into_it(rule):
+    torch.manual_seed(0)
+    norm, fc = nn.BatchNorm1d(6), nn.Linear(6, 4)
+    norm.running_mean.uniform_(-1, 1)
+    norm.running_var.uniform_(0.5, 2)
+    head = [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    net = nn.Sequential(*head, norm, fc).double().eval()
+    merged = nn.Linear(6, 4).double()
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+    merged.weight.data = fc.weight.data * scale
+    merged.bias.data = fc.bias.data + fc.weight.data @ (norm.bias.data - norm.running_mean * scale)
+    expected = LRP(nn.Sequential(*head, merged).eval(), rules=Composite(dense=rule))(images()).heatmap
+    torch.testing.assert_close(LRP(net, rules=Composite(dense=rule))(images()).heatmap, expected)
+
+
+def test_the_box_must_enclose_the_images():
+    net, x = branching(), images(2, (8, 12))
+    low, high = float(x.min()), float(x.max())
+    wide = LRP(net, rules=Composite(first=ZBox(low - 1, (high, high + 1, high))))(x).heatmap
+    assert not torch.allclose(wide, LRP(net, rules=Composite(first=ZBox()))(x).heatmap)
+    with pytest.raises(ArgumentError, match="must enclose the images"):
+        LRP(net, rules=Composite(first=ZBox(0.0, 1.0)))(x)
+    with pytest.raises(ArgumentError, match="one number or 3"):
+        LRP(net, rules=Composite(first=ZBox((0.0, 0.0), 1.0)))(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda net: LRP(net, rules="epsilon-plas"), "`rules` must be one of"),
+        (lambda net: LRP(net, rules=Composite(named={"stemm": ZPlus()})), "Did you mean 'stem'"),
+        (lambda net: LRP(net, start="two"), "`start` must be one of"),
+        (lambda net: ExcitationBackprop(net, variant="torchray"), "`variant` must be one of"),
+    ],
+)
+def test_unknown_names(make, message):
+    with pytest.raises(UnknownNameError, match=message):
+        make(branching())
+
+
+def test_parameters_of_rules_are_checked():
+    for make in (lambda: Epsilon(-1.0), lambda: Gamma(-1.0), lambda: AlphaBeta(0.5)):
+        with pytest.raises(ArgumentError, match="must"):
+            make()
+
+
+# --- every function has a rule or is an error -----------------------------------------------------------------------
+
+
+class Gated(nn.Module):
+    def forward(self, x):
+        return x * x.mean((2, 3), keepdim=True).sigmoid()
+
+
+class Normalised(nn.Module):
+    def forward(self, x):
+        return x / x.sum(1, keepdim=True)
+
+
+class OwnFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2
+
+
+class Opaque(nn.Module):
+    def forward(self, x):
+        return OwnFunction.apply(x)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Softmax(1), "softmax, in `odd` .Softmax."),
+        (nn.GroupNorm(2, 6), "group_norm, in `odd` .GroupNorm."),
+        (Gated(), "mul, in `odd` .Gated."),
+        (Normalised(), "div.*in `odd` .Normalised."),
+        (Opaque(), "cannot be intercepted|OwnFunction"),
+        (nn.BatchNorm2d(6, track_running_stats=False), "batch_norm, in `odd`"),
+    ],
+)
+def test_a_function_without_a_rule_is_named(method, module, message):
+    net = network()
+    net.features.append(nn.ReLU())
+    net.odd = module.double()
+    net.act = nn.Sequential(nn.ReLU(), net.odd)
+    net.eval()
+    explainer = METHODS[method](net)
+    if isinstance(explainer, ExcitationBackprop):
+        explainer._asked = net.features
+    with pytest.raises(LayerError, match=message.replace("`odd`", "`(odd|act.1)`")):
+        explainer(images())
+
+
+def test_what_comes_before_the_layer_needs_no_rule():
+    net = network()
+    net.features.append(nn.GroupNorm(2, 6).double())
+    for method in (ExcitationBackprop, ContrastiveExcitationBackprop, LRP):
+        assert method(net, "act")(images()).heatmap.abs().max() > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_changes_in_place_change_nothing(method):
+    x = images(2, (8, 12))
+    expected = METHODS[method](branching(inplace=False))(x)
+    found = METHODS[method](branching(inplace=True))(x)
+    torch.testing.assert_close(found.heatmap, expected.heatmap)
+    torch.testing.assert_close(found.logits, expected.logits)
+
+
+def test_arithmetic_with_constants():
+    """Shifted, scaled, negated sums: logits stay exact and epsilon stays gradient x input but for the shift's share."""
+
+    class Arithmetic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network("mlp")
+            self.scale = nn.Parameter(torch.tensor([0.5, 2.0, 1.0]).double()[:, None, None])
+
+        def forward(self, x):
+            x = 2 * x * self.scale / 3
+            y = self.net.act(self.net.features(x - (0.5 * x)))
+            return self.net.head(0.25 * y + y - 0.0)
+
+    net, x = Arithmetic().eval(), images()
+    expected = Composite(Epsilon(0.0), Epsilon(0.0), Epsilon(0.0))
+    found = LRP(net, rules=expected)(x, target=1)
+    torch.testing.assert_close(found.logits, net(x).detach())
+    inner = net.net
+    scaled = LRP(nn.Sequential(inner.features, inner.act, Scale(1.25), inner.head), rules=expected)
+    pixels = x * net.scale.detach() / 3
+    torch.testing.assert_close(found.heatmap, scaled(pixels, target=1).heatmap, rtol=1e-4, atol=1e-7)
+
+
+class Scale(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
+# --- layers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "layer"),
+    [
+        ("resnet18", {}, "layer3"),
+        ("vgg11_bn", {"init_weights": False}, "features.27"),  # they would take seconds
+        ("shufflenet_v2_x0_5", {}, "stage3"),
+    ],
+)
+def test_default_layer_of_excitation_backprop(name, options, layer):
+    """On a finer grid than the last, where every walk passes: not one branch of several."""
+    torchvision = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    explainer = ExcitationBackprop(getattr(torchvision, name)(num_classes=3, **options).eval())
+    why = explainer(images(1, (64, 96)).float())
+    assert explainer.layer == layer
+    assert why.heatmap.shape[1:] == (4, 6)
+    assert float(why.heatmap.sum()) == pytest.approx(1, abs=1e-3)
+
+
+def test_several_layers_from_one_pass():
+    net, x = network("mlp"), images()
+    for method in (ExcitationBackprop, ContrastiveExcitationBackprop, LRP):
+        many = method(net).layers(x, ["features.1", "act"], target=1, contrast=2)
+        for name, why in many.items():
+            torch.testing.assert_close(why.heatmap, method(net, name)(x, target=1, contrast=2).heatmap)
+
+
+def test_contrast_layer_behind_the_layer():
+    """Where no probability is lost on the way, it does not matter which one it is."""
+    net, x = network("mlp"), images()
+    default = ContrastiveExcitationBackprop(net, "features.1")(x).heatmap
+    earlier = ContrastiveExcitationBackprop(net, "features.1", contrast_layer="act")(x).heatmap
+    torch.testing.assert_close(default, earlier)
+    with pytest.raises(LayerError, match=r"`contrast_layer` must run once between `layer` 'act'.*'features.1'"):
+        ContrastiveExcitationBackprop(net, "act", contrast_layer="features.1")(x)
+
+
+def test_the_dual_is_the_class_with_its_weights_flipped():
+    net, x = network("pooled"), images()
+    flipped = network("pooled")
+    flipped.head.fc.weight.data.neg_()
+    ours = ContrastiveExcitationBackprop(net, "act")(x, target=1).heatmap
+    one, dual = (ExcitationBackprop(model, "act")(x, target=1).heatmap for model in (net, flipped))
+    torch.testing.assert_close(ours, one - dual)
+
+
+@pytest.mark.parametrize("net", [branching, pytest.param(lambda: network("mlp"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_contract(method, check, net):
+    CHECKS[check](METHODS[method], net(), images())
