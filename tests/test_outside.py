@@ -12,7 +12,7 @@ import pytest
 
 import contrex
 from contrex.errors import ArgumentError, RecordError, UnknownNameError
-from contrex.outside import outside, outside_name
+from contrex.outside import find, installed, outside, outside_name
 from contrex.recipes import recipe_from
 from contrex.records import from_plain, to_plain
 from contrex.settings import Recipe
@@ -97,3 +97,32 @@ def test_what_is_not_there_is_said(file, tmp_path):
         recipe_from("mine.py:NOTHING")
     with pytest.raises(ArgumentError, match=r"the recipe 'mine.py:ours': mine.py has nothing called 'ours'"):
         recipe_from("mine.py:ours")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package that adds one number, as pip leaves it."""
+    info = tmp_path / "numbers_of_mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numbers-of-mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[contrex.numbers]\nseven = numbers_of_mine:SEVEN\ngone = numbers_of_mine:GONE\n"
+    )
+    (tmp_path / "numbers_of_mine.py").write_text("SEVEN = 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    installed.cache_clear()
+    yield
+    installed.cache_clear()
+
+
+def test_names_of_an_installed_package_are_found(package):
+    own = {"one": 1, "seven": "contrex's own"}
+    assert find("seven", "`number`", {"one": 1}, "numbers") == 7
+    assert find("seven", "`number`", own, "numbers") == "contrex's own", "the house's own names stay what they are"
+    assert find("numbers_of_mine:SEVEN", "`number`", own, "numbers") == 7
+    with pytest.raises(UnknownNameError, match=r"`number`.*sevn.*seven"):
+        find("sevn", "`number`", {"one": 1}, "numbers")
+    with pytest.raises(
+        ArgumentError, match=r"`number` 'numbers_of_mine:GONE': numbers_of_mine has nothing called 'GONE'"
+    ):
+        find("gone", "`number`", own, "numbers")

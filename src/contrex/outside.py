@@ -1,4 +1,9 @@
-"""What a user names from outside of contrex: `FILE.py:NAME` or `MODULE:NAME`, and how that is written down again.
+"""What comes from outside of contrex: `FILE.py:NAME`, `MODULE:NAME`, or a name that an installed package adds.
+
+A package adds names by entry points, in one group for each kind of thing (`contrex.explainers`, `contrex.protocols`):
+
+    [project.entry-points."contrex.explainers"]
+    my_cam = "my_package.cams:MyCAM"
 
 Naming something loads its file, as importing it does; nothing is loaded that nobody names.
 """
@@ -6,15 +11,17 @@ Naming something loads its file, as importing it does; nothing is loaded that no
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 import zlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from contrex.errors import ArgumentError
+from contrex.errors import ArgumentError, unknown_name
 
 _SOURCE = "__contrex_source__"
 """In a module that was loaded from a file: the file as the user wrote it, which records keep."""
@@ -43,6 +50,34 @@ def outside(name: str, what: str) -> object:
     if not hasattr(module, attribute):
         raise ArgumentError(f"{what} {name!r}: {source} has nothing called {attribute!r}.")
     return getattr(module, attribute)
+
+
+def find(name: str, what: str, own: Mapping[str, object], group: str) -> object:
+    """Find what `name` means: contrex's own thing of that name, else an installed package's, else `FILE.py:NAME`.
+
+    `what` is the argument, for the error; `group` is that of the entry points, without "contrex.".
+
+    Raises:
+        UnknownNameError: there is nothing of that name.
+        ArgumentError: a file, module or package cannot be loaded, or lacks the name.
+
+    >>> find("one", "`number`", {"one": 1}, "numbers")
+    1
+    """
+    if is_outside(name):
+        return outside(name, what)
+    if name in own:
+        return own[name]
+    added = installed(group)
+    if name not in added:
+        raise unknown_name(what, name, [*own, *added])
+    return outside(added[name], what)
+
+
+@cache  # reading the metadata of all packages takes tenths of a second, and they stay as they are
+def installed(group: str) -> Mapping[str, str]:
+    """List the names that installed packages add to a group, each with the `MODULE:NAME` that it stands for."""
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=f"contrex.{group}")}
 
 
 def outside_name(kind: type) -> str:
