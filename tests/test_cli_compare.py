@@ -2,10 +2,11 @@
 
 import csv
 
+import numpy as np
 import pytest
 
 from contrex.cli import main
-from contrex.records import MetricRecord, Record, RunRecord, write_run
+from contrex.records import MetricRecord, Record, RunRecord, Samples, write_run
 
 
 def run_of(name, values):
@@ -13,10 +14,9 @@ def run_of(name, values):
     mean = sum(values) / len(values)
     metric = MetricRecord("top1", "Top-1 accuracy", mean, mean - 1, mean + 1, len(values), 0, "", "%", True)
     record = Record(name, "2026-11-20T10:00:00+00:00", "", {}, {}, 0, {"name": "d"}, ["cat"], [metric])
-    samples = [
-        {"path": str(i), "label": "0", "prediction": "0", "probability": "1", "top1": str(value)}
-        for i, value in enumerate(values)
-    ]
+    zeros = np.zeros(len(values), np.int64)
+    paths = [str(i) for i in range(len(values))]
+    samples = Samples(paths, zeros, zeros, np.ones(len(values)), {"top1": np.array(values)})
     return RunRecord(record, samples, None)
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from contrex.records import (
     Profile,
     Record,
     RunRecord,
+    Samples,
     Scatter,
     from_plain,
     read_run,
@@ -49,8 +51,14 @@ def a_run():
         predictions=[0, 0],
         probabilities=[0.5, 0.25],
     )
-    rows = [{"path": "a,b.png", "label": "0", "top1": "100"}, {"path": "b.png", "label": "1", "top1": ""}]
-    return RunRecord(record, rows, gallery, {"epoch 2": b"two", "epoch 10": b"ten"})
+    samples = Samples(
+        ["a,b.png", "b\udce9.png"],
+        np.array([0, 1]),
+        np.array([1, 1]),
+        np.array([1 / 3, 0.5]),
+        {"top1": np.array([100.0, np.nan]), "a/b c": np.array([1e-9 / 3, -2.0])},
+    )
+    return RunRecord(record, samples, gallery, {"epoch 2": b"two", "epoch 10": b"ten"})
 
 
 def test_a_run_survives_the_disk(tmp_path):
@@ -73,6 +81,93 @@ def test_a_run_survives_the_disk(tmp_path):
     assert again.gallery.paths == run.gallery.paths
 
 
+VERSION_1 = Path(__file__).parent / "version1"
+"""A folder that contrex wrote before records said what they are: every metric, on six digits."""
+
+
+def test_a_record_of_version_1_is_read_and_completed():
+    run = read_run(VERSION_1)
+    plain = json.loads((VERSION_1 / "record.json").read_text())
+    assert plain["schema_version"] == 1
+    assert [metric.name for metric in run.record.metrics] == [metric["name"] for metric in plain["metrics"]]
+    for metric, before in zip(run.record.metrics, plain["metrics"], strict=True):
+        assert (metric.family.name, metric.unit, metric.protocol) == (
+            before["family"],
+            before["unit"],
+            before["protocol"],
+        )
+        assert metric.value == before["value"] or (before["value"] is None and np.isnan(metric.value))
+        assert metric.family.title
+        assert metric.family.meaning
+        assert metric.per_image == {"ece": "shares", "cgc_loss": "none"}.get(metric.name, "values"), metric.name
+    by_name = {metric.name: metric for metric in run.record.metrics}
+    kept = by_name["relative_probability_negative_zero_t2"]
+    assert kept.dims == {"sign": "negative", "baseline": "zero", "target": "t2"}
+    assert (kept.family.section, kept.family.row) == ("Negative features kept", "rest zero, t2")
+    assert by_name["drop_percent_20"].dims == {"measure": "drop_percent", "share": 0.2}
+    assert by_name["gradient_sign_weighted_logit_0_001"].dims["epsilon"] == 0.001
+    assert {profile.name: profile.chart for profile in run.record.profiles}["reliability"] == "reliability"
+    assert len(run.samples) == 6
+    assert np.isnan(run.samples.values["cgc_loss"]).all()
+    assert run.gallery is not None
+
+
+def test_values_of_version_1_that_do_not_average_to_the_metric_say_so(tmp_path):
+    shutil.copytree(VERSION_1, tmp_path, dirs_exist_ok=True)
+    plain = json.loads((tmp_path / "record.json").read_text())
+    for metric in plain["metrics"]:
+        metric["value"] = 1000.0
+    (tmp_path / "record.json").write_text(json.dumps(plain))
+    assert {metric.per_image for metric in read_run(tmp_path).record.metrics} == {"none"}
+
+
+def test_values_are_kept_to_the_last_bit_and_rounded_for_people(tmp_path):
+    run = a_run()
+    write_run(tmp_path, run)
+    with np.load(tmp_path / "samples.npz") as arrays:
+        assert arrays["value a/b c"][0] == 1e-9 / 3
+    text = (tmp_path / "samples.csv").read_text(encoding="utf-8").splitlines()
+    assert text[0] == "path,label,prediction,probability,top1,a/b c"
+    assert text[1] == '"a,b.png",0,1,0.333333,100,3.33333e-10'
+    (tmp_path / "samples.npz").unlink()  # a folder with the table alone is read too, as precisely as it is
+    old = read_run(tmp_path).samples
+    assert old.labels.tolist() == [0, 1]
+    assert old.values["top1"].tolist()[0] == 100
+    assert np.isnan(old.values["top1"][1])
+    assert old != run.samples
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "message"),
+    [
+        ("top1", "high", r"`top1` of b.png in samples.csv must be a number or empty, got 'high'. Evaluate again"),
+        ("label", "", r"`label` of b.png in samples.csv must be a number, got ''"),
+    ],
+)
+def test_a_text_among_the_samples_is_named(tmp_path, column, text, message):
+    write_run(tmp_path, a_run())
+    (tmp_path / "samples.npz").unlink()
+    row = {"path": "b.png", "label": "1", "prediction": "1", "probability": "0.5", "top1": "", column: text}
+    (tmp_path / "samples.csv").write_text("\n".join([",".join(row), ",".join(row.values())]))
+    with pytest.raises(RecordError, match=message):
+        read_run(tmp_path)
+
+
+def test_damaged_samples_are_named(tmp_path):
+    write_run(tmp_path, a_run())
+    whole = (tmp_path / "samples.npz").read_bytes()
+    (tmp_path / "samples.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RecordError, match=r"samples.npz is damaged"):
+        read_run(tmp_path)
+    np.savez(tmp_path / "samples.npz", paths=np.array(["a"]), labels=np.zeros(2))
+    with pytest.raises(RecordError, match=r"samples.npz is damaged: 'predictions"):
+        read_run(tmp_path)
+    columns = dict.fromkeys(("labels", "predictions", "probabilities"), np.zeros(2))
+    np.savez(tmp_path / "samples.npz", paths=np.array(["a"]), **columns)
+    with pytest.raises(RecordError, match=r"samples.npz is damaged: its columns have different lengths"):
+        read_run(tmp_path)
+
+
 def test_damaged_and_foreign_records_are_named(tmp_path):
     with pytest.raises(RecordError, match=r"no record in .*`contrex evaluate` writes one"):
         read_run(tmp_path)
@@ -87,7 +182,7 @@ def test_damaged_and_foreign_records_are_named(tmp_path):
     path = tmp_path / "record.json"
     plain = json.loads(path.read_text())
     path.write_text(json.dumps({**plain, "schema_version": 99}))
-    with pytest.raises(RecordError, match="schema version 99, this contrex reads 1"):
+    with pytest.raises(RecordError, match="schema version 99, this contrex reads 1 and 2"):
         read_run(tmp_path)
     path.write_text(json.dumps({**plain, "metrics": [{"name": "top1"}]}))
     with pytest.raises(RecordError, match="is not a contrex record"):

@@ -36,7 +36,16 @@ from contrex.metrics.masking import baseline_images
 from contrex.models import eval_mode
 from contrex.ops.geometry import Crop, warp_images
 from contrex.ops.pixels import explanation_mask
-from contrex.settings import Embedding, Evaluation, Infidelity, MaxSensitivity, Pointing, RelativeProbability
+from contrex.records.version1 import completed
+from contrex.settings import (
+    Embedding,
+    Evaluation,
+    GradientSign,
+    Infidelity,
+    MaxSensitivity,
+    Pointing,
+    RelativeProbability,
+)
 from evaluation.test_run import subject
 
 NUM = 34  # a group of 32 and one of 2
@@ -76,7 +85,7 @@ def group():
 
 
 def column(run, name):
-    return torch.tensor([float(row[name] or "nan") for row in run.samples], dtype=torch.float64)
+    return torch.from_numpy(run.samples.values[name])
 
 
 def assert_column(run, name, expected):
@@ -88,7 +97,7 @@ def seeds(purpose):
 
 
 def test_every_number_has_its_family_and_an_interval(run):
-    assert {metric.family for metric in run.record.metrics} == set(OTHERS)
+    assert {metric.family.name for metric in run.record.metrics} == set(OTHERS)
     for metric in run.record.metrics:
         values = column(run, metric.name)
         assert metric.num_counted + metric.num_skipped == NUM
@@ -96,6 +105,61 @@ def test_every_number_has_its_family_and_an_interval(run):
         if metric.name != "ece":
             low, high = bootstrap_interval(values, num_resamples=20, seed=5)
             assert (metric.low, metric.high) == pytest.approx((low, high), rel=1e-3, abs=1e-5)
+
+
+def test_a_record_says_what_sets_its_metrics_apart(run):
+    """As records of version 1 were read by their names, and more."""
+    plain = [{"name": m.name, "title": m.title, "family": m.family.name, "value": m.value} for m in run.record.metrics]
+    for metric, before in zip(run.record.metrics, completed({"metrics": plain}, run.samples)["metrics"], strict=True):
+        places = [(of.get("table"), of.get("section"), of.get("row")) for of in (vars(metric.family), before["family"])]
+        assert places[0] == tuple(word or "" for word in places[1]), metric.name
+        assert dict(before["dims"]).items() <= dict(metric.dims).items()
+        assert metric.per_image == before["per_image"]
+        assert metric.family.title
+        assert metric.family.meaning.endswith("."), metric.name
+    sets = [(metric.family.name, *metric.dims.items()) for metric in run.record.metrics]
+    assert len(set(sets)) == len(sets), "no two metrics of a family have the same dimensions"
+    assert [profile.chart for profile in run.record.profiles].count("reliability") == 1
+
+
+MEANINGS = {
+    "content_heatmap": [({"region": "boxes"}, "inside the object's box,"), ({"region": "mask"}, "the object's mask,")],
+    "pointing_game": [
+        ({"pointing": Pointing(tolerance=3)}, "the object's box, or less than 3 pixels away from it."),
+        ({"pointing": Pointing(tolerance=0), "region": "mask"}, "lies inside the object's mask."),
+    ],
+    "insertion_auc": [
+        ({}, "return to a blurred image,"),
+        ({"insertion_baseline": "zero"}, "an empty image of the data set's mean colour,"),
+        ({"insertion_baseline": "road"}, "with noise (ROAD),"),
+    ],
+    "deletion_auc": [({}, "pixels are removed,"), ({"deletion_baseline": "blur"}, "are blurred away,")],
+    "infidelity": [
+        ({}, "heatmap, scaled to its best fit, is from predicting what happens to the probability"),
+        (
+            {"infidelity": Infidelity(output="logit", normalise=False)},
+            "heatmap is from predicting what happens to the logit",
+        ),
+    ],
+    "gradient_sign": [
+        ({}, "every pixel takes one small step"),
+        ({"gradient_sign": GradientSign(num_steps=10)}, "takes 10 small steps"),
+    ],
+    "max_sensitivity": [({}, "the worst of 10 tiny changes")],
+    "stochastic_pointing_game": [({}, "How many of 100 points drawn")],
+}
+"""What a report must say under which settings."""
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_meaning_is_true_of_the_settings(name):
+    kind = PROTOCOLS[name]
+    for changes, words in MEANINGS.get(name, [({}, "")]):
+        meaning = kind(Bench(subject(), Evaluation(device="cpu", **changes))).meaning()
+        assert words in meaning
+        assert meaning[0].isupper()
+        assert len(meaning) > 30
+    assert kind.title
 
 
 def test_calibration(run, group):
@@ -277,8 +341,8 @@ def test_embedding(run, group):
     assert_column(run, "feature_similarity_masked", torch.cosine_similarity(*features))
     (scatter,) = run.record.scatters
     labels = [int(label) for *_, label, kind in scatter.points if kind == "image"]
-    found = [row["label"] for row in run.samples]
-    assert labels == [n for n in (0, 4, 9) for _ in range(min(found.count(str(n)), 2))]
+    found = run.samples.labels.tolist()
+    assert labels == [n for n in (0, 4, 9) for _ in range(min(found.count(n), 2))]
     assert {kind for *_, kind in scatter.points} == {"image", "augmentation", "masked"}
 
 

@@ -73,11 +73,12 @@ DATA_IMAGES = range(DATA.num_test)
 
 
 def test_rows_average_to_the_metrics(run):
-    assert [row["path"] for row in run.samples] == [subject().images[i].path for i in DATA_IMAGES]
+    assert run.samples.paths == [subject().images[i].path for i in DATA_IMAGES]
     for metric in run.record.metrics:
-        column = [float(row[metric.name]) for row in run.samples if row[metric.name]]
-        assert len(column) == metric.num_counted
-        assert np.mean(column) == pytest.approx(metric.value, rel=1e-5)
+        column = run.samples.values[metric.name]
+        assert column.dtype == np.float64
+        assert np.isfinite(column).sum() == metric.num_counted
+        assert np.nanmean(column) == pytest.approx(metric.value, rel=1e-12)
 
 
 def test_values_are_those_of_a_plain_loop(run):
@@ -265,6 +266,7 @@ class MapMaximum(PerSampleMetric):
 
 
 class MaximumOfWhole(Protocol):
+    name, title = "mine", "Mine"
     needs_whole = True
 
     def __init__(self, bench):
@@ -278,6 +280,7 @@ class MaximumOfWhole(Protocol):
 
 
 class Top3(Top1):
+    name = "mine"
     k = 3
 
 
@@ -286,8 +289,8 @@ def test_a_new_protocol_is_shown_every_image(monkeypatch, protocol, column):
     monkeypatch.setitem(PROTOCOLS, "mine", protocol)
     found = evaluate(subject(), options("mine"))
     assert found.record.metric(column).num_counted == len(DATA_IMAGES)
-    assert found.record.metric(column).family == "mine"
-    assert all(row[column] for row in found.samples)
+    assert found.record.metric(column).family.name == protocol.name
+    assert np.isfinite(found.samples.values[column]).all()
 
 
 def test_values_keep_their_images_when_shapes_are_mixed(tmp_path):
@@ -303,7 +306,8 @@ def test_values_keep_their_images_when_shapes_are_mixed(tmp_path):
         found = evaluate(bright, options("mine"))
     finally:
         del PROTOCOLS["mine"]
-    values = {row["path"].rpartition("/")[0][-1]: float(row["map_maximum"]) for row in found.samples}
+    names = [path.rpartition("/")[0][-1] for path in found.samples.paths]
+    values = dict(zip(names, found.samples.values["map_maximum"], strict=True))
     assert values["a"] == 0
     assert values["b"] * 64 * 96 == pytest.approx(-80 / 255, rel=1e-3)
     assert values["c"] * 64 * 64 == pytest.approx(-160 / 255, rel=1e-3)
@@ -315,7 +319,7 @@ def test_curves_are_kept(run):
     ((name, points),) = insertion.lines.items()
     assert name == ""
     assert [point[0] for point in points] == [0, 25, 50, 75, 100]
-    probability = np.mean([float(row["probability"]) for row in run.samples])
+    probability = np.mean(run.samples.probabilities)
     assert points[-1][1] == pytest.approx(probability, rel=1e-4)
     assert all(low <= mean <= high for _, mean, low, high in points)
 
@@ -353,11 +357,11 @@ def test_of_several_right_classes_the_most_probable_one_is_the_label():
     found = {}
     for also in ((), tuple(range(1, 10))):
         images = Changed(subject().images, 2, label=0, also=also)
-        found[also] = evaluate(replace(subject(), images=images), options("top1", "content_heatmap")).samples[2]
+        found[also] = evaluate(replace(subject(), images=images), options("top1", "content_heatmap")).samples
     alone, any_class = found.values()
-    assert (alone["label"], alone["top1"]) == ("0", "0")
-    assert (any_class["label"], any_class["top1"]) == (any_class["prediction"], "100")
-    assert alone["content_heatmap"] != any_class["content_heatmap"]
+    assert (alone.labels[2], alone.values["top1"][2]) == (0, 0)
+    assert (any_class.labels[2], any_class.values["top1"][2]) == (any_class.predictions[2], 100)
+    assert alone.values["content_heatmap"][2] != any_class.values["content_heatmap"][2]
 
 
 class NaNForBlack(ConvNet):

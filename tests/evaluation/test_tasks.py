@@ -77,12 +77,13 @@ def test_one_logit_is_measured_as_its_softmax_twin():
     randomised networks, which draw other parameters for a larger layer."""
     options = replace(OPTIONS, metrics=fitting("binary", 2))
     one, two = (evaluate(parity(num), options) for num in (1, 2))
-    assert {row["prediction"] for row in one.samples} == {"0", "1"}
-    for mine, other in zip(one.samples, two.samples, strict=True):
-        assert (mine["prediction"], mine["label"]) == (other["prediction"], other["label"])
-        for name in mine.keys() - {"path", "prediction", "label", "randomization_spearman"}:
-            assert (mine[name] == "") == (other[name] == ""), name
-            assert float(mine[name] or 0) == pytest.approx(float(other[name] or 0), rel=2e-3, abs=2e-4), name
+    mine, other = one.samples, two.samples
+    assert set(mine.predictions.tolist()) == {0, 1}
+    assert mine.predictions.tolist() == other.predictions.tolist()
+    assert mine.labels.tolist() == other.labels.tolist()
+    assert mine.probabilities.tolist() == pytest.approx(other.probabilities.tolist(), rel=2e-3, abs=2e-4)
+    for name in mine.values.keys() - {"randomization_spearman"}:
+        assert mine.values[name] == pytest.approx(other.values[name], rel=2e-3, abs=2e-4, nan_ok=True), name
     for metric in one.record.metrics:
         assert metric.protocol["task"] == "binary"
     assert "task" not in two.record.metrics[0].protocol
@@ -97,9 +98,9 @@ def test_labels_are_measured_by_their_sigmoids():
     views = EvaluationViews(subject().images, (32, 32), whole_side=32, needs_whole=False, gallery=())
     group = Group(Bench(subject(), options), [views[index] for index in range(NUM)])
     network, most = group.bench.network, group.logits.argmax(1)
-    assert [int(row["prediction"]) for row in run.samples] == most.tolist()
+    assert run.samples.predictions.tolist() == most.tolist()
     own = group.logits.sigmoid().gather(1, most[:, None])[:, 0]
-    assert [float(row["probability"]) for row in run.samples] == pytest.approx(own.tolist(), rel=1e-4)
+    assert run.samples.probabilities.tolist() == pytest.approx(own.tolist(), rel=1e-4)
     shown = (network, group.squares, group.saliency)
     curves = deletion_curve(*shown, step=256, task="multilabel")
     assert run.record.metric("deletion_auc").value == pytest.approx(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contrex.records import Gallery, MetricRecord, Record, RunRecord
+from contrex.records import Gallery, MetricRecord, Record, RunRecord, Samples
 
 PATHS = ["val/a.png", "val/b.png", "val/c.png", "val/d.png"]
 MakeRun = Callable[..., RunRecord]
@@ -80,16 +81,15 @@ def make_run() -> MakeRun:
             [make_metric(values, **(metric or {}))],
             {"train_loss": [(1.0, 2.0), (2.0, 1.0), (3.0, 0.5)]},
         )
-        samples = [
-            {
-                "path": path,
-                "label": "0",
-                "prediction": "1",
-                "probability": "0.75",
-                "content_heatmap": "" if v is None else str(v),
-            }
-            for path, v in zip(paths, values, strict=True)
-        ]
+        numbers = np.array([math.nan if value is None else value for value in values])
+        count = len(paths)
+        samples = Samples(
+            paths,
+            np.zeros(count, np.int64),
+            np.ones(count, np.int64),
+            np.full(count, 0.75),
+            {"content_heatmap": numbers},
+        )
         return RunRecord(replace(record, **changes), samples, gallery if gallery is not None else make_gallery(paths))
 
     return make

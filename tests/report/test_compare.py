@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,8 @@ def test_the_sign_test_of_seeds_takes_each_image_s_mean(make_run) -> None:
 def test_shares_of_one_number_have_no_sign_test(make_run) -> None:
     runs = [make_run(), make_run("cgc", [50.0, 51.0, 62.0, 73.0])]
     for run in runs:
-        run.record.metrics[:] = [type(m)(**{**vars(m), "name": "ece"}) for m in run.record.metrics]
-        run.samples[:] = [{**row, "ece": row["content_heatmap"]} for row in run.samples]
+        run.record.metrics[:] = [replace(m, name="ece", per_image="shares") for m in run.record.metrics]
+        run.samples.values["ece"] = run.samples.values["content_heatmap"]
     cell = comparison(grouped(runs)).rows[1].cells["ece"]
     assert cell is not None
     assert cell.difference is not None

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from contrex.errors import ArgumentError, RecordError
-from contrex.records import Profile, Scatter, write_run
+from contrex.records import MetricFamily, Profile, Samples, Scatter, write_run
 from contrex.report import render_report, write_report
-from contrex.report.words import MEANINGS, TITLES
 
 VOID = {"meta", "link", "input", "br", "wbr", "img"}
 MARKUP = "<img src=x onerror=alert(1)>\"'"
@@ -133,8 +132,16 @@ def full_run(make_run, name: str, text: str, **changes):
         **changes,
     )
     metric = run.record.metrics[0]
-    family = [replace(metric, name=f"{text}{i}", title=f"{text}, {text}", family=text) for i in range(9)]
-    family += [replace(family[0], name=f"few{i}", family=f"few {text}", protocol={"verdict": text}) for i in range(2)]
+    family = [
+        replace(
+            metric, name=f"{text}{i}", title=f"{text}, {text}", family=MetricFamily(text, text, text, "", text, text)
+        )
+        for i in range(9)
+    ]
+    family += [
+        replace(family[0], name=f"few{i}", family=MetricFamily(f"few {text}", meaning=text), protocol={"verdict": text})
+        for i in range(2)
+    ]
     return replace(run, record=replace(run.record, metrics=[metric, *family]), sheets={text: b"png"})
 
 
@@ -226,11 +233,23 @@ def test_differences_on_other_or_fewer_images_say_so(make_run) -> None:
     assert "not paired" in Page(render_report(others, title="t")).text
 
 
-def test_meanings_are_of_metrics_that_exist() -> None:
-    from contrex.evaluation import PROTOCOLS
+def test_what_a_metric_means_comes_from_its_record(make_run) -> None:
+    sentences = ["How much lies inside the box.", "How much lies inside the mask."]
+    runs = [
+        make_run(name, metric={"family": MetricFamily("content_heatmap", "Content heatmap", text)})
+        for name, text in zip(("boxes", "masks"), sentences, strict=True)
+    ]
+    assert f"{sentences[0]} Higher is better." in Page(render_report(runs[:1], title="t")).text
+    both = Page(render_report(runs, title="t")).text
+    assert f"boxes: {sentences[0]} masks: {sentences[1]} Higher is better." in both
+    assert "Content heatmap, averaged over images." in Page(render_report([make_run()], title="t")).text
 
-    assert MEANINGS.keys() == PROTOCOLS.keys()
-    assert TITLES.keys() <= PROTOCOLS.keys()
+
+@pytest.mark.parametrize(("region", "words"), [("boxes", "inside the box"), ("mask", "inside the mask")])
+def test_pictures_say_what_their_content_heatmap_is_the_share_in(make_run, region: str, words: str) -> None:
+    html = render_report([make_run(metric={"protocol": {"region": region}})], title="t")
+    assert f"40 % of the heatmap {words}" in html
+    assert ("the object's mask" in Page(html).text) == (region == "mask")
 
 
 def test_a_run_from_python_has_no_command_to_copy(make_run) -> None:
@@ -257,7 +276,7 @@ def test_a_run_without_gallery_is_named_and_the_others_are_shown(make_run) -> No
     page = Page(render_report(runs, title="t"))
     assert "blind has no pictures" in page.text
     assert len(page.attributes("data-path")) == 4
-    runs = [replace(make_run(), gallery=None, samples=[])]
+    runs = [replace(make_run(), gallery=None, samples=Samples())]
     assert "has no pictures" in Page(render_report(runs, title="t")).text
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from contrex.errors import ArgumentError
 from contrex.records import write_run
-from contrex.report.groups import Group
+from contrex.report.groups import RunGroup
 from contrex.report.numbers import Estimate
 from contrex.report.papers import (
     CONTRARY,
@@ -53,12 +53,12 @@ def table(tmp_path, make_run):
 
 
 def test_distance_of_one_run_has_its_interval(make_run):
-    found = distance(Group("one", [make_run(values=BASE)]), "content_heatmap", Published(50.0))
+    found = distance(RunGroup("one", [make_run(values=BASE)]), "content_heatmap", Published(50.0))
     assert (found.value, found.low, found.high) == pytest.approx((5.0, 3.0, 7.0))
 
 
 def test_the_papers_own_error_widens_the_interval(make_run):
-    found = distance(Group("one", [make_run(values=BASE)]), "content_heatmap", Published(50.0, 0.9, trials=3))
+    found = distance(RunGroup("one", [make_run(values=BASE)]), "content_heatmap", Published(50.0, 0.9, trials=3))
     half = math.hypot(2.0, 1.96 * 0.9 / math.sqrt(3))
     assert (found.low, found.high) == pytest.approx((5.0 - half, 5.0 + half))
 
@@ -66,8 +66,10 @@ def test_the_papers_own_error_widens_the_interval(make_run):
 def test_distance_of_several_seeds_covers_images_and_seeds(make_run):
     """Seeds that are 20 apart must widen the interval beyond what four images do."""
     runs = [make_run(values=[value + shift for value in BASE]) for shift in (-10.0, 10.0)]
-    found = distance(Group("two", runs), "content_heatmap", Published(50.0))
-    alone = distance(Group("two", [make_run(values=BASE), make_run(values=BASE)]), "content_heatmap", Published(50.0))
+    found = distance(RunGroup("two", runs), "content_heatmap", Published(50.0))
+    alone = distance(
+        RunGroup("two", [make_run(values=BASE), make_run(values=BASE)]), "content_heatmap", Published(50.0)
+    )
     assert found.value == pytest.approx(5.0)
     assert found.high - found.low > 1.3 * (alone.high - alone.low) > 10
 
@@ -75,7 +77,7 @@ def test_distance_of_several_seeds_covers_images_and_seeds(make_run):
 def test_distance_without_samples_is_over_seeds(make_run):
     """Other images in each run, as episodes have: only the runs' means can be resampled."""
     runs = [make_run(values=BASE, paths=[f"{number}/{path}" for path in "abcd"]) for number in range(3)]
-    found = distance(Group("three", runs), "content_heatmap", Published(50.0))
+    found = distance(RunGroup("three", runs), "content_heatmap", Published(50.0))
     assert (found.value, found.low, found.high) == pytest.approx((5.0, 5.0, 5.0))
 
 

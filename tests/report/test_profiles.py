@@ -67,7 +67,7 @@ def test_points_without_a_value_or_an_interval(make_run) -> None:
 
 def reliability(*points: tuple[float, float]) -> Profile:
     lines = {"": [(x, y, y, y) for x, y in points]}
-    return Profile("reliability", "Reliability diagram", "confidence", "accuracy", lines)
+    return Profile("reliability", "Reliability diagram", "confidence", "accuracy", lines, "reliability")
 
 
 def test_a_reliability_diagram_has_its_diagonal_and_equal_axes(make_run) -> None:

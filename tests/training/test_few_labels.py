@@ -64,7 +64,7 @@ def test_the_draw_is_saved(few):
 def test_a_run_is_validated_and_measured_on_the_rest(few):
     run, folder = evaluate_run(few, FEW.evaluation, console=quiet())
     assert folder == few / "evaluation-val"
-    measured = [row["path"] for row in run.samples]
+    measured = run.samples.paths
     assert len(measured) == 17
     assert not set(measured) & set(drawn_paths(few))
     record = run.record

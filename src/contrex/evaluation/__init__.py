@@ -2,7 +2,8 @@
 
 `PROTOCOLS` has what `evaluation.metrics` may name. Each protocol shows groups of images to metrics of
 `contrex.metrics`; what several need (squares, logits, heatmaps, whole images) a `Group` computes once. A new one is a
-subclass of `Protocol` and a line in `PROTOCOLS`.
+subclass of `Protocol` in one of the package's files, or in one of your own, which `evaluation.metrics` names as
+`FILE.py:NAME`; a metric without a protocol may be named so too (`bare_metric.py`).
 
 Which class is explained: the label's for localisation; the predicted one for consistency and for everything that
 changes pixels, where it is also the one scored (the published CGC code explains the label's class there).
@@ -10,7 +11,7 @@ changes pixels, where it is also the one scored (the published CGC code explains
 
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
-from contrex.evaluation.protocols import PROTOCOLS, check_names
+from contrex.evaluation.protocols import PROTOCOLS, check_names, protocol_named
 from contrex.evaluation.run import Validation, evaluate, validate, validation_groups
 from contrex.evaluation.subject import Subject, command_line, configuration_of, weights_sha256
 
@@ -25,6 +26,7 @@ __all__ = [
     "command_line",
     "configuration_of",
     "evaluate",
+    "protocol_named",
     "validate",
     "validation_groups",
     "weights_sha256",

@@ -23,12 +23,17 @@ ONE_LABEL = "an image has one label here, and a classifier of several labels may
 class Top1(Protocol):
     """Top-1 accuracy: how often the most probable class is the label."""
 
+    name = "top1"
+    title = "Top-1 accuracy"
     k: ClassVar[int] = 1
     unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.metrics = [TopKAccuracy(k=self.k)]
+
+    def meaning(self) -> str:
+        return "How often the most probable class is the right one."
 
     def judge(self, group: Group) -> Sequence[int]:
         self.metrics[0].update(group.logits, group.labels)
@@ -38,19 +43,29 @@ class Top1(Protocol):
 class Top5(Top1):
     """Top-5 accuracy: how often the label is among the five most probable classes."""
 
+    name = "top5"
+    title = "Top-5 accuracy"
     k = 5
     min_classes = 5
+
+    def meaning(self) -> str:
+        return "How often the right class is among the five most probable ones."
 
 
 class Calibration(Protocol):
     """Expected calibration error, and the reliability diagram behind it."""
 
+    name = "calibration"
+    title = "Calibration"
     unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.error = ExpectedCalibrationError(bench.options.calibration_bins)
         self.metrics = [self.error]
+
+    def meaning(self) -> str:
+        return "How far the network's confidence is from how often it is right, averaged over bins of equal confidence."
 
     def judge(self, group: Group) -> Sequence[int]:
         self.error.update(group.logits, group.labels)
@@ -62,18 +77,27 @@ class Calibration(Protocol):
         deviation = (diagram.accuracy * (1 - diagram.accuracy) / diagram.count).sqrt()
         columns = zip(diagram.confidence[filled], diagram.accuracy[filled], 1.96 * deviation[filled], strict=True)
         points = [(float(x), float(y), max(0.0, float(y - half)), min(1.0, float(y + half))) for x, y, half in columns]
-        return [Profile("reliability", "Reliability diagram", "confidence", "accuracy", {"": points})]
+        return [Profile("reliability", "Reliability diagram", "confidence", "accuracy", {"": points}, "reliability")]
 
 
 class FGSM(Protocol):
     """Top-1 accuracy under the fast gradient sign attack."""
 
+    name = "fgsm"
+    title = "Accuracy under attack (FGSM)"
     min_classes = 2
     unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
-        self.metrics = [RobustAccuracy(epsilon) for epsilon in bench.options.fgsm_epsilons]
+        sizes = bench.options.fgsm_epsilons
+        self.metrics = [self.placed(RobustAccuracy(epsilon), {"epsilon": epsilon}) for epsilon in sizes]
+
+    def meaning(self) -> str:
+        return (
+            "How often the most probable class is still the right one after every pixel took one small step, of the "
+            "size given, against the network."
+        )
 
     def judge(self, group: Group) -> Sequence[int]:
         classifier = self.bench.subject.classifier

@@ -29,12 +29,23 @@ TEMPERATURE = settings.CGC.temperature
 class CGCLoss(Protocol):
     """CGC loss, with the other images of the group as negatives; a last, incomplete group is skipped."""
 
+    name = "cgc_loss"
+    title = "CGC loss"
+
     needs_heatmaps = True
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.metric = CGCLossMetric()
         self.metrics = [self.metric]
+
+    def meaning(self) -> str:
+        augmentation = self.bench.subject.augmentation
+        moved = "cropped and flipped" if augmentation.flip else "cropped"
+        return (
+            f"How hard it is to find an image's heatmap, once {moved}, among those of the other images of its batch: "
+            "low when explanations move with the picture and tell images apart."
+        )
 
     def judge(self, group: Group) -> Sequence[int]:
         if len(group) < BATCH:
@@ -82,13 +93,16 @@ class CGCLoss(Protocol):
 class Equivariance(Protocol):
     """Equivariance error: how far T(g(x)) is from g(T(x)), for a flip and for crops of each strength."""
 
+    name = "equivariance"
+    title = "Equivariance error"
+
     needs_heatmaps = True
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         shares = sorted(bench.options.equivariance_shares, reverse=True)
         self.errors = [EquivarianceError(1.0, flip=True), *(EquivarianceError(share) for share in shares)]
-        self.metrics = self.errors
+        self.metrics = [self.placed(one, {"share": one.share, "flip": one.flip}) for one in self.errors]
         self.mean = CurveMean()
 
     def judge(self, group: Group) -> Sequence[int]:
@@ -97,6 +111,12 @@ class Equivariance(Protocol):
             error.update(found)
         self.mean.update(1 - torch.stack(similarities[1:], dim=1))
         return group.indices
+
+    def meaning(self) -> str:
+        return (
+            "How far the heatmap of a cropped or flipped image is from the cropped or flipped heatmap of the image: 0 "
+            "when the explanation moves with the picture, 1 when the two have nothing in common."
+        )
 
     def profiles(self) -> Sequence[Profile]:
         options = self.bench.options

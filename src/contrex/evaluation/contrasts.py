@@ -23,18 +23,22 @@ from contrex.metrics import (
     score_gradients,
     two_most_probable,
 )
-from contrex.records import Profile
+from contrex.records import Dims, Profile
 
 SIGNS = ("positive", "negative")
 TARGETS = ("t1", "t2")
 SCORES: dict[str, str | None] = {"original": None, "mean": "mean", "max": "max", "weighted": "weighted"}
 """The scores that the paper compares, as `contrast` takes them."""
+BASELINE_WORDS = {"blur": "blurred", "zero": "zero", "mean": "mean colour"}
+"""What becomes of the pixels that are not kept."""
 QUANTITIES = {"accuracy": "accuracy, %", "logit": "change of y_t", "probability": "change of p_t"}
 
 
 class RelativeProbabilityUnderMasking(Protocol):
     """Relative probability of the two most probable classes when only what their maps keep is left of the image."""
 
+    name = "relative_probability"
+    title = "Relative probability under masking"
     min_classes = 2
     unfit: ClassVar[Mapping[str, str]] = {
         "binary": "the map of one logit is its own contrast, so there are no two kinds of maps to compare",
@@ -46,16 +50,27 @@ class RelativeProbabilityUnderMasking(Protocol):
         self.options = bench.options.relative_probability
         usual = "weighted" if bench.options.contrast is None else "original"
         self.against = self.options.against or usual
-        threshold = self.options.threshold
-        self.whole = [RelativeProbability(target, threshold=threshold) for target in TARGETS]
+        self.whole = [self._column(target) for target in TARGETS]
         self.masked = [
-            [
-                [RelativeProbability(t, sign, name, threshold=threshold) for t in TARGETS]
-                for name in self.options.baselines
-            ]
+            [[self._column(target, sign, name) for target in TARGETS] for name in self.options.baselines]
             for sign in SIGNS
         ]
         self.metrics = [*self.whole, *(metric for sign in self.masked for pair in sign for metric in pair)]
+
+    def _column(self, target: str, sign: str | None = None, baseline: str | None = None) -> RelativeProbability:
+        metric = RelativeProbability(target, sign, baseline, threshold=self.options.threshold)
+        if sign is None or baseline is None:
+            return self.placed(metric, {"target": target}, section="Whole image", row=target)
+        dims = {"sign": sign, "baseline": baseline, "target": target}
+        row = f"rest {BASELINE_WORDS[baseline]}, {target}"
+        return self.placed(metric, dims, section=f"{sign.capitalize()} features kept", row=row)
+
+    def meaning(self) -> str:
+        return (
+            "The probability of one of the two most probable classes, t1 and t2, as if there were no others, when only "
+            "the pixels that its own heatmap keeps are left of the image. Kept positive pixels should raise it above "
+            "that of the whole image, kept negative ones lower it."
+        )
 
     def judge(self, group: Group) -> Sequence[int]:
         top2 = two_most_probable(group.logits)
@@ -119,6 +134,8 @@ class RelativeProbabilityUnderMasking(Protocol):
 class GradientSigns(Protocol):
     """Gradient sign perturbation: how accuracy, logit and probability move along each score's input gradient."""
 
+    name = "gradient_sign"
+    title = "Gradient sign perturbation"
     min_classes = 2
     unfit: ClassVar[Mapping[str, str]] = {
         "binary": "the gradients of its four scores are the same for one logit",
@@ -130,14 +147,27 @@ class GradientSigns(Protocol):
         self.options = bench.options.gradient_sign
         self.columns = {
             name: [
-                GradientSign(name, quantity, epsilon=epsilon)
-                for quantity in QUANTITIES
-                for epsilon in self.options.epsilons
+                self._column(name, quantity, epsilon) for quantity in QUANTITIES for epsilon in self.options.epsilons
             ]
             for name in SCORES
         }
         self.metrics = [metric for metrics in self.columns.values() for metric in metrics]
         self.means = {(quantity, name): CurveMean() for quantity in QUANTITIES for name in SCORES}
+
+    def _column(self, explanation: str, quantity: str, epsilon: float) -> GradientSign:
+        metric = GradientSign(explanation, quantity, epsilon=epsilon)
+        dims: Dims = {"explanation": explanation, "quantity": quantity, "epsilon": epsilon}
+        size = f"{epsilon:.12f}".rstrip("0").rstrip(".")
+        return self.placed(metric, dims, section=f"Change of {quantity}, epsilon {size}", row=explanation)
+
+    def meaning(self) -> str:
+        steps = self.options.num_steps
+        walk = "takes one small step" if steps == 1 else f"takes {steps} small steps"
+        return (
+            f"What changes when every pixel {walk} along the sign of the input gradient of a score: the class's logit "
+            "alone (original), or against the other classes (mean, max, weighted). The logit's own gradient moves the "
+            "logit most, the weighted contrast should move probability and accuracy most."
+        )
 
     def judge(self, group: Group) -> Sequence[int]:
         classifier, epsilons = self.bench.subject.classifier, self.options.epsilons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -27,12 +28,13 @@ class PixelCurve(Protocol):
     """A curve over the share of changed pixels, and the area under it."""
 
     needs_heatmaps = True
-    title: ClassVar[str]
+    curve: ClassVar[str]
+    """What the drawing of the curve is called."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.step = bench.options.insertion_step or 8 * view_sizes(bench.subject.data)[1]
-        self.area = self._area()
+        self.area = self.placed(self._area(), {"baseline": self._baseline()})
         self.metrics = [self.area]
         self.mean = CurveMean()
         self._fractions: Tensor | None = None
@@ -49,7 +51,7 @@ class PixelCurve(Protocol):
         own = [] if self._fractions is None else (100 * self._fractions).tolist()
         x = next((places for places in ranks.gathered(own) if places), [])  # a process may have no images
         points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
-        return [Profile(self.area.name, self.title, "pixels changed, %", "probability", {"": points})]
+        return [Profile(self.area.name, self.curve, "pixels changed, %", "probability", {"": points})]
 
     def details(self) -> dict[str, Any]:
         return {
@@ -61,20 +63,37 @@ class PixelCurve(Protocol):
             "baseline": self._baseline(),
         }
 
+    @abstractmethod
     def _area(self) -> CurveArea:
-        raise NotImplementedError
+        """The metric."""
 
+    @abstractmethod
     def _curves(self, group: Group) -> Tensor:
-        raise NotImplementedError
+        """The curves [N,S+1] of a group."""
 
+    @abstractmethod
     def _baseline(self) -> str:
-        raise NotImplementedError
+        """What pixels come from, or go to."""
 
 
 class Insertion(PixelCurve):
     """Insertion AUC: the predicted class's probability while the most salient pixels come back."""
 
-    title = "Insertion"
+    name = "insertion_auc"
+    title = "Insertion AUC"
+    curve = "Insertion"
+
+    def meaning(self) -> str:
+        start = {
+            "blur": "a blurred image",
+            "zero": "an empty image of the data set's mean colour",
+            "mean": "an empty image of its own mean colour",
+            "road": "an image imputed from what is left, with noise (ROAD)",
+        }[self._baseline()]
+        return (
+            f"The mean probability while pixels return to {start}, most important first: high when the heatmap found "
+            "what the network needs."
+        )
 
     def _area(self) -> CurveArea:
         return InsertionAUC(None if self._baseline() == "blur" else self._baseline())
@@ -100,7 +119,21 @@ class Insertion(PixelCurve):
 class Deletion(PixelCurve):
     """Deletion AUC: the predicted class's probability while the most salient pixels go."""
 
-    title = "Deletion"
+    name = "deletion_auc"
+    title = "Deletion AUC"
+    curve = "Deletion"
+
+    def meaning(self) -> str:
+        how = {
+            "blur": "blurred away",
+            "zero": "removed",
+            "mean": "replaced by the image's mean colour",
+            "road": "replaced by what the others suggest, with noise (ROAD)",
+        }[self._baseline()]
+        return (
+            f"The mean probability while pixels are {how}, most important first: low when the heatmap found what the "
+            "network uses."
+        )
 
     def _area(self) -> CurveArea:
         return DeletionAUC(None if self._baseline() == "zero" else self._baseline())

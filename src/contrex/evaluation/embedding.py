@@ -25,6 +25,8 @@ KINDS = ("image", "augmentation", "masked")
 class EmbeddingOfViews(Protocol):
     """Embedding: t-SNE of the features of five classes, and how near an image's views are to it."""
 
+    name = "embedding"
+    title = "Features of an image and its views"
     needs_heatmaps = True
     needs_features = True
 
@@ -33,9 +35,17 @@ class EmbeddingOfViews(Protocol):
         classes = bench.subject.images.classes
         num = min(bench.options.embedding.num_classes, len(classes))
         self.shown = np.linspace(0, len(classes) - 1, num).round().astype(int).tolist()
-        self.similarities = {view: FeatureSimilarity(view) for view in ("augmented", "masked")}
+        self.similarities = {
+            view: self.placed(FeatureSimilarity(view), {"view": view}) for view in ("augmented", "masked")
+        }
         self.metrics = list(self.similarities.values())
         self._kept: dict[int, tuple[int, NDArray[np.float32]]] = {}
+
+    def meaning(self) -> str:
+        return (
+            "How near the features of an image are to those of its random view, and of the part of it that its heatmap "
+            "keeps (cosine similarity)."
+        )
 
     def judge(self, group: Group) -> Sequence[int]:
         masked = explanation_mask(group.explanation.heatmap, (group.squares.shape[2], group.squares.shape[3]))

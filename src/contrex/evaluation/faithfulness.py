@@ -20,6 +20,7 @@ from contrex.metrics import (
     kept_probabilities,
     max_sensitivity,
 )
+from contrex.metrics.drop_increase import ProbabilityChange
 
 MEASURES = (DropPercent, DropMagnitude, IncreasePercent, IncreaseMagnitude)
 
@@ -27,12 +28,27 @@ MEASURES = (DropPercent, DropMagnitude, IncreasePercent, IncreaseMagnitude)
 class DropIncrease(Protocol):
     """Drop and increase of the predicted class's probability when only the most salient pixels are kept."""
 
+    name = "drop_increase"
+    title = "Drop and increase"
+
     needs_heatmaps = True
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.fractions = bench.options.drop_fractions
-        self.metrics = [measure(fraction=fraction) for fraction in self.fractions for measure in MEASURES]
+        self.metrics = [self._column(measure, share) for share in self.fractions for measure in MEASURES]
+
+    def _column(self, measure: type[ProbabilityChange], share: float) -> ProbabilityChange:
+        metric, name = measure(fraction=share), measure.measure.__name__
+        words = {"table": f"{100 * share:.6g} % kept", "row": name.replace("_", " ").capitalize()}
+        return self.placed(metric, {"measure": name, "share": share}, **words)
+
+    def meaning(self) -> str:
+        return (
+            "What happens to the probability of the predicted class when only the most salient pixels are kept: on how "
+            "many images it falls or rises (percent), and by what share of itself (magnitude). Good explanations lose "
+            "little and gain much."
+        )
 
     def judge(self, group: Group) -> Sequence[int]:
         probs, kept_probs = kept_probabilities(
@@ -56,11 +72,22 @@ class DropIncrease(Protocol):
 class InfidelityToNoise(Protocol):
     """Infidelity: how far the heatmap is from predicting the response to noise."""
 
+    name = "infidelity"
+    title = "Infidelity"
+
     needs_heatmaps = True
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
-        self.metrics = [Infidelity()]
+        self.metrics = [self.placed(Infidelity(), {"output": bench.options.infidelity.output})]
+
+    def meaning(self) -> str:
+        options = self.bench.options.infidelity
+        scaled = ", scaled to its best fit," if options.normalise else ""
+        return (
+            f"How far the heatmap{scaled} is from predicting what happens to the {options.output} when noise is taken "
+            "off the image (mean squared error)."
+        )
 
     def judge(self, group: Group) -> Sequence[int]:
         options = self.bench.options.infidelity
@@ -88,11 +115,21 @@ class InfidelityToNoise(Protocol):
 class Sensitivity(Protocol):
     """Max-sensitivity: how much the heatmap changes when the image hardly does."""
 
+    name = "max_sensitivity"
+    title = "Max-sensitivity"
+
     needs_heatmaps = True
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.metrics = [MaxSensitivity()]
+
+    def meaning(self) -> str:
+        return (
+            "How far the heatmap moves, relative to its size, under the worst of "
+            f"{self.bench.options.max_sensitivity.num_samples} tiny changes of the image. A constant map does not move "
+            "at all, so read it beside the others."
+        )
 
     def judge(self, group: Group) -> Sequence[int]:
         options, asked = self.bench.options.max_sensitivity, self.bench.options

@@ -18,6 +18,16 @@ class Localisation(Protocol):
 
     needs_whole = True
 
+    @property
+    def _object(self) -> str:
+        """Where the object is, in words."""
+        return "object's box" if self.bench.options.region == "boxes" else "object's mask"
+
+    @property
+    def _or_near(self) -> str:
+        tolerance = self.bench.options.pointing.tolerance
+        return f", or less than {tolerance:g} pixels away from it" if tolerance else ""
+
     def judge(self, group: Group) -> Sequence[int]:
         for same in group.wholes:
             regions, sizes = [self._region(views) for views in same.views], [views.image_size for views in same.views]
@@ -41,26 +51,52 @@ class Localisation(Protocol):
 class ContentHeatmapOfLabel(Localisation):
     """Content heatmap: the share of the positive heatmap inside the object."""
 
+    name = "content_heatmap"
+    title = "Content heatmap"
+
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.metrics = [ContentHeatmap()]
+
+    def meaning(self) -> str:
+        return (
+            f"How much of the positive heatmap lies inside the {self._object}, averaged over images: at 100 % the "
+            "explanation looks at nothing but the object."
+        )
 
 
 class Pointing(Localisation):
     """Pointing game: how often the heatmap's maximum is on the object."""
 
+    name = "pointing_game"
+    title = "Pointing game"
+
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
-        self.metrics = [PointingGame(tolerance=bench.options.pointing.tolerance)]
+        tolerance = bench.options.pointing.tolerance
+        self.metrics = [self.placed(PointingGame(tolerance=tolerance), {"tolerance": tolerance})]
+
+    def meaning(self) -> str:
+        return f"How often the heatmap's maximum lies inside the {self._object}{self._or_near}."
 
 
 class StochasticPointing(Localisation):
     """Stochastic pointing game: how many points drawn from the heatmap are on the object."""
 
+    name = "stochastic_pointing_game"
+    title = "Stochastic pointing game"
+
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         options = bench.options.pointing
-        self.metrics = [StochasticPointingGame(num_samples=options.num_samples, tolerance=options.tolerance)]
+        game = StochasticPointingGame(num_samples=options.num_samples, tolerance=options.tolerance)
+        self.metrics = [self.placed(game, {"num_samples": options.num_samples, "tolerance": options.tolerance})]
+
+    def meaning(self) -> str:
+        return (
+            f"How many of {self.bench.options.pointing.num_samples} points drawn from the positive heatmap, as if it "
+            f"were a distribution, lie inside the {self._object}{self._or_near}."
+        )
 
     def _update(self, same: Wholes, regions: Sequence[Region], sizes: Sequence[tuple[int, int]]) -> None:
         seeds = self.bench.seeds("pointing game", [views.index for views in same.views])

@@ -1,41 +1,62 @@
-"""The protocols by the names they have in `evaluation.metrics`."""
+"""The protocols by the names they have in `evaluation.metrics`, and those from outside of contrex."""
 
 from __future__ import annotations
 
 from contrex import settings
 from contrex.errors import ArgumentError, unknown_name
-from contrex.evaluation.classification import FGSM, Calibration, Top1, Top5
-from contrex.evaluation.consistency import CGCLoss, Equivariance
-from contrex.evaluation.contrasts import GradientSigns, RelativeProbabilityUnderMasking
-from contrex.evaluation.curves import Deletion, Insertion
-from contrex.evaluation.embedding import EmbeddingOfViews
-from contrex.evaluation.faithfulness import DropIncrease, InfidelityToNoise, Sensitivity
-from contrex.evaluation.localisation import ContentHeatmapOfLabel, Pointing, StochasticPointing
+from contrex.evaluation import (
+    classification,
+    consistency,
+    contrasts,
+    curves,
+    embedding,
+    faithfulness,
+    localisation,
+    randomization,
+)
+from contrex.evaluation.bare_metric import protocol_of
 from contrex.evaluation.protocol import Protocol
-from contrex.evaluation.randomization import ParameterRandomization
 from contrex.explain.named import explainer_class
 from contrex.ops.scores import CONTRASTS, TASKS
+from contrex.outside import find, installed, outside
+
+_MODULES = (
+    classification,
+    localisation,
+    contrasts,
+    curves,
+    faithfulness,
+    consistency,
+    randomization,
+    embedding,
+)
+"""Those that `contrex metrics` lists first come first."""
 
 PROTOCOLS: dict[str, type[Protocol]] = {
-    "top1": Top1,
-    "top5": Top5,
-    "calibration": Calibration,
-    "fgsm": FGSM,
-    "content_heatmap": ContentHeatmapOfLabel,
-    "pointing_game": Pointing,
-    "stochastic_pointing_game": StochasticPointing,
-    "relative_probability": RelativeProbabilityUnderMasking,
-    "gradient_sign": GradientSigns,
-    "insertion_auc": Insertion,
-    "deletion_auc": Deletion,
-    "drop_increase": DropIncrease,
-    "infidelity": InfidelityToNoise,
-    "max_sensitivity": Sensitivity,
-    "cgc_loss": CGCLoss,
-    "equivariance": Equivariance,
-    "parameter_randomization": ParameterRandomization,
-    "embedding": EmbeddingOfViews,
+    kind.name: kind
+    for module in _MODULES
+    for kind in vars(module).values()
+    if isinstance(kind, type)
+    and issubclass(kind, Protocol)
+    and kind.__module__ == module.__name__
+    and hasattr(kind, "name")
 }
+"""Every protocol of the package that has a name, in the order of their modules and in these."""
+
+
+def protocol_named(name: str) -> type[Protocol]:
+    """The protocol that an entry of `evaluation.metrics` names.
+
+    That is one of contrex, one that an installed package adds (entry points `contrex.protocols`, or a metric of
+    `contrex.metrics`), or `FILE.py:NAME`, `MODULE:NAME`: a `Protocol`, or a metric without one, see `protocol_of`.
+
+    Raises:
+        UnknownNameError: there is nothing of that name.
+        ArgumentError: it cannot be loaded, or is neither.
+    """
+    what = "`evaluation.metrics`"
+    found = find(name, what, {**installed("metrics"), **PROTOCOLS}, "protocols")
+    return protocol_of(outside(found, what) if isinstance(found, str) else found, name)
 
 
 def check_names(options: settings.Evaluation, num_classes: int | None = None, task: str | None = None) -> None:
@@ -49,15 +70,13 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
     if options.task is not None and options.task not in TASKS:
         raise unknown_name("`task`", options.task, TASKS)
     for name in options.metrics:
-        if name not in PROTOCOLS:
-            raise unknown_name("`evaluation.metrics`", name, PROTOCOLS)
-        needed = PROTOCOLS[name].min_classes
-        if num_classes is not None and num_classes < needed:
+        protocol = protocol_named(name)
+        if num_classes is not None and num_classes < protocol.min_classes:
             raise ArgumentError(
-                f"`evaluation.metrics` has {name}, which needs at least {needed} classes; "
+                f"`evaluation.metrics` has {name}, which needs at least {protocol.min_classes} classes; "
                 f"there are {num_classes}: leave it out."
             )
-        reason = PROTOCOLS[name].unfit.get(task or options.task or "")
+        reason = protocol.unfit.get(task or options.task or "")
         if reason is not None:
             raise ArgumentError(
                 f"`evaluation.metrics` has {name}, which cannot judge a {task or options.task} classifier: {reason}. "

@@ -25,6 +25,8 @@ from contrex.records import Profile
 class ParameterRandomization(Protocol):
     """Parameter randomisation (sanity check): how alike maps stay when the network's parameters go."""
 
+    name = "parameter_randomization"
+    title = "Parameter randomisation"
     needs_heatmaps = True
 
     def __init__(self, bench: Bench) -> None:
@@ -34,6 +36,12 @@ class ParameterRandomization(Protocol):
         self.mean = CurveMean()
         self.stages = [name for name, child in bench.network.named_children() if any(True for _ in child.parameters())]
         self._chance: list[torch.Tensor] = []
+
+    def meaning(self) -> str:
+        return (
+            "How alike heatmaps stay when the network's parameters are drawn anew: an explanation that hardly changes "
+            "does not depend on what the network has learnt."
+        )
 
     def judge(self, group: Group) -> Sequence[int]:
         options, plain = self.bench.options, group.explanation

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +24,12 @@ from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import consistency
 from contrex.evaluation.bench import Bench, Group, of_an_image
 from contrex.evaluation.protocol import Protocol
-from contrex.evaluation.protocols import PROTOCOLS, check_names
+from contrex.evaluation.protocols import check_names, protocol_named
 from contrex.evaluation.subject import Subject, command_line, configuration_of, versions
 from contrex.metrics import top_k_correct
 from contrex.models import Classifier, eval_mode, model_logits
 from contrex.ops import scores
-from contrex.records import Gallery, Record, RunRecord
+from contrex.records import Gallery, Record, RunRecord, Samples
 
 GROUP = consistency.BATCH
 """Images judged together."""
@@ -56,8 +56,8 @@ def evaluate(
     total = min(len(subject.images), options.limit or len(subject.images))
     if total == 0:
         raise DataError(f"the split {options.split!r} of {subject.images.name} has no images to evaluate.")
-    panel = Panel(subject, options)
-    num_shown = min(options.gallery, total) if panel.wants_maps else 0  # pictures are shown with their heatmap
+    jury = Jury(subject, options)
+    num_shown = min(options.gallery, total) if jury.wants_maps else 0  # pictures are shown with their heatmap
     gallery = set(np.linspace(0, total - 1, num_shown).round().astype(int).tolist())
     sizes = view_sizes(subject.data)
     whole_sides = {"native": sizes[1], "published": PUBLISHED_SHORT_SIDE, "square": None}
@@ -65,17 +65,17 @@ def evaluate(
         subject.images,
         sizes,
         whole_side=whole_sides[options.content_heatmap_protocol],
-        needs_whole=panel.needs_whole,
+        needs_whole=jury.needs_whole,
         gallery=gallery,
     )
     done = 0
     with closing(Groups(views, total, workers=options.workers)) as groups:
         for group in groups:
-            panel.judge(group)
+            jury.judge(group)
             done = min(done + ranks.world_size() * GROUP, total)
             if progress is not None:
                 progress(done, total)
-    record = panel.record(total)
+    record = jury.record(total)
     return ranks.from_first(lambda: record)
 
 
@@ -113,21 +113,33 @@ def validate(classifier: Classifier, groups: Groups, *, device: torch.device) ->
     return Validation(100 * sum(ranks.gathered(correct)) / groups.total, loss / groups.total)
 
 
-class Panel:
+@dataclass
+class ImageRow:
+    """What is known of one image: itself, what the classifier says, and its values of the metrics by name."""
+
+    path: str
+    label: int
+    prediction: int
+    probability: float
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class Jury:
     """The protocols that judge one subject, the rows they fill and the pictures that are kept."""
 
     def __init__(self, subject: Subject, options: settings.Evaluation) -> None:
         self.subject = subject
         self.options = options
         self.bench = Bench(subject, options)
-        self.protocols: dict[str, Protocol] = {name: PROTOCOLS[name](self.bench) for name in options.metrics}
+        self.protocols: dict[str, Protocol] = {name: protocol_named(name)(self.bench) for name in options.metrics}
+        _check_apart(self.protocols)
         self.needs_heatmaps = any(protocol.needs_heatmaps for protocol in self.protocols.values())
         self.needs_features = any(protocol.needs_features for protocol in self.protocols.values())
         self.needs_whole = any(protocol.needs_whole for protocol in self.protocols.values())
         self.task: str | None = None
         """What the classifier's logits are, once it has given some."""
         self._order: dict[str, list[int]] = {name: [] for name in options.metrics}
-        self._rows: dict[int, dict[str, str]] = {}
+        self._rows: dict[int, ImageRow] = {}
         self._shown: dict[int, tuple[Views, NDArray[np.float32]]] = {}
 
     @property
@@ -146,12 +158,9 @@ class Panel:
         prediction = scores.predicted(group.logits, self.task)
         probability = scores.probability(group.logits, prediction, self.task)
         for position, view in enumerate(views):
-            self._rows[view.index] = {
-                "path": view.path,
-                "label": str(int(group.labels[position])),
-                "prediction": str(int(prediction[position])),
-                "probability": f"{float(probability[position]):.6g}",
-            }
+            self._rows[view.index] = ImageRow(
+                view.path, int(group.labels[position]), int(prediction[position]), float(probability[position])
+            )
         for name, protocol in self.protocols.items():
             self._order[name] += _judged(protocol, group)
         if self.wants_maps:
@@ -159,8 +168,7 @@ class Panel:
 
     def record(self, total: int) -> RunRecord:
         """What came out, the same on every process."""
-        subject, options = self.subject, self.options
-        protocols = self.protocols.items()
+        subject, options, protocols = self.subject, self.options, self.protocols.values()
         self.task = next(filter(None, ranks.gathered(self.task)), None)  # a process may have no images
         record = Record(
             name=subject.name,
@@ -176,30 +184,36 @@ class Panel:
                 **getattr(subject.images, "details", {}),
             },
             classes=list(subject.images.classes),
-            metrics=[
-                replace(
-                    metric.record(options.num_bootstrap, options.seed, protocol=self._details(protocol)), family=name
-                )
-                for name, protocol in protocols
-                for metric in protocol.metrics
-            ],
-            profiles=[profile for _, protocol in protocols for profile in protocol.profiles()],
-            scatters=[scatter for _, protocol in protocols for scatter in protocol.scatters()],
+            metrics=[record for protocol in protocols for record in protocol.records(self._task_detail())],
+            profiles=[profile for protocol in protocols for profile in protocol.profiles()],
+            scatters=[scatter for protocol in protocols for scatter in protocol.scatters()],
             curves=subject.curves,
             skipped_images=list(getattr(subject.images, "skipped", ())),
         )
         rows = self._all_rows()
-        return RunRecord(record, [rows[index] for index in sorted(rows)], self._gallery(rows), subject.sheets)
+        return RunRecord(record, self._samples(rows), self._gallery(rows), subject.sheets)
 
-    def _all_rows(self) -> dict[int, dict[str, str]]:
-        """A row per image of every process, with a column per metric; skipped values are empty."""
+    def _all_rows(self) -> dict[int, ImageRow]:
+        """A row per image of every process."""
         for name, protocol in self.protocols.items():
             for metric in protocol.metrics:
                 for index, value in zip(self._order[name], metric.own_values().tolist(), strict=True):
-                    self._rows[index][metric.name] = "" if math.isnan(value) else f"{value:.6g}"
+                    self._rows[index].values[metric.name] = value
         return {index: row for rows in ranks.gathered(self._rows) for index, row in rows.items()}
 
-    def _gallery(self, rows: dict[int, dict[str, str]]) -> Gallery | None:
+    def _samples(self, rows: Mapping[int, ImageRow]) -> Samples:
+        """The rows in the order of the images, as columns."""
+        ordered = [rows[index] for index in sorted(rows)]
+        names = [metric.name for protocol in self.protocols.values() for metric in protocol.metrics]
+        return Samples(
+            paths=[row.path for row in ordered],
+            labels=np.array([row.label for row in ordered], np.int64),
+            predictions=np.array([row.prediction for row in ordered], np.int64),
+            probabilities=np.array([row.probability for row in ordered], np.float64),
+            values={name: np.array([row.values[name] for row in ordered], np.float64) for name in names},
+        )
+
+    def _gallery(self, rows: Mapping[int, ImageRow]) -> Gallery | None:
         """The pictures kept for a report."""
         found = {index: pair for part in ranks.gathered(self._shown) for index, pair in part.items()}
         if not found:
@@ -211,14 +225,14 @@ class Panel:
             heatmaps=[values for _, values in shown],
             boxes=[views.picture_boxes() for views, _ in shown],
             paths=[views.path for views, _ in shown],
-            labels=[int(row["label"]) for row in kept],
-            predictions=[int(row["prediction"]) for row in kept],
-            probabilities=[float(row["probability"]) for row in kept],
+            labels=[row.label for row in kept],
+            predictions=[row.prediction for row in kept],
+            probabilities=[row.probability for row in kept],
         )
 
-    def _details(self, protocol: Protocol) -> dict[str, Any]:
-        """The choices behind the numbers; the task where it is not the usual one, named or not in the options."""
-        return {**protocol.details(), **({} if self.task in (None, "multiclass") else {"task": self.task})}
+    def _task_detail(self) -> dict[str, Any]:
+        """The task as a choice behind the numbers, where it is not the usual one, named or not in the options."""
+        return {} if self.task in (None, "multiclass") else {"task": self.task}
 
     def _checked_task(self, logits: Tensor) -> str:
         """What the logits are. Labels are positions among the classes: they mean nothing to a classifier of others."""
@@ -258,6 +272,19 @@ class Groups:
     def close(self) -> None:
         """End the workers."""
         self._loader.close()
+
+
+def _check_apart(protocols: Mapping[str, Protocol]) -> None:
+    """Refuse two metrics of one name, which a record could not tell apart."""
+    owners: dict[str, str] = {}
+    for entry, protocol in protocols.items():
+        for metric in protocol.metrics:
+            if metric.name in owners:
+                raise ArgumentError(
+                    f"`evaluation.metrics` has {metric.name!r} twice, by {owners[metric.name]} and {entry}: give the "
+                    "metric another name."
+                )
+            owners[metric.name] = entry
 
 
 def _judged(protocol: Protocol, group: Group) -> Sequence[int]:

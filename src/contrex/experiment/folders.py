@@ -5,20 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from contrex.errors import RecordError
 from contrex.records import read_run, to_plain
+from contrex.records.scopes import SAME_RESULT, differing, flat
 from contrex.settings import Data, Evaluation, Recipe
-
-MACHINE = frozenset({"device", "workers", "checkpoint_minutes"})
-"""Settings that do not make a record another one."""
-
-PROGRESS = frozenset({"checkpoint.step", "checkpoint.epochs_done", "checkpoint.sha256", "checkpoint.file"})
-"""How far a run has come: its last checkpoint, measured again later, replaces its record."""
 
 Configuration = Mapping[str, Any]
 
@@ -26,7 +21,8 @@ Configuration = Mapping[str, Any]
 def record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
     """`evaluation-SPLIT` and what differs from the recipe's own evaluation, at most 120 long."""
     own, asked = to_plain(replace(recipe.evaluation, split=options.split)), to_plain(options)
-    parts = [f"{field}={as_word(asked[field])}" for field in different(own, asked)]
+    values = dict(flat(asked))
+    parts = [f"{name}={as_word(values.get(name))}" for name in differing(own, asked)]
     if data != recipe.data:
         parts.append(f"data={as_word(data_name(data))}")
     return "-".join([f"evaluation-{options.split}", *parts])[:120]
@@ -44,16 +40,17 @@ def record_folder(output: Path | None, default: Path, configuration: Configurati
     recorded = recorded_configuration(folder)
     if recorded is None:
         return folder
-    ignored = PROGRESS if "name" in configuration["checkpoint"] else frozenset()
-    others = [name for name in different(recorded, configuration) if name not in ignored]
+    # how far a run has come: its last checkpoint, measured again later, replaces its record
+    ignored = SAME_RESULT | {"progress"} if "name" in configuration["checkpoint"] else SAME_RESULT
+    others = differing(recorded, configuration, ignored)
     if not others:
         return folder
     if output is not None:
         raise RecordError(
             f"`output` {output} holds another record, which differs in {listed(others)}: choose another folder."
         )
-    settings = {name: value for name, value in _flat(configuration) if name not in ignored}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    settings = json.dumps(dict(flat(configuration, ignored)), sort_keys=True)
+    digest = hashlib.sha256(settings.encode()).hexdigest()
     return default.with_name(f"{default.name}-{digest[:6]}")
 
 
@@ -65,20 +62,6 @@ def recorded_configuration(folder: Path) -> Configuration | None:
         return read_run(folder).record.configuration
     except RecordError:
         return {}
-
-
-def different(old: Configuration, new: Configuration) -> Iterator[str]:
-    """The dotted names of the settings that differ, but for those of the machine."""
-    before, after = dict(_flat(old)), dict(_flat(new))
-    return (name for name in {**after, **before} if before.get(name) != after.get(name))
-
-
-def _flat(plain: Configuration, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in plain.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif key not in MACHINE:
-            yield f"{prefix}{key}", value
 
 
 def as_word(value: object) -> str:

@@ -15,9 +15,10 @@ from contrex.data.labelled import LIST, draw_of, run_images
 from contrex.data.sample import ImageSet
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import Subject, configuration_of, evaluate
-from contrex.experiment.folders import as_word, different, listed, record_folder, record_name, recorded_configuration
+from contrex.experiment.folders import as_word, listed, record_folder, record_name, recorded_configuration
 from contrex.models import load_classifier
 from contrex.records import RunRecord, to_plain, write_run
+from contrex.records.scopes import differing
 from contrex.settings import Data, Evaluation, Model, Recipe, run_name
 from contrex.training import curves, sheets
 from contrex.training.checkpoint import Checkpoints
@@ -108,7 +109,7 @@ def measured_run(run: Path, options: Evaluation, *, console: Console, data: Data
     configuration = configuration_of(subject, options)
     folder = record_folder(None, default, configuration)
     recorded = recorded_configuration(folder)
-    if recorded is None or list(different(recorded, configuration)):
+    if recorded is None or differing(recorded, configuration):
         _evaluate(subject, options, folder, console)
     return folder
 

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from contrex import ranks
 from contrex.errors import ArgumentError, BusyRunError, printable
-from contrex.experiment.folders import different, record_name, recorded_configuration
+from contrex.experiment.folders import record_name, recorded_configuration
 from contrex.experiment.measuring import measured_run
 from contrex.records import to_plain
+from contrex.records.scopes import differing
 from contrex.settings import Data, Evaluation, Recipe, run_name
 from contrex.training import train
 from contrex.training.checkpoint import Checkpoints
@@ -96,5 +97,5 @@ def finished(run: Path, recipe: Recipe, options: Evaluation, data: Data | None =
     if not recorded or recorded.get("checkpoint", {}).get("file") != file:
         return None
     expected = {**to_plain(replace(recipe, data=used)), "evaluation": to_plain(options)}
-    others = different({name: value for name, value in recorded.items() if name != "checkpoint"}, expected)
-    return None if any(others) else folder
+    others = differing({name: value for name, value in recorded.items() if name != "checkpoint"}, expected)
+    return None if others else folder

@@ -129,6 +129,7 @@ class ExpectedCalibrationError(PerSampleMetric):
     name = "ece"
     unit = "%"
     higher_is_better = False
+    per_image = "shares"
 
     ece_correct: list[Tensor]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torchmetrics import Metric
 
 from contrex.errors import ArgumentError
 from contrex.ops.bootstrap import resampled_means
-from contrex.records import MetricRecord
+from contrex.records import Dims, MetricRecord, PerImage
 
 
 def bootstrap_interval(values: ArrayLike, *, num_resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
@@ -66,6 +67,8 @@ class PerSampleMetric(Metric):
     - `unit`: `"%"` when the values are percentages, else `""`.
     - `higher_is_better`: whether more is better; None where neither is.
     - `skip_reason`: which images have no value; empty when each has one.
+    - `per_image`: what the values of single images are to the metric (`contrex.records.PerImage`).
+    - `dims`: what sets it apart from others of its kind, such as {"size": 3}.
     """
 
     name: str
@@ -73,6 +76,8 @@ class PerSampleMetric(Metric):
     unit: str = ""
     skip_reason: str = ""
     higher_is_better: bool | None
+    per_image: PerImage = "values"
+    dims: Dims = MappingProxyType({})
     is_differentiable = False
     full_state_update = False
 

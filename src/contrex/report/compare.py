@@ -18,9 +18,8 @@ from contrex.report.cells import cell_spread, cell_value, difference_parts, head
 from contrex.report.families import families, singles
 from contrex.report.groups import grouped
 from contrex.report.numbers import NOTHING, count, p_text
-from contrex.report.tables import Cell, Column, Comparison, Row, comparison
+from contrex.report.tables import Cell, Column, Comparison, MethodRow, comparison
 from contrex.report.terminal import Flow, FlowLine
-from contrex.report.words import family_title
 
 CAPTION = (
     "value [95 % interval], or mean ± s.d. over seeds; difference to the first [95 % interval of a paired bootstrap]; "
@@ -50,7 +49,7 @@ def comparison_tables(runs: Sequence[RunRecord]) -> list[Table]:
     """A table per family of metrics, and one for those that stand alone: per metric and method the value, its
     difference to the first method, the sign test and the number of common images."""
     table = comparison(grouped(runs))
-    parts = {family_title(family.name): family.columns for family in families(table)}
+    parts = {family.title: family.columns for family in families(table)}
     alone = singles(table).columns
     if alone:
         parts = {"Metrics": alone, **parts}
@@ -72,7 +71,7 @@ def _family_table(title: str, columns: Sequence[Column], table: Comparison) -> T
     return drawn
 
 
-def _texts(row: Row, column: Column) -> list[Flow | Text]:
+def _texts(row: MethodRow, column: Column) -> list[Flow | Text]:
     """Value, difference, sign test and common images of one method, for one metric."""
     cell = row.cells[column.name]
     if cell is None:
@@ -126,7 +125,7 @@ def _rows(table: Comparison) -> Iterator[dict[str, object]]:
             cell = row.cells[column.name]
             if cell is not None:
                 yield {
-                    "family": column.family,
+                    "family": column.family.name,
                     "metric": column.name,
                     "unit": column.unit,
                     "higher_is_better": column.higher_is_better,

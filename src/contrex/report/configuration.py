@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contrex.records import Record
-from contrex.report.groups import Group
+from contrex.records.scopes import flat
+from contrex.report.groups import RunGroup
 
 ABSENT = "\N{EN DASH}"
 
@@ -21,7 +22,7 @@ class SettingRow:
     values: Sequence[str]
 
 
-def differences(groups: Sequence[Group]) -> list[SettingRow]:
+def differences(groups: Sequence[RunGroup]) -> list[SettingRow]:
     """The settings in which any two runs differ."""
     flat = [[dict(settings(run.record)) for run in group.runs] for group in groups]
     names = dict.fromkeys(name for group in flat for run in group for name in run)
@@ -31,20 +32,12 @@ def differences(groups: Sequence[Group]) -> list[SettingRow]:
 
 def settings(record: Record) -> Iterator[tuple[str, str]]:
     """Every setting of a record as (dotted name, text)."""
-    own = _flat({key: value for key, value in record.configuration.items() if key != "name"})
-    yield from ((name, text) for name, text in own if name != "checkpoint.file")  # its weights have a sha256
-    yield from _flat({"data set": record.dataset, "versions": record.versions})
-    for metric in record.metrics:
-        yield from _flat({f"protocol of {metric.name}": metric.protocol})
-
-
-def _flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in plain.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name.removesuffix(".kind"), as_text(value)[: 12 if key.endswith("sha256") else None]
+    own = flat(record.configuration, ignoring={"name", "reference"})
+    parts = {"data set": record.dataset, "versions": record.versions}
+    parts |= {f"protocol of {metric.name}": metric.protocol for metric in record.metrics}
+    for name, value in (*own, *flat(parts)):
+        if name != "checkpoint.file":  # its weights have a sha256
+            yield name.removesuffix(".kind"), as_text(value)[: 12 if name.endswith("sha256") else None]
 
 
 def as_text(value: Any) -> str:

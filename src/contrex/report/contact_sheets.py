@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contrex.report.groups import Group
+from contrex.report.groups import RunGroup
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class RunSheets:
     sheets: Sequence[tuple[str, str]]
 
 
-def run_sheets(groups: Sequence[Group]) -> list[RunSheets]:
+def run_sheets(groups: Sequence[RunGroup]) -> list[RunSheets]:
     """The sheets of each group that has any; of several seeds those of the first."""
     return [
         RunSheets(series, group.label, [(title, png_uri(picture)) for title, picture in group.runs[0].sheets.items()])

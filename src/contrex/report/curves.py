@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contrex.records import RunRecord
-from contrex.report.groups import Group
+from contrex.report.groups import RunGroup
 from contrex.report.numbers import number
 from contrex.report.plot import Curve, Plot, Point, axes_over, described, plot
 from contrex.report.seeds import finite, mean_deviation, mean_over_seeds
@@ -20,14 +20,14 @@ VALIDATION = {"val_top1": "validation top-1 (%)", "val_loss": "validation loss"}
 """What the curves that every run has are called."""
 
 
-def curve_panels(groups: Sequence[Group]) -> list[Plot]:
+def curve_panels(groups: Sequence[RunGroup]) -> list[Plot]:
     """A panel per curve name found in any run, in order of first appearance."""
     names = dict.fromkeys(name for group in groups for run in group.runs for name in run.record.curves)
     panels = [_panel(name, groups) for name in names]
     return [panel for panel in panels if panel is not None]
 
 
-def _panel(name: str, groups: Sequence[Group]) -> Plot | None:
+def _panel(name: str, groups: Sequence[RunGroup]) -> Plot | None:
     curves = [curve for series, group in enumerate(groups) for curve in _curves(series, group, name)]
     if not curves:
         return None
@@ -36,7 +36,7 @@ def _panel(name: str, groups: Sequence[Group]) -> Plot | None:
     return plot(title, curves, axes_over(curves), x_title="epoch", description=words)
 
 
-def _curves(series: int, group: Group, name: str) -> list[Curve]:
+def _curves(series: int, group: RunGroup, name: str) -> list[Curve]:
     """The mean over seeds with its band; each seed faintly where they were not recorded at the same epochs."""
     seeds = {run.record.name: points for run in group.runs if (points := _recorded(run, name))}
     if len(seeds) < 2:
@@ -104,7 +104,7 @@ class Stability:
     rows: Sequence[StabilityRow]
 
 
-def stability(groups: Sequence[Group]) -> Stability:
+def stability(groups: Sequence[RunGroup]) -> Stability:
     """The table that ExCon's Figure 3 states in its caption (0.63, 0.69, 0.92); no rows without several seeds."""
     several = [(series, group) for series, group in enumerate(groups) if len(group.runs) > 1]
     names = [name for name in STABILITY if any(math.isfinite(_deviation(group, name)) for _, group in several)]
@@ -115,11 +115,11 @@ def stability(groups: Sequence[Group]) -> Stability:
     return Stability([readable(name) for name in names], rows if names else [])
 
 
-def _deviation(group: Group, name: str) -> float:
+def _deviation(group: RunGroup, name: str) -> float:
     return mean_deviation([_recorded(run, name) for run in group.runs])
 
 
-def _spread(name: str, groups: Sequence[Group]) -> list[str]:
+def _spread(name: str, groups: Sequence[RunGroup]) -> list[str]:
     """A sentence on the spread of the curve `name` over seeds."""
     found = [(group.label, _deviation(group, name)) for group in groups if len(group.runs) > 1]
     known = [f"{label} {number(value)}" for label, value in found if math.isfinite(value)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.records import Gallery, RunRecord
-from contrex.report.groups import Group
+from contrex.report.groups import RunGroup
 from contrex.report.numbers import NOTHING, number, percent
 from contrex.report.pictures import disagreement, is_small, photo_uri, positive_uri, signed_uri
 from contrex.report.tables import sample_values
@@ -31,7 +31,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownRun:
     """One run that has a gallery, with its place among the groups (its colour) and what is looked up by path."""
 
     series: int
@@ -40,6 +40,12 @@ class Shown:
     gallery: Gallery
     position: Mapping[str, int]
     content: Mapping[str, float]
+
+    @property
+    def region(self) -> str:
+        """What its content heatmap is the share in: the box of the object, or its mask."""
+        metric = self.run.record.metric(CONTENT)
+        return "mask" if metric is not None and metric.protocol.get("region") == "mask" else "box"
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Scales:
 
 
 @dataclass(frozen=True)
-class Panel:
+class HeatmapPanel:
     """One run's heatmap over its photograph."""
 
     series: int
@@ -78,7 +84,7 @@ class Card:
     position: int
     path: str
     label: str
-    panels: Sequence[Panel]
+    panels: Sequence[HeatmapPanel]
     disagreement: float
     gain: float
     probability: float
@@ -92,6 +98,8 @@ class GalleryPage:
     photos: Sequence[Photo] = ()
     labels: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    regions: Sequence[str] = ()
+    """What the content heatmaps are the shares in, where there are any."""
     has_gain: bool = False
 
 
@@ -110,7 +118,7 @@ class _Photos:
         return self.by_content[key]
 
 
-def gallery_page(groups: Sequence[Group]) -> GalleryPage:
+def gallery_page(groups: Sequence[RunGroup]) -> GalleryPage:
     """The cards of the images that the galleries of all groups have in common; of several seeds the first is shown."""
     shown = [
         _shown(series, group, gallery)
@@ -125,32 +133,33 @@ def gallery_page(groups: Sequence[Group]) -> GalleryPage:
     different = [card.path for card in cards if len({panel.photo.index for panel in card.panels}) > 1]
     if different:
         remarks.append(f"The pictures of {_listed(different)} differ between runs; each heatmap lies over its own.")
+    regions = sorted({s.region for s in shown})
     has_gain = any(not math.isnan(card.gain) for card in cards)
-    return GalleryPage(cards, list(photos.by_content.values()), [s.label for s in shown], remarks, has_gain)
+    return GalleryPage(cards, list(photos.by_content.values()), [s.label for s in shown], remarks, regions, has_gain)
 
 
-def common_paths(shown: Sequence[Shown]) -> list[str]:
+def common_paths(shown: Sequence[ShownRun]) -> list[str]:
     """The paths that every gallery has, in the first one's order."""
     return [path for path in shown[0].position if all(path in s.position for s in shown)] if shown else []
 
 
-def _shown(series: int, group: Group, gallery: Gallery) -> Shown:
+def _shown(series: int, group: RunGroup, gallery: Gallery) -> ShownRun:
     run = group.runs[0]
     position = {path: index for index, path in enumerate(gallery.paths)}
     content = {path: value for (path, _), value in sample_values(run, CONTENT).items()}
-    return Shown(series, group.label, run, gallery, position, content)
+    return ShownRun(series, group.label, run, gallery, position, content)
 
 
-def _missing_remarks(groups: Sequence[Group]) -> list[str]:
+def _missing_remarks(groups: Sequence[RunGroup]) -> list[str]:
     return [f"{g.label} has no pictures (no gallery.npz in its folder)." for g in groups if g.runs[0].gallery is None]
 
 
-def _seed_remarks(groups: Sequence[Group]) -> list[str]:
+def _seed_remarks(groups: Sequence[RunGroup]) -> list[str]:
     several = [f"{group.label}: seed {group.seeds[0]}" for group in groups if len(group.runs) > 1]
     return [f"Of several seeds, one is shown ({'; '.join(several)})."] if several else []
 
 
-def _path_remarks(shown: Sequence[Shown], paths: Sequence[str]) -> list[str]:
+def _path_remarks(shown: Sequence[ShownRun], paths: Sequence[str]) -> list[str]:
     common = set(paths)
     elsewhere = {path: None for s in shown for path in s.position if path not in common}
     if not elsewhere:
@@ -170,7 +179,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _card(position: int, path: str, shown: Sequence[Shown], photos: _Photos, limits: Scales) -> Card:
+def _card(position: int, path: str, shown: Sequence[ShownRun], photos: _Photos, limits: Scales) -> Card:
     maps = [_finite_map(s, path) for s in shown]
     image_limit = max(_end(np.abs(heatmap)) for heatmap in maps)
     panels = [
@@ -191,27 +200,27 @@ def _card(position: int, path: str, shown: Sequence[Shown], photos: _Photos, lim
     )
 
 
-def _first_two_disagree(maps: Sequence[NDArray[np.float32]], panels: Sequence[Panel]) -> float:
+def _first_two_disagree(maps: Sequence[NDArray[np.float32]], panels: Sequence[HeatmapPanel]) -> float:
     """Defined where the first two runs saw the same picture and neither map is empty."""
     if len(maps) < 2 or panels[0].photo.index != panels[1].photo.index:
         return math.nan
     return disagreement(maps[0], maps[1], (panels[0].photo.height, panels[0].photo.width))
 
 
-def _gain(shown: Sequence[Shown], path: str) -> float:
+def _gain(shown: Sequence[ShownRun], path: str) -> float:
     """Content heatmap of the second run minus that of the first."""
     values = [s.content.get(path, math.nan) for s in shown[:2]]
     return values[1] - values[0] if len(values) == 2 else math.nan
 
 
-def _panel(shown: Shown, path: str, photos: _Photos, scales: Scales) -> Panel:
+def _panel(shown: ShownRun, path: str, photos: _Photos, scales: Scales) -> HeatmapPanel:
     gallery, index = shown.gallery, shown.position[path]
     photo = photos.add(gallery.images[index])
     prediction = class_name(shown.run, gallery.predictions[index])
     probability = percent(gallery.probabilities[index])
     content = number(shown.content.get(path, math.nan), 0)
     note = heatmap_note(gallery.heatmaps[index])
-    return Panel(
+    return HeatmapPanel(
         shown.series,
         shown.label,
         photo,
@@ -223,7 +232,8 @@ def _panel(shown: Shown, path: str, photos: _Photos, scales: Scales) -> Panel:
         gallery.predictions[index] == gallery.labels[index],
         probability,
         content,
-        f"Heatmap of {shown.label} on {path}: predicts {prediction} with {probability}; {_told(content, note)}",
+        f"Heatmap of {shown.label} on {path}: predicts {prediction} with {probability}; "
+        f"{_told(content, note, shown.region)}",
     )
 
 
@@ -252,18 +262,18 @@ def class_name(run: RunRecord, index: int) -> str:
     return classes[index] if index < len(classes) else f"class {index}"
 
 
-def _told(content: str, note: str) -> str:
+def _told(content: str, note: str, region: str) -> str:
     if note:
         return f"{note}."
-    return "no box." if content == NOTHING else f"{content} % of the heatmap inside the box."
+    return f"no {region}." if content == NOTHING else f"{content} % of the heatmap inside the {region}."
 
 
-def _finite_map(shown: Shown, path: str) -> NDArray[np.float32]:
+def _finite_map(shown: ShownRun, path: str) -> NDArray[np.float32]:
     heatmap = shown.gallery.heatmaps[shown.position[path]]
     return np.nan_to_num(heatmap, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
 
 
-def _largest(shown: Sequence[Shown], paths: Sequence[str]) -> Scales:
+def _largest(shown: Sequence[ShownRun], paths: Sequence[str]) -> Scales:
     maps = [_finite_map(s, path) for s in shown for path in paths]
     positive = max((_end(heatmap) for heatmap in maps), default=0.0)
     signed = max((_end(np.abs(heatmap)) for heatmap in maps), default=0.0)

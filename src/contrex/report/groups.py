@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from contrex.records import Record, RunRecord
+from contrex.records.scopes import SAME_RESULT, Scope, differing, flat
 
 _SEED = re.compile(r"(?:^|[-_. /(])+seed[-_= ]?\d+\)?|[-_]s\d+$", re.IGNORECASE)
 _MOST_TOLD = 2
 """Settings of the evaluation that a label may name."""
-_MAY_DIFFER = frozenset({"name", "seed", "weights", "device", "workers"})
+_MAY_DIFFER: frozenset[Scope] = SAME_RESULT | {"name", "seed", "start"}
+"""What the seeds of one method may have otherwise."""
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """A row of the report: one run, or one method over several seeds."""
 
     label: str
@@ -45,7 +47,7 @@ class Group:
         return {run.record.seed: run for run in self.runs} if self.repeats == "episodes" else {}
 
 
-def grouped(runs: Sequence[RunRecord]) -> list[Group]:
+def grouped(runs: Sequence[RunRecord]) -> list[RunGroup]:
     """The runs as groups, in order of first appearance, each under a label of its own.
 
     Runs are one group when their names are equal without the seed, their configurations are equal apart from
@@ -57,7 +59,7 @@ def grouped(runs: Sequence[RunRecord]) -> list[Group]:
         found.setdefault((seedless_name(run.record.name), _signature(run.record.configuration)), []).append(run)
     parts = [part for members in found.values() for part in _apart(members)]
     labels = _told_apart([_label(part) for part in parts], parts)
-    return [Group(label, part) for label, part in zip(_numbered(labels), parts, strict=True)]
+    return [RunGroup(label, part) for label, part in zip(_numbered(labels), parts, strict=True)]
 
 
 def seedless_name(name: str) -> str:
@@ -97,8 +99,9 @@ def _told_apart(labels: Sequence[str], parts: Sequence[Sequence[RunRecord]]) -> 
     told = []
     for label, own in zip(labels, options, strict=True):
         rivals = [other for name, other in zip(labels, options, strict=True) if name == label]
-        names = [name for name in own if any(other.get(name) != own[name] for other in rivals)]
-        words = [f"{name.replace('_', ' ')} {'none' if own[name] is None else own[name]}" for name in names]
+        names = dict.fromkeys(name for other in rivals for name in differing(other, own))
+        values = dict(flat(own))
+        words = [f"{name.replace('_', ' ')} {'none' if values.get(name) is None else values[name]}" for name in names]
         told.append(f"{label} ({', '.join(words)})" if 0 < len(words) <= _MOST_TOLD else label)
     return told
 
@@ -111,17 +114,11 @@ def _apart(members: list[RunRecord]) -> list[list[RunRecord]]:
 def _signature(configuration: Mapping[str, Any]) -> str:
     """The settings that must be equal within a group; the seed of the data is one of them. The last checkpoints of a
     group have seen as many epochs; the best ones may come from any."""
-    kept = {key: _settled(value) if key != "data" else value for key, value in configuration.items()}
     checkpoint = configuration.get("checkpoint", {})
-    is_last = checkpoint.get("name") == "last"
-    kept["checkpoint"] = [checkpoint.get("name"), checkpoint.get("epochs_done") if is_last else None]
-    return json.dumps(_settled(kept), sort_keys=True, default=str)
-
-
-def _settled(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    return {k: (v if k == "data" else _settled(v)) for k, v in value.items() if k not in _MAY_DIFFER}
+    trained = checkpoint.get("epochs_done") if checkpoint.get("name") == "last" else None
+    others = {key: value for key, value in configuration.items() if key != "checkpoint"}
+    settled = [dict(flat(others, _MAY_DIFFER)), checkpoint.get("name"), trained]
+    return json.dumps(settled, sort_keys=True, default=str)
 
 
 def _numbered(labels: Sequence[str]) -> list[str]:

@@ -19,12 +19,12 @@ from contrex.report.configuration import as_json, differences
 from contrex.report.contact_sheets import run_sheets
 from contrex.report.families import families, singles
 from contrex.report.gallery import gallery_page
-from contrex.report.groups import Group, grouped
+from contrex.report.groups import RunGroup, grouped
 from contrex.report.numbers import number
 from contrex.report.profiles import profile_figures
 from contrex.report.strips import strips
 from contrex.report.tables import comparison
-from contrex.report.words import family_meaning, family_title, meaning, period, summary
+from contrex.report.words import meaning, period, summary
 
 
 def write_report(folders: Sequence[Path], output: Path, *, title: str | None = None) -> Path:
@@ -70,7 +70,7 @@ def _environment() -> Environment:
     )
     environment.filters["breakable"] = breakable
     environment.globals |= {"cells": cells, "strips": strips, "number": number, "as_json": as_json}
-    environment.globals |= {"meaning": meaning, "family_title": family_title, "family_meaning": family_meaning}
+    environment.globals["meaning"] = meaning
     return environment
 
 
@@ -97,7 +97,7 @@ def _page() -> dict[str, Any]:
     }
 
 
-def _content(groups: Sequence[Group]) -> dict[str, Any]:
+def _content(groups: Sequence[RunGroup]) -> dict[str, Any]:
     """What the runs say."""
     table = comparison(groups)
     runs = [run for group in groups for run in group.runs]

@@ -22,10 +22,10 @@ from contrex.errors import ArgumentError
 from contrex.records import MetricRecord, read_run, write_atomically
 from contrex.report.cells import cell_count, cell_spread, cell_value, difference_parts, pieces
 from contrex.report.differences import paired_difference
-from contrex.report.groups import Group
+from contrex.report.groups import RunGroup
 from contrex.report.html import render_page
 from contrex.report.numbers import Estimate, decimals, interval_text, number
-from contrex.report.tables import Cell, Difference, cell, sample_values
+from contrex.report.tables import Cell, Difference, cell, paired_values
 from contrex.report.terminal import Flow, FlowLine
 
 SEEN, CONTRARY, UNCLEAR, NOT_COMPARED = "seen", "contrary", "not told apart", ""
@@ -96,7 +96,7 @@ class PaperColumn:
 
 
 @dataclass(frozen=True)
-class PaperTable:
+class ComparedTable:
     """A whole table, ready to be shown."""
 
     published: PublishedTable
@@ -107,25 +107,25 @@ class PaperTable:
         return sum(cell.verdict == verdict for column in self.columns for cell in column.cells)
 
 
-def paper_table(table: PublishedTable) -> PaperTable:
+def paper_table(table: PublishedTable) -> ComparedTable:
     """The numbers of `table` beside those of its records.
 
     Raises:
         ArgumentError: a record lacks a metric that its line has a number of.
         RecordError: a record cannot be read.
     """
-    groups = [Group(line.label, [read_run(folder) for folder in line.records]) for line in table.lines]
+    groups = [RunGroup(line.label, [read_run(folder) for folder in line.records]) for line in table.lines]
     names = dict.fromkeys(name for line in table.lines for name in line.numbers)
-    return PaperTable(table, [_column(table, groups, name) for name in names])
+    return ComparedTable(table, [_column(table, groups, name) for name in names])
 
 
-def _column(table: PublishedTable, groups: Sequence[Group], name: str) -> PaperColumn:
+def _column(table: PublishedTable, groups: Sequence[RunGroup], name: str) -> PaperColumn:
     cells = [_cell(table, groups, place, name) for place, line in enumerate(table.lines) if name in line.numbers]
     metrics = (group.record.metric(name) for group in groups)
     return PaperColumn(next(metric for metric in metrics if metric is not None), cells)
 
 
-def _cell(table: PublishedTable, groups: Sequence[Group], place: int, name: str) -> PaperCell:
+def _cell(table: PublishedTable, groups: Sequence[RunGroup], place: int, name: str) -> PaperCell:
     line, group = table.lines[place], groups[place]
     rival = line.baseline if line.baseline is not None and name in table.lines[line.baseline].numbers else None
     ours = cell(group, group if rival is None else groups[rival], name)
@@ -137,30 +137,28 @@ def _cell(table: PublishedTable, groups: Sequence[Group], place: int, name: str)
     return PaperCell(line.label, paper, ours, distance(group, name, paper), paper_effect, ours.difference, verdict)
 
 
-def distance(group: Group, name: str, paper: Published) -> Estimate:
+def distance(group: RunGroup, name: str, paper: Published) -> Estimate:
     """Our mean minus the paper's number, with a 95 % interval.
 
-    The interval is a bootstrap over images and seeds; where the samples do not make up the metric, over seeds, and with
-    one seed the record's own. The paper's standard error is added in quadrature where the paper tells it.
+    The interval is a bootstrap over images and seeds; where the runs have no images in common, over seeds, and with one
+    seed the record's own. The paper's standard error is added in quadrature where the paper tells it.
     """
     values = [metric.value for run in group.runs if (metric := run.record.metric(name)) is not None]
     found = _bootstrap(group, name, values)
     low, high = (math.hypot(end - found.value, Z * paper.error) for end in (found.low, found.high))
-    shift = found.value - paper.value
+    shift = float(np.mean(values)) - paper.value
     return Estimate(shift, shift - low, shift + high)
 
 
-def _bootstrap(group: Group, name: str, values: Sequence[float]) -> Estimate:
-    samples = [sample_values(run, name) for run in group.runs]
+def _bootstrap(group: RunGroup, name: str, values: Sequence[float]) -> Estimate:
+    """The mean with its interval; of several seeds that of the images that all of them counted."""
     if len(values) == 1:
         metric = group.record.metric(name)
         return Estimate(values[0], *((metric.low, metric.high) if metric is not None else ()))
-    if samples[0] and all(table.keys() == samples[0].keys() for table in samples):
-        rows = np.array([[table[key] for key in samples[0]] for table in samples])
-        rows = rows[:, ~np.isnan(rows).any(axis=0)]
-        if rows.shape[1] > 1 and np.allclose(rows.mean(axis=1), values, rtol=1e-3, atol=1e-6):
-            return paired_difference(rows, np.zeros((1, rows.shape[1])))
-    return paired_difference(np.array([values]), np.zeros((1, len(values))))
+    rows = paired_values(group.runs, name)
+    if rows is None or rows.shape[1] < 2:
+        rows = np.array([values])
+    return paired_difference(rows, np.zeros((1, rows.shape[1])))
 
 
 def judged(paper_effect: float | None, effect: Difference | None) -> str:
@@ -210,7 +208,7 @@ def difference_texts(estimate: Estimate) -> tuple[str, str]:
     return number(estimate.value, places, signed=True), interval_text(estimate, signed=True)
 
 
-def summary_text(tables: Sequence[PaperTable]) -> str:
+def summary_text(tables: Sequence[ComparedTable]) -> str:
     """How many of the papers' effects are seen, as a sentence."""
     seen, contrary, unclear = (sum(t.count(verdict) for t in tables) for verdict in (SEEN, CONTRARY, UNCLEAR))
     total = seen + contrary + unclear
@@ -226,7 +224,7 @@ def summary_text(tables: Sequence[PaperTable]) -> str:
 
 
 def write_paper_report(
-    tables: Sequence[PaperTable],
+    tables: Sequence[ComparedTable],
     output: Path,
     *,
     title: str,
@@ -254,12 +252,12 @@ def write_paper_report(
     return output
 
 
-def paper_terminal(table: PaperTable) -> list[Table]:
+def paper_terminal(table: ComparedTable) -> list[Table]:
     """A table per metric for the terminal."""
     return [_terminal(table, column) for column in table.columns]
 
 
-def _terminal(table: PaperTable, column: PaperColumn) -> Table:
+def _terminal(table: ComparedTable, column: PaperColumn) -> Table:
     unit = f" ({column.metric.unit})" if column.metric.unit else ""
     drawn = Table(title=f"{table.published.name}: {column.metric.title}{unit}", title_justify="left")
     drawn.add_column("row")
@@ -280,7 +278,7 @@ def _terminal(table: PaperTable, column: PaperColumn) -> Table:
     return drawn
 
 
-def paper_csv(tables: Sequence[PaperTable]) -> str:
+def paper_csv(tables: Sequence[ComparedTable]) -> str:
     """A row per number with everything unrounded; empty where there is nothing."""
     rows = list(_rows(tables))
     stream = io.StringIO(newline="")
@@ -290,7 +288,7 @@ def paper_csv(tables: Sequence[PaperTable]) -> str:
     return stream.getvalue()
 
 
-def _rows(tables: Sequence[PaperTable]) -> Iterator[dict[str, object]]:
+def _rows(tables: Sequence[ComparedTable]) -> Iterator[dict[str, object]]:
     for table in tables:
         for column in table.columns:
             for one in column.cells:

@@ -38,7 +38,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Line:
+class DrawnLine:
     """A curve in drawing units: its path, and the outline of its band, empty without one."""
 
     series: int
@@ -65,7 +65,7 @@ class Plot:
     y_title: str
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
-    lines: Sequence[Line]
+    lines: Sequence[DrawnLine]
     diagonal: str = ""
 
 
@@ -142,12 +142,12 @@ def described(title: str, x_title: str, curves: Sequence[Curve]) -> str:
     return f"{title} over {x_title}: {'; '.join(ends)}."
 
 
-def _line(curve: Curve, x_axis: Axis, y_axis: Axis) -> Line:
+def _line(curve: Curve, x_axis: Axis, y_axis: Axis) -> DrawnLine:
     drawn = [(x_axis.place(x), y_axis.place(y)) for x, y, *_ in curve.points]
     step = max(1, math.ceil(len(drawn) / _MARKERS))
     markers = drawn[curve.series % step :: step] if len(drawn) > 1 else drawn
     band = "".join(_outline(part, x_axis, y_axis) for part in _banded(curve.points))
-    return Line(curve.series, curve.name, _path(drawn), band, markers, curve.faint)
+    return DrawnLine(curve.series, curve.name, _path(drawn), band, markers, curve.faint)
 
 
 def _banded(points: Sequence[Point]) -> list[list[Point]]:

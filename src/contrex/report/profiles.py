@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contrex.records import Profile
-from contrex.report.groups import Group
+from contrex.report.groups import RunGroup
 from contrex.report.plot import Curve, Plot, Point, axes_over, plot
 from contrex.report.seeds import finite, mean_over_seeds
 
@@ -29,14 +29,14 @@ class ProfileFigure:
     has_diagonal: bool = False
 
 
-def profile_figures(groups: Sequence[Group]) -> list[ProfileFigure]:
+def profile_figures(groups: Sequence[RunGroup]) -> list[ProfileFigure]:
     """A figure per profile name found in any run, in order of first appearance."""
     names = dict.fromkeys(p.name for group in groups for run in group.runs for p in run.record.profiles)
     figures = [_figure(name, groups) for name in names]
     return [figure for figure in figures if figure.panels]
 
 
-def _figure(name: str, groups: Sequence[Group]) -> ProfileFigure:
+def _figure(name: str, groups: Sequence[RunGroup]) -> ProfileFigure:
     found = [(series, group, _profiles(group, name)) for series, group in enumerate(groups)]
     present = [profile for _, _, profiles in found for profile in profiles]
     first = present[0]
@@ -46,11 +46,13 @@ def _figure(name: str, groups: Sequence[Group]) -> ProfileFigure:
     curves = [curve for series, group, profiles in found for curve in _curves(series, group.label, profiles, lines)]
     if not curves:
         return ProfileFigure(first.title, ())
-    return ProfileFigure(first.title, [_plot(first.title, first, curves, curves)], has_diagonal=is_reliability(first))
+    return ProfileFigure(
+        first.title, [_plot(first.title, first, curves, curves)], has_diagonal=first.chart == "reliability"
+    )
 
 
 def _of_several_lines(
-    first: Profile, lines: Sequence[str], found: Sequence[tuple[Group, Sequence[Profile]]]
+    first: Profile, lines: Sequence[str], found: Sequence[tuple[RunGroup, Sequence[Profile]]]
 ) -> ProfileFigure:
     """A panel per method; the axes hold the lines of all of them."""
     series = {line: LINES_FROM + place for place, line in enumerate(lines)}
@@ -61,21 +63,16 @@ def _of_several_lines(
     everything = [curve for curves in by_group.values() for curve in curves]
     panels = [_plot(label, first, curves, everything) for label, curves in by_group.items() if curves]
     legend = [(series[line], line) for line in lines]
-    return ProfileFigure(first.title, panels, legend, has_diagonal=is_reliability(first))
+    return ProfileFigure(first.title, panels, legend, has_diagonal=first.chart == "reliability")
 
 
 def _plot(title: str, profile: Profile, curves: Sequence[Curve], everything: Sequence[Curve]) -> Plot:
-    diagonal = is_reliability(profile)
+    diagonal = profile.chart == "reliability"  # the two axes are equal for a calibrated network
     axes = axes_over(everything, square=diagonal)
     return plot(title, curves, axes, x_title=profile.x_title, y_title=profile.y_title, diagonal=diagonal)
 
 
-def is_reliability(profile: Profile) -> bool:
-    """Whether it shows accuracy over confidence, which are equal on the diagonal for a calibrated network."""
-    return profile.x_title.lower().startswith("confidence") and profile.y_title.lower().startswith("accuracy")
-
-
-def _profiles(group: Group, name: str) -> list[Profile]:
+def _profiles(group: RunGroup, name: str) -> list[Profile]:
     return [profile for run in group.runs for profile in run.record.profiles if profile.name == name]
 
 

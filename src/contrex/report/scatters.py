@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from contrex.records import Scatter
 from contrex.report.colour import SERIES
-from contrex.report.groups import Group
+from contrex.report.groups import RunGroup
 
 SIDE, MARGIN = 360, 12
 
@@ -58,13 +58,13 @@ class ScatterFigure:
     one_of_several_seeds: bool
 
 
-def scatter_figures(groups: Sequence[Group]) -> list[ScatterFigure]:
+def scatter_figures(groups: Sequence[RunGroup]) -> list[ScatterFigure]:
     """A figure per scatter name found in the first run of any group; of several seeds the first is shown."""
     names = dict.fromkeys(scatter.name for group in groups for scatter in group.record.scatters)
     return [figure for name in names if (figure := _figure(name, groups)).panels]
 
 
-def _figure(name: str, groups: Sequence[Group]) -> ScatterFigure:
+def _figure(name: str, groups: Sequence[RunGroup]) -> ScatterFigure:
     found = [
         (group, scatter)
         for group in groups
@@ -94,7 +94,7 @@ def _sound(scatter: Scatter) -> list[tuple[float, float, str, str]]:
     return [(x, y, label, kind) for x, y, label, kind in scatter.points if math.isfinite(x) and math.isfinite(y)]
 
 
-def _panel(group: Group, scatter: Scatter, classes: Sequence[str], kinds: Sequence[str]) -> ScatterPanel:
+def _panel(group: RunGroup, scatter: Scatter, classes: Sequence[str], kinds: Sequence[str]) -> ScatterPanel:
     points = _sound(scatter)
     places = _placed([(x, y) for x, y, *_ in points])
     marks = []

@@ -6,16 +6,15 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contrex.errors import RecordError
 from contrex.ops.bootstrap import SignTest
-from contrex.records import MetricRecord, Record, RunRecord
+from contrex.records import MetricFamily, MetricRecord, Record, RunRecord
 from contrex.report.differences import episode_difference, episode_signs, paired_difference, paired_signs
-from contrex.report.groups import Group
+from contrex.report.groups import RunGroup
 from contrex.report.numbers import Estimate
 
 
@@ -62,20 +61,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric, and the family whose table it is in."""
+    """A metric, the family whose table it is in, and what it means: sentences with the labels of the methods that they
+    are true of, as a metric may be measured in other ways in other runs."""
 
     name: str
     title: str
     unit: str
     higher_is_better: bool | None
-    family: str = ""
+    family: MetricFamily = field(default_factory=lambda: MetricFamily(""))
+    meanings: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """A group with one cell per column name; None where it was not measured in every run of the group."""
 
-    group: Group
+    group: RunGroup
     cells: Mapping[str, Cell | None]
 
 
@@ -84,31 +85,37 @@ class Comparison:
     """The whole table; the first row is the baseline."""
 
     columns: Sequence[Column]
-    rows: Sequence[Row]
+    rows: Sequence[MethodRow]
 
     def cells(self, name: str) -> list[Cell | None]:
         """The cells of one metric, one per method."""
         return [row.cells[name] for row in self.rows]
 
 
-def comparison(groups: Sequence[Group]) -> Comparison:
+def comparison(groups: Sequence[RunGroup]) -> Comparison:
     """The table of `groups` against the first of them."""
     columns = _columns(groups)
-    rows = [Row(group, {c.name: cell(group, groups[0], c.name) for c in columns}) for group in groups]
+    rows = [MethodRow(group, {c.name: cell(group, groups[0], c.name) for c in columns}) for group in groups]
     for column in columns:
         rows = _with_best(rows, column)
     return Comparison(columns, rows)
 
 
-def _columns(groups: Sequence[Group]) -> list[Column]:
+def _columns(groups: Sequence[RunGroup]) -> list[Column]:
     found: dict[str, Column] = {}
-    for metric in (m for group in groups for run in group.runs for m in run.record.metrics):
-        column = Column(metric.name, metric.title, metric.unit, metric.higher_is_better, metric.family or metric.name)
+    meanings: dict[str, dict[str, dict[str, None]]] = {}
+    for group, metric in ((own, m) for own in groups for run in own.runs for m in run.record.metrics):
+        family = replace(metric.family, name=metric.family.name or metric.name)
+        meanings.setdefault(metric.name, {}).setdefault(family.meaning, {})[group.label] = None
+        column = Column(metric.name, metric.title, metric.unit, metric.higher_is_better, family)
         found.setdefault(metric.name, column)
-    return list(found.values())
+    return [
+        replace(column, meanings={text: list(labels) for text, labels in meanings[name].items() if text})
+        for name, column in found.items()
+    ]
 
 
-def cell(group: Group, baseline: Group, name: str) -> Cell | None:
+def cell(group: RunGroup, baseline: RunGroup, name: str) -> Cell | None:
     """One metric of `group`, and its difference to another group, `baseline`; None where it was not measured."""
     metrics = _metrics(group, name)
     if not metrics:
@@ -126,7 +133,7 @@ def cell(group: Group, baseline: Group, name: str) -> Cell | None:
     )
 
 
-def _metrics(group: Group, name: str) -> list[MetricRecord]:
+def _metrics(group: RunGroup, name: str) -> list[MetricRecord]:
     """The metric of every run of the group; empty when a run lacks it."""
     found = [run.record.metric(name) for run in group.runs]
     present = [metric for metric in found if metric is not None]
@@ -141,11 +148,7 @@ def _estimate(metrics: Sequence[MetricRecord]) -> tuple[Estimate, float]:
     return Estimate(mean, mean - deviation, mean + deviation), deviation
 
 
-SHARES = frozenset({"ece"})
-"""Metrics whose samples are shares in one number, without a meaning image by image: they have no sign test."""
-
-
-def difference(group: Group, baseline: Group, name: str) -> Difference | None:
+def difference(group: RunGroup, baseline: RunGroup, name: str) -> Difference | None:
     """`group` minus `baseline`: paired over episodes where both have the same, and over images where all their runs
     measured the same ones of the same split."""
     metrics, reference = _metrics(group, name), _metrics(baseline, name)
@@ -155,16 +158,17 @@ def difference(group: Group, baseline: Group, name: str) -> Difference | None:
     if episodes:
         return Difference(episode_difference(episodes), len(episodes), episode_signs(episodes), over="episodes")
     runs = [*group.runs, *baseline.runs]
-    paired = _paired_values(runs, name) if len({_images_of(run.record) for run in runs}) == 1 else None
+    paired = paired_values(runs, name) if len({_images_of(run.record) for run in runs}) == 1 else None
     if paired is None:
         means = [float(np.mean([metric.value for metric in side])) for side in (metrics, reference)]
         return Difference(Estimate(means[0] - means[1]), 0)
     own, others = np.split(paired, [len(group.runs)])
-    signs = None if name in SHARES else paired_signs(own, others)
+    alone = all(metric.per_image == "values" for metric in (*metrics, *reference))
+    signs = paired_signs(own, others) if alone else None  # the shares of single images mean nothing
     return Difference(paired_difference(own, others), paired.shape[1], signs)
 
 
-def _episodes(group: Group, baseline: Group, name: str) -> list[NDArray[np.float64]]:
+def _episodes(group: RunGroup, baseline: RunGroup, name: str) -> list[NDArray[np.float64]]:
     """[2, n] of each episode: the metric of both on the images that both counted. Empty where they are not the same
     episodes: the same draws, measured on the same images."""
     own, others = group.draws, baseline.draws
@@ -174,7 +178,7 @@ def _episodes(group: Group, baseline: Group, name: str) -> list[NDArray[np.float
     for seed, run in own.items():
         pair = (run, others[seed])
         drawn = [one.record.configuration.get("checkpoint", {}).get("labelled_sha256") for one in pair]
-        values = _paired_values(pair, name) if len({_images_of(one.record) for one in pair}) == 1 else None
+        values = paired_values(pair, name) if len({_images_of(one.record) for one in pair}) == 1 else None
         if values is None or drawn[0] is None or drawn[0] != drawn[1]:
             return []
         found.append(values)
@@ -188,47 +192,32 @@ def _images_of(record: Record) -> str:
     return json.dumps(origin, sort_keys=True, default=str)
 
 
-def _paired_values(runs: Sequence[RunRecord], name: str) -> NDArray[np.float64] | None:
+def paired_values(runs: Sequence[RunRecord], name: str) -> NDArray[np.float64] | None:
     """[runs, n]: the metric on the images that every run counted, or None when their images differ or their
-    samples do not average to the metric's value."""
+    values do not average to the metric's."""
+    found = [run.record.metric(name) for run in runs]
+    if any(metric is None or metric.per_image == "none" for metric in found):
+        return None
     tables = [sample_values(run, name) for run in runs]
     if not tables[0] or any(table.keys() != tables[0].keys() for table in tables):
-        return None
-    if not all(map(_agrees, runs, tables, [name] * len(runs))):
         return None
     values = np.array([[table[key] for key in tables[0]] for table in tables])
     counted = ~np.isnan(values).any(axis=0)
     return values[:, counted] if counted.any() else None
 
 
-def sample_values(run: RunRecord, name: str) -> dict[tuple[str, str], float]:
+def sample_values(run: RunRecord, name: str) -> dict[tuple[str, int], float]:
     """(path, label) -> the metric of that image, NaN where it was skipped; empty when there is no such column or a path
     occurs twice."""
-    rows = [row for row in run.samples if name in row]
-    values = {(row["path"], row["label"]): _number(row[name], row["path"], name) for row in rows}
-    return values if len(values) == len(rows) == len(run.samples) else {}
+    samples = run.samples
+    if name not in samples.values:
+        return {}
+    images = zip(samples.paths, samples.labels.tolist(), strict=True)
+    values = dict(zip(images, samples.values[name].tolist(), strict=True))
+    return values if len(values) == len(samples) else {}
 
 
-def _number(text: str, path: str, name: str) -> float:
-    try:
-        return float(text) if text not in ("", None) else math.nan
-    except ValueError:
-        message = f"`{name}` of {path} in samples.csv must be a number or empty, got {text!r}. Evaluate again."
-        raise RecordError(message) from None
-
-
-def _agrees(run: RunRecord, table: Mapping[tuple[str, str], float], name: str) -> bool:
-    """Whether the samples average to the recorded value: otherwise their mean is not the metric."""
-    metric = run.record.metric(name)
-    counted = [value for value in table.values() if not math.isnan(value)]
-    return (
-        metric is not None
-        and bool(counted)
-        and math.isclose(np.mean(counted), metric.value, rel_tol=1e-3, abs_tol=1e-6)
-    )
-
-
-def _with_best(rows: Sequence[Row], column: Column) -> list[Row]:
+def _with_best(rows: Sequence[MethodRow], column: Column) -> list[MethodRow]:
     """The rows, with the best value of `column` marked (several when equal), unless it is the only value, all are equal
     or none is better."""
     cells = [row.cells[column.name] for row in rows]

@@ -6,89 +6,47 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from contrex.records import Record
-from contrex.report.groups import Group
+from contrex.records import MetricFamily, Record
+from contrex.report.groups import RunGroup
 from contrex.report.numbers import count
 from contrex.report.tables import Column
 
-MEANINGS = {
-    "top1": "How often the most probable class is the right one.",
-    "top5": "How often the right class is among the five most probable ones.",
-    "calibration": "How far the network's confidence is from how often it is right, averaged over bins of equal "
-    "confidence.",
-    "fgsm": "How often the most probable class is still the right one after every pixel took one small step, of the "
-    "size given, against the network.",
-    "content_heatmap": "How much of the positive heatmap lies inside the object's box, averaged over images: at 100 % "
-    "the explanation looks at nothing but the object.",
-    "pointing_game": "How often the heatmap's maximum lies on the object, or within the tolerance of it.",
-    "stochastic_pointing_game": "How many of the points drawn from the positive heatmap, as if it were a distribution, "
-    "lie on the object, or within the tolerance of it.",
-    "relative_probability": "The probability of one of the two most probable classes, t1 and t2, as if there were no "
-    "others, when only the pixels that its own heatmap keeps are left of the image. Kept positive pixels should raise "
-    "it above that of the whole image, kept negative ones lower it.",
-    "gradient_sign": "What changes when every pixel takes one small step along the sign of the input gradient of a "
-    "score: the class's logit alone (original), or against the other classes (mean, max, weighted). The logit's own "
-    "gradient moves the logit most, the weighted contrast should move probability and accuracy most.",
-    "insertion_auc": "The mean probability while pixels return to a blurred image, most important first: high when the "
-    "heatmap found what the network needs.",
-    "deletion_auc": "The mean probability while pixels are removed, most important first: low when the heatmap found "
-    "what the network uses.",
-    "drop_increase": "What happens to the probability of the predicted class when only the most salient pixels are "
-    "kept: on how many images it falls or rises (percent), and by what share of itself (magnitude). Good explanations "
-    "lose little and gain much.",
-    "infidelity": "How far the heatmap is from predicting what happens to the logit when noise is taken off the image "
-    "(mean squared error).",
-    "max_sensitivity": "How far the heatmap moves, relative to its size, under the worst of some tiny changes of the "
-    "image. A constant map does not move at all, so read it beside the others.",
-    "cgc_loss": "How hard it is to find an image's heatmap, once cropped and flipped, among those of the other images "
-    "of its batch: low when explanations move with the picture and tell images apart.",
-    "equivariance": "How far the heatmap of a cropped or flipped image is from the cropped or flipped heatmap of the "
-    "image: 0 when the explanation moves with the picture, 1 when the two have nothing in common.",
-    "parameter_randomization": "How alike heatmaps stay when the network's parameters are drawn anew: an explanation "
-    "that hardly changes does not depend on what the network has learnt.",
-    "embedding": "How near the features of an image are to those of its random view, and of the part of it that its "
-    "heatmap keeps (cosine similarity).",
-}
-"""A sentence per entry of `evaluation.metrics`, which may give several metrics."""
-
-TITLES = {
-    "fgsm": "Accuracy under attack (FGSM)",
-    "pointing_game": "Pointing game",
-    "stochastic_pointing_game": "Stochastic pointing game",
-    "relative_probability": "Relative probability under masking",
-    "gradient_sign": "Gradient sign perturbation",
-    "drop_increase": "Drop and increase",
-    "equivariance": "Equivariance error",
-    "parameter_randomization": "Parameter randomisation",
-    "embedding": "Features of an image and its views",
-}
-"""What a family of several metrics is called."""
-
 
 def meaning(column: Column) -> str:
-    """The sentence for a metric, with its direction."""
-    sentence = MEANINGS.get(column.family, f"{column.title}, averaged over images.")
+    """What a metric says, with its direction."""
+    sentence = _meanings([column]) or f"{column.title}, averaged over images."
     if column.higher_is_better is None:
         return sentence
     return f"{sentence} {'Higher' if column.higher_is_better else 'Lower'} is better."
 
 
-def family_title(name: str) -> str:
+def family_title(family: MetricFamily) -> str:
     """What a family is called.
 
-    >>> family_title("drop_increase"), family_title("my_metrics")
+    >>> family_title(MetricFamily("drop_increase", "Drop and increase")), family_title(MetricFamily("my_metrics"))
     ('Drop and increase', 'My metrics')
     """
-    words = name.replace("_", " ")
-    return TITLES.get(name, words[:1].upper() + words[1:])
+    words = family.name.replace("_", " ")
+    return family.title or words[:1].upper() + words[1:]
 
 
-def family_meaning(name: str) -> str:
-    """The sentence for a family, empty for one that contrex does not know."""
-    return MEANINGS.get(name, "")
+def family_meaning(columns: Sequence[Column]) -> str:
+    """What the metrics of a family say, empty where their records do not."""
+    return _meanings(columns)
 
 
-def summary(groups: Sequence[Group]) -> str:
+def _meanings(columns: Sequence[Column]) -> str:
+    """The sentence of all methods, or those of each kind of measurement with the methods that were measured so."""
+    labels: dict[str, dict[str, None]] = {}
+    for column in columns:
+        for text, own in column.meanings.items():
+            labels.setdefault(text, {}).update(dict.fromkeys(own))
+    if len(labels) < 2:
+        return "".join(labels)
+    return " ".join(f"{_enumerated(list(own))}: {text}" for text, own in labels.items())
+
+
+def summary(groups: Sequence[RunGroup]) -> str:
     """One paragraph: methods, network, data, training and measurement."""
     records = [run.record for group in groups for run in group.runs]
     subject = f"{_enumerated([group.label for group in groups])} on {_enumerated(_unique(map(_dataset, records)))}"
@@ -164,7 +122,7 @@ def _enumerated(texts: Sequence[str]) -> str:
     return f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else texts[0]
 
 
-def period(groups: Sequence[Group]) -> str:
+def period(groups: Sequence[RunGroup]) -> str:
     """When: the first and the last time stamp."""
     stamps = sorted(run.record.created for group in groups for run in group.runs)
     first, last = date(stamps[0]), date(stamps[-1])

@@ -12,7 +12,7 @@ FOLDER/
 """
 
 from contrex.reproduce.order import Order, Work, ordered
-from contrex.reproduce.plan import Plan, planned
+from contrex.reproduce.plan import ReproductionPlan, planned
 from contrex.reproduce.run import Reproduction, reproduce
 
-__all__ = ["Order", "Plan", "Reproduction", "Work", "ordered", "planned", "reproduce"]
+__all__ = ["Order", "Reproduction", "ReproductionPlan", "Work", "ordered", "planned", "reproduce"]

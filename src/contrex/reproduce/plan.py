@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from contrex.data import image_set
 from contrex.data.labelled import run_images
 from contrex.evaluation import Subject, evaluate
 from contrex.models import load_classifier
-from contrex.records import write_json
+from contrex.records import to_plain, write_json
+from contrex.records.scopes import differing, flat
 from contrex.reproduce.order import Measured, Ordered, Work
 from contrex.settings import DATA_PREFIXES, Data, Evaluation, run_name
 from contrex.training.trial import Trial, trial
@@ -41,7 +41,7 @@ class PlannedWork:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReproductionPlan:
     """The works of a plan."""
 
     works: Sequence[PlannedWork]
@@ -72,12 +72,12 @@ class Plan:
         )
 
 
-def planned(ordered: Ordered, folder: Path) -> Plan:
+def planned(ordered: Ordered, folder: Path) -> ReproductionPlan:
     """The plan, without running it; the recipes go to FOLDER/recipes, so that each command can be run by itself.
 
     Raises what a run would raise at its start: a wrong path, a missing file, a layer that is not there.
     """
-    return Plan([_planned(work, folder) for work in ordered.works])
+    return ReproductionPlan([_planned(work, folder) for work in ordered.works])
 
 
 def _planned(work: Work, folder: Path) -> PlannedWork:
@@ -126,18 +126,11 @@ def _options(own: Evaluation, measured: Measured) -> Iterator[str]:
     """The options of `contrex evaluate RUN` that measure in another way."""
     if measured.data is not None:
         yield from ("--data", _named(measured.data))
-    yield from _changed("--", own, measured.evaluation)
-
-
-def _changed(prefix: str, own: Any, other: Any) -> Iterator[str]:
-    """The fields of `other` that differ from those of `own`, as options, those of its parts too."""
-    for one in fields(own):
-        before, value, name = getattr(own, one.name), getattr(other, one.name), one.name.replace("_", "-")
-        if is_dataclass(value):
-            yield from _changed(f"{prefix}{name}.", before, value)
-        elif value != before:
-            yield f"{prefix}{name}"
-            yield from map(str, value) if isinstance(value, tuple) else (str(value),)
+    before, after = to_plain(own), to_plain(measured.evaluation)
+    values = dict(flat(after))
+    for name in differing(before, after, ignoring=()):
+        yield f"--{name.replace('_', '-')}"
+        yield from map(str, values[name]) if isinstance(values[name], list) else (str(values[name]),)
 
 
 def _named(data: Data) -> str:

@@ -17,7 +17,7 @@ from contrex.recipes.tables import PaperTable as Wanted
 from contrex.records import write_atomically
 from contrex.report import write_report
 from contrex.report.papers import (
-    PaperTable,
+    ComparedTable,
     Published,
     PublishedLine,
     PublishedTable,
@@ -32,7 +32,7 @@ from contrex.reproduce.order import Order, Ordered, ordered
 class Reproduction:
     """What came out: the tables, the page that shows them, their numbers as CSV, and the page of the runs."""
 
-    tables: Sequence[PaperTable]
+    tables: Sequence[ComparedTable]
     page: Path
     csv: Path
     runs: Path

@@ -14,6 +14,7 @@ from contrex.data.labelled import LIST, TrainingImages
 from contrex.errors import CheckpointError
 from contrex.methods import Plan
 from contrex.records import to_plain
+from contrex.records.scopes import SAME_RESULT, Scope, differing
 from contrex.settings import Recipe
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.state import RunState, fingerprint
@@ -21,17 +22,7 @@ from contrex.training.state import RunState, fingerprint
 OwnShare = Callable[[Optimizer, Mapping[str, Any]], dict[str, Any]]
 """Cuts out of the whole state of an optimiser what a process keeps of it."""
 
-FREE_TO_CHANGE = frozenset(
-    {
-        "data.path",
-        "evaluation",
-        "labelled.file",
-        "labelled.unlabelled",
-        "training.device",
-        "training.workers",
-        "training.checkpoint_minutes",
-    }
-)
+FREE_TO_CHANGE: frozenset[Scope] = SAME_RESULT | {"place", "measuring"}
 """What a resumed run may do differently without changing its result: the same images, and the list of the labelled
 ones, may lie elsewhere."""
 
@@ -44,7 +35,7 @@ def saved_content(checkpoints: Checkpoints, recipe: Recipe, resume: bool) -> dic
     if not resume:
         raise CheckpointError(f"{run} already holds a run: continue it with --resume, or choose another --folder.")
     content = checkpoints.load()
-    changed = sorted(_changed(to_plain(RunState.from_checkpoint(content).recipe), to_plain(recipe)))
+    changed = sorted(differing(to_plain(RunState.from_checkpoint(content).recipe), to_plain(recipe), FREE_TO_CHANGE))
     if changed:
         raise CheckpointError(
             f"{run} was started with another recipe, different in {', '.join(changed)}: choose another --folder, "
@@ -136,13 +127,3 @@ def resuming_command(folder: Path) -> str:
     if ranks.world_size() == 1:
         return shlex.join(["contrex", *words])
     return shlex.join(["torchrun", "--nproc-per-node", str(ranks.world_size()), "-m", "contrex", *words])
-
-
-def _changed(old: Any, new: Any, name: str = "") -> set[str]:
-    """The dotted names of the fields that differ and that a resumed run may not change."""
-    if not isinstance(old, dict) or not isinstance(new, dict) or old.keys() != new.keys():
-        return {name} if old != new else set()
-    names = {key: f"{name}.{key}".lstrip(".") for key in old}
-    return set().union(
-        *(_changed(old[k], new[k], dotted) for k, dotted in names.items() if dotted not in FREE_TO_CHANGE)
-    )
