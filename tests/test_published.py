@@ -8,7 +8,7 @@ import pytest
 
 from conftest import shared
 from contrex.errors import UnknownNameError
-from contrex.recipes import RECIPES, cgc, contrast, few_shot, fine_grained
+from contrex.recipes import RECIPES, cgc, contrast, few_labels, few_shot, fine_grained
 from contrex.recipes.published import NUMBERS, PAPERS, published
 
 FILES = {
@@ -85,7 +85,7 @@ def test_rows_are_recipes_whose_metrics_the_columns_are():
     for number in NUMBERS:
         assert number.metric in RECIPES[number.row]().evaluation.metrics, number
     rows = {number.row for number in NUMBERS}
-    for module in (cgc, few_shot, fine_grained, contrast):
+    for module in (cgc, few_labels, few_shot, fine_grained, contrast):
         assert {name for name, recipe in RECIPES.items() if recipe.__module__ == module.__name__} <= rows
 
 

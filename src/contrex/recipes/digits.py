@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from contrex.errors import ArgumentError
+from contrex.recipes.registry import recipe
 from contrex.settings import (
     CGC,
     GCC,
@@ -30,6 +31,7 @@ DATA = Digits()
 LINEAR = LinearClassifier(optimizer=Optimizer(lr=0.3, weight_decay=0.0))
 
 
+@recipe
 def cross_entropy() -> Recipe:
     """The built-in digits, cross-entropy alone: the baseline."""
     return Recipe(
@@ -45,21 +47,25 @@ def cross_entropy() -> Recipe:
     )
 
 
+@recipe
 def cgc() -> Recipe:
     """The built-in digits with contrastive Grad-CAM consistency."""
     return replace(cross_entropy(), name="digits_cgc", method=CGC(weight=0.5, resolution=64))
 
 
+@recipe
 def cgc_no_negatives() -> Recipe:
     """The built-in digits with consistency but without negatives (CGC, Table 5)."""
     return replace(cross_entropy(), name="digits_cgc_no_negatives", method=CGCNoNegatives(weight=0.5, resolution=64))
 
 
+@recipe
 def gcc() -> Recipe:
     """The built-in digits with consistency on composites with digits of other classes (GCC)."""
     return replace(cross_entropy(), name="digits_gcc", method=GCC(weight=25.0))
 
 
+@recipe
 def ten_percent_cross_entropy() -> Recipe:
     """The built-in digits with 390 labels, cross-entropy alone: the baseline of CGC's Table 9."""
     parent = cross_entropy()
@@ -72,6 +78,7 @@ def ten_percent_cross_entropy() -> Recipe:
     )
 
 
+@recipe
 def ten_percent_cgc() -> Recipe:
     """The built-in digits with 390 labels, and the heatmaps of the 3,510 other images (CGC, section 4.3)."""
     parent = ten_percent_cross_entropy()
@@ -83,6 +90,7 @@ def ten_percent_cgc() -> Recipe:
     )
 
 
+@recipe
 def few_shot_cross_entropy() -> Recipe:
     """The built-in digits, five of each with a label, cross-entropy: the baseline of few-shot episodes.
 
@@ -103,12 +111,14 @@ def few_shot_cross_entropy() -> Recipe:
     )
 
 
+@recipe
 def few_shot_cgc() -> Recipe:
     """The built-in digits, five of each with a label, CGC: the baseline's draws, seed by seed."""
     parent = few_shot_cross_entropy()
     return replace(parent, name="digits_few_shot_cgc", method=CGC(weight=0.5, resolution=32))
 
 
+@recipe
 def supcon() -> Recipe:
     """The built-in digits, SupCon: encoder and classifier in turns.
 
@@ -129,11 +139,13 @@ def supcon() -> Recipe:
     )
 
 
+@recipe
 def supcon_ori() -> Recipe:
     """The built-in digits, SupConOri: the encoder first, then the classifier."""
     return replace(supcon(), name="digits_supcon_ori", method=SupCon(classifier=LINEAR, order="encoder-first"))
 
 
+@recipe
 def simclr() -> Recipe:
     """The built-in digits, SimCLR: an encoder without labels, then a classifier with them."""
     return replace(
@@ -141,11 +153,13 @@ def simclr() -> Recipe:
     )
 
 
+@recipe
 def excon() -> Recipe:
     """The built-in digits, ExCon: what explains an image is one of its views, from epoch 4."""
     return replace(supcon(), name="digits_excon", method=ExCon(classifier=LINEAR, starting_epoch=4))
 
 
+@recipe
 def exconb() -> Recipe:
     """The built-in digits, ExConB: as ExCon, and what explains an image wrongly is a negative."""
     return replace(supcon(), name="digits_exconb", method=ExCon(classifier=LINEAR, starting_epoch=4, background=True))

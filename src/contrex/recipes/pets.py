@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from contrex.recipes.registry import recipe
 from contrex.settings import (
     CGC,
     Augmentation,
@@ -22,6 +23,7 @@ from contrex.settings import (
 )
 
 
+@recipe
 def cross_entropy() -> Recipe:
     """Pets at 112 pixels, ResNet-18 with pretrained lower stages: the baseline."""
     return Recipe(
@@ -37,6 +39,7 @@ def cross_entropy() -> Recipe:
     )
 
 
+@recipe
 def cgc() -> Recipe:
     """Pets with contrastive Grad-CAM consistency."""
     return replace(cross_entropy(), name="pets_cgc", method=CGC(weight=0.25, resolution=112))

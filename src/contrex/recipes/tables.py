@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 
 from contrex.errors import ArgumentError, unknown_name
+from contrex.recipes import RECIPES
 from contrex.recipes.published import NUMBERS, Measurement, Number
+from contrex.settings import Reference
 
 SOURCES: Mapping[str, str] = {
     "cgc": "Pillai et al., Consistent Explanations by Contrastive Learning, CVPR 2022",
@@ -48,24 +51,25 @@ TITLES: Mapping[str, str] = {
     "contrast-table3": "VGG-16-BN: relative probability under equal blurring and masking",
 }
 
-METHODS = (
-    "cross_entropy",
-    "gcc",
-    "cgc",
-    "cgc_no_negatives",
-    "cgc_lambda_0_01",
-    "cgc_lambda_0_1",
-    "cgc_lambda_0_5",
-    "cgc_lambda_2",
-)
-"""How the rows of CGC's tables end; those of one experiment begin alike."""
-
 BASELINES = ("cross_entropy", "supcon_ori", "cgc")
 """What the other methods of an experiment are compared with: the first of these that the table has."""
 
 
+@cache  # a table asks for each of its numbers
+def reference_of(row: str) -> Reference:
+    """What the recipe of a row says of its paper.
+
+    Raises:
+        ArgumentError: it says nothing.
+    """
+    reference = RECIPES[row]().reference
+    if reference is None:
+        raise ArgumentError(f"the recipe {row} repeats no row of a paper: give it a `reference`.")
+    return reference
+
+
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """A line of a table: one recipe, measured in one way."""
 
     row: str
@@ -74,14 +78,15 @@ class Line:
     @property
     def experiment(self) -> str:
         """What the lines that are compared with each other have in common."""
-        if any(name == "explainer" for name, _ in self.measured.fields) and _method(self.row) is None:
-            return f"{self.row} {dict(self.measured.fields)['explainer']}"
-        return self.row.removesuffix(_method(self.row) or "").removeprefix(_method(self.row) or "").strip("_")
+        reference = reference_of(self.row)
+        if reference.method:
+            return reference.experiment
+        return f"{reference.experiment} {dict(self.measured.fields)['explainer']}"
 
     @property
     def method(self) -> str:
         """What sets it apart from the other lines of its experiment."""
-        return _method(self.row) or dict(self.measured.fields).get("contrast", "original")
+        return reference_of(self.row).method or dict(self.measured.fields).get("contrast", "original")
 
 
 @dataclass(frozen=True)
@@ -94,18 +99,18 @@ class PaperTable:
     numbers: tuple[Number, ...]
 
     @property
-    def lines(self) -> tuple[Line, ...]:
+    def lines(self) -> tuple[TableLine, ...]:
         """In the order of the paper, lines of one experiment together, each experiment's baseline first."""
-        found = dict.fromkeys(Line(number.row, number.measured) for number in self.numbers)
+        found = dict.fromkeys(TableLine(number.row, number.measured) for number in self.numbers)
         experiments = list(dict.fromkeys(line.experiment for line in found))
         place = {line: number for number, line in enumerate(found)}
 
-        def order(line: Line) -> tuple[int, bool, int]:
+        def order(line: TableLine) -> tuple[int, bool, int]:
             return experiments.index(line.experiment), line != self._baseline(line.experiment, found), place[line]
 
         return tuple(sorted(found, key=order))
 
-    def baseline(self, line: Line) -> Line | None:
+    def baseline(self, line: TableLine) -> TableLine | None:
         """The line that `line` is compared with, None for that line itself."""
         found = self._baseline(line.experiment, dict.fromkeys(self.lines))
         return None if found == line else found
@@ -116,17 +121,10 @@ class PaperTable:
         return PaperTable(self.name, self.title, self.source, tuple(kept))
 
     @staticmethod
-    def _baseline(experiment: str, lines: Mapping[Line, None]) -> Line:
+    def _baseline(experiment: str, lines: Mapping[TableLine, None]) -> TableLine:
         own = [line for line in lines if line.experiment == experiment]
         named = (line for method in (*BASELINES, "original") for line in own if line.method == method)
         return next(named, own[0])
-
-
-def _method(row: str) -> str | None:
-    """The method that a row's name tells: at its end in CGC's tables, at its beginning in ExCon's."""
-    ends = [method for method in METHODS if row.endswith(f"_{method}")]
-    begins = [method for method in ("supcon_ori", "supcon", "exconb", "excon") if row.startswith(f"{method}_")]
-    return max(ends, key=len) if ends else begins[0] if begins else None
 
 
 def trials(row: str) -> int:
@@ -135,11 +133,7 @@ def trials(row: str) -> int:
     >>> trials("cub_5_shot_cgc"), trials("cub_cgc"), trials("excon_cifar100"), trials("imagenet_resnet18_cgc")
     (20, 3, 5, 1)
     """
-    if "_shot_" in row:
-        return 20
-    if row.startswith(("cub_c", "aircraft_c", "cars_c", "flowers_c")):
-        return 3
-    return 5 if _method(row) in ("supcon_ori", "supcon", "exconb", "excon") else 1
+    return reference_of(row).trials
 
 
 def table_named(name: str) -> PaperTable:

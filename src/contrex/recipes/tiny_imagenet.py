@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from contrex.recipes.registry import recipe
 from contrex.settings import (
     CGC,
     GCC,
@@ -34,6 +35,7 @@ TEN_CLASSES = (
 """Ten classes that ten minutes of training can tell apart."""
 
 
+@recipe
 def cross_entropy() -> Recipe:
     """All classes at 64 x 64, ResNet-18 with a last feature map of 8 x 8: the baseline.
 
@@ -51,11 +53,13 @@ def cross_entropy() -> Recipe:
     )
 
 
+@recipe
 def cgc() -> Recipe:
     """All classes at 64 x 64 with contrastive Grad-CAM consistency."""
     return replace(cross_entropy(), name="tiny_imagenet_cgc", method=CGC(weight=0.5, resolution=64))
 
 
+@recipe
 def cgc_no_negatives() -> Recipe:
     """All classes at 64 x 64 with consistency but without negatives."""
     return replace(
@@ -63,11 +67,13 @@ def cgc_no_negatives() -> Recipe:
     )
 
 
+@recipe
 def gcc() -> Recipe:
     """All classes at 64 x 64 with consistency on composites with images of other classes (GCC)."""
     return replace(cross_entropy(), name="tiny_imagenet_gcc", method=GCC(weight=25.0))
 
 
+@recipe
 def ten_classes_cross_entropy() -> Recipe:
     """Ten classes and the small network: minutes on two CPU cores."""
     parent = cross_entropy()
@@ -81,11 +87,13 @@ def ten_classes_cross_entropy() -> Recipe:
     )
 
 
+@recipe
 def ten_classes_cgc() -> Recipe:
     """Ten classes and the small network with contrastive Grad-CAM consistency."""
     return replace(ten_classes_cross_entropy(), name="tiny_imagenet10_cgc", method=CGC(weight=0.5, resolution=64))
 
 
+@recipe
 def ten_classes_gcc() -> Recipe:
     """Ten classes and the small network with consistency on composites (GCC)."""
     return replace(ten_classes_cross_entropy(), name="tiny_imagenet10_gcc", method=GCC(weight=25.0))

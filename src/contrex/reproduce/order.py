@@ -6,7 +6,6 @@ trained once. Of each run only those metrics are measured that the tables have n
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -17,9 +16,10 @@ from contrex.data.labelled import training_images
 from contrex.errors import ArgumentError, DataError, WeightsError
 from contrex.recipes import RECIPES
 from contrex.recipes.published import Measurement
-from contrex.recipes.tables import Line, PaperTable, trials
+from contrex.recipes.tables import SOURCES, PaperTable, TableLine, reference_of, trials
 from contrex.recipes.tiny import NOTES, fitted, tiny, with_epochs
 from contrex.records import to_plain
+from contrex.records.scopes import flat
 from contrex.settings import DATA_PREFIXES, Data, Evaluation, Model, Recipe
 
 Scale = Literal["paper", "tiny"]
@@ -91,7 +91,7 @@ class Ordered:
     """The works, and where each line of each table finds its own: the place of the work and that of the measurement."""
 
     works: Sequence[Work]
-    places: Mapping[tuple[str, Line], tuple[int, int]]
+    places: Mapping[tuple[str, TableLine], tuple[int, int]]
     notes: Mapping[str, Sequence[str]]
     """What does not follow the paper, by heading."""
 
@@ -107,13 +107,13 @@ def ordered(order: Order) -> Ordered:
     prepared = {line.row: _prepared(order, RECIPES[line.row]()) for _, line in lines}
     _check_present(order, prepared, [line.measured for _, line in lines])
     works: dict[str, Work] = {}
-    wanted: list[tuple[tuple[str, Line], Work, Measured]] = []
+    wanted: list[tuple[tuple[str, TableLine], Work, Measured]] = []
     for table, line in lines:
         recipe = prepared[line.row]
         seeds = order.seeds or (trials(line.row) if order.scale == "paper" else 1)
         work = works.setdefault(_identity(recipe), Work(recipe, seeds))
         work.seeds = max(work.seeds, seeds)
-        metrics = dict.fromkeys(n.metric for n in table.numbers if Line(n.row, n.measured) == line)
+        metrics = dict.fromkeys(n.metric for n in table.numbers if TableLine(n.row, n.measured) == line)
         wanted.append(((table.name, line), work, _measured(order, recipe, line.measured, tuple(metrics))))
     for _, work, measured in wanted:
         _add(work.measurements, measured)
@@ -125,8 +125,8 @@ def ordered(order: Order) -> Ordered:
 
 
 def _identity(recipe: Recipe) -> str:
-    """What makes two rows one run: everything but their names and how they are measured."""
-    return json.dumps(to_plain(replace(recipe, name="", evaluation=Evaluation())), sort_keys=True)
+    """What makes two rows one run: everything but their names, their papers, and how they are measured."""
+    return json.dumps(dict(flat(to_plain(recipe), {"name", "reference", "measuring"})), sort_keys=True)
 
 
 def _prepared(order: Order, recipe: Recipe) -> Recipe:
@@ -228,12 +228,11 @@ def _notes(order: Order, prepared: Mapping[str, Recipe]) -> dict[str, Sequence[s
     notes: dict[str, Sequence[str]] = {}
     if order.scale == "tiny":
         notes["The scale tiny"] = NOTES
-    for row in prepared:
-        module = inspect.getmodule(RECIPES[row])
-        paragraphs = [" ".join(part.split()) for part in (inspect.getdoc(module) or "").split("\n\n")]
-        heading, left_open = paragraphs[0], [part for part in paragraphs if "paper leaves open" in part]
-        if left_open:
-            notes[heading] = left_open
+    points: dict[str, dict[str, None]] = {}
+    for reference in map(reference_of, prepared):
+        points.setdefault(SOURCES[reference.paper], {}).update(dict.fromkeys(reference.open_points))
+    for source, own in points.items():
+        notes[source] = [f"The paper leaves open, and the recipes choose: {'; '.join(own)}."]
     asked = {"seeds": order.seeds, "epochs": order.epochs, "limit": order.limit}
     changed = [f"--{name} {value}" for name, value in asked.items() if value is not None]
     if changed:

@@ -12,8 +12,7 @@ from contrex import ranks
 from contrex.evaluation.subject import command_line
 from contrex.experiment import Task, carried_out
 from contrex.recipes.published import Number
-from contrex.recipes.tables import Line, trials
-from contrex.recipes.tables import PaperTable as Wanted
+from contrex.recipes.tables import PaperTable, TableLine, trials
 from contrex.records import write_atomically
 from contrex.report import write_report
 from contrex.report.papers import (
@@ -74,13 +73,13 @@ def _measured(found: Ordered, folder: Path, console: Console, jobs: int) -> list
     return [[list(records) for records in zip(*of_seeds, strict=True)] for of_seeds in of_works]
 
 
-def _published(table: Wanted, found: Ordered, records: Sequence[Sequence[Sequence[Path]]]) -> PublishedTable:
+def _published(table: PaperTable, found: Ordered, records: Sequence[Sequence[Sequence[Path]]]) -> PublishedTable:
     """The table with the records of its lines."""
     lines = table.lines
 
-    def line(one: Line) -> PublishedLine:
+    def line(one: TableLine) -> PublishedLine:
         work, way = found.places[table.name, one]
-        numbers = {n.column: _number(n) for n in table.numbers if Line(n.row, n.measured) == one}
+        numbers = {n.column: _number(n) for n in table.numbers if TableLine(n.row, n.measured) == one}
         rival = table.baseline(one)
         baseline = None if rival is None else lines.index(rival)
         return PublishedLine(_label(one), numbers, records[work][way], baseline)
@@ -93,7 +92,7 @@ def _number(number: Number) -> Published:
     return Published(value, deviation, trials(number.row))
 
 
-def _label(line: Line) -> str:
+def _label(line: TableLine) -> str:
     """The row, and how it is measured where its table has it measured in several ways."""
     fields: Mapping[str, str] = dict(line.measured.fields)
     words = [fields[name] for name in ("explainer", "contrast") if name in fields]

@@ -56,7 +56,7 @@ from contrex.settings.method import (
     Views,
 )
 from contrex.settings.model import IMAGENET_MEAN, IMAGENET_STD, Layout, Model, Stem
-from contrex.settings.recipe import Recipe, run_name
+from contrex.settings.recipe import Recipe, Reference, run_name
 from contrex.settings.training import Augmentation, Optimizer, Schedule, Training
 
 __all__ = [
@@ -97,6 +97,7 @@ __all__ = [
     "OxfordPets",
     "Pointing",
     "Recipe",
+    "Reference",
     "RelativeProbability",
     "Schedule",
     "Shards",
