@@ -484,7 +484,9 @@ def test_every_recipe_trains_and_is_measured_by_its_own_metrics(name, request, t
         words += ["--data.classes", *TEN_CLASSES[:3]]
     assert run("train", name, *words) == 0
     record = json.loads(next(tmp_path.rglob("record.json")).read_text())
-    assert list(dict.fromkeys(metric["family"] for metric in record["metrics"])) == list(recipe.evaluation.metrics)
+    assert list(dict.fromkeys(metric["family"]["name"] for metric in record["metrics"])) == list(
+        recipe.evaluation.metrics
+    )
     counted = {metric["name"]: metric["num_counted"] for metric in record["metrics"]}
     assert counted.pop("cgc_loss", 0) == 0  # it is defined on 32 images
     assert all(counted.values())

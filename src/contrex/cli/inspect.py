@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import tyro
 from contrex import settings
 from contrex.cli.options import Arguments, Nothing, parsed
 from contrex.errors import ArgumentError, printable
+from contrex.outside import installed
 
 if TYPE_CHECKING:
     pass
@@ -72,9 +74,8 @@ def metrics(arguments: Arguments) -> int:
     tyro.cli(Nothing, prog="contrex metrics", description="List the metrics.", args=arguments)
     from contrex.evaluation import PROTOCOLS
 
-    width = max(map(len, PROTOCOLS))
-    for name, kind in PROTOCOLS.items():
-        print(f"  {name:{width}}  {(kind.__doc__ or '').splitlines()[0]}")
+    _print_listed(PROTOCOLS, "protocols", "metrics")
+    print("or FILE.py:NAME, MODULE:NAME: a protocol, a metric, or a function of a group of images")
     return 0
 
 
@@ -83,10 +84,18 @@ def recipes(arguments: Arguments) -> int:
     tyro.cli(Nothing, prog="contrex recipes", description="List the recipes.", args=arguments)
     from contrex.recipes import RECIPES
 
-    width = max(map(len, RECIPES))
-    for name, recipe in RECIPES.items():
-        print(f"  {name:{width}}  {(recipe.__doc__ or '').splitlines()[0]}")
+    _print_listed(RECIPES, "recipes")
+    print("or FILE.py:NAME, MODULE:NAME: a function that returns a recipe")
     return 0
+
+
+def _print_listed(own: Mapping[str, object], *groups: str) -> None:
+    """Print contrex's own things with what they say of themselves, then those that installed packages add."""
+    words = {name: (thing.__doc__ or "").partition("\n")[0] for name, thing in own.items()}
+    words = {**{name: place for group in groups for name, place in installed(group).items()}, **words}
+    width = max(map(len, words))
+    for name in [*own, *(name for name in words if name not in own)]:
+        print(f"  {name:{width}}  {words[name]}")
 
 
 def doctor(arguments: Arguments) -> int:
