@@ -13,7 +13,7 @@ from contrex.errors import DataError, InterruptedRunError, RecordError
 from contrex.experiment import evaluate_model, evaluate_run, run_experiment
 from contrex.methods.cgc import CGCStep
 from contrex.models import build_network
-from contrex.settings import Evaluation, Folder, Model
+from contrex.settings import Evaluation, Folder, Model, Pointing
 from contrex.training import train
 from training.runs import quiet, tiny
 
@@ -72,6 +72,7 @@ def test_a_record_says_which_weights_were_measured(run):
         ({"workers": 0, "device": "auto"}, "evaluation-test"),
         ({"metrics": ("top1", "content_heatmap")}, "evaluation-test-metrics=top1+content_heatmap"),
         ({"contrast": "weighted", "limit": 3}, "evaluation-test-contrast=weighted-limit=3"),
+        ({"pointing": Pointing(tolerance=3.0)}, "evaluation-test-pointing.tolerance=3.0"),
     ],
 )
 def test_a_record_is_named_by_what_differs(run, changes, name):

@@ -177,6 +177,19 @@ def test_one_seed_twice_or_another_setting_is_not_averaged(make_run) -> None:
     assert len(grouped([make_run("cgc-seed0"), other])) == 1
 
 
+def test_runs_of_one_method_may_have_other_seeds_and_starts_only(make_run) -> None:
+    def num_groups(**changes) -> int:
+        runs = [make_run(f"cgc-seed{seed}", seed=seed) for seed in (0, 1)]
+        for part, values in changes.items():
+            runs[1].record.configuration.setdefault(part, {}).update(values)
+        return len(grouped(runs))
+
+    assert num_groups(training={"seed": 1, "device": "cuda"}, evaluation={"seed": 2}, model={"weights": "b.pth"}) == 1
+    assert num_groups(model={"name": "torchvision:resnet50"}) == 2, "another network is another method"
+    assert num_groups(data={"seed": 1}) == 2
+    assert num_groups(training={"epochs": 3}) == 2
+
+
 def test_other_data_seeds_are_not_averaged(make_run) -> None:
     runs = [make_run("cgc-seed0"), make_run("cgc-seed1", seed=1)]
     for seed, run in enumerate(runs):

@@ -13,7 +13,7 @@ them. `SCOPES` says of some what they are about; whoever compares leaves out the
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 Scope = Literal["machine", "name", "place", "seed", "start", "progress", "measuring", "reference"]
@@ -51,21 +51,19 @@ ANYWHERE: frozenset[Scope] = frozenset({"machine"})
 """The scopes whose names may stand at the end of any dotted name."""
 
 
-def scope(name: str) -> Scope | None:
-    """What the setting of a dotted name is about, None for most: they make a run what it is.
+def scopes(name: str) -> set[Scope]:
+    """What the setting of a dotted name is about, nothing for most: they make a run what it is.
 
-    >>> scope("training.seed"), scope("data.seed"), scope("evaluation.workers"), scope("evaluation.pointing.tolerance")
-    ('seed', None, 'machine', 'measuring')
+    >>> sorted(scopes("evaluation.seed")), scopes("data.seed"), scopes("training.workers")
+    (['measuring', 'seed'], set(), {'machine'})
     """
-    found = SCOPES.get(name.rpartition(".")[2])
-    if found in ANYWHERE:
-        return found
     parts = name.split(".")
-    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((SCOPES[prefix] for prefix in prefixes if prefix in SCOPES), None)
+    found = {SCOPES.get(".".join(parts[:length])) for length in range(1, len(parts) + 1)}
+    anywhere = SCOPES.get(parts[-1])
+    return {scope for scope in (*found, anywhere if anywhere in ANYWHERE else None) if scope is not None}
 
 
-def flat(plain: Plain, ignoring: Container[str | None] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(plain: Plain, ignoring: Iterable[str] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The settings by their dotted names, but for those of the scopes `ignoring`; an empty mapping is a value.
 
     >>> dict(flat({"training": {"seed": 3, "epochs": 2}}, ignoring={"seed"}))
@@ -75,11 +73,11 @@ def flat(plain: Plain, ignoring: Container[str | None] = (), prefix: str = "") -
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
             yield from flat(value, ignoring, f"{name}.")
-        elif scope(name) not in ignoring:
+        elif scopes(name).isdisjoint(ignoring):
             yield name, value
 
 
-def differing(old: Plain, new: Plain, ignoring: Container[str | None] = SAME_RESULT) -> list[str]:
+def differing(old: Plain, new: Plain, ignoring: Iterable[str] = SAME_RESULT) -> list[str]:
     """The dotted names of the settings that differ; one that is None differs in nothing from one that is not there.
 
     Parts of another kind are named as a whole, as their fields mean other things.
@@ -87,7 +85,7 @@ def differing(old: Plain, new: Plain, ignoring: Container[str | None] = SAME_RES
     >>> differing({"method": {"kind": "CGC", "weight": 1}}, {"method": {"kind": "GCC", "weight": 25}})
     ['method']
     """
-    return [name for name in _differing(old, new, "") if scope(name) not in ignoring]
+    return [name for name in _differing(old, new, "") if scopes(name).isdisjoint(ignoring)]
 
 
 def _differing(old: Any, new: Any, name: str) -> Iterator[str]:
