@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from contrex.errors import ArgumentError, RecordError
-from contrex.records import MetricFamily, Profile, Samples, Scatter, write_run
+from contrex.records import MetricFamily, Profile, Samples, Scatter, read_run, write_run
 from contrex.report import render_report, write_report
 
 VOID = {"meta", "link", "input", "br", "wbr", "img"}
@@ -250,6 +250,22 @@ def test_pictures_say_what_their_content_heatmap_is_the_share_in(make_run, regio
     html = render_report([make_run(metric={"protocol": {"region": region}})], title="t")
     assert f"40 % of the heatmap {words}" in html
     assert ("the object's mask" in Page(html).text) == (region == "mask")
+
+
+def test_a_record_of_version_1_has_the_page_that_it_had() -> None:
+    """Its families in their tables and sections, its calibration over a diagonal, its sentences but for those that
+    other settings made untrue."""
+    run = read_run(Path(__file__).parents[1] / "records" / "version1")
+    html = render_report([run], title="t")
+    text = Page(html).text
+    for words in (
+        "20 % kept", "50 % kept", "Positive features kept", "rest mean colour, t2", "Change of logit, epsilon 0.001",
+        "Gradient sign perturbation", "Epsilon 8/255", "How much of the positive heatmap lies on the object",
+    ):  # fmt: skip
+        assert words in text, words
+    assert html.count('class="diagonal"') == 1
+    assert "blurred image" not in text
+    test_it_parses_with_unique_ids_and_headings_in_order(html)
 
 
 def test_a_run_from_python_has_no_command_to_copy(make_run) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from contrex.errors import unknown_name
 
@@ -47,24 +48,18 @@ class Number:
     scale: float = 1.0
     """What value and deviation are multiplied with to be in the unit of our records."""
     measured: Measurement = OWN
+    family: str = ""
+    """The metric that several columns come from; empty for a column that is a metric by itself."""
 
     @property
     def metric(self) -> str:
         """The entry of `evaluation.metrics` that measures it; several columns may come from one."""
-        return FAMILIES.get(self.column.split("_")[0], self.column)
+        return self.family or self.column
 
     @property
     def in_our_unit(self) -> tuple[float, float | None]:
         """Value and deviation in the unit of our records."""
         return self.value * self.scale, None if self.deviation is None else self.deviation * self.scale
-
-
-FAMILIES: Mapping[str, str] = {
-    "drop": "drop_increase",
-    "increase": "drop_increase",
-    "relative": "relative_probability",
-}
-"""The metric that several columns come from, by their first word."""
 
 
 def published(paper: str, table: str) -> tuple[Number, ...]:
@@ -188,7 +183,7 @@ def _drop_increase(table: str, kept: int, text: str) -> Iterator[Number]:
     """Drop percent and increase percent are printed as shares."""
     measures = ("drop_percent", "drop_magnitude", "increase_percent", "increase_magnitude")
     for number in _numbers("excon", table, " ".join(f"{name}_{kept}" for name in measures), text):
-        yield replace(number, scale=100.0) if "percent" in number.column else number
+        yield replace(number, family="drop_increase", scale=100.0 if "percent" in number.column else 1.0)
 
 
 def _excon() -> Iterator[Number]:
@@ -335,17 +330,18 @@ VGG16_BN = """
 
 def _contrast(table: str, network: str, text: str) -> Iterator[Number]:
     """Both maps of a method are in one line of the paper: `measured` tells them apart."""
+    of_masking = partial(Number, "contrast", table, family="relative_probability")
     for line in text.strip().splitlines():
         data, explainer, target, whole, *masked = line.split()
         printed, row = iter(masked), f"{data}_{network}"
         original = Measurement((("explainer", explainer),))
         weighted = Measurement((("explainer", explainer), ("contrast", "weighted")))
-        yield Number("contrast", table, row, f"relative_probability_{target}", float(whole), measured=original)
+        yield of_masking(row, f"relative_probability_{target}", float(whole), measured=original)
         for baseline in ("blur", "zero", "mean"):
             for sign in ("positive", "negative"):
                 column = f"relative_probability_{sign}_{baseline}_{target}"
                 for measured in (original, weighted):
-                    yield Number("contrast", table, row, column, float(next(printed)), measured=measured)
+                    yield of_masking(row, column, float(next(printed)), measured=measured)
 
 
 NUMBERS: tuple[Number, ...] = (

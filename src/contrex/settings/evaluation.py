@@ -113,7 +113,7 @@ class Evaluation:
     """What to measure, and by which protocol."""
 
     metrics: tuple[str, ...] = ("top1", "top5", "content_heatmap", "cgc_loss", "insertion_auc", "deletion_auc")
-    """contrex metrics lists them."""
+    """contrex metrics lists them; or FILE.py:NAME, one of your own."""
     split: str = "val"
     explainer: str = "grad_cam"
     layer: str | None = None
