@@ -151,8 +151,8 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
 
 def _images(run: Path, recipe: Recipe, split: str, labelled_sha256: str | None, data: Data) -> ImageSet:
     """What `split` of `data` means to a run: its own draw where they are the run's, wherever they lie now."""
-    same = type(data) is type(recipe.data) and {**vars(data), "path": None} == {**vars(recipe.data), "path": None}
-    if not same:
+    own, asked = ({"data": to_plain(one)} for one in (recipe.data, data))
+    if differing(own, asked, ignoring={"place"}):
         return image_set(data, split)
     images = run_images(replace(recipe, data=data), split)
     draw = draw_of(images)
