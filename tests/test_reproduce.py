@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contrex import reproduce
 from contrex.cli import main
 from contrex.errors import ArgumentError, DataError, WeightsError
 from contrex.recipes.tables import TITLES, tables_named
@@ -142,6 +143,13 @@ def test_a_plan_names_each_way_of_measuring():
     assert len(commands) == 4
     assert commands[1].endswith("--contrast weighted")
     assert "--explainer grad_cam" in commands[2]
+
+
+def test_the_plan_had_another_name():
+    with pytest.warns(DeprecationWarning, match=r"contrex.reproduce.Plan is now ReproductionPlan"):
+        assert reproduce.Plan is reproduce.ReproductionPlan
+    with pytest.raises(AttributeError, match="has no attribute 'Plans'"):
+        reproduce.Plans  # noqa: B018
 
 
 def test_the_papers_images_and_hours_are_planned_from_ten_steps(tmp_path):

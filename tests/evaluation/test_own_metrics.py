@@ -17,6 +17,7 @@ from contrex.evaluation.bare_metric import BareMetric
 from contrex.evaluation.classification import Top1
 from contrex.outside import installed, outside
 from contrex.records import read_run
+from contrex.report import render_report
 from contrex.settings import Evaluation
 from contrex.training import train
 from evaluation.test_run import subject
@@ -113,6 +114,25 @@ def test_the_example_is_the_gini_index():
     pairs = (cells[:, :, None] - cells[:, None, :]).abs().mean((1, 2)) / (2 * cells.mean(1))
     torch.testing.assert_close(gini_index(maps), pairs)
     assert gini_index(torch.zeros(1, 2, 2)).isnan().all()
+
+
+@pytest.mark.parametrize(("contrast", "words"), [(None, "heatmap hold"), ("mean", "against the other classes, hold")])
+def test_the_example_of_a_protocol_says_what_it_measured(monkeypatch, contrast, words):
+    monkeypatch.chdir(ROOT)
+    run = evaluate(subject(), options("docs/examples/heatmap_size.py:HeatmapSize", contrast=contrast))
+    half, most = run.record.metrics
+    assert (half.dims, most.dims) == ({"part": 50}, {"part": 90})
+    assert half.family == most.family
+    assert words in half.family.meaning
+    assert half.protocol["contrast"] == contrast
+    values = run.samples.values
+    assert (values["cells_for_50"] <= values["cells_for_90"]).all()
+    assert "Size of the heatmap" in render_report([run], title="t")
+    shares = outside("docs/examples/heatmap_size.py:share_of_cells", "it")
+    maps = torch.tensor([[[4.0, 3.0], [2.0, 1.0]], [[0.0, -1.0], [0.0, 0.0]]])
+    assert shares(maps, 70)[0] == 50  # 4 and 3 of 10
+    assert shares(maps, 71)[0] == 75
+    assert shares(maps, 50)[1].isnan()
 
 
 def test_a_function_of_a_group_is_a_metric(file):

@@ -59,8 +59,9 @@ def _family(table: Comparison, columns: Sequence[Column]) -> FamilyTables:
     """A table of methods x metrics for each `MetricFamily.table`, or a single one where the metrics are few; otherwise
     one of metrics x methods in sections."""
     words = family_title(columns[0].family), family_meaning(columns)
-    if any(column.family.table for column in columns):
-        tables = {column.family.table: _placed(columns, table=column.family.table) for column in columns}
+    titles = dict.fromkeys(column.family.table for column in columns)
+    if any(titles):
+        tables = {title: _placed([column for column in columns if column.family.table == title]) for title in titles}
     elif len(columns) <= MOST_COLUMNS:
         tables = {"": shortened(columns)}
     else:
@@ -72,13 +73,15 @@ def _sections(columns: Sequence[Column]) -> list[TableSection]:
     titles = dict.fromkeys(column.family.section for column in columns)
     if list(titles) == [""] and not any(column.family.row for column in columns):
         return [TableSection("", shortened(columns))]
-    return [TableSection(title, _placed(columns, section=title)) for title in titles]
+    return [
+        TableSection(title, _placed([column for column in columns if column.family.section == title]))
+        for title in titles
+    ]
 
 
-def _placed(columns: Sequence[Column], **place: str) -> list[Column]:
-    """The columns of a table or a section, under what they are called there."""
-    own = [column for column in columns if all(getattr(column.family, key) == words for key, words in place.items())]
-    return [replace(column, title=column.family.row or column.title) for column in own]
+def _placed(columns: Sequence[Column]) -> list[Column]:
+    """The columns under what they are called in their table or section."""
+    return [replace(column, title=column.family.row or column.title) for column in columns]
 
 
 def shortened(columns: Sequence[Column]) -> list[Column]:

@@ -14,7 +14,7 @@ from contrex.report.tables import Column
 
 def meaning(column: Column) -> str:
     """What a metric says, with its direction."""
-    sentence = _meanings([column]) or f"{column.title}, averaged over images."
+    sentence = family_meaning([column]) or f"{column.title}, averaged over images."
     if column.higher_is_better is None:
         return sentence
     return f"{sentence} {'Higher' if column.higher_is_better else 'Lower'} is better."
@@ -31,12 +31,8 @@ def family_title(family: MetricFamily) -> str:
 
 
 def family_meaning(columns: Sequence[Column]) -> str:
-    """What the metrics of a family say, empty where their records do not."""
-    return _meanings(columns)
-
-
-def _meanings(columns: Sequence[Column]) -> str:
-    """The sentence of all methods, or those of each kind of measurement with the methods that were measured so."""
+    """What the metrics of a family say, empty where their records do not: one sentence for all methods, or the sentence
+    of each way of measuring with the methods that were measured so."""
     labels: dict[str, dict[str, None]] = {}
     for column in columns:
         for text, own in column.meanings.items():

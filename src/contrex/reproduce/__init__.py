@@ -11,8 +11,18 @@ FOLDER/
     cgc-table5-runs.html        the runs side by side, with pictures
 """
 
+import warnings
+
 from contrex.reproduce.order import Order, Work, ordered
 from contrex.reproduce.plan import ReproductionPlan, planned
 from contrex.reproduce.run import Reproduction, reproduce
 
 __all__ = ["Order", "Reproduction", "ReproductionPlan", "Work", "ordered", "planned", "reproduce"]
+
+
+def __getattr__(name: str) -> type[ReproductionPlan]:
+    """The name that `ReproductionPlan` had."""
+    if name != "Plan":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("contrex.reproduce.Plan is now ReproductionPlan.", DeprecationWarning, stacklevel=2)
+    return ReproductionPlan
