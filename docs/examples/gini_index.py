@@ -26,7 +26,7 @@ def gini_index(heatmaps):
 
 
 class GiniIndex(PerSampleMetric):
-    """How much of the positive heatmap lies in few cells: 0 when all have the same share, near 1 when one has it all."""
+    """How much of the positive heatmap lies in few cells: 0 when all have one share, near 1 when one has all."""
 
     name = "gini_index"
     title = "Gini index of the heatmap"

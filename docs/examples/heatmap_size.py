@@ -1,4 +1,4 @@
-"""A protocol of one's own: several metrics of one measurement, with what sets them apart and words that fit the options.
+"""A protocol of one's own: two metrics of one measurement, what sets them apart, and words that fit the options.
 
     contrex evaluate RUN --metrics top1 docs/examples/heatmap_size.py:HeatmapSize --contrast weighted
 """
@@ -10,7 +10,7 @@ from contrex.metrics import PerSampleMetric
 
 
 def share_of_cells(heatmaps, part):
-    """The share in % of the cells that hold `part` % of the positive heatmap [N,h,w], the largest first; float64 [N]."""
+    """The share in % of the cells that hold `part` % of the positive heatmap [N,h,w], largest first; float64 [N]."""
     values = heatmaps.double().clamp(min=0).flatten(1).sort(dim=1, descending=True).values
     held = values.cumsum(dim=1) / values.sum(dim=1, keepdim=True)  # NaN where nothing is positive
     needed = (held < part / 100).sum(dim=1) + 1
@@ -53,7 +53,7 @@ class HeatmapSize(Protocol):
     def meaning(self):
         """What the numbers say under these options."""
         against = ", against the other classes," if self.bench.options.contrast else ""
-        return f"How many cells of the predicted class's heatmap{against} hold the given part of what is positive in it."
+        return f"How many cells of the predicted class's heatmap{against} hold that part of what is positive in it."
 
     def details(self):
         """How the heatmaps were made."""
