@@ -10,9 +10,9 @@
 | stability | `equivariance_similarity`, `max_sensitivity` | `EquivarianceError`, `MaxSensitivity`, `CGCLossMetric` |
 | sanity | `randomized`, `map_similarity`, `changes` | `RandomizationSimilarity` |
 
-Accumulators are torchmetrics (`PerSampleMetric`): `update`, `compute`, `reset`, and the same result on many processes.
-A new metric is a file with both, and a protocol in `contrex.evaluation` that shows it a data set. docs/metrics has a
-page about each.
+Accumulators (`PerSampleMetric`) have `update`, `compute` and `reset`, and give the same result on many processes;
+`as_torchmetric` makes a torchmetrics metric of one. A new metric is a file with both, and a protocol in
+`contrex.evaluation` that shows it a data set. docs/metrics has a page about each.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ from contrex.metrics.relative_probability import (
     two_most_probable,
 )
 from contrex.metrics.sensitivity import MaxSensitivity, max_sensitivity
+from contrex.metrics.torchmetric import as_torchmetric
 
 __all__ = [
     "CGCLossMetric",
@@ -106,6 +107,7 @@ __all__ = [
     "StochasticPointingGame",
     "TopKAccuracy",
     "area_under_curve",
+    "as_torchmetric",
     "baseline_images",
     "bootstrap_interval",
     "chance_similarity",

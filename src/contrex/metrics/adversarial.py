@@ -6,7 +6,6 @@ Axes: N images, C channels, H W pixels, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +137,7 @@ class RobustAccuracy(PerSampleMetric):
     unit = "%"
     higher_is_better = True
 
-    def __init__(self, epsilon: float, **kwargs: Any) -> None:
+    def __init__(self, epsilon: float) -> None:
         if not 0 <= epsilon <= 1:
             raise ArgumentError(f"`epsilon` must lie in 0..1, got {epsilon}: 4 / 255?")
         steps = round(255 * epsilon)
@@ -146,7 +145,7 @@ class RobustAccuracy(PerSampleMetric):
         self.epsilon = epsilon
         self.name = f"fgsm_top1_{size.replace('/', '_').replace('.', '_').replace('-', '_')}"
         self.title = f"Top-1 accuracy under FGSM, epsilon {size}"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: `logits [N,K]` of the adversarial images in eval mode, `labels [N]`."""

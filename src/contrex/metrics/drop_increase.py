@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -159,13 +158,13 @@ class ProbabilityChange(PerSampleMetric):
 
     measure: Callable[[Tensor, Tensor], Tensor]
 
-    def __init__(self, *, fraction: float, **kwargs: Any) -> None:
+    def __init__(self, *, fraction: float) -> None:
         _check_fraction(fraction)
         share, words = f"{100 * fraction:.6g}", type(self).measure.__name__
         self.fraction = fraction
         self.name = f"{words}_{share.replace('.', '_')}"
         self.title = f"{words.replace('_', ' ').capitalize()}, {share} % kept"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, probs: Tensor, kept_probs: Tensor, fractions: Sequence[float]) -> None:
         """Count a batch: what `kept_probabilities` returns for these `fractions`.

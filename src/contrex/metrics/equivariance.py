@@ -5,8 +5,6 @@ Axes: N images, h w heatmap cells, S side of the image.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -115,14 +113,14 @@ class EquivarianceError(PerSampleMetric):
     skip_reason = "an empty heatmap (zero everywhere, or inside the crop)"
     higher_is_better = False
 
-    def __init__(self, share: float, *, flip: bool = False, **kwargs: Any) -> None:
+    def __init__(self, share: float, *, flip: bool = False) -> None:
         percent = round(100 * share)
         if not 1 <= percent <= 100 or abs(percent - 100 * share) > 1e-9:
             raise ArgumentError(f"`share` must be a whole percentage of the area between 0.01 and 1, got {share}.")
         self.share, self.flip = share, flip
         self.name = f"equivariance_error_{percent}" + ("_flip" if flip else "")
         self.title = f"Equivariance error, {percent} % crop" + (" and flip" if flip else "")
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, similarities: Tensor) -> None:
         """Count `similarities [N]`, NaN for skipped images.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -223,7 +222,7 @@ class GradientSign(PerSampleMetric):
 
     higher_is_better = True
 
-    def __init__(self, explanation: str, quantity: str, *, epsilon: float, **kwargs: Any) -> None:
+    def __init__(self, explanation: str, quantity: str, *, epsilon: float) -> None:
         if quantity not in QUANTITIES:
             raise unknown_name("`quantity`", quantity, QUANTITIES)
         if not 0 <= epsilon < math.inf:
@@ -233,7 +232,7 @@ class GradientSign(PerSampleMetric):
         self.name = f"gradient_sign_{explanation}_{quantity}_{size.replace('.', '_')}"
         self.title = f"Change of {quantity}, gradient sign of {explanation}, epsilon {epsilon:g}"
         self.unit = "%" if quantity == "accuracy" else ""
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, curves: GradientSignCurves, epsilons: Sequence[float]) -> None:
         """Count a batch: the explanation's curves, computed with these `epsilons`.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -175,12 +174,12 @@ class CurveArea(PerSampleMetric):
     `insertion_auc_road`.
     """
 
-    def __init__(self, baseline: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, baseline: str | None = None) -> None:
         if baseline is not None:
             if baseline not in baselines.BASELINES:
                 raise unknown_name("`baseline`", baseline, baselines.BASELINES)
             self.name, self.title = f"{self.name}_{baseline}", f"{self.title} ({baseline})"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, curves: Tensor, fractions: Tensor | None = None) -> None:
         """Count `curves [N,S+1]`; `fractions` as in `area_under_curve`.

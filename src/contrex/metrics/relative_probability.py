@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +179,6 @@ class RelativeProbability(PerSampleMetric):
         baseline: str | None = None,
         *,
         threshold: float = 0.1,
-        **kwargs: Any,
     ) -> None:
         for name, value, choices in (
             ("target", target, TARGETS),
@@ -197,9 +195,8 @@ class RelativeProbability(PerSampleMetric):
         kept = f"{sign} pixels kept, rest {_IN_WORDS[baseline]}" if baseline else "whole image"
         self.title = f"Relative probability of {target}, {kept}"
         self.skip_reason = f"probability of the second class not above {threshold:g}"
-        # torchmetrics guards this attribute against `self.higher_is_better = ...`; it depends on the sign here.
-        self.__dict__["higher_is_better"] = None if sign is None else sign == "positive"
-        super().__init__(**kwargs)
+        self.higher_is_better = None if sign is None else sign == "positive"
+        super().__init__()
 
     def update(self, values: Tensor) -> None:
         """Count `values [N]`, a column of `masked_relative_probability`, NaN for images that do not count.
