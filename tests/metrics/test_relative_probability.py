@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from contrex.errors import ArgumentError, UnknownNameError
-from contrex.metrics.masking import BASELINES, PROTOCOLS, SIGNS, baseline_images, upsample
+from contrex.metrics.masking import PROTOCOLS, SIGNS, upsample
 from contrex.metrics.relative_probability import (
     RelativeProbability,
     masked_relative_probability,
     relative_probability,
     two_most_probable,
 )
+from contrex.metrics.removal import PAIR_BASELINES, baseline_images
 from oracles import masking as slow
 
 
@@ -298,7 +299,7 @@ def test_relative_probability_errors():
 
 
 def test_metric_names_and_directions():
-    metrics = [RelativeProbability("t2", *kind) for kind in itertools.product(SIGNS, BASELINES)]
+    metrics = [RelativeProbability("t2", *kind) for kind in itertools.product(SIGNS, PAIR_BASELINES)]
     metrics.append(RelativeProbability("t1"))
     assert [metric.name for metric in metrics[2:5]] == [
         "relative_probability_positive_mean_t2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from contrex import ranks
 from contrex.data.views.training import view_sizes
+from contrex.evaluation.asking import answers_about
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import (
@@ -61,14 +63,17 @@ class PixelCurve(Protocol):
             "baseline": self._baseline(),
         }
 
+    @abstractmethod
     def _area(self) -> CurveArea:
-        raise NotImplementedError
+        """The metric, named by the baseline where that is not the usual one."""
 
+    @abstractmethod
     def _curves(self, group: Group) -> Tensor:
-        raise NotImplementedError
+        """The curve of each image, `[N,S+1]`."""
 
+    @abstractmethod
     def _baseline(self) -> str:
-        raise NotImplementedError
+        """The name of what removed pixels become."""
 
 
 class Insertion(PixelCurve):
@@ -80,17 +85,9 @@ class Insertion(PixelCurve):
         return InsertionAUC(None if self._baseline() == "blur" else self._baseline())
 
     def _curves(self, group: Group) -> Tensor:
-        bench = self.bench
+        seeds = self.bench.seeds("imputation", group.indices)
         return insertion_curve(
-            bench.network,
-            group.squares,
-            group.saliency,
-            step=self.step,
-            baseline=self._baseline(),
-            logits=group.logits,
-            batch_size=bench.chunk,
-            seeds=bench.seeds("imputation", group.indices),
-            task=bench.options.task,
+            answers_about(group), group.saliency, step=self.step, baseline=self._baseline(), seeds=seeds
         )
 
     def _baseline(self) -> str:
@@ -106,17 +103,9 @@ class Deletion(PixelCurve):
         return DeletionAUC(None if self._baseline() == "zero" else self._baseline())
 
     def _curves(self, group: Group) -> Tensor:
-        bench = self.bench
+        seeds = self.bench.seeds("imputation", group.indices)
         return deletion_curve(
-            bench.network,
-            group.squares,
-            group.saliency,
-            step=self.step,
-            baseline=self._baseline(),
-            logits=group.logits,
-            batch_size=bench.chunk,
-            seeds=bench.seeds("imputation", group.indices),
-            task=bench.options.task,
+            answers_about(group), group.saliency, step=self.step, baseline=self._baseline(), seeds=seeds
         )
 
     def _baseline(self) -> str:

@@ -22,6 +22,7 @@ class CurveMean:
 
     As with `PerSampleMetric`, several processes give what one gives for all images.
 
+    >>> import torch
     >>> mean = CurveMean()
     >>> mean.update(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
     >>> mean.points([0.0, 50.0], num_bootstrap=10, seed=0)[1]
