@@ -91,12 +91,12 @@ def test_one_after_another_in_the_same_memory():
 
 
 def test_chunks_do_not_matter(monkeypatch):
-    from contrex.ops import multigrid
+    from contrex.ops.multigrid import layout
 
     images, removed = torch.randn(6, 2, 13, 9, dtype=torch.float64), holes(6, 13, 9)
     expected = linear_imputation(images, removed)
     for numbers in (1, 200, 500):
-        monkeypatch.setattr(multigrid, "_CACHE", numbers)
+        monkeypatch.setattr(layout, "CACHE", numbers)
         torch.testing.assert_close(linear_imputation(images, removed), expected, rtol=0, atol=1e-12)
 
 

@@ -151,12 +151,12 @@ class ExpectedCalibrationError(PerSampleMetric):
 
     def diagram(self) -> ReliabilityDiagram:
         """The reliability diagram over the images of every process; with several processes all must call it."""
-        return self._diagram(self.every_row())
+        return self._diagram(self.rows())
 
     def own_values(self) -> Tensor:
         """The shares of this process' images only, `[N]`; with several processes all must call it."""
-        signs = _signs(*self._gaps(self.every_row()), self.num_bins)  # the sign of a bin is that of all its images
-        gaps, bins = self._gaps(self.own_rows())
+        signs = _signs(*self._gaps(self.rows()), self.num_bins)  # the sign of a bin is that of all its images
+        gaps, bins = self._gaps(self.rows(own=True))
         return 100.0 * signs[bins] * gaps
 
     def record(self, num_bootstrap: int, seed: int, protocol: Mapping[str, Any] | None = None) -> MetricRecord:
@@ -166,7 +166,7 @@ class ExpectedCalibrationError(PerSampleMetric):
         if num_bootstrap < 1:
             raise ArgumentError(f"`num_bootstrap` must be at least 1, got {num_bootstrap}: 2000 is usual.")
         record = super().record(1, seed, {"bins": self.num_bins, **(protocol or {})})
-        gaps, bins = (values.numpy() for values in self._gaps(self.every_row()))
+        gaps, bins = (values.numpy() for values in self._gaps(self.rows()))
         if len(gaps) < 2:
             return record
         errors = 100.0 * _resampled_errors(gaps, bins, self.num_bins, num_bootstrap, np.random.default_rng(seed))

@@ -102,7 +102,7 @@ class LocalisationMetric(PerSampleMetric):
 
     def describe_skipped(self) -> str:
         """How many images were skipped for which reason; empty when none was."""
-        values, has_box = self.every_row().unbind(1)
+        values, has_box = self.rows().unbind(1)
         num_without_box = int((has_box == 0).sum())
         reasons = {
             "without a box of the class": num_without_box,

@@ -102,7 +102,7 @@ class PerSampleMetric(ABC):
         """The mean over the counted images, a float64 scalar in `unit`; NaN when none is counted.
 
         With several processes all must call it."""
-        return self.mean_of(self.every_row())
+        return self.mean_of(self.rows())
 
     def mean_of(self, rows: Tensor) -> Tensor:
         """The number that the metric gives for the images whose rows `[N,D]` these are: the mean of their values."""
@@ -112,23 +112,20 @@ class PerSampleMetric(ABC):
         """The value of each image, `[N]`, in `unit`, from the rows `[N,D]` of all of them."""
         return rows[:, 0].contiguous()
 
-    def every_row(self) -> Tensor:
-        """The rows `[N,D]` of every process; with several processes all must call it."""
-        return self._rows.every().reshape(-1, self.num_columns)  # of no rows nobody knows D
-
-    def own_rows(self) -> Tensor:
-        """The rows `[N,D]` of this process' images only."""
-        return self._rows.own().reshape(-1, self.num_columns)
+    def rows(self, *, own: bool = False) -> Tensor:
+        """The rows `[N,D]` of every process, for which all must call it, or of this process' `own` images only."""
+        rows = self._rows.own() if own else self._rows.every()
+        return rows.reshape(-1, self.num_columns)  # of no rows nobody knows D
 
     def values(self) -> Tensor:
         """The value of every image of every process, float64 `[N]`; NaN where it was skipped.
 
         Images come in the order of the updates, process after process; with several processes all must call it."""
-        return self.values_of(self.every_row())
+        return self.values_of(self.rows())
 
     def own_values(self) -> Tensor:
         """The values of this process' images only, float64 `[N]`, in the order of the updates."""
-        return self.values_of(self.own_rows())
+        return self.values_of(self.rows(own=True))
 
     def record(self, num_bootstrap: int, seed: int, protocol: Mapping[str, Any] | None = None) -> MetricRecord:
         """The metric's entry in a run's record, its interval from `num_bootstrap` resamples drawn from `seed`.

@@ -116,11 +116,11 @@ class Answers:
         return self._value(model_logits(self.model, changed), self.target[index], output)
 
     def refuse(self, *names: str) -> None:
-        """Raise `ArgumentError` where one of the options has a value: a metric that has no use for it says so."""
-        given = {"target": self._target, "logits": self._logits, "task": self.task}
-        for name in names:
-            if given[name] is not None and given[name] != "multiclass":
-                raise ArgumentError(f"`{name}` means nothing to this metric, got {given[name]}: leave it out.")
+        """Raise `ArgumentError` where `target` or `task` has a value that a metric would not look at."""
+        if "target" in names and self._target is not None:
+            raise ArgumentError("`target` means nothing to this metric, which has its own classes: leave it out.")
+        if "task" in names and self.task not in (None, "multiclass"):
+            raise ArgumentError(f"`task` means nothing to this metric, got {self.task}: leave it out.")
 
     def _value(self, logits: Tensor, target: Tensor, output: Output) -> Tensor:
         if output == "logit":
@@ -143,9 +143,9 @@ class Asking(Protocol[P, R]):
 def asking(*options: str) -> Callable[[Callable[Concatenate[Answers, P], R]], Asking[P, R]]:
     """A decorator that lets a function of `answers` be called in short, with those `options` of `Answers` it uses.
 
-    An `Answers` with another option is refused, since the function would not look at it.
+    An `Answers` of another class, or another task, than the function would look at is refused.
     """
-    unused = {"target", "logits", "task"}.difference(options)
+    unused = {"target", "task"}.difference(options)
 
     def decorate(function: Callable[Concatenate[Answers, P], R]) -> Asking[P, R]:
         @functools.wraps(function)

@@ -40,7 +40,7 @@ class TorchMetric(Metric):
         """Count a batch; the arguments are those of the metric."""
         self.metric.reset()
         self.metric.update(*args, **kwargs)
-        getattr(self, self._state).append(self.metric.own_rows().flatten().to(self.device))
+        getattr(self, self._state).append(self.metric.rows(own=True).flatten().to(self.device))
 
     def compute(self) -> Tensor:
         """The metric's number for the images counted."""
