@@ -128,7 +128,7 @@ def test_only_selected_images_are_asked_about(model, images, maps, top2):
     every = masked_relative_probability(model, images, *maps, top2=top2, threshold=0, logits=logits)
     model.sizes.clear()
     values = masked_relative_probability(model, images, *maps, top2=top2, threshold=threshold, logits=logits)
-    assert sum(model.sizes) == 2 * 2 * 2
+    assert sum(model.sizes) == 2 * 2 * 3 * 2
     chosen = second > threshold
     assert int(chosen.sum()) == 2
     assert values[~chosen].isnan().all()
@@ -139,13 +139,13 @@ def test_only_selected_images_are_asked_about(model, images, maps, top2):
             model, images, *maps, top2=top2, threshold=0.999, logits=logits, baselines=given
         )
         assert nothing.isnan().all()
-        assert nothing.shape == (5, 2, 1 if given is None else 3, 2)
+        assert nothing.shape == (5, 2, 3, 2)
     assert not model.sizes
 
 
-def test_default_is_the_blur(model, images, maps, top2):
+def test_default_is_every_baseline(model, images, maps, top2):
     expected = masked_relative_probability(
-        model, images, *maps, top2=top2, threshold=0, baselines=baseline_images(images, ["blur"])
+        model, images, *maps, top2=top2, threshold=0, baselines=baseline_images(images, ["blur", "zero", "mean"])
     )
     torch.testing.assert_close(masked_relative_probability(model, images, *maps, top2=top2, threshold=0), expected)
 

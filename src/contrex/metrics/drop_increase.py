@@ -16,9 +16,6 @@ from contrex.metrics.per_sample import PerSampleMetric
 from contrex.metrics.probing import Answers, asking, check_saliency, in_chunks
 from contrex.metrics.removal import baseline_image, pixel_ranks
 
-FRACTIONS = (0.15, 0.30, 0.45)
-"""The paper's: Tables 3 to 8 of ExCon."""
-
 SKIPPED = "the whole image has probability 0"
 
 
@@ -27,7 +24,7 @@ def kept_probabilities(
     answers: Answers,
     saliency: Tensor,
     *,
-    fractions: Sequence[float] = FRACTIONS,
+    fractions: Sequence[float] = (0.15, 0.30, 0.45),
     baseline: Tensor | str = "zero",
 ) -> tuple[Tensor, Tensor]:
     """Probability of the target class on the whole image, `p`, and on its most salient pixels alone, `p'`.
@@ -45,7 +42,7 @@ def kept_probabilities(
     Args:
         answers: the model and the images, as an `Answers`, or in short (see there).
         saliency: `[N,H,W]`, any scale, signed or rectified, at the size of the images; of the target class.
-        fractions: shares of the pixels that are kept, each in (0, 1].
+        fractions: shares of the pixels that are kept, each in (0, 1]; Tables 3 to 8 of the paper have the default ones.
         baseline: what replaces the other pixels: a name of `contrex.metrics.removal` that is one image ("zero", the
             mean colour, as in the published code), or an image `[N,C,H,W]` or broadcast to it.
 

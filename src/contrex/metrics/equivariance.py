@@ -15,9 +15,6 @@ from contrex.ops import geometry
 from contrex.ops.enlarged import Enlarged, positive_similarity, transformed_matrices, upsampling_matrices
 from contrex.ops.geometry import Crop
 
-SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
-"""Shares of the image's area that the crops of the curve keep; 1 without a flip changes nothing: an error of 0."""
-
 
 def equivariance_similarity(
     heatmaps: Tensor, moved_heatmaps: Tensor, crops: Crop, *, size: int | tuple[int, int]
@@ -79,7 +76,7 @@ def crop_of_strength(
     Args:
         num_samples: N.
         size: of the image, (H, W) or a square.
-        share: in 0..1, not 0; `SHARES` are those of the curve.
+        share: in 0..1, not 0; 1 without a flip changes nothing, an error of 0.
         flip: mirror each crop from left to right.
         generator: one for the batch, or one call per image with its own.
 

@@ -104,7 +104,7 @@ def masked_relative_probability(
         other: those of the method it is compared with, of the same shape; only `protocol="paper"` goes without.
         top2: integers `[N,2]`, the classes `t1, t2`, two different ones.
         signs: any of `"positive"` and `"negative"`.
-        baselines: from `baseline_images`, or others of the images' shape or broadcast to it; None is the blur alone.
+        baselines: from `baseline_images`, or others of the images' shape or broadcast to it; None is all of the former.
         protocol: see `kept_pixels`.
         threshold: an image counts where the probability of `t2` exceeds it: elsewhere there is no second class to
             contrast with. 0.1 in the reproduction, 0.4 by default in the published script.
@@ -138,7 +138,7 @@ def masked_relative_probability(
         second = answers.logits.double().softmax(dim=1).gather(1, top2[:, 1:])[:, 0]
         chosen = (second > threshold).nonzero()[:, 0]
         if baselines is None:
-            fillings = list(baseline_images(images[chosen], ["blur"]).values())
+            fillings = list(baseline_images(images[chosen]).values())
         else:
             fillings = [_expand(filling, images, name)[chosen] for name, filling in baselines.items()]
         values = images.new_full((len(images), len(signs), len(fillings), 2), torch.nan, dtype=torch.float64)

@@ -57,7 +57,7 @@ class HarmonicFill:
         return finest.layout.image(self.filled.buffer)
 
     def _step(self, old_curvature: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Take a step of conjugate gradients, each image its own; `p^T A p` `[N,1,1]` and the largest corrections `[N]`."""
+        """Take a step, each image of its own length; gives `p^T A p` `[N,1,1]` and the largest corrections `[N]`."""
         finest, curvatures, sizes = self.levels[0], [], []
         for index, some in enumerate(finest.layout.chunks):
             z, r, p, q = (x[some] for x in (finest.correction.buffer, finest.right, self.direction.buffer, self.change))
