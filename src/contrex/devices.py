@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""Which device to compute on, and how many images at once."""
 
 from __future__ import annotations
 
@@ -21,3 +21,22 @@ def device_named(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"`device` {name!r} cannot be used here: {str(error).splitlines()[0]} Try 'cpu'.") from None
     return device
+
+
+def images_at_once(device: torch.device, batch_size: int | None = None) -> int:
+    """The most images in one pass through a network: `batch_size`, or where that is None 8 on a CPU and 64 elsewhere.
+
+    A CPU is fastest while what a few images need fits its cache; a GPU wants many, and 64 of 224 pixels with their
+    gradients fit 16 GB in the usual networks. One rule for explainers, metrics and evaluations.
+
+    Raises:
+        ArgumentError: `batch_size` is below 1.
+
+    >>> [images_at_once(torch.device(name)) for name in ("cpu", "cuda")], images_at_once(torch.device("cpu"), 3)
+    ([8, 64], 3)
+    """
+    if batch_size is None:
+        return 8 if device.type == "cpu" else 64
+    if batch_size < 1:
+        raise ArgumentError(f"`batch_size` must be at least 1 image, got {batch_size}.")
+    return batch_size

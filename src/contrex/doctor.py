@@ -75,7 +75,10 @@ def _device() -> Finding:
 
 
 def _libraries() -> Finding:
-    needed = ("timm", "torchmetrics", "numpy", "PIL", "sklearn", "matplotlib", "jinja2", "rich", "tyro")
+    needed = (
+        *("timm", "numpy", "scipy", "PIL", "safetensors", "sklearn"),
+        *("matplotlib", "jinja2", "markupsafe", "rich", "tyro"),
+    )
     broken = []
     for name in needed:
         try:

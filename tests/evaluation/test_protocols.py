@@ -32,7 +32,7 @@ from contrex.metrics import (
     stochastic_pointing_game,
     two_most_probable,
 )
-from contrex.metrics.masking import baseline_images
+from contrex.metrics.removal import baseline_images
 from contrex.models import eval_mode
 from contrex.ops.geometry import Crop, warp_images
 from contrex.ops.pixels import explanation_mask

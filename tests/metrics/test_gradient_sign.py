@@ -124,20 +124,21 @@ def test_gradients_of_all_scores_from_one_forward(model, images, labels, functio
     for name, function in functions.items():
         torch.testing.assert_close(first[name], function(images, labels))
         assert not first[name].requires_grad
+    pairs = {name: (function, first[name]) for name, function in functions.items()}
     for num_steps in (1, 2):
         expected = gradient_sign_curves(model, images, labels, functions, [0.1], num_steps=num_steps, **options)
         model.asked.clear()
         curves = gradient_sign_curves(
-            model, images, labels, functions, [0.1], first=first, num_steps=num_steps, **options
+            model, images, labels, pairs, [0.1], num_steps=num_steps, **options
         )  # fmt: skip
         assert sum(model.asked) == 4 * 5 * (num_steps - 1)
         for name, curve in curves.items():
             torch.testing.assert_close(curve.logit_change, expected[name].logit_change)
     with pytest.raises(ArgumentError, match=r"`target` must lie in 0..3, got \[0, 1, 2, 3, 4\]"):
         score_gradients(model, images, torch.arange(5), CONTRASTS)
-    wrong = {"original": first["original"][:2]}
+    wrong = {"original": (functions["original"], first["original"][:2])}
     with pytest.raises(ArgumentError, match=r"`gradients\['original'\]` must be \[5, 2, 2, 4\] as the images"):
-        gradient_sign_curves(model, images, labels, functions, [0.1], first=wrong, **options)
+        gradient_sign_curves(model, images, labels, wrong, [0.1], **options)
 
 
 def test_each_explanation_moves_what_it_explains(model, images, labels, functions, options):

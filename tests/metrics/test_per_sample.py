@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from torchmetrics import MetricCollection
 
+from contrex import ranks
 from contrex.errors import ArgumentError
 from contrex.metrics import (
     CGCLossMetric,
@@ -171,24 +171,29 @@ def test_wrong_shape():
         Given().update(torch.zeros(2, 1))
 
 
-def test_float64_survives_half():
-    metric = Given().half()
-    metric.update(torch.tensor([1.0, 2.0]))
+def test_what_is_kept_has_no_graph_and_may_be_half_precision():
+    metric = Given()
+    metric.update(torch.tensor([1.0, 2.0], dtype=torch.float16).requires_grad_())
     assert metric.compute().dtype == torch.float64
+    assert not metric.compute().requires_grad
+
+
+def test_a_metric_without_update_is_none():
+    with pytest.raises(TypeError, match=r"abstract method '?update'?"):
+        type("Nothing", (PerSampleMetric,), {"name": "nothing", "title": "Nothing"})()
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_batches_do_not_matter(name):
-    one, other, joint = METRICS[name](), METRICS[name](), METRICS[name]()
+    one, other = METRICS[name](), METRICS[name]()
     first, second = batch(name, 5, 0), batch(name, 3, 1)
-    one.update(*first)
-    one.update(*second)
-    other.update(*second)
-    joint.update(*first)
-    joint.compute()
-    joint.merge_state(other)  # after a compute, which must not be remembered
-    assert joint.compute().item() == pytest.approx(one.compute().item(), rel=1e-12)
-    left, right = (metric.record(num_bootstrap=20, seed=0) for metric in (one, joint))
+    for arguments in (first, second):
+        one.update(*arguments)
+    for arguments in (second, first):
+        other.update(*arguments)
+        other.compute()  # which must not be remembered
+    assert other.compute().item() == pytest.approx(one.compute().item(), rel=1e-12)
+    left, right = (metric.record(num_bootstrap=20, seed=0) for metric in (one, other))
     assert (left.num_counted, left.num_skipped, left.skip_reason) == (
         right.num_counted,
         right.num_skipped,
@@ -209,10 +214,10 @@ def test_interface(name):
     value = metric.compute()
     assert value.ndim == 0
     assert value.isfinite()
-    assert metric(*arguments) == value  # forward gives the batch's value and accumulates
-    assert len(metric.values()) == 12
+    metric.update(*arguments)
+    assert metric.compute().item() == pytest.approx(value.item(), rel=1e-12)
+    assert len(metric.values()) == len(metric.own_values()) == 12
     assert pickle.loads(pickle.dumps(metric)).compute() == metric.compute()
-    assert metric.clone().compute() == metric.compute()
     metric.reset()
     assert len(metric.values()) == 0
     metric.update(*arguments)
@@ -228,40 +233,21 @@ def test_made_inside_inference_mode_used_outside():
         assert metric.compute().isfinite()
 
 
-def test_a_collection_does_not_share_states_that_happen_to_agree():
-    collection = MetricCollection({"top1": TopKAccuracy(k=1), "top2": TopKAccuracy(k=2)})
-    logits = torch.tensor([[3.0, 2.0, 1.0]])
-    collection.update(logits, torch.tensor([0]))  # both right: torchmetrics compares states after the first batch
-    collection.update(logits, torch.tensor([1]))
-    assert {name: value.item() for name, value in collection.compute().items()} == {"top1": 50.0, "top2": 100.0}
-
-
-def test_a_collection_hands_each_metric_its_own_arguments():
-    collection = MetricCollection({name: METRICS[name]() for name in ("top1", "content_heatmap", "cgc_loss")})
-    logits, labels = batch("top1", 6, 0)
-    heatmaps, boxes, image_sizes = batch("content_heatmap", 6, 0)
-    (losses,) = batch("cgc_loss", 6, 0)
-    collection.update(
-        logits=logits, labels=labels, heatmaps=heatmaps, boxes=boxes, image_sizes=image_sizes, losses=losses
-    )
-    assert set(collection.compute()) == {"top1", "content_heatmap", "cgc_loss"}
-
-
 # --- several processes ----------------------------------------------------------------------------------------------
 
 
-def test_synchronised_values_and_counts():
-    """Every gather answers as if a second process held the same."""
-    kwargs = {"dist_sync_fn": lambda state, group=None: [state, state], "distributed_available_fn": lambda: True}
-    metric = ContentHeatmap(**kwargs)
+def test_synchronised_values_and_counts(monkeypatch):
+    """Every exchange answers as if a second process held the same."""
+    monkeypatch.setattr(ranks, "gathered", lambda own: [own, own])
+    metric = ContentHeatmap()
     metric.update(*batch("content_heatmap", 4, 0))
-    alone = metric._gathered(metric._state)
+    alone = metric.own_values()
     torch.testing.assert_close(metric.values(), torch.cat([alone, alone]), equal_nan=True)
     record = metric.record(num_bootstrap=10, seed=0)
     assert record.num_counted + record.num_skipped == 8
     assert record.skip_reason.startswith("4 without a box")
-    assert metric._gathered(metric._state).shape == (4,)  # its own again
-    curves = InsertionAUC(**kwargs)
+    assert metric.own_values().shape == (4,)  # its own again
+    curves = InsertionAUC()
     curves.update(torch.rand(3, 5))
     assert len(curves.values()) == 6
 
@@ -286,21 +272,70 @@ assert (record.num_counted, record.num_skipped, record.value) == (2, 1, 50.0), r
 assert record.skip_reason.startswith("1 without a box"), record
 assert curve.values().tolist() == [0.5, 0.75]
 assert nothing.values().tolist() == []
-assert len(loss.values()) == 7 and len(loss._gathered(loss._state)) == 4 - rank
+assert len(loss.values()) == 7 and len(loss.own_values()) == 4 - rank
+dist.destroy_process_group()
+"""
+
+
+def run_together(code, num, folder):
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(rank), str(folder / "store"), str(num)], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(num)
+    ]
+    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * num, errors
+
+
+@pytest.mark.slow
+def test_two_processes_with_different_numbers_of_images(tmp_path):
+    run_together(WORKER, 2, tmp_path)
+
+
+SHARING = """
+import sys
+import torch, torch.distributed as dist
+from contrex.metrics import ContentHeatmap, CurveMean, ExpectedCalibrationError, InsertionAUC, as_torchmetric
+rank, store, num = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+draws = torch.Generator().manual_seed(0)
+curves, logits = torch.rand(11, 5, generator=draws), torch.randn(11, 3, generator=draws)
+labels, maps = torch.randint(3, (11,), generator=draws), torch.randn(11, 3, 3, generator=draws)
+boxes = [[[0.0, 0.0, 3.0, 8.0]] if i % 3 else [] for i in range(11)]
+arguments = {
+    InsertionAUC: (curves,), ExpectedCalibrationError: (logits, labels), ContentHeatmap: (maps, boxes, [(8, 8)] * 11),
+}
+ours = slice(0, 7) if rank == 0 else slice(7, 11) if rank == 1 else slice(11, 11)  # a third process has no images
+alone = {kind: kind() for kind in arguments}
+for kind, given in arguments.items():
+    alone[kind].update(*given)
+expected = {kind: (m.compute(), m.values(), m.record(20, 0)) for kind, m in alone.items()}
+whole, mean = CurveMean(), CurveMean()
+whole.update(curves)
+points = whole.points(range(5), num_bootstrap=20, seed=0)
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=num)
+for kind, given in arguments.items():
+    metric, other = kind(), as_torchmetric(kind())
+    if ours.start < 11:
+        metric.update(*(part[ours] for part in given))
+        other.update(*(part[ours] for part in given))
+    value, values, record = expected[kind]
+    torch.testing.assert_close(metric.compute(), value, rtol=0, atol=0)
+    torch.testing.assert_close(metric.values(), values, rtol=0, atol=0, equal_nan=True)
+    assert metric.record(20, 0) == record
+    torch.testing.assert_close(other.compute(), value, rtol=0, atol=0)
+if ours.start < 11:
+    mean.update(curves[ours])
+assert mean.points(range(5), num_bootstrap=20, seed=0) == points
 dist.destroy_process_group()
 """
 
 
 @pytest.mark.slow
-def test_two_processes_with_different_numbers_of_images(tmp_path):
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    errors = [worker.communicate(timeout=120)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], errors
+@pytest.mark.parametrize("num", [2, 3])
+def test_processes_give_what_one_gives_to_the_last_bit(num, tmp_path):
+    pytest.importorskip("torchmetrics")
+    run_together(SHARING, num, tmp_path)
 
 
 def test_loss_metric_is_per_anchor():

@@ -312,3 +312,11 @@ def test_metric_errors():
     with pytest.raises(ArgumentError, match=r"`similarities` must be \[N\], one per image, got \[1, 1\]"):
         metric.update(torch.zeros(1, 1))
     assert not len(metric.values())
+
+
+def test_torchmetrics_has_the_same_structural_similarity():
+    image = pytest.importorskip("torchmetrics.functional.image")
+    first, second = (torch.randn(3, 17, 14, dtype=torch.float64) for _ in range(2))
+    scaled = [(1 + maps / maps.abs().amax((1, 2), keepdim=True))[:, None] / 2 for maps in (first, second)]
+    theirs = image.structural_similarity_index_measure(*scaled, data_range=1.0, reduction="none")
+    torch.testing.assert_close(map_similarity(first, second, "ssim"), theirs, rtol=1e-13, atol=1e-13)

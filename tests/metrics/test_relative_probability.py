@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from contrex.errors import ArgumentError, UnknownNameError
-from contrex.metrics.masking import BASELINES, PROTOCOLS, SIGNS, baseline_images, upsample
+from contrex.metrics.masking import PROTOCOLS, SIGNS, upsample
 from contrex.metrics.relative_probability import (
     RelativeProbability,
     masked_relative_probability,
     relative_probability,
     two_most_probable,
 )
+from contrex.metrics.removal import PAIR_BASELINES, baseline_images
 from oracles import masking as slow
 
 
@@ -127,7 +128,7 @@ def test_only_selected_images_are_asked_about(model, images, maps, top2):
     every = masked_relative_probability(model, images, *maps, top2=top2, threshold=0, logits=logits)
     model.sizes.clear()
     values = masked_relative_probability(model, images, *maps, top2=top2, threshold=threshold, logits=logits)
-    assert sum(model.sizes) == 2 * 2 * 2
+    assert sum(model.sizes) == 2 * 2 * 3 * 2
     chosen = second > threshold
     assert int(chosen.sum()) == 2
     assert values[~chosen].isnan().all()
@@ -138,13 +139,13 @@ def test_only_selected_images_are_asked_about(model, images, maps, top2):
             model, images, *maps, top2=top2, threshold=0.999, logits=logits, baselines=given
         )
         assert nothing.isnan().all()
-        assert nothing.shape == (5, 2, 1 if given is None else 3, 2)
+        assert nothing.shape == (5, 2, 3, 2)
     assert not model.sizes
 
 
-def test_default_is_the_blur(model, images, maps, top2):
+def test_default_is_every_baseline(model, images, maps, top2):
     expected = masked_relative_probability(
-        model, images, *maps, top2=top2, threshold=0, baselines=baseline_images(images, ["blur"])
+        model, images, *maps, top2=top2, threshold=0, baselines=baseline_images(images, ["blur", "zero", "mean"])
     )
     torch.testing.assert_close(masked_relative_probability(model, images, *maps, top2=top2, threshold=0), expected)
 
@@ -298,7 +299,7 @@ def test_relative_probability_errors():
 
 
 def test_metric_names_and_directions():
-    metrics = [RelativeProbability("t2", *kind) for kind in itertools.product(SIGNS, BASELINES)]
+    metrics = [RelativeProbability("t2", *kind) for kind in itertools.product(SIGNS, PAIR_BASELINES)]
     metrics.append(RelativeProbability("t1"))
     assert [metric.name for metric in metrics[2:5]] == [
         "relative_probability_positive_mean_t2",

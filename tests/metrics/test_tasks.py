@@ -54,7 +54,7 @@ ASKING = {
     "deletion": lambda *args, **options: deletion_curve(*args, step=7, **options),
     "kept": lambda *args, **options: torch.cat([p.view(NUM, -1) for p in kept_probabilities(*args, **options)], 1),
     "infidelity": lambda *args, **options: infidelity(
-        *args, num_samples=3, noise_std=0.3, seeds=range(NUM), output="probability", **options
+        *args, num_samples=3, noise_std=0.3, seeds=range(NUM), output="probability", normalise=False, **options
     ),
 }
 
@@ -82,7 +82,7 @@ def test_probabilities_of_labels_are_those_of_networks_of_one(name, shown):
 
 
 def test_infidelity_to_the_logit_of_either_side(shown):
-    options = {"num_samples": 3, "noise_std": 0.3, "seeds": range(NUM), "normalise": True}
+    options = {"num_samples": 3, "noise_std": 0.3, "seeds": range(NUM), "output": "logit", "normalise": True}
     images, saliency = shown
     sides = [
         infidelity(network([1]), images, sign * saliency, target=torch.full((NUM,), side), **options)

@@ -21,7 +21,7 @@ from torch import Tensor
 from contrex import ranks, settings
 from contrex.data.views.evaluation import Views
 from contrex.data.views.training import stream
-from contrex.devices import device_named
+from contrex.devices import device_named, images_at_once
 from contrex.errors import ArgumentError
 from contrex.evaluation.subject import Subject
 from contrex.explain import Explainer, Explanation, LayerExplainer
@@ -38,7 +38,7 @@ class Bench:
         self.subject = subject
         self.options = options
         self.device = device_named(options.device)
-        self.chunk = options.batch_size or (8 if self.device.type == "cpu" else 64)
+        self.chunk = images_at_once(self.device, options.batch_size)
         self.network = subject.classifier.network.to(self.device)
         self.explainer: Explainer = build_explainer(self.network, options.explainer, options.layer)
         self._places: set[tuple[str, tuple[int, int]]] = set()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import (
+    Answers,
     ExpectedCalibrationError,
     RobustAccuracy,
     TopKAccuracy,
@@ -102,18 +103,11 @@ class FGSM(Protocol):
     def judge(self, group: Group) -> Sequence[int]:
         classifier = self.bench.subject.classifier
         lower, upper = pixel_bounds(classifier.mean, classifier.std)
-        network, squares, labels = self.bench.network, group.squares, group.labels
-        direction = fgsm_direction(network, squares, labels, batch_size=self.bench.chunk)
+        answers, labels = Answers(self.bench.network, group.squares, batch_size=self.bench.chunk), group.labels
+        direction = fgsm_direction(answers, labels)
         for epsilon, metric in zip(self.bench.options.fgsm_epsilons, self.metrics, strict=True):
             moved = fgsm(
-                network,
-                squares,
-                labels,
-                epsilon=epsilon,
-                std=classifier.std,
-                lower=lower,
-                upper=upper,
-                direction=direction,
+                answers, labels, epsilon=epsilon, std=classifier.std, lower=lower, upper=upper, direction=direction
             )
             metric.update(self.bench.logits(moved), labels)
         return group.indices

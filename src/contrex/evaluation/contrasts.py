@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from contrex.data.views.training import stream
+from contrex.evaluation.asking import answers_about
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import (
+    Answers,
     CurveMean,
     GradientSign,
     RelativeProbability,
@@ -109,8 +111,7 @@ class RelativeProbabilityUnderMasking(Protocol):
         contrasts = (self.bench.options.contrast, SCORES[self.against])
         own, other = self.bench.explain_classes(images, pair, views, contrasts)
         values[chosen] = masked_relative_probability(
-            self.bench.network,
-            images,
+            Answers(self.bench.network, images, logits=group.logits[chosen], batch_size=self.bench.chunk),
             own,
             other,
             top2=pair,
@@ -118,8 +119,6 @@ class RelativeProbabilityUnderMasking(Protocol):
             baselines=baseline_images(images, self.options.baselines, sigma=self._sigma(group, chosen)),
             protocol=self.options.protocol,
             threshold=self.options.threshold,
-            logits=group.logits[chosen],
-            batch_size=self.bench.chunk,
         )
         return values
 
@@ -172,18 +171,15 @@ class GradientSigns(Protocol):
     def judge(self, group: Group) -> Sequence[int]:
         classifier, epsilons = self.bench.subject.classifier, self.options.epsilons
         network, squares, labels = self.bench.network, group.squares, group.labels
+        first = score_gradients(network, squares, labels, SCORES, batch_size=self.bench.chunk)
         found = gradient_sign_curves(
-            network,
-            squares,
+            answers_about(group),
             labels,
-            {name: score_gradient(network, contrast) for name, contrast in SCORES.items()},
+            {name: (score_gradient(network, contrast), first[name]) for name, contrast in SCORES.items()},
             epsilons,
-            first=score_gradients(network, squares, labels, SCORES, batch_size=self.bench.chunk),
             num_steps=self.options.num_steps,
             mean=classifier.mean,
             std=classifier.std,
-            logits=group.logits,
-            batch_size=self.bench.chunk,
         )
         for name, curves in found.items():
             for metric in self.columns[name]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from contrex import ranks
 from contrex.data.views.training import view_sizes
+from contrex.evaluation.asking import answers_about
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import (
@@ -65,15 +66,15 @@ class PixelCurve(Protocol):
 
     @abstractmethod
     def _area(self) -> CurveArea:
-        """The metric."""
+        """The metric, named by the baseline where that is not the usual one."""
 
     @abstractmethod
     def _curves(self, group: Group) -> Tensor:
-        """The curves [N,S+1] of a group."""
+        """The curve of each image, `[N,S+1]`."""
 
     @abstractmethod
     def _baseline(self) -> str:
-        """What pixels come from, or go to."""
+        """The name of what removed pixels become."""
 
 
 class Insertion(PixelCurve):
@@ -99,17 +100,9 @@ class Insertion(PixelCurve):
         return InsertionAUC(None if self._baseline() == "blur" else self._baseline())
 
     def _curves(self, group: Group) -> Tensor:
-        bench = self.bench
+        seeds = self.bench.seeds("imputation", group.indices)
         return insertion_curve(
-            bench.network,
-            group.squares,
-            group.saliency,
-            step=self.step,
-            baseline=self._baseline(),
-            logits=group.logits,
-            batch_size=bench.chunk,
-            seeds=bench.seeds("imputation", group.indices),
-            task=bench.options.task,
+            answers_about(group), group.saliency, step=self.step, baseline=self._baseline(), seeds=seeds
         )
 
     def _baseline(self) -> str:
@@ -139,17 +132,9 @@ class Deletion(PixelCurve):
         return DeletionAUC(None if self._baseline() == "zero" else self._baseline())
 
     def _curves(self, group: Group) -> Tensor:
-        bench = self.bench
+        seeds = self.bench.seeds("imputation", group.indices)
         return deletion_curve(
-            bench.network,
-            group.squares,
-            group.saliency,
-            step=self.step,
-            baseline=self._baseline(),
-            logits=group.logits,
-            batch_size=bench.chunk,
-            seeds=bench.seeds("imputation", group.indices),
-            task=bench.options.task,
+            answers_about(group), group.saliency, step=self.step, baseline=self._baseline(), seeds=seeds
         )
 
     def _baseline(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from contrex.evaluation.asking import answers_about
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import (
@@ -51,15 +52,7 @@ class DropIncrease(Protocol):
         )
 
     def judge(self, group: Group) -> Sequence[int]:
-        probs, kept_probs = kept_probabilities(
-            self.bench.network,
-            group.squares,
-            group.saliency,
-            fractions=self.fractions,
-            logits=group.logits,
-            batch_size=self.bench.chunk,
-            task=self.bench.options.task,
-        )
+        probs, kept_probs = kept_probabilities(answers_about(group), group.saliency, fractions=self.fractions)
         for metric in self.metrics:
             metric.update(probs, kept_probs, self.fractions)
         return group.indices
@@ -92,17 +85,13 @@ class InfidelityToNoise(Protocol):
     def judge(self, group: Group) -> Sequence[int]:
         options = self.bench.options.infidelity
         values = infidelity(
-            self.bench.network,
-            group.squares,
+            answers_about(group),
             group.saliency,
             num_samples=options.num_samples,
             noise_std=options.noise_std,
             seeds=self.bench.seeds("infidelity", group.indices),
             output=options.output,
             normalise=options.normalise,
-            logits=group.logits,
-            batch_size=self.bench.chunk,
-            task=self.bench.options.task,
         )
         self.metrics[0].update(values)
         return group.indices

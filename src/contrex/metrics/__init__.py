@@ -10,9 +10,10 @@
 | stability | `equivariance_similarity`, `max_sensitivity` | `EquivarianceError`, `MaxSensitivity`, `CGCLossMetric` |
 | sanity | `randomized`, `map_similarity`, `changes` | `RandomizationSimilarity` |
 
-Accumulators are torchmetrics (`PerSampleMetric`): `update`, `compute`, `reset`, and the same result on many processes.
-A new metric is a file with both, and a protocol in `contrex.evaluation` that shows it a data set. docs/metrics has a
-page about each.
+Those that change images ask the model through `Answers`, and all remove pixels as `contrex.metrics.removal` says.
+Accumulators (`PerSampleMetric`) have `update`, `compute` and `reset`, and give the same result on many processes;
+`as_torchmetric` makes a torchmetrics metric of one. A new metric is a file with both, and a protocol in
+`contrex.evaluation` that shows it a data set. docs/metrics has a page about each.
 """
 
 from __future__ import annotations
@@ -60,9 +61,10 @@ from contrex.metrics.insertion import (
     insertion_curve,
 )
 from contrex.metrics.localisation import Region, object_mask
-from contrex.metrics.masking import baseline_images, kept_pixels, reflected_blur
+from contrex.metrics.masking import kept_pixels
 from contrex.metrics.per_sample import PerSampleMetric, bootstrap_interval
 from contrex.metrics.pointing_game import PointingGame, StochasticPointingGame, pointing_game, stochastic_pointing_game
+from contrex.metrics.probing import Answers
 from contrex.metrics.randomization import (
     RandomizationSimilarity,
     chance_similarity,
@@ -76,9 +78,13 @@ from contrex.metrics.relative_probability import (
     relative_probability,
     two_most_probable,
 )
+from contrex.metrics.removal import baseline_images
 from contrex.metrics.sensitivity import MaxSensitivity, max_sensitivity
+from contrex.metrics.torchmetric import as_torchmetric
+from contrex.ops.pixels import reflected_blur
 
 __all__ = [
+    "Answers",
     "CGCLossMetric",
     "ContentHeatmap",
     "CurveArea",
@@ -106,6 +112,7 @@ __all__ = [
     "StochasticPointingGame",
     "TopKAccuracy",
     "area_under_curve",
+    "as_torchmetric",
     "baseline_images",
     "bootstrap_interval",
     "chance_similarity",

@@ -5,8 +5,6 @@ Axes: N images, K classes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -58,11 +56,11 @@ class TopKAccuracy(PerSampleMetric):
     unit = "%"
     higher_is_better = True
 
-    def __init__(self, k: int, **kwargs: Any) -> None:
+    def __init__(self, k: int) -> None:
         if k < 1:
             raise ArgumentError(f"`k` must be at least 1, got {k}.")
         self.k, self.name, self.title = k, f"top{k}", f"Top-{k} accuracy"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: `logits [N,K]`, `labels [N]`."""

@@ -6,15 +6,14 @@ Axes: N images, C channels, H W pixels, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
-from contrex.metrics import probing
 from contrex.metrics.accuracy import top_k_correct
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import Answers, asking, in_chunks
 from contrex.models import eval_mode, model_logits
 from contrex.ops import scores
 
@@ -22,9 +21,9 @@ Channels = float | Sequence[float] | Tensor
 """One number for all channels, or one for each, [C]."""
 
 
+@asking("batch_size")
 def fgsm(
-    model: nn.Module,
-    images: Tensor,
+    answers: Answers,
     labels: Tensor,
     *,
     epsilon: float,
@@ -32,7 +31,6 @@ def fgsm(
     lower: Channels,
     upper: Channels,
     direction: Tensor | None = None,
-    batch_size: int | None = None,
 ) -> Tensor:
     """The images after one step of the size epsilon that raises the cross-entropy of their labels.
 
@@ -44,20 +42,18 @@ def fgsm(
     remains where a confident network's `1 - p_t` rounds to 0, which would make the network look robust. Where the
     gradient is exactly 0 the pixel stays.
 
-    The network runs in eval mode, with gradients with respect to the images only; every module's own mode is restored,
-    also after an exception, and no `.grad` is written. It may be called under `no_grad` or `inference_mode`. The
-    network sees N images, once forwards and once backwards, or none where `direction` is given.
+    The network sees N images, once forwards and once backwards, or none where `direction` is given. It may be called
+    under `no_grad` or `inference_mode`.
 
     Args:
-        model: maps `[N,C,H,W]` to logits `[N,K]`, differentiably; one logit is a sigmoid with the labels 0 and 1.
-        images: `[N,C,H,W]`, normalised as the network expects.
+        answers: the model, which must be differentiable, and the images, as an `Answers`, or in short (see there). One
+            logit is a sigmoid with the labels 0 and 1.
         labels: ground truth, integers `[N]`.
         epsilon: in 0..1; 4/255 is usual.
         std: what normalisation divides pixel values in [0, 1] by: a number, or one per channel; 1 if not normalised.
         lower: the normalised value of a pixel of 0, `(0 - mean) / std`: see `pixel_bounds`.
         upper: the normalised value of a pixel of 1, `(1 - mean) / std`.
         direction: what `fgsm_direction` gives for these images, if known: it serves every epsilon.
-        batch_size: images per pass; None is 8 on a CPU and 128 elsewhere.
 
     Returns:
         Adversarial images in the shape, dtype and memory format of `images`, without a graph.
@@ -71,8 +67,7 @@ def fgsm(
     >>> fgsm(model, images, torch.tensor([0]), epsilon=0.25, std=1.0, lower=0.0, upper=1.0)
     tensor([[[[0.2500, 0.2500]]]])
     """
-    images = images.detach()
-    num_images = probing.at_once(images, batch_size)
+    images = answers.images
     if not 0 <= epsilon <= 1:
         raise ArgumentError(f"`epsilon` must lie in 0..1, in units of pixel values in [0, 1]; got {epsilon}: 4 / 255?")
     deviation, low, high = (_per_channel(*pair, images) for pair in (("std", std), ("lower", lower), ("upper", upper)))
@@ -80,38 +75,38 @@ def fgsm(
         raise ArgumentError(f"`std` must be positive, got {std}.")
     _check_bounds(images, low, high)
     if direction is None:
-        direction = fgsm_direction(model, images, labels, batch_size=num_images)
+        direction = fgsm_direction(answers, labels)
     elif direction.shape != images.shape:
         raise ArgumentError(f"`direction` must be {list(images.shape)} as the images, got {list(direction.shape)}.")
     moved = images + epsilon / deviation * direction.to(images)
     return torch.minimum(torch.maximum(moved, low), high)
 
 
-def fgsm_direction(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int | None = None) -> Tensor:
-    """`sign(grad_x CE(model(x), label))`, -1, 0 or 1 for each pixel: where `fgsm` goes, however far.
+@asking("batch_size")
+def fgsm_direction(answers: Answers, labels: Tensor) -> Tensor:
+    """The direction in which `fgsm` moves each pixel, however far: `sign(grad_x CE(model(x), label))`, -1, 0 or 1.
 
-    All as in `fgsm`, which see; the network sees N images, once forwards and once backwards.
+    All else is as in `fgsm`; the network sees N images, once forwards and once backwards.
 
     Returns:
         `[N,C,H,W]`, in the dtype and memory format of the images, without a graph.
 
     Raises:
-        ArgumentError: a shape, a label or the batch size does not fit, or there is no gradient.
+        ArgumentError: a shape or a label does not fit, or there is no gradient.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))
     >>> fgsm_direction(model, torch.tensor([[[[0.5, 0.0]]]]), torch.tensor([0]))
     tensor([[[[-1.,  1.]]]])
     """
-    images = images.detach()
-    num_images = probing.at_once(images, batch_size)
+    images = answers.images
     _check_labels(images, labels)
 
     def sign(some: Tensor, label: Tensor) -> Tensor:
-        return _ascent(model, some, label).sign()
+        return _ascent(answers.model, some, label).sign()
 
-    with eval_mode(model):
-        return probing.in_chunks(sign, images, labels.to(images.device), num_images=num_images)
+    with eval_mode(answers.model):
+        return in_chunks(sign, images, labels.to(images.device), num_images=answers.batch_size)
 
 
 def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -138,7 +133,7 @@ class RobustAccuracy(PerSampleMetric):
     unit = "%"
     higher_is_better = True
 
-    def __init__(self, epsilon: float, **kwargs: Any) -> None:
+    def __init__(self, epsilon: float) -> None:
         if not 0 <= epsilon <= 1:
             raise ArgumentError(f"`epsilon` must lie in 0..1, got {epsilon}: 4 / 255?")
         steps = round(255 * epsilon)
@@ -146,7 +141,7 @@ class RobustAccuracy(PerSampleMetric):
         self.epsilon = epsilon
         self.name = f"fgsm_top1_{size.replace('/', '_').replace('.', '_').replace('-', '_')}"
         self.title = f"Top-1 accuracy under FGSM, epsilon {size}"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: `logits [N,K]` of the adversarial images in eval mode, `labels [N]`."""

@@ -130,41 +130,34 @@ class ExpectedCalibrationError(PerSampleMetric):
     unit = "%"
     higher_is_better = False
     per_image = "shares"
+    num_columns = 2  # the confidence, and 1 where the network is right
 
-    ece_correct: list[Tensor]
-
-    def __init__(self, num_bins: int = NUM_BINS, **kwargs: Any) -> None:
+    def __init__(self, num_bins: int = NUM_BINS) -> None:
         _check_num_bins(num_bins)
         self.num_bins, self.title = num_bins, f"Expected calibration error, {num_bins} bins"
-        super().__init__(**kwargs)
-        self.add_state("ece_correct", default=[], dist_reduce_fx="cat")
+        super().__init__()
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: `logits [N,K]`, `labels [N]`."""
-        confidence, correct = confidence_and_correct(logits, labels)
-        self.append(confidence)
-        self.ece_correct.append(correct.to(self.device, torch.float64))
+        self.append(*confidence_and_correct(logits, labels))
 
-    def compute(self) -> Tensor:
+    def mean_of(self, rows: Tensor) -> Tensor:
         """The error over the counted images, a float64 scalar in %; NaN when none is counted."""
-        return 100.0 * expected_calibration_error(*self._counted(), num_bins=self.num_bins)
+        return 100.0 * self._diagram(rows).error
+
+    def values_of(self, rows: Tensor) -> Tensor:
+        """Each image's share of the error in %, float64 `[N]`; they average to the error."""
+        gaps, bins = self._gaps(rows)
+        return 100.0 * _signs(gaps, bins, self.num_bins)[bins] * gaps
 
     def diagram(self) -> ReliabilityDiagram:
         """The reliability diagram over the images of every process; with several processes all must call it."""
-        with self._synchronised():
-            return reliability_diagram(*self._counted(), num_bins=self.num_bins)
-
-    def values(self) -> Tensor:
-        """Each image's share of the error in %, float64 `[N]`, of every process; they average to the error."""
-        with self._synchronised():
-            gaps, bins = self._gaps()
-            return 100.0 * _signs(gaps, bins, self.num_bins)[bins] * gaps
+        return self._diagram(self.rows())
 
     def own_values(self) -> Tensor:
         """The shares of this process' images only, `[N]`; with several processes all must call it."""
-        with self._synchronised():
-            signs = _signs(*self._gaps(), self.num_bins)
-        gaps, bins = self._gaps()
+        signs = _signs(*self._gaps(self.rows()), self.num_bins)  # the sign of a bin is that of all its images
+        gaps, bins = self._gaps(self.rows(own=True))
         return 100.0 * signs[bins] * gaps
 
     def record(self, num_bootstrap: int, seed: int, protocol: Mapping[str, Any] | None = None) -> MetricRecord:
@@ -174,22 +167,21 @@ class ExpectedCalibrationError(PerSampleMetric):
         if num_bootstrap < 1:
             raise ArgumentError(f"`num_bootstrap` must be at least 1, got {num_bootstrap}: 2000 is usual.")
         record = super().record(1, seed, {"bins": self.num_bins, **(protocol or {})})
-        with self._synchronised():
-            gaps, bins = (values.cpu().numpy() for values in self._gaps())
+        gaps, bins = (values.numpy() for values in self._gaps(self.rows()))
         if len(gaps) < 2:
             return record
         errors = 100.0 * _resampled_errors(gaps, bins, self.num_bins, num_bootstrap, np.random.default_rng(seed))
         low, high = np.quantile(errors, [0.025, 0.975])
         return replace(record, low=max(0.0, 2 * record.value - high), high=max(0.0, 2 * record.value - low))
 
-    def _counted(self) -> tuple[Tensor, Tensor]:
-        """Confidence float64 [N] and correctness bool [N]."""
-        return self._gathered(self._state), self._gathered("ece_correct") > 0
+    def _diagram(self, rows: Tensor) -> ReliabilityDiagram:
+        confidence, correct = rows.T.contiguous()
+        return reliability_diagram(confidence, correct > 0, num_bins=self.num_bins)
 
-    def _gaps(self) -> tuple[Tensor, Tensor]:
+    def _gaps(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """`correct - confidence` float64 [N] and the bins [N]."""
-        confidence, correct = self._counted()
-        return correct.double() - confidence, _bins(confidence, correct, self.num_bins)
+        confidence, correct = rows.T.contiguous()
+        return correct - confidence, _bins(confidence, correct > 0, self.num_bins)
 
 
 def _bins(confidence: Tensor, correct: Tensor, num_bins: int) -> Tensor:

@@ -7,33 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.errors import ArgumentError
-from contrex.metrics import probing
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode, model_logits
-
-FRACTIONS = (0.15, 0.30, 0.45)
-"""The paper's: Tables 3 to 8 of ExCon."""
+from contrex.metrics.probing import Answers, asking, check_saliency, in_chunks
+from contrex.metrics.removal import baseline_image, pixel_ranks
 
 SKIPPED = "the whole image has probability 0"
 
 
+@asking("target", "logits", "batch_size", "task")
 def kept_probabilities(
-    model: nn.Module,
-    images: Tensor,
+    answers: Answers,
     saliency: Tensor,
     *,
-    fractions: Sequence[float] = FRACTIONS,
-    target: Tensor | None = None,
-    baseline: Tensor | None = None,
-    logits: Tensor | None = None,
-    batch_size: int | None = None,
-    task: str | None = None,
+    fractions: Sequence[float] = (0.15, 0.30, 0.45),
+    baseline: Tensor | str = "zero",
 ) -> tuple[Tensor, Tensor]:
     """Probability of the target class on the whole image, `p`, and on its most salient pixels alone, `p'`.
 
@@ -45,21 +37,14 @@ def kept_probabilities(
     it: of equally salient pixels those with the lower index, row by row, are kept, where its unstable sort leaves that
     open, and a product that misses a whole number by a rounding error counts as whole.
 
-    The network runs in eval mode under `torch.inference_mode`; every module's own mode is restored, also after an
-    exception. It sees `N (F + 1)` images, `N F` when `logits` are given.
+    The network sees `N (F + 1)` images, `N F` when its logits are known.
 
     Args:
-        model: maps `[N,C,H,W]` to logits `[N,K]`.
-        images: `[N,C,H,W]`, normalised as the network expects.
+        answers: the model and the images, as an `Answers`, or in short (see there).
         saliency: `[N,H,W]`, any scale, signed or rectified, at the size of the images; of the target class.
-        fractions: shares of the pixels that are kept, each in (0, 1].
-        target: classes `[N]`; None is the class predicted on the whole image.
-        baseline: what replaces the other pixels, `[N,C,H,W]` or broadcast to it; None is zero in the network's
-            normalised input space, the mean colour, as in the published code.
-        logits: the network's logits of the whole images `[N,K]`, in eval mode, if known.
-        batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
-        task: what the logits are, "multiclass", "binary" or "multilabel", as in `contrex.ops.scores`; None is binary
-            for one logit, whose classes are 0 and 1, and multiclass for more.
+        fractions: shares of the pixels that are kept, each in (0, 1]; Tables 3 to 8 of the paper have the default ones.
+        baseline: what replaces the other pixels: a name of `contrex.metrics.removal` that is one image ("zero", the
+            mean colour, as in the published code), or an image `[N,C,H,W]` or broadcast to it.
 
     Returns:
         `(p [N], p' [N,F])`, at least float32, on the images' device, without a graph.
@@ -67,32 +52,29 @@ def kept_probabilities(
     Raises:
         ArgumentError: a shape, a fraction, the batch size or a target does not fit, or the saliency is NaN.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
     >>> image, saliency = torch.ones(1, 1, 2, 2), torch.tensor([[[1.0, 4.0], [3.0, 2.0]]])
     >>> kept_probabilities(model, image, saliency, fractions=[0.25, 0.5])
     (tensor([1.0000]), tensor([[0.8808, 0.9933]]))
     """
-    images, saliency = images.detach(), saliency.detach()
-    num_images = probing.at_once(images, batch_size)
-    probing.check_saliency(images, saliency)
+    images, saliency = answers.images, saliency.detach()
+    check_saliency(images, saliency)
     counts = _counts(fractions, saliency[0].numel()).to(images.device)
-    baseline = _expand(baseline, images)
-    ranks = _ranks(saliency).to(images.device)
-    with eval_mode(model), torch.inference_mode():
-        whole = probing.whole_logits(model, images, logits, num_images)
-        target = probing.chosen_target(target, whole, task)
+    baseline = baseline_image(images, baseline)
+    ranks = pixel_ranks(saliency).to(images.device)
 
-        def kept(pair: Tensor) -> Tensor:
-            image, fraction = pair // len(counts), pair % len(counts)
-            mask = (ranks[image] < counts[fraction, None, None])[:, None]
-            states = torch.where(mask, images[image], baseline[image])
-            return probing.class_probability(model_logits(model, states), target[image], task)
+    def kept(pair: Tensor) -> Tensor:
+        image, fraction = pair // len(counts), pair % len(counts)
+        mask = (ranks[image] < counts[fraction, None, None])[:, None]
+        return answers.of(torch.where(mask, images[image], baseline[image]), image)
 
+    with answers.session():
+        whole = answers.whole()
         pairs = torch.arange(len(images) * len(counts), device=images.device)
-        probs = probing.in_chunks(kept, pairs, num_images=num_images).view(len(images), -1)
-        whole_probs = probing.class_probability(whole, target, task)
-    return whole_probs.clone(), probs.clone()  # outside inference mode: ordinary tensors
+        probs = in_chunks(kept, pairs, num_images=answers.batch_size).view(len(images), -1)
+    return whole.clone(), probs.clone()  # outside inference mode: ordinary tensors
 
 
 def drop_percent(probs: Tensor, kept_probs: Tensor) -> Tensor:
@@ -159,13 +141,13 @@ class ProbabilityChange(PerSampleMetric):
 
     measure: Callable[[Tensor, Tensor], Tensor]
 
-    def __init__(self, *, fraction: float, **kwargs: Any) -> None:
+    def __init__(self, *, fraction: float) -> None:
         _check_fraction(fraction)
         share, words = f"{100 * fraction:.6g}", type(self).measure.__name__
         self.fraction = fraction
         self.name = f"{words}_{share.replace('.', '_')}"
         self.title = f"{words.replace('_', ' ').capitalize()}, {share} % kept"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, probs: Tensor, kept_probs: Tensor, fractions: Sequence[float]) -> None:
         """Count a batch: what `kept_probabilities` returns for these `fractions`.
@@ -235,25 +217,6 @@ def _counts(fractions: Sequence[float], num_pixels: int) -> Tensor:
 def _check_fraction(fraction: float) -> None:
     if not 0 < fraction <= 1:
         raise ArgumentError(f"`fraction` must lie in (0, 1], got {fraction}: 0.15 keeps 15 % of the pixels.")
-
-
-def _ranks(saliency: Tensor) -> Tensor:
-    """The place of each pixel from the most salient, 0, down: [N,H,W]; equal ones in the order of the index."""
-    order = saliency.flatten(1).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places).view(saliency.shape)
-
-
-def _expand(baseline: Tensor | None, images: Tensor) -> Tensor:
-    if baseline is None:
-        return torch.zeros_like(images)
-    try:
-        return torch.empty_like(images).copy_(baseline.detach())  # in the images' memory format
-    except RuntimeError:
-        raise ArgumentError(
-            f"`baseline` must have the images' shape {list(images.shape)} or broadcast to it, "
-            f"got {list(baseline.shape)}."
-        ) from None
 
 
 def _checked(probs: Tensor, kept_probs: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,6 @@ Axes: N images, h w heatmap cells, S side of the image.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,9 +14,6 @@ from contrex.metrics.per_sample import PerSampleMetric
 from contrex.ops import geometry
 from contrex.ops.enlarged import Enlarged, positive_similarity, transformed_matrices, upsampling_matrices
 from contrex.ops.geometry import Crop
-
-SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
-"""Shares of the image's area that the crops of the curve keep; 1 without a flip changes nothing: an error of 0."""
 
 
 def equivariance_similarity(
@@ -81,7 +76,7 @@ def crop_of_strength(
     Args:
         num_samples: N.
         size: of the image, (H, W) or a square.
-        share: in 0..1, not 0; `SHARES` are those of the curve.
+        share: in 0..1, not 0; 1 without a flip changes nothing, an error of 0.
         flip: mirror each crop from left to right.
         generator: one for the batch, or one call per image with its own.
 
@@ -115,14 +110,14 @@ class EquivarianceError(PerSampleMetric):
     skip_reason = "an empty heatmap (zero everywhere, or inside the crop)"
     higher_is_better = False
 
-    def __init__(self, share: float, *, flip: bool = False, **kwargs: Any) -> None:
+    def __init__(self, share: float, *, flip: bool = False) -> None:
         percent = round(100 * share)
         if not 1 <= percent <= 100 or abs(percent - 100 * share) > 1e-9:
             raise ArgumentError(f"`share` must be a whole percentage of the area between 0.01 and 1, got {share}.")
         self.share, self.flip = share, flip
         self.name = f"equivariance_error_{percent}" + ("_flip" if flip else "")
         self.title = f"Equivariance error, {percent} % crop" + (" and flip" if flip else "")
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, similarities: Tensor) -> None:
         """Count `similarities [N]`, NaN for skipped images.

@@ -5,8 +5,6 @@ Axes: N images, D features.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -59,9 +57,9 @@ class FeatureSimilarity(PerSampleMetric):
     skip_reason = "features that are all zero"
     higher_is_better = True
 
-    def __init__(self, view: str, **kwargs: Any) -> None:
+    def __init__(self, view: str) -> None:
         self.name, self.title = f"feature_similarity_{view}", f"Cosine of the features of image and {view} view"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, features: Tensor, others: Tensor) -> None:
         """Count a batch; arguments as `feature_similarity`."""

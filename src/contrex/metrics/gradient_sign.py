@@ -8,20 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from contrex.devices import images_at_once
 from contrex.errors import ArgumentError, unknown_name
-from contrex.metrics import probing
 from contrex.metrics.accuracy import top_k_correct
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import Answers, asking, check_images, chosen_target, in_chunks
 from contrex.models import eval_mode, model_logits
 from contrex.ops.scores import Contrast, score
 
 InputGradient = Callable[[Tensor, Tensor], Tensor]
 """From images `[n,C,H,W]` and targets `[n]` to the gradient of the score at these images, of their shape."""
+
+Gradient = Tensor | InputGradient | tuple[InputGradient, Tensor]
+"""The gradients at the images as they are, the function that gives them, or both."""
 
 QUANTITIES = ("accuracy", "logit", "probability")
 """What changes under the perturbation."""
@@ -41,21 +44,17 @@ class GradientSignCurves:
     """`[N,E]`, likewise `p_t`, in -1..1."""
 
 
+@asking("target", "logits", "batch_size")
 def gradient_sign_curves(
-    model: nn.Module,
-    images: Tensor,
+    answers: Answers,
     labels: Tensor,
-    gradients: Mapping[str, Tensor | InputGradient],
+    gradients: Mapping[str, Gradient],
     epsilons: Sequence[float],
     *,
-    first: Mapping[str, Tensor] | None = None,
-    target: Tensor | None = None,
     num_steps: int = 1,
     mean: Tensor | Sequence[float] | None = None,
     std: Tensor | Sequence[float] | None = None,
     clamp: bool = True,
-    logits: Tensor | None = None,
-    batch_size: int | None = None,
 ) -> dict[str, GradientSignCurves]:
     """How logit, probability and prediction move when each pixel takes a small step along the sign of its gradient.
 
@@ -67,27 +66,23 @@ def gradient_sign_curves(
     (and to `x_0 +- eps`, which n steps of `eps / n` never leave). The published scripts leave this experiment out.
     Expected: the gradient of the logit moves `y_t` most, that of the weighted contrast `p_t` and the accuracy.
 
-    The network runs in eval mode under `torch.inference_mode`; every module's own mode is restored, also after an
-    exception. It sees each image E times per explanation, and once more unless `logits` are given. A function among
-    `gradients` is asked about each image once as it is, unless `first` has its answer, and `E (n - 1)` times on its
-    way.
+    The network sees each image E times per explanation, and once more unless its logits are known. A function among
+    `gradients` is asked about each image once as it is, unless its answer is given with it, and `E (n - 1)` times on
+    its way.
 
     Args:
-        model: maps `[N,C,H,W]` to logits `[N,K]`.
-        images: `[N,C,H,W]`, normalised as the network expects, float32 or better: lower precision rounds the step away.
+        answers: the model and the images, as an `Answers`, or in short (see there); float32 or better: lower precision
+            rounds the step away. Its `target` are the classes t; None is the labels, as in the paper, and *not* the
+            predicted class.
         labels: integers `[N]`, what `correct` counts.
-        gradients: by name, `[N,C,H,W]` with respect to `images`, for `num_steps=1` only; or functions, as
-            `score_gradient` gives them. Where a gradient is exactly 0 the pixel stays.
+        gradients: by name, `[N,C,H,W]` with respect to the images, for `num_steps=1` only; or functions, as
+            `score_gradient` gives them; or pairs of a function and what it gives for the images as they are, of which
+            `score_gradients` makes those of several scores in one forward pass. Where a gradient is 0 the pixel stays.
         epsilons: sizes of the whole perturbation in units of images in 0..1, not negative.
-        first: what functions among `gradients` give for the images as they are, `[N,C,H,W]` by name, if known:
-            `score_gradients` takes those of several scores from one forward pass.
-        target: the classes t, integers `[N]`; None is the labels, as in the paper, and *not* the predicted class.
         num_steps: n.
         mean: of the normalisation `(x - mean) / std`, one number per channel; None is 0.
         std: of the normalisation, one number per channel; None is 1. A step of the network's input is `eps / n / std`.
         clamp: keep the perturbed pixels in 0..1.
-        logits: the network's logits of the images `[N,K]`, in eval mode, if known.
-        batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
 
     Returns:
         The curves of each name, on the images' device.
@@ -105,30 +100,25 @@ def gradient_sign_curves(
     >>> curves["original"].probability_change, curves["weighted"].probability_change
     (tensor([[ 0.0000, -0.1086]], dtype=torch.float64), tensor([[0.0000, 0.1846]], dtype=torch.float64))
     """
-    images, num_images = images.detach(), probing.at_once(images, batch_size)
+    images = answers.images
     _check_numbers(gradients, epsilons, num_steps)
     low, high, scale = _valid_range(images, mean, std)
     if clamp and ((images < low - 1e-3 * scale) | (images > high + 1e-3 * scale)).any():
         raise ArgumentError(
             "`images` leave 0..1 when `mean` and `std` are undone: pass those of their normalisation, or clamp=False."
         )
-    bounds = (low, high) if clamp else None
-    with eval_mode(model), torch.no_grad():
-        with torch.inference_mode():
-            whole = probing.whole_logits(model, images, logits, num_images).clone()
-        if whole.shape[1] < 2:
-            raise ArgumentError(
-                "`model` must give at least 2 logits, it gives one (a sigmoid), of which all four scores are the same: "
-                "there is nothing to compare."
-            )
-        before = top_k_correct(whole, labels, k=1).double()
-        target = probing.chosen_target(labels if target is None else target, whole)
-        curves = {}
+    if answers.logits.shape[1] < 2:
+        raise ArgumentError(
+            "`model` must give at least 2 logits, it gives one (a sigmoid), of which all four scores are the same: "
+            "there is nothing to compare."
+        )
+    before, curves = top_k_correct(answers.logits, labels, k=1).double(), {}
+    target, bounds = answers.target_or(labels), (low, high) if clamp else None
+    with eval_mode(answers.model), torch.no_grad():
         for name, gradient in gradients.items():
             walk = _Walk(name, gradient, num_steps, scale, bounds)
-            start = walk.first(images, target, num_images, None if first is None else first.get(name))
-            ends = torch.cat(list(_ends(model, walk, images, target, start, epsilons, num_images)))
-            curves[name] = _curves(ends, whole, before, labels.to(images.device), target)
+            ends = torch.cat(list(_ends(answers, walk, target, epsilons)))
+            curves[name] = _curves(ends, answers.logits, before, labels.to(images.device), target)
     return curves
 
 
@@ -169,7 +159,7 @@ def score_gradients(
         images: `[N,C,H,W]`, normalised as the network expects.
         target: the classes t, integers `[N]`.
         contrasts: by name, as `score_gradient` takes them.
-        batch_size: images per pass; None is 8 on a CPU and 128 elsewhere.
+        batch_size: images per pass; None is 8 on a CPU and 64 elsewhere.
 
     Returns:
         `[N,C,H,W]` for each name.
@@ -183,13 +173,13 @@ def score_gradients(
     >>> score_gradients(model, images, target, {"original": None, "max": "max"})
     {'original': tensor([[[[1., 0.]]]]), 'max': tensor([[[[-2.,  1.]]]])}
     """
-    num_images, wanted = probing.at_once(images, batch_size), list(contrasts.values())
-    target = target.to(images.device)
+    check_images(images)
+    num_images, wanted = images_at_once(images.device, batch_size), list(contrasts.values())
 
     def chunk(some: Tensor, classes: Tensor) -> Tensor:
         return torch.stack(_gradients(model, some, classes, wanted), dim=1)
 
-    found = probing.in_chunks(chunk, images.detach(), target, num_images=num_images)
+    found = in_chunks(chunk, images.detach(), target.to(images.device), num_images=num_images)
     return dict(zip(contrasts, found.unbind(1), strict=True))
 
 
@@ -198,7 +188,7 @@ def _gradients(model: nn.Module, images: Tensor, target: Tensor, contrasts: Sequ
     with eval_mode(model), torch.enable_grad():
         pixels = images.detach().requires_grad_()
         logits = model_logits(model, pixels.clone())  # a clone: the model may write into it
-        classes = probing.chosen_target(target, logits)
+        classes = chosen_target(target, logits)
         totals = [score(logits, classes, contrast).sum() for contrast in contrasts]
         last = totals[-1]
         return [torch.autograd.grad(total, pixels, retain_graph=total is not last)[0] for total in totals]
@@ -223,7 +213,7 @@ class GradientSign(PerSampleMetric):
 
     higher_is_better = True
 
-    def __init__(self, explanation: str, quantity: str, *, epsilon: float, **kwargs: Any) -> None:
+    def __init__(self, explanation: str, quantity: str, *, epsilon: float) -> None:
         if quantity not in QUANTITIES:
             raise unknown_name("`quantity`", quantity, QUANTITIES)
         if not 0 <= epsilon < math.inf:
@@ -233,7 +223,7 @@ class GradientSign(PerSampleMetric):
         self.name = f"gradient_sign_{explanation}_{quantity}_{size.replace('.', '_')}"
         self.title = f"Change of {quantity}, gradient sign of {explanation}, epsilon {epsilon:g}"
         self.unit = "%" if quantity == "accuracy" else ""
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, curves: GradientSignCurves, epsilons: Sequence[float]) -> None:
         """Count a batch: the explanation's curves, computed with these `epsilons`.
@@ -259,17 +249,17 @@ class _Walk:
     """Steps along the sign of one explanation."""
 
     name: str
-    gradient: Tensor | InputGradient
+    gradient: Gradient
     num_steps: int
     scale: Tensor  # [1,C,1,1], 1 / std
     bounds: tuple[Tensor, Tensor] | None  # of the pixels
 
-    def first(self, images: Tensor, target: Tensor, num_images: int, known: Tensor | None) -> Tensor:
+    def first(self, answers: Answers, target: Tensor) -> Tensor:
         """The gradient at the images themselves, which every epsilon starts with."""
-        known = self.gradient if isinstance(self.gradient, Tensor) else known
-        if known is not None:
-            return self._checked(known.detach().to(images.device), images)
-        return probing.in_chunks(self._asked, images, target, num_images=num_images)
+        known = self.gradient[1] if isinstance(self.gradient, tuple) else self.gradient
+        if isinstance(known, Tensor):
+            return self._checked(known.detach().to(answers.images.device), answers.images)
+        return in_chunks(self._asked, answers.images, target, num_images=answers.batch_size)
 
     def end(self, images: Tensor, target: Tensor, first: Tensor, epsilon: Tensor) -> Tensor:
         """`x_n` of each image, `epsilon [n]`."""
@@ -284,8 +274,9 @@ class _Walk:
         return moved if self.bounds is None else torch.minimum(torch.maximum(moved, self.bounds[0]), self.bounds[1])
 
     def _asked(self, images: Tensor, target: Tensor) -> Tensor:
-        assert not isinstance(self.gradient, Tensor)
-        return self._checked(self.gradient(images, target).detach(), images)
+        function = self.gradient[0] if isinstance(self.gradient, tuple) else self.gradient
+        assert not isinstance(function, Tensor)
+        return self._checked(function(images, target).detach(), images)
 
     def _checked(self, gradient: Tensor, images: Tensor) -> Tensor:
         if gradient.shape != images.shape:
@@ -297,23 +288,16 @@ class _Walk:
         return gradient
 
 
-def _ends(
-    model: nn.Module,
-    walk: _Walk,
-    images: Tensor,
-    target: Tensor,
-    first: Tensor,
-    epsilons: Sequence[float],
-    num_images: int,
-) -> Iterator[Tensor]:
-    """Logits of `x_n`, image after image and epsilon after epsilon, at most `num_images` at a time."""
+def _ends(answers: Answers, walk: _Walk, target: Tensor, epsilons: Sequence[float]) -> Iterator[Tensor]:
+    """Logits of `x_n`, image after image and epsilon after epsilon, one pass after another."""
+    images, first = answers.images, walk.first(answers, target)
     sizes = torch.tensor(list(epsilons), dtype=torch.float64, device=images.device)
-    for rows in torch.split(torch.arange(len(sizes) * len(images), device=images.device), num_images):
+    for rows in torch.split(torch.arange(len(sizes) * len(images), device=images.device), answers.batch_size):
         epsilon, image = sizes[rows // len(images)], rows % len(images)
         pixels = walk.end(images[image], target[image], first[image], epsilon)
-        with torch.inference_mode():
-            answer = model_logits(model, pixels)
-        yield answer
+        with torch.inference_mode():  # not around the walk, whose gradients it would forbid
+            logits = model_logits(answers.model, pixels)
+        yield logits
 
 
 def _curves(ends: Tensor, whole: Tensor, before: Tensor, labels: Tensor, target: Tensor) -> GradientSignCurves:
@@ -346,7 +330,7 @@ def _valid_range(
     return low, high, step
 
 
-def _check_numbers(gradients: Mapping[str, Tensor | InputGradient], epsilons: Sequence[float], num_steps: int) -> None:
+def _check_numbers(gradients: Mapping[str, Gradient], epsilons: Sequence[float], num_steps: int) -> None:
     if not gradients:
         raise ArgumentError("`gradients` must hold at least one explanation, got none.")
     if not len(epsilons) or not all(0 <= epsilon < math.inf for epsilon in epsilons):

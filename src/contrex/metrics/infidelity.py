@@ -6,74 +6,56 @@ Axes: N images, C channels, H W pixels, K classes, S samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import islice
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
-from contrex.metrics import probing
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode, model_logits
-from contrex.ops import scores
-
-Output = Literal["logit", "probability"]
-OUTPUTS = ("logit", "probability")
+from contrex.metrics.probing import OUTPUTS, Answers, Output, asking, check_no_nan, check_saliency
 
 
+@asking("target", "logits", "batch_size", "task")
 def infidelity(
-    model: nn.Module,
-    images: Tensor,
+    answers: Answers,
     saliency: Tensor,
     *,
-    num_samples: int,
-    noise_std: float,
+    num_samples: int = 10,
+    noise_std: float = 0.1,
     seeds: Sequence[int],
-    output: Output = "logit",
-    normalise: bool = False,
-    target: Tensor | None = None,
-    logits: Tensor | None = None,
-    batch_size: int | None = None,
-    task: str | None = None,
+    output: Output = "probability",
+    normalise: bool = True,
 ) -> Tensor:
     """Mean squared error of a heatmap as a linear prediction of the network's response to Gaussian noise.
 
     `infidelity_n = mean_s ( beta <I_s, phi_n> - (f(x_n) - f(x_n - I_s)) )^2`, `I_s ~ N(0, noise_std^2)` at every pixel
-    and channel, f the logit or the probability of the target class. `beta` is 1, or with `normalise` the scale of each
-    image's phi that fits best, `sum_s <I_s, phi> (f(x) - f(x - I_s)) / sum_s <I_s, phi>^2`.
+    and channel, f the probability or the logit of the target class. `beta` is the scale of each image's phi that fits
+    best, `sum_s <I_s, phi> (f(x) - f(x - I_s)) / sum_s <I_s, phi>^2`, or 1 without `normalise`.
 
     Yeh et al. (NeurIPS 2019), section 2. `captum.metrics.infidelity` with the same perturbations gives the same, with
     and without scaling. *Deviations* from the authors' published code: its "Gaussian" replaces the image by noise,
-    `I = x - z` cut to the range of pixels; here I is the noise itself. It always scales phi; here that is an option,
+    `I = x - z` cut to the range of pixels; here I is the noise itself. It always scales phi; here that can be left out,
     and a phi of zeros, where it divides by 0, has the error of predicting no response at all.
 
     **Heatmaps** `[N,H,W]` count for every channel: `<I, phi> = sum_c sum_hw I_chw phi_hw`, as in ExCon's code and in
-    Quantus. Their scale is arbitrary, so compare them with `normalise=True`.
+    Quantus. Their scale is arbitrary, so only numbers with `normalise` can be compared.
 
     **Randomness**: image n has its own generator, seeded with `seeds[n]`, on the device of `images`, and draws its S
     samples from it one by one. Its value therefore depends on neither its neighbours nor their order nor `batch_size`
     (but for the rounding of larger matrix products), and the global generators are left alone. Another kind of device
     draws other numbers.
 
-    The network runs in eval mode under `torch.inference_mode`; every module's own mode is restored, also after an
-    exception. It sees `N (S + 1)` images, `N S` when `logits` are given.
+    The network sees `N (S + 1)` images, `N S` when its logits are known.
 
     Args:
-        model: maps `[N,C,H,W]` to logits `[N,K]`.
-        images: `[N,C,H,W]`, normalised as the network expects.
+        answers: the model and the images, as an `Answers`, or in short (see there).
         saliency: heatmaps `[N,H,W]` at the size of the images, or attributions `[N,C,H,W]`; signed.
         num_samples: S; captum's default is 10, the authors' code draws 10,000.
         noise_std: standard deviation of the noise, in units of the normalised input.
         seeds: a seed in `0..2^63-1` for each image, such as a hash of the run's seed and the image's index.
         output: what f is, `"logit"` or `"probability"`.
         normalise: whether phi is scaled to its best fit.
-        target: classes `[N]`; None is the class predicted on the whole image.
-        logits: the network's logits of the whole images `[N,K]`, in eval mode, if known.
-        batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
-        task: what the logits are, "multiclass", "binary" or "multilabel", as in `contrex.ops.scores`; None is binary
-            for one logit, whose classes are 0 and 1, and multiclass for more.
 
     Returns:
         float64 `[N]`, 0 or larger, in squared units of f, on the images' device.
@@ -82,16 +64,16 @@ def infidelity(
         ArgumentError: a shape, a number or a target does not fit, or the saliency is NaN.
         UnknownNameError: `output` is neither of the two.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False))  # linear: its weights are faithful
     >>> image, weights = torch.randn(1, 1, 2, 2), model[1].weight.data.view(1, 2, 2)
-    >>> options = {"num_samples": 20, "noise_std": 0.1, "seeds": [0], "target": torch.tensor([1])}
-    >>> infidelity(model, image, weights, **options).item() < 1e-12
+    >>> answers = Answers(model, image, target=torch.tensor([1]))
+    >>> infidelity(answers, weights, seeds=[0], output="logit", normalise=False).item() < 1e-12
     True
-    >>> infidelity(model, image, 9 * weights, normalise=True, **options).item() < 1e-12
+    >>> infidelity(answers, 9 * weights, seeds=[0], output="logit").item() < 1e-12
     True
     """
-    images, saliency = images.detach(), saliency.detach()
-    num_images = probing.at_once(images, batch_size)
+    images, saliency = answers.images, saliency.detach()
     _check_saliency(images, saliency)
     check_sampling(images, num_samples, seeds)
     if not 0 < noise_std < float("inf"):
@@ -99,16 +81,13 @@ def infidelity(
     if output not in OUTPUTS:
         raise unknown_name("`output`", output, OUTPUTS)
     phi = (saliency[:, None].expand_as(images) if saliency.ndim == 3 else saliency).to(images.device)
-    value = partial(scores.logit if output == "logit" else probing.class_probability, task=task)
-    with eval_mode(model), torch.inference_mode():
-        whole = probing.whole_logits(model, images, logits, num_images)
-        target = probing.chosen_target(target, whole, task)
-        before = value(whole, target).double()
+    with answers.session():
+        before = answers.whole(output).double()
         draws = image_noise(images, seeds, num_samples, lambda shape, **to: noise_std * torch.randn(shape, **to))
         predicted, response = [], []
-        for index, noise in noise_batches(draws, num_samples, num_images):
+        for index, noise in noise_batches(draws, num_samples, answers.batch_size):
             predicted.append(torch.einsum("nchw,nchw->n", noise.double(), phi[index].double()))
-            response.append(before[index] - value(model_logits(model, images[index] - noise), target[index]).double())
+            response.append(before[index] - answers.of(images[index] - noise, index, output).double())
         shape = (len(images), num_samples)
         errors = _errors(torch.cat(predicted).view(shape), torch.cat(response).view(shape), normalise)
     return errors.clone()  # outside inference mode: an ordinary tensor
@@ -148,7 +127,7 @@ def noise_batches(draws: Iterator[Tensor], num_samples: int, num_images: int) ->
 
 
 def check_sampling(images: Tensor, num_samples: int, seeds: Sequence[int]) -> None:
-    """Raises `ArgumentError` unless there is at least one sample, and a seed that torch takes for each image."""
+    """Raise `ArgumentError` unless there is at least one sample, and a seed that torch takes for each image."""
     if num_samples < 1:
         raise ArgumentError(f"`num_samples` must be at least 1, got {num_samples}.")
     if len(seeds) != len(images):
@@ -188,13 +167,10 @@ def _errors(predicted: Tensor, response: Tensor, normalise: bool) -> Tensor:
 
 def _check_saliency(images: Tensor, saliency: Tensor) -> None:
     if saliency.ndim != 4:
-        return probing.check_saliency(images, saliency)
+        return check_saliency(images, saliency)
     if saliency.shape != images.shape:
         raise ArgumentError(
             f"`saliency` must be [N,H,W], or [N,C,H,W] = {list(images.shape)} as the images, "
             f"got {list(saliency.shape)}."
         )
-    if saliency.isnan().any():
-        index = int(saliency.isnan().flatten(1).any(dim=1).nonzero()[0])
-        raise ArgumentError(f"`saliency` must not be NaN, got NaN at index {index}.")
-    return None
+    return check_no_nan("saliency", saliency)

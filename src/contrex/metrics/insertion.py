@@ -7,29 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
-from contrex.metrics import baselines, probing
+from contrex.metrics import removal
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode, model_logits
+from contrex.metrics.probing import Answers, asking, check_saliency
 
 
+@asking("target", "logits", "batch_size", "task")
 def insertion_curve(
-    model: nn.Module,
-    images: Tensor,
+    answers: Answers,
     saliency: Tensor,
     *,
     step: int,
-    baseline: Tensor | str | None = None,
-    target: Tensor | None = None,
-    batch_size: int | None = None,
-    logits: Tensor | None = None,
+    baseline: Tensor | str = "blur",
     seeds: Sequence[int] | None = None,
-    task: str | None = None,
 ) -> Tensor:
     """Probability of the target class while pixels of the image are put into a baseline, the most salient first.
 
@@ -41,25 +36,18 @@ def insertion_curve(
     code: there numpy's unstable sort orders equal saliency, here the pixel index does, row by row. The last step is
     shorter where `step` does not divide `H W`. Everything stays on the device of `images`.
 
-    The network runs in eval mode under `torch.inference_mode`; every module's own mode is restored, also after an
-    exception. It sees `N * (S + 1)` images, `N * S` when `logits` are given.
+    The network sees `N (S + 1)` images, `N S` when its logits are known: they are this curve's last point and the first
+    one of `deletion_curve`.
 
     Args:
-        model: maps `[N,C,H,W]` to logits `[N,K]`.
-        images: `[N,C,H,W]`, normalised as the network expects.
+        answers: the model and the images, as an `Answers`, or in short (see there).
         saliency: `[N,H,W]`, any scale, at the size of the images. What is not salient at all is still ordered, so
             use signed maps or rectified ones deliberately and say which.
         step: pixels per step; 8 rows in the papers (224 * 8).
-        baseline: what the curve starts from: a name of `contrex.metrics.baselines` ("blur", "zero", "mean", "road"), or
-            an image `[N,C,H,W]` or broadcast to it; None is "blur", an 11x11 Gaussian blur of sigma 5. "road" imputes
-            the missing pixels anew at every step, from those that are there.
-        target: classes `[N]`; None is the class predicted on the whole image.
-        batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
-        logits: the network's logits of the whole images `[N,K]`, in eval mode, if known: they are the curve's last
-            point and `deletion_curve`'s first one, and the default target.
+        baseline: what the curve starts from: a name of `contrex.metrics.removal` ("blur", "reflected_blur", "zero",
+            "mean", "road"), or an image `[N,C,H,W]` or broadcast to it. "blur" is RISE's, an 11x11 Gaussian blur of
+            sigma 5; "road" imputes the missing pixels anew at every step, from those that are there.
         seeds: one integer per image, for the noise of "road"; None is 0 for each.
-        task: what the logits are, "multiclass", "binary" or "multilabel", as in `contrex.ops.scores`; None is binary
-            for one logit, whose classes are 0 and 1, and multiclass for more.
 
     Returns:
         Probabilities `[N,S+1]`, at least float32, on the images' device, without a graph.
@@ -68,66 +56,40 @@ def insertion_curve(
         UnknownNameError: there is no such baseline.
         ArgumentError: a shape, the step, the batch size, a target or the seeds do not fit, or the saliency is NaN.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
     >>> image, saliency = torch.ones(1, 1, 2, 2), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     >>> insertion_curve(model, image, saliency, step=2, baseline=torch.zeros(1, 1, 2, 2))
     tensor([[0.5000, 0.9991, 1.0000]])
     """
-    return _curve(
-        model,
-        images,
-        saliency,
-        baseline,
-        inserting=True,
-        step=step,
-        target=target,
-        batch_size=batch_size,
-        logits=logits,
-        seeds=seeds,
-        task=task,
-    )
+    return _curve(answers, saliency, baseline, inserting=True, step=step, seeds=seeds)
 
 
+@asking("target", "logits", "batch_size", "task")
 def deletion_curve(
-    model: nn.Module,
-    images: Tensor,
+    answers: Answers,
     saliency: Tensor,
     *,
     step: int,
-    baseline: Tensor | str | None = None,
-    target: Tensor | None = None,
-    batch_size: int | None = None,
-    logits: Tensor | None = None,
+    baseline: Tensor | str = "zero",
     seeds: Sequence[int] | None = None,
-    task: str | None = None,
 ) -> Tensor:
     """Probability of the target class while pixels of the image are replaced by a baseline, the most salient first.
 
     `curve[n, s] = p(model(z_ns))[target_n]`, p the softmax (or sigmoids, by `task`), `z_ns` the image with its
-    `s * step` most salient pixels taken from the baseline: `z_n0` is the image, `z_nS` the baseline. With
-    `baseline=None` that is "zero", in the network's normalised input space (the mean colour), as in the published code;
-    with "road" it is ROAD's most relevant first (Rong et al., ICML 2022). All else as `insertion_curve`, which see.
+    `s * step` most salient pixels taken from the baseline: `z_n0` is the image, `z_nS` the baseline. That is "zero", in
+    the network's normalised input space (the mean colour), as in the published code; with "road" the curve is ROAD's,
+    most relevant first (Rong et al., ICML 2022). All else is as in `insertion_curve`.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
     >>> image, saliency = torch.ones(1, 1, 2, 2), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     >>> deletion_curve(model, image, saliency, step=2)
     tensor([[1.0000, 0.9526, 0.5000]])
     """
-    return _curve(
-        model,
-        images,
-        saliency,
-        baseline,
-        inserting=False,
-        step=step,
-        target=target,
-        batch_size=batch_size,
-        logits=logits,
-        seeds=seeds,
-        task=task,
-    )
+    return _curve(answers, saliency, baseline, inserting=False, step=step, seeds=seeds)
 
 
 def curve_fractions(num_pixels: int, step: int) -> Tensor:
@@ -175,12 +137,12 @@ class CurveArea(PerSampleMetric):
     `insertion_auc_road`.
     """
 
-    def __init__(self, baseline: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, baseline: str | None = None) -> None:
         if baseline is not None:
-            if baseline not in baselines.BASELINES:
-                raise unknown_name("`baseline`", baseline, baselines.BASELINES)
+            if baseline not in removal.BASELINES:
+                raise unknown_name("`baseline`", baseline, removal.BASELINES)
             self.name, self.title = f"{self.name}_{baseline}", f"{self.title} ({baseline})"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, curves: Tensor, fractions: Tensor | None = None) -> None:
         """Count `curves [N,S+1]`; `fractions` as in `area_under_curve`.
@@ -224,32 +186,21 @@ class DeletionAUC(CurveArea):
 
 
 def _curve(
-    model: nn.Module,
-    images: Tensor,
+    answers: Answers,
     saliency: Tensor,
-    baseline: Tensor | str | None,
+    baseline: Tensor | str,
     *,
     inserting: bool,
     step: int,
-    target: Tensor | None,
-    batch_size: int | None,
-    logits: Tensor | None,
     seeds: Sequence[int] | None,
-    task: str | None,
 ) -> Tensor:
-    images, saliency = images.detach(), saliency.detach()
-    num_images = probing.at_once(images, batch_size)
-    probing.check_saliency(images, saliency)
+    check_saliency(answers.images, saliency)
     if step < 1:
         raise ArgumentError(f"`step` must be at least 1 pixel, got {step}.")
-    if baseline is None:
-        baseline = "blur" if inserting else "zero"
-    changes = _Changes(images, saliency, baseline, inserting=inserting, step=step, seeds=seeds)
-    with eval_mode(model), torch.inference_mode():
-        whole = probing.whole_logits(model, images, logits, num_images)
-        target = probing.chosen_target(target, whole, task)
-        inner = _inner_points(model, changes, target, num_images, task)
-        ends = probing.class_probability(whole, target, task)[:, None]
+    changes = _Changes(answers.images, saliency.detach(), baseline, inserting=inserting, step=step, seeds=seeds)
+    with answers.session():
+        ends = answers.whole()[:, None]
+        inner = _inner_points(answers, changes)
         curve = torch.cat([inner, ends] if inserting else [ends, inner], dim=1)
     return curve.clone()  # outside inference mode: an ordinary tensor
 
@@ -268,12 +219,12 @@ class _Changes:
         seeds: Sequence[int] | None,
     ) -> None:
         self.images, self.inserting, self.step = images, inserting, step
-        self.order = saliency.flatten(1).argsort(dim=1, descending=True, stable=True).to(images.device)
+        self.order = removal.pixel_order(saliency).to(images.device)
         self.num_steps = -(-self.order.shape[1] // step)
-        self.imputes = baselines.is_road(baseline)
+        self.imputes = removal.is_road(baseline)
         # What an image turns into: the noise of its imputations, or the baseline.
         self.other = (
-            baselines.imputation_noise(images, seeds) if self.imputes else baselines.baseline_image(images, baseline)
+            removal.imputation_noise(images, seeds) if self.imputes else removal.baseline_image(images, baseline)
         )
 
     def states(self, some: slice) -> Iterator[Tensor]:
@@ -289,18 +240,17 @@ class _Changes:
         return islice(states, skip, skip + self.num_steps)
 
 
-def _inner_points(model: nn.Module, changes: _Changes, target: Tensor, num_images: int, task: str | None) -> Tensor:
+def _inner_points(answers: Answers, changes: _Changes) -> Tensor:
     """`[N,S]`: the points of the S successive states."""
-    rows = []
-    for first in range(0, len(target), num_images):
-        some = slice(first, first + num_images)
-        rows.append(_probabilities(model, changes.states(some), target[some], num_images, task))
-    return torch.cat(rows)
+    num, size = len(answers), answers.batch_size
+    places = torch.arange(num, device=answers.images.device)
+    chunks = (slice(first, first + size) for first in range(0, num, size))
+    return torch.cat([_points(answers, changes.states(some), places[some]) for some in chunks])
 
 
 def _imputed_states(images: Tensor, noise: Tensor, order: Tensor, step: int, *, inserting: bool) -> Iterator[Tensor]:
     """States 0..S with the missing pixels imputed, each from the images as they are."""
-    rank, road = order.argsort(dim=1).view(len(images), *images.shape[2:]), baselines.Road(images, noise)
+    rank, road = removal.ranks_of(order).view(len(images), *images.shape[2:]), removal.Road(images, noise)
     for num_pixels in range(0, order.shape[1] + step, step):
         yield road(rank >= num_pixels if inserting else rank < num_pixels)
 
@@ -316,16 +266,12 @@ def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Te
         yield state
 
 
-def _probabilities(
-    model: nn.Module, states: Iterator[Tensor], target: Tensor, num_images: int, task: str | None
-) -> Tensor:
-    """`[n,S]`, as many states in a forward pass as `num_images` images allow."""
-    num_states = max(1, num_images // len(target))
+def _points(answers: Answers, states: Iterator[Tensor], index: Tensor) -> Tensor:
+    """`[n,S]` for the images `index [n]`, as many states in a forward pass as the images in one allow."""
     columns = []
-    while chunk := [state.clone() for state in islice(states, num_states)]:
+    while chunk := [state.clone() for state in islice(states, max(1, answers.batch_size // len(index)))]:
         batch = chunk[0] if len(chunk) == 1 else torch.cat(chunk)
         if chunk[0].is_contiguous(memory_format=torch.channels_last):  # `cat` forgets it for chunks of one image
             batch = batch.contiguous(memory_format=torch.channels_last)
-        points = probing.class_probability(model_logits(model, batch), target.repeat(len(chunk)), task)
-        columns.append(points.view(len(chunk), -1))
+        columns.append(answers.of(batch, index.repeat(len(chunk))).view(len(chunk), -1))
     return torch.cat(columns).T

@@ -6,7 +6,7 @@ Axes: N images, h w the heatmap at layer size, H W one image's own size, M boxes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -93,28 +93,21 @@ class LocalisationMetric(PerSampleMetric):
     skip_reason = "no box of the class, or an empty heatmap (no positive value)"
     higher_is_better = True
 
-    num_without_box: Tensor
-    num_empty: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("num_without_box", default=torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("num_empty", default=torch.tensor(0), dist_reduce_fx="sum")
+    num_columns = 2  # the value, and 1 where there is an object
 
     def count(self, values: Tensor, boxes: Sequence[Region]) -> None:
         """Keep `values [N]` of images with these boxes; NaN for one with neither box nor heat counts as without box."""
-        without_box = sum(not has_object(region, index) for index, region in enumerate(boxes))
-        self.append(values)
-        self.num_without_box = self.num_without_box + without_box
-        self.num_empty = self.num_empty + (values.isnan().sum().to(self.num_empty.device) - without_box)
+        has_box = [has_object(region, index) for index, region in enumerate(boxes)]
+        self.append(values, torch.tensor(has_box, dtype=torch.bool, device="cpu"))
 
     def describe_skipped(self) -> str:
         """How many images were skipped for which reason; empty when none was."""
-        with self._synchronised():
-            reasons = {
-                "without a box of the class": int(self.num_without_box),
-                "with an empty heatmap (no positive value)": int(self.num_empty),
-            }
+        values, has_box = self.rows().unbind(1)
+        num_without_box = int((has_box == 0).sum())
+        reasons = {
+            "without a box of the class": num_without_box,
+            "with an empty heatmap (no positive value)": int(values.isnan().sum()) - num_without_box,
+        }
         return ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
 
 

@@ -4,23 +4,23 @@ The mathematics of a metric is a pure function that returns one float64 value pe
 `PerSampleMetric` only keeps those values, so the mean, its interval, the column in `samples.csv` and the number of
 images counted all come from the same list, on one process or on many.
 
-Axes: N images.
+Axes: N images, D numbers kept of each.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torchmetrics import Metric
 
 from contrex.errors import ArgumentError
+from contrex.metrics.rows import Rows
 from contrex.ops.bootstrap import resampled_means
 from contrex.records import Dims, MetricRecord, PerImage
 
@@ -56,12 +56,13 @@ def bootstrap_interval(values: ArrayLike, *, num_resamples: int, seed: int, leve
     return float(low), float(high)
 
 
-class PerSampleMetric(Metric):
+class PerSampleMetric(ABC):
     """Keeps one float64 value per image; NaN marks an image that has no defined value and is skipped.
 
-    A subclass sets the class attributes below and writes `update`, which calls `append`. Everything else is
-    torchmetrics' own: `reset`, `MetricCollection`, `merge_state`, and synchronising over processes, which may hold
-    different numbers of images, or none. The result over all processes equals that of one process on all the images.
+    A subclass sets the attributes below, before `super().__init__()` where they depend on its arguments, and writes
+    `update`, which calls `append`. Processes may hold different numbers of images, or none: what they give together
+    equals what one process gives for all the images. `contrex.metrics.as_torchmetric` makes a torchmetrics metric of
+    one.
 
     - `name`: key in records; `title`: words for a reader.
     - `unit`: `"%"` when the values are percentages, else `""`.
@@ -69,6 +70,7 @@ class PerSampleMetric(Metric):
     - `skip_reason`: which images have no value; empty when each has one.
     - `per_image`: what the values of single images are to the metric (`contrex.records.PerImage`).
     - `dims`: what sets it apart from others of its kind, such as {"size": 3}.
+    - `num_columns`: D, the value and what else `append` is given of each image.
     """
 
     name: str
@@ -78,49 +80,63 @@ class PerSampleMetric(Metric):
     higher_is_better: bool | None
     per_image: PerImage = "values"
     dims: Dims = MappingProxyType({})
-    is_differentiable = False
-    full_state_update = False
+    num_columns: ClassVar[int] = 1
 
-    def __init__(self, **kwargs: Any) -> None:
-        # Without a cache `compute` is right after `merge_state` too.
-        super().__init__(**{"compute_with_cache": False, **kwargs})
-        # A process without images contributes an empty tensor of this dtype, which has to be the others'.
-        self.set_dtype(torch.float64)
-        # The metric's name is part of the state's: a MetricCollection lets metrics share a state when the names and
-        # the values after one batch agree, and top-1 and top-5 agree on a batch that is all right.
-        self._state = f"{self.name}_values"
-        self.add_state(self._state, default=[], dist_reduce_fx="cat")
+    def __init__(self) -> None:
+        self._rows = Rows()
 
-    def append(self, values: Tensor) -> None:
-        """Keep `values [N]`, in `unit`, NaN for skipped images.
+    @abstractmethod
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Count a batch of images."""
+
+    def append(self, values: Tensor, *more: Tensor) -> None:
+        """Keep `values [N]`, in `unit`, NaN for skipped images, and beside each what the metric needs `more` of, `[N]`.
 
         Raises:
             ArgumentError: `values` is not one-dimensional.
         """
         if values.ndim != 1:
             raise ArgumentError(f"`values` of {self.name} must be [N], one per image, got {list(values.shape)}.")
-        getattr(self, self._state).append(values.detach().to(self.device, torch.float64))
+        self._rows.append(torch.stack([column.to(values.device, torch.float64) for column in (values, *more)], dim=1))
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._rows.clear()
 
     def compute(self) -> Tensor:
-        """The mean over the counted images, a float64 scalar in `unit`; NaN when none is counted."""
-        return self._gathered(self._state).nanmean()
+        """The mean over the counted images, a float64 scalar in `unit`; NaN when none is counted.
+
+        With several processes all must call it."""
+        return self.mean_of(self.rows())
+
+    def mean_of(self, rows: Tensor) -> Tensor:
+        """The number that the metric gives for the images whose rows `[N,D]` these are: the mean of their values."""
+        return self.values_of(rows).nanmean()
+
+    def values_of(self, rows: Tensor) -> Tensor:
+        """The value of each image, `[N]`, in `unit`, from the rows `[N,D]` of all of them."""
+        return rows[:, 0].contiguous()
+
+    def rows(self, *, own: bool = False) -> Tensor:
+        """The rows `[N,D]` of every process, for which all must call it, or of this process' `own` images only."""
+        rows = self._rows.own() if own else self._rows.every()
+        return rows.reshape(-1, self.num_columns)  # of no rows nobody knows D
 
     def values(self) -> Tensor:
         """The value of every image of every process, float64 `[N]`; NaN where it was skipped.
 
         Images come in the order of the updates, process after process; with several processes all must call it."""
-        with self._synchronised():
-            return self._gathered(self._state)
+        return self.values_of(self.rows())
 
     def own_values(self) -> Tensor:
         """The values of this process' images only, float64 `[N]`, in the order of the updates."""
-        return self._gathered(self._state)
+        return self.values_of(self.rows(own=True))
 
     def record(self, num_bootstrap: int, seed: int, protocol: Mapping[str, Any] | None = None) -> MetricRecord:
         """The metric's entry in a run's record, its interval from `num_bootstrap` resamples drawn from `seed`.
 
         With several processes all must call it."""
-        values = self.values().cpu().numpy()
+        values = self.values().numpy()
         low, high = bootstrap_interval(values, num_resamples=num_bootstrap, seed=seed)
         counted = values[~np.isnan(values)]
         return MetricRecord(
@@ -140,12 +156,3 @@ class PerSampleMetric(Metric):
     def describe_skipped(self) -> str:
         """Which images were skipped, in words; with several processes all must call it."""
         return self.skip_reason
-
-    def _synchronised(self) -> AbstractContextManager[None]:
-        return self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync)
-
-    def _gathered(self, state: str) -> Tensor:
-        parts = getattr(self, state)
-        if isinstance(parts, Tensor):  # after synchronising
-            return parts
-        return torch.cat([torch.empty(0, dtype=torch.float64, device=self.device), *parts])

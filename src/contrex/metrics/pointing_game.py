@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,12 +157,12 @@ class PointingGame(LocalisationMetric):
     ('pointing_game_15', 100.0, '1 without a box of the class')
     """
 
-    def __init__(self, *, tolerance: float = 15.0, **kwargs: Any) -> None:
+    def __init__(self, *, tolerance: float = 15.0) -> None:
         _check_tolerance(tolerance)
         self.tolerance = tolerance
         self.name = f"pointing_game_{_spelled(tolerance)}"
         self.title = f"Pointing game, tolerance {tolerance:g} pixels"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> None:
         """Count a batch; arguments as `pointing_game`. An image with neither box nor heat counts as without box."""
@@ -181,12 +180,12 @@ class StochasticPointingGame(LocalisationMetric):
     ('stochastic_pointing_game_0', 100.0)
     """
 
-    def __init__(self, *, num_samples: int = 100, tolerance: float = 15.0, **kwargs: Any) -> None:
+    def __init__(self, *, num_samples: int = 100, tolerance: float = 15.0) -> None:
         _check_tolerance(tolerance)
         self.num_samples, self.tolerance = num_samples, tolerance
         self.name = f"stochastic_pointing_game_{_spelled(tolerance)}"
         self.title = f"Stochastic pointing game, {num_samples} points, tolerance {tolerance:g} pixels"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(
         self,

@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torch.nn.functional import conv2d, pad
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics.per_sample import PerSampleMetric
@@ -24,7 +23,13 @@ ROUNDING = 1e-9
 """Of means of correlations: equal maps correlate by 1 up to this."""
 
 _SSIM_WINDOW = 11
-"""The Gaussian window of sigma 1.5; smaller maps have no pixel with a whole one around it."""
+"""Side of the Gaussian window in pixels; smaller maps have no pixel with a whole one around it."""
+
+_SSIM_SIGMA = 1.5
+"""Of that window, in pixels, as Wang et al. have it."""
+
+_SSIM_FLOORS = (0.01**2, 0.03**2)
+"""C1 and C2 of Wang et al. for values in 0..1: they keep both quotients finite where maps are flat."""
 
 
 def randomized(
@@ -160,12 +165,12 @@ class RandomizationSimilarity(PerSampleMetric):
     skip_reason = "a constant heatmap before or after randomising"
     higher_is_better = False
 
-    def __init__(self, kind: str = "spearman", *, stage: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, kind: str = "spearman", *, stage: str | None = None) -> None:
         if kind not in KINDS:
             raise unknown_name("`kind`", kind, KINDS)
         self.name = f"randomization_{kind}" + (f"_{stage.replace('.', '_')}" if stage else "")
         self.title = f"Similarity after randomising {stage or 'all parameters'} ({KINDS[kind]})"
-        super().__init__(**kwargs)
+        super().__init__()
 
     def update(self, similarities: Tensor) -> None:
         """Count `similarities [N]`, NaN for skipped images.
@@ -237,15 +242,28 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _structural_similarity(first: Tensor, second: Tensor) -> Tensor:
+    """SSIM `[N]` of the maps in 0..1, NaN where one is zero everywhere."""
     largest = torch.stack([first.abs().amax(dim=(1, 2)), second.abs().amax(dim=(1, 2))])
     empty = (largest == 0).any(dim=0)
     scale = 2 * largest.where(largest > 0, 1.0)[:, :, None, None]
-    similarity: Tensor = torch.as_tensor(
-        structural_similarity_index_measure(
-            (0.5 + first / scale[0])[:, None], (0.5 + second / scale[1])[:, None], data_range=1.0, reduction="none"
-        )
-    )
-    return similarity.masked_fill(empty, torch.nan).clamp(-1, 1)
+    return _ssim(0.5 + first / scale[0], 0.5 + second / scale[1]).masked_fill(empty, torch.nan).clamp(-1, 1)
+
+
+def _ssim(x: Tensor, y: Tensor) -> Tensor:
+    """The mean over all pixels of `(2 mu_x mu_y + C1) (2 s_xy + C2) / ((mu_x^2 + mu_y^2 + C1) (s_x^2 + s_y^2 + C2))`,
+    means, variances and covariance being weighed by the window (Wang et al., 2004, eq. 13); borders are mirrored."""
+    distance = torch.arange(_SSIM_WINDOW, dtype=x.dtype, device=x.device) - _SSIM_WINDOW // 2
+    weight = torch.exp(-0.5 * (distance / _SSIM_SIGMA) ** 2)
+    window = torch.outer(weight / weight.sum(), weight / weight.sum())
+    x, y = (pad(maps, [_SSIM_WINDOW // 2] * 4, mode="reflect") for maps in (x, y))
+    together = torch.cat([x, y, x * x, y * y, x * y])[:, None]
+    mean_x, mean_y, *products = conv2d(together, window[None, None]).view(5, len(x), -1)
+    of_x, of_y = ((product - mean**2).clamp(min=0) for product, mean in zip(products, (mean_x, mean_y), strict=False))
+    shared = products[2] - mean_x * mean_y
+    low, high = _SSIM_FLOORS
+    similarity = (2 * mean_x * mean_y + low) * (2 * shared + high)
+    mean: Tensor = (similarity / ((mean_x**2 + mean_y**2 + low) * (of_x + of_y + high))).mean(dim=1)
+    return mean
 
 
 def _mean(name: str, similarities: Tensor) -> float:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
-from contrex.metrics import probing
-from contrex.metrics.masking import BASELINES, SIGNS, baseline_images, kept_pixels, upsample
+from contrex.metrics.masking import SIGNS, kept_pixels, upsample
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.models import eval_mode, model_logits
+from contrex.metrics.probing import Answers, asking, check_finite, check_no_nan, chosen_target
+from contrex.metrics.removal import PAIR_BASELINES, baseline_images
+from contrex.models import model_logits
 
 TARGETS = ("t1", "t2")
 """The two most probable classes, the most probable first."""
@@ -60,7 +60,7 @@ def relative_probability(logits: Tensor, target: Tensor, top2: Tensor) -> Tensor
     tensor([0.5000], dtype=torch.float64)
     """
     _check_pair(logits, top2)
-    target = probing.chosen_target(target, logits)
+    target = chosen_target(target, logits)
     top2 = top2.to(logits.device)
     is_target = top2 == target[:, None]
     if not is_target.any(dim=1).all():
@@ -72,9 +72,9 @@ def relative_probability(logits: Tensor, target: Tensor, top2: Tensor) -> Tensor
     return _of_pair(logits, top2)[is_target]
 
 
+@asking("logits", "batch_size")
 def masked_relative_probability(
-    model: nn.Module,
-    images: Tensor,
+    answers: Answers,
     heatmaps: Tensor,
     other: Tensor | None = None,
     *,
@@ -83,8 +83,6 @@ def masked_relative_probability(
     baselines: Mapping[str, Tensor] | None = None,
     protocol: str = "same-area",
     threshold: float = 0.1,
-    logits: Tensor | None = None,
-    batch_size: int | None = None,
 ) -> Tensor:
     """Relative probability of two classes when only the pixels that their own heatmaps keep are left of the image.
 
@@ -98,22 +96,18 @@ def masked_relative_probability(
     *Deviations* from the published code: `sigma` of the blur, see `reflected_blur`, drawn there anew for each class and
     sign; and see `kept_pixels`.
 
-    The network runs in eval mode under `torch.inference_mode`; every module's own mode is restored, also after an
-    exception. It sees `2 S B` images for each selected one, and all N once more unless `logits` are given.
+    The network sees `2 S B` images for each selected one, and all N once more unless its logits are known.
 
     Args:
-        model: maps `[N,C,H,W]` to logits `[N,K]`.
-        images: `[N,C,H,W]`, normalised as the network expects.
+        answers: the model and the images, as an `Answers`, or in short (see there).
         heatmaps: `[N,2,h,w]`, the signed maps of `t1` and `t2` of one method; `upsample` brings them to H x W.
         other: those of the method it is compared with, of the same shape; only `protocol="paper"` goes without.
         top2: integers `[N,2]`, the classes `t1, t2`, two different ones.
         signs: any of `"positive"` and `"negative"`.
-        baselines: from `baseline_images`, or others of the images' shape or broadcast to it; None is the blur alone.
+        baselines: from `baseline_images`, or others of the images' shape or broadcast to it; None is all of the former.
         protocol: see `kept_pixels`.
         threshold: an image counts where the probability of `t2` exceeds it: elsewhere there is no second class to
             contrast with. 0.1 in the reproduction, 0.4 by default in the published script.
-        logits: the network's logits of the whole images `[N,K]`, in eval mode, if known.
-        batch_size: images per forward pass; None is 8 on a CPU and 128 elsewhere.
 
     Returns:
         float64 `[N,S,B,2]` in 0..1 on the images' device, signs and baselines in the order given; NaN for images
@@ -123,6 +117,7 @@ def masked_relative_probability(
         ArgumentError: a shape, a class, the threshold or the batch size does not fit, or a heatmap is not finite.
         UnknownNameError: a sign or the protocol is unknown.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
     >>> _ = model[1].weight.data.copy_(torch.eye(2))
     >>> image, heatmaps = torch.ones(1, 1, 1, 2), torch.tensor([[[[1.0, -1.0]], [[-1.0, 1.0]]]])
@@ -131,24 +126,24 @@ def masked_relative_probability(
     tensor([[0.7311, 0.7311],
             [0.2689, 0.2689]], dtype=torch.float64)
     """
-    images, num_images = images.detach(), probing.at_once(images, batch_size)
+    images = answers.images
     for name, maps in (("heatmaps", heatmaps), ("other", other)):
         if maps is not None:
             _check_maps(images, maps, name)
     if not 0 <= threshold < 1:
         raise ArgumentError(f"`threshold` must be a probability in 0..1, below 1, got {threshold}.")
-    with eval_mode(model), torch.inference_mode():
-        whole = probing.whole_logits(model, images, logits, num_images)
-        _check_pair(whole, top2)
+    with answers.session():
+        _check_pair(answers.logits, top2)
         top2 = top2.to(images.device)
-        chosen = (whole.double().softmax(dim=1).gather(1, top2[:, 1:])[:, 0] > threshold).nonzero()[:, 0]
+        second = answers.logits.double().softmax(dim=1).gather(1, top2[:, 1:])[:, 0]
+        chosen = (second > threshold).nonzero()[:, 0]
         if baselines is None:
-            fillings = list(baseline_images(images[chosen], ["blur"]).values())
+            fillings = list(baseline_images(images[chosen]).values())
         else:
             fillings = [_expand(filling, images, name)[chosen] for name, filling in baselines.items()]
         values = images.new_full((len(images), len(signs), len(fillings), 2), torch.nan, dtype=torch.float64)
         kept = _kept(heatmaps, other, chosen, images, signs, protocol)
-        values[chosen] = _answers(model, images[chosen], kept, fillings, top2[chosen], num_images)
+        values[chosen] = _of_masked(answers, chosen, kept, fillings, top2)
     if values[chosen].isnan().any():
         raise ArgumentError("`model` gave logits without a relative probability (NaN or infinite) for a masked image.")
     return values.clone()  # outside inference mode: an ordinary tensor
@@ -180,12 +175,11 @@ class RelativeProbability(PerSampleMetric):
         baseline: str | None = None,
         *,
         threshold: float = 0.1,
-        **kwargs: Any,
     ) -> None:
         for name, value, choices in (
             ("target", target, TARGETS),
             ("sign", sign or SIGNS[0], SIGNS),
-            ("baseline", baseline or BASELINES[0], BASELINES),
+            ("baseline", baseline or "blur", tuple(PAIR_BASELINES)),
         ):
             if value not in choices:
                 raise unknown_name(f"`{name}`", value, choices)
@@ -197,9 +191,8 @@ class RelativeProbability(PerSampleMetric):
         kept = f"{sign} pixels kept, rest {_IN_WORDS[baseline]}" if baseline else "whole image"
         self.title = f"Relative probability of {target}, {kept}"
         self.skip_reason = f"probability of the second class not above {threshold:g}"
-        # torchmetrics guards this attribute against `self.higher_is_better = ...`; it depends on the sign here.
-        self.__dict__["higher_is_better"] = None if sign is None else sign == "positive"
-        super().__init__(**kwargs)
+        self.higher_is_better = None if sign is None else sign == "positive"
+        super().__init__()
 
     def update(self, values: Tensor) -> None:
         """Count `values [N]`, a column of `masked_relative_probability`, NaN for images that do not count.
@@ -236,10 +229,9 @@ def _kept(
     return torch.stack(kept).view(len(signs), len(chosen), 2, *size)
 
 
-def _answers(
-    model: nn.Module, images: Tensor, kept: Tensor, fillings: list[Tensor], top2: Tensor, num_images: int
-) -> Tensor:
-    """`[n,S,B,2]`, with as many of the n images in as many variants in one forward pass as `num_images` allows."""
+def _of_masked(answers: Answers, chosen: Tensor, kept: Tensor, fillings: list[Tensor], top2: Tensor) -> Tensor:
+    """`[n,S,B,2]` of the `chosen` images, in as many variants at once as a pass has room for."""
+    images, top2, num_images = answers.images[chosen], top2[chosen], answers.batch_size
     variants = list(product(range(len(kept)), range(len(fillings)), range(2)))
     total = len(variants) * len(images)
     memory_format = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else None
@@ -253,7 +245,7 @@ def _answers(
             batch.append(torch.where(kept[sign, some, which, None], images[some], fillings[filling][some]))
             pairs.append(top2[some])
         ready = torch.cat(batch).contiguous(memory_format=memory_format or torch.contiguous_format)
-        parts.append(_of_pair(model_logits(model, ready), torch.cat(pairs)))
+        parts.append(_of_pair(model_logits(answers.model, ready), torch.cat(pairs)))
     both = torch.cat([images.new_zeros(0, 2, dtype=torch.float64), *parts])
     both = both.view(len(kept), len(fillings), 2, len(images), 2)
     return both.diagonal(dim1=2, dim2=4).movedim(2, 0)  # of each map the probability of its own class
@@ -274,9 +266,7 @@ def _check_maps(images: Tensor, maps: Tensor, name: str) -> None:
         raise ArgumentError(
             f"`{name}` must be [N,2,h,w] = [{len(images)}, 2, h, w], the maps of t1 and t2, got {list(maps.shape)}."
         )
-    broken = ~maps.isfinite().flatten(1).all(dim=1)
-    if broken.any():
-        raise ArgumentError(f"`{name}` must be finite, got NaN or infinity at index {int(broken.nonzero()[0])}.")
+    check_finite(name, maps)
 
 
 def _check_pair(logits: Tensor, top2: Tensor) -> None:
@@ -294,5 +284,4 @@ def _check_pair(logits: Tensor, top2: Tensor) -> None:
         raise ArgumentError(
             f"`top2` must hold two different classes in 0..{logits.shape[1] - 1} per image, got {top2.tolist()}."
         )
-    if logits.isnan().any():
-        raise ArgumentError(f"`logits` must not be NaN, got NaN at index {int(logits.isnan().any(1).nonzero()[0])}.")
+    check_no_nan("logits", logits)

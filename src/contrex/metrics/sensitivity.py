@@ -10,18 +10,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from contrex.devices import images_at_once
 from contrex.errors import ArgumentError
-from contrex.metrics import probing
 from contrex.metrics.infidelity import check_sampling, image_noise, noise_batches
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import check_images, in_chunks
 
 
 def max_sensitivity(
     explain: Callable[..., Tensor],
     images: Tensor,
     *,
-    radius: float,
-    num_samples: int,
+    radius: float = 0.02,
+    num_samples: int = 10,
     seeds: Sequence[int],
     target: Tensor | None = None,
     heatmap: Tensor | None = None,
@@ -50,7 +51,7 @@ def max_sensitivity(
         seeds: a seed in `0..2^63-1` for each image.
         target: classes `[N]`, or None.
         heatmap: `phi(x)` `[N,...]`, if known; it saves a call.
-        batch_size: images per call of `explain`; None is 8 on a CPU and 128 elsewhere.
+        batch_size: images per call of `explain`; None is 8 on a CPU and 64 elsewhere.
 
     Returns:
         float64 `[N]`, 0 or larger, on the images' device; NaN where the heatmap is all zero or a map is not finite.
@@ -65,7 +66,8 @@ def max_sensitivity(
     ([0.0, 0.0], True)
     """
     images = images.detach()
-    num_images = probing.at_once(images, batch_size)
+    check_images(images)
+    num_images = images_at_once(images.device, batch_size)
     check_sampling(images, num_samples, seeds)
     _check(images, radius, target, heatmap)
 
@@ -73,7 +75,7 @@ def max_sensitivity(
         return _cells(explain, some, None if target is None else target.to(images.device)[index])
 
     if heatmap is None:
-        plain = probing.in_chunks(phi, images, torch.arange(len(images), device=images.device), num_images=num_images)
+        plain = in_chunks(phi, images, torch.arange(len(images), device=images.device), num_images=num_images)
     else:
         plain = heatmap.detach().flatten(1).double().to(images.device)
     draws = image_noise(images, seeds, num_samples, lambda shape, **to: radius * (2 * torch.rand(shape, **to) - 1))

@@ -12,8 +12,9 @@ from contrex.settings.ranges import check, check_at_least, check_positive
 Task = Literal["multiclass", "binary", "multilabel"]
 """What a classifier's logits are: a softmax over several, a sigmoid of one, or a sigmoid of each."""
 
-Baseline = Literal["blur", "zero", "mean", "road"]
-"""What removed pixels become: blurred, zero (the data set's mean colour), the image's mean, or imputed with noise."""
+Baseline = Literal["blur", "reflected_blur", "zero", "mean", "road"]
+"""What removed pixels become: blurred as in RISE (11x11 pixels, sigma 5), blurred as in "Why Not Other Classes?" (sigma
+15), zero (the data set's mean colour), the image's mean, or imputed with noise."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ class RelativeProbability:
     threshold: float = 0.1
     """An image counts where the probability of its second class exceeds this."""
     baselines: tuple[Literal["blur", "zero", "mean"], ...] = ("blur", "zero", "mean")
+    """What pixels that are not kept become. Here `blur` is the paper's, which elsewhere is called `reflected_blur`."""
     sigma: float = 15.0
-    """Of the blur, in pixels."""
+    """Of that blur, in pixels."""
     against: Literal["original", "mean", "max", "weighted"] | None = None
     """The maps that share the area; None takes the weighted contrast for original maps, the original for contrasts."""
 

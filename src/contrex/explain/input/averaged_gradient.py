@@ -10,6 +10,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from contrex.devices import images_at_once
 from contrex.errors import LayerError
 from contrex.explain.explainer import InputExplainer, pixel_gradients
 from contrex.explain.forward import capture
@@ -38,7 +39,7 @@ class AveragedGradient(InputExplainer):
         return capture.forward(self.model, images, (), graph="all" if differentiable else "none")
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
-        size = self._batch_size or (8 if run.images.device.type == "cpu" else 32)
+        size = images_at_once(run.images.device, self._batch_size)
         parts = zip(torch.split(run.images, size), torch.split(question.rows, size), strict=True)
         return torch.cat(
             [self._part(images, replace(question, rows=rows), size, run, differentiable) for images, rows in parts]

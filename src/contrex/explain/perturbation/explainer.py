@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from contrex.devices import images_at_once
 from contrex.errors import ArgumentError
 from contrex.explain.explainer import Explainer
 from contrex.explain.forward import capture
@@ -41,7 +42,7 @@ def checked_batch_size(batch_size: int | None) -> int | None:
 
 def at_once(batch_size: int | None, device: torch.device) -> int:
     """Images in one forward pass: small ones are fastest on a CPU, large ones on a GPU."""
-    return batch_size or (8 if device.type == "cpu" else 128)
+    return images_at_once(device, batch_size)
 
 
 def check_alone(model: nn.Module, run: Pass) -> None:

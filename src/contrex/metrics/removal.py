@@ -1,13 +1,16 @@
-"""Baselines: what pixels become when they are removed.
+"""Removing pixels: in which order they go, and what they become.
 
 | name | a removed pixel becomes |
 |---|---|
-| `blur` | itself under an 11x11 Gaussian blur of sigma 5 |
-| `zero` | 0 in the network's normalised input: the mean colour of the data set |
-| `mean` | the mean of the image, channel by channel |
-| `road` | what its neighbours suggest, and noise (noisy linear imputation) |
+| `blur` | itself under an 11x11 Gaussian blur of sigma 5 that darkens the border: RISE (BMVC 2018) and its code |
+| `reflected_blur` | itself under a Gaussian blur of sigma 15, 101 pixels wide, with a mirrored border: the code of |
+| | "Why Not Other Classes?" (NeurIPS 2022) |
+| `zero` | 0 in the network's normalised input, the mean colour of the data set: the code of both |
+| `mean` | the mean of the image, channel by channel: "Why Not Other Classes?" |
+| `road` | what its neighbours suggest, and noise (noisy linear imputation): ROAD (ICML 2022) |
 
-The first three are an image, made once. `road` depends on which pixels are removed.
+All but the last are one image, made once; `road` depends on which pixels are removed. Settings and records of the
+relative probability call `reflected_blur` what its paper calls it, `blur`; everywhere else `blur` is RISE's.
 
 Axes: N images, C channels, H W pixels.
 """
@@ -21,13 +24,45 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.ops.imputation import LinearImputation
-from contrex.ops.pixels import gaussian_blur
+from contrex.ops.pixels import gaussian_blur, reflected_blur
 
-BASELINES = ("blur", "zero", "mean", "road")
+BASELINES = ("blur", "reflected_blur", "zero", "mean", "road")
 """The names."""
+
+PAIR_BASELINES = {"blur": "reflected_blur", "zero": "zero", "mean": "mean"}
+"""What the relative probability of two classes calls the baselines that it was published with, and their names here."""
 
 NOISE = 0.01
 """Standard deviation of `road`'s noise, in normalised units: the default of pytorch-grad-cam and Quantus."""
+
+
+def pixel_order(saliency: Tensor, *, descending: bool = True) -> Tensor:
+    """The pixels of each map from the most salient down, as flat indices `[N,HW]`; equal ones row by row.
+
+    >>> pixel_order(torch.tensor([[[1.0, 3.0], [3.0, 2.0]]]))
+    tensor([[1, 2, 3, 0]])
+    """
+    return saliency.flatten(1).argsort(dim=1, descending=descending, stable=True)
+
+
+def ranks_of(order: Tensor) -> Tensor:
+    """The place of each pixel in an `order` `[N,HW]`, from 0, `[N,HW]`.
+
+    >>> ranks_of(torch.tensor([[1, 2, 3, 0]]))
+    tensor([[3, 0, 1, 2]])
+    """
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def pixel_ranks(saliency: Tensor, *, descending: bool = True) -> Tensor:
+    """The place of each pixel from the most salient, 0, down, `[N,H,W]`: the k most salient have a rank below k.
+
+    >>> pixel_ranks(torch.tensor([[[1.0, 3.0], [3.0, 2.0]]])) < 2
+    tensor([[[False,  True],
+             [ True, False]]])
+    """
+    return ranks_of(pixel_order(saliency, descending=descending)).view(saliency.shape)
 
 
 def replaced(images: Tensor, removed: Tensor, baseline: Tensor | str, *, seeds: Sequence[int] | None = None) -> Tensor:
@@ -60,8 +95,13 @@ def replaced(images: Tensor, removed: Tensor, baseline: Tensor | str, *, seeds: 
     return torch.where(removed[:, None], baseline_image(images, baseline), images)
 
 
-def baseline_image(images: Tensor, baseline: Tensor | str) -> Tensor:
-    """The image `[N,C,H,W]` that removed pixels are taken from: `blur`, `zero`, `mean`, or a tensor, broadcast.
+def baseline_image(images: Tensor, baseline: Tensor | str, *, sigma: float | Tensor = 15.0) -> Tensor:
+    """The image `[N,C,H,W]` that removed pixels are taken from: a baseline that is one image, or a tensor, broadcast.
+
+    Args:
+        images: `[N,C,H,W]`, in the network's normalised space.
+        baseline: "blur", "reflected_blur", "zero", "mean" or a tensor.
+        sigma: of `reflected_blur`, one number or `[N]`.
 
     Raises:
         UnknownNameError: there is no such baseline.
@@ -71,6 +111,8 @@ def baseline_image(images: Tensor, baseline: Tensor | str) -> Tensor:
         return _expand(baseline, images)
     if baseline == "blur":
         return gaussian_blur(images)
+    if baseline == "reflected_blur":
+        return reflected_blur(images, sigma)
     if baseline == "zero":
         return torch.zeros_like(images)
     if baseline == "mean":
@@ -79,6 +121,28 @@ def baseline_image(images: Tensor, baseline: Tensor | str) -> Tensor:
     if is_road(baseline):
         raise ArgumentError("`baseline` 'road' depends on the removed pixels and is not one image: use `replaced`.")
     raise unknown_name("`baseline`", baseline, BASELINES)
+
+
+def baseline_images(
+    images: Tensor, names: Sequence[str] = tuple(PAIR_BASELINES), *, sigma: float | Tensor = 15.0
+) -> dict[str, Tensor]:
+    """What removed pixels become in the relative probability of two classes, by name, each `[N,C,H,W]`.
+
+    "Why Not Other Classes?" (NeurIPS 2022), section 5.2: `blur`, which is the `reflected_blur` of `sigma` and not the
+    blur of insertion curves, `zero` and `mean`; all of it in the space that `images` are given in, the network's
+    normalised one, as in the published code.
+
+    Raises:
+        UnknownNameError: a name is not one of these.
+        ArgumentError: as `contrex.ops.pixels.reflected_blur`.
+
+    >>> baseline_images(torch.tensor([[[[1.0, 2.0]]]]), ["zero", "mean"])["mean"]
+    tensor([[[[1.5000, 1.5000]]]])
+    """
+    for name in names:
+        if name not in PAIR_BASELINES:
+            raise unknown_name("`names`", name, PAIR_BASELINES)
+    return {name: baseline_image(images, PAIR_BASELINES[name], sigma=sigma) for name in names}
 
 
 def is_road(baseline: Tensor | str) -> bool:

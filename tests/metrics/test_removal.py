@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from contrex.errors import ArgumentError, UnknownNameError
-from contrex.metrics import DeletionAUC, InsertionAUC, baselines, deletion_curve, insertion_curve
-from contrex.metrics.baselines import BASELINES, baseline_image, imputation_noise, replaced, road
+from contrex.metrics import DeletionAUC, InsertionAUC, deletion_curve, insertion_curve, removal
+from contrex.metrics.removal import BASELINES, baseline_image, imputation_noise, replaced, road
 from contrex.ops.imputation import LinearImputation, linear_imputation
-from contrex.ops.pixels import gaussian_blur
-from oracles import baselines as slow
+from contrex.ops.pixels import gaussian_blur, reflected_blur
+from oracles import removal as slow
 
 CURVES = {"insertion": insertion_curve, "deletion": deletion_curve}
 
@@ -91,12 +91,12 @@ def test_one_after_another_in_the_same_memory():
 
 
 def test_chunks_do_not_matter(monkeypatch):
-    from contrex.ops import multigrid
+    from contrex.ops.multigrid import layout
 
     images, removed = torch.randn(6, 2, 13, 9, dtype=torch.float64), holes(6, 13, 9)
     expected = linear_imputation(images, removed)
     for numbers in (1, 200, 500):
-        monkeypatch.setattr(multigrid, "_CACHE", numbers)
+        monkeypatch.setattr(layout, "CACHE", numbers)
         torch.testing.assert_close(linear_imputation(images, removed), expected, rtol=0, atol=1e-12)
 
 
@@ -175,6 +175,7 @@ def test_each_name():
     images, removed = torch.randn(6, 2, 12, 11), holes(6, 12, 11)
     expected = {
         "blur": gaussian_blur(images, 11, 5.0),
+        "reflected_blur": reflected_blur(images, 15.0, 101),
         "zero": torch.zeros_like(images),
         "mean": images.mean(dim=(2, 3), keepdim=True).expand_as(images),
         "road": linear_imputation(images, removed) + imputation_noise(images),
@@ -208,7 +209,9 @@ def test_road_adds_noise_to_removed_pixels_only():
 
 def test_errors():
     images, removed = torch.zeros(2, 3, 5, 6), torch.zeros(2, 5, 6).bool()
-    with pytest.raises(UnknownNameError, match=r"`baseline` must be one of blur, zero, mean, road; got 'blurred'"):
+    with pytest.raises(
+        UnknownNameError, match=r"`baseline` must be one of blur, reflected_blur, zero, mean, road; got 'blurred'"
+    ):
         replaced(images, removed, "blurred")
     with pytest.raises(ArgumentError, match=r"`baseline` 'road' depends on the removed pixels .* use `replaced`"):
         baseline_image(images, "road")
@@ -257,7 +260,7 @@ def test_road_curve_oracle(name, step, model, images, saliency, monkeypatch):
     target, seeds = torch.tensor([0, 1, 2, 0, 1]), [3, 1, 4, 1, 5]
     options = {"step": step, "baseline": "road", "target": target, "seeds": seeds}
     usual = CURVES[name](model, images, saliency, **options)
-    monkeypatch.setattr(baselines, "LinearImputation", partial(LinearImputation, tolerance=1e-12))
+    monkeypatch.setattr(removal, "LinearImputation", partial(LinearImputation, tolerance=1e-12))
     exact = CURVES[name](model, images, saliency, **options)
     torch.testing.assert_close(usual, exact, rtol=0, atol=1e-3)
     noise = imputation_noise(images, seeds)
@@ -269,7 +272,7 @@ def test_road_curve_oracle(name, step, model, images, saliency, monkeypatch):
 
 
 @pytest.mark.parametrize("name", CURVES)
-@pytest.mark.parametrize("baseline", [*BASELINES, None])
+@pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("batch_size", [2, 8])
 def test_as_many_forwards_for_any_baseline(name, baseline, batch_size, model, images, saliency):
     curves = CURVES[name](model, images, saliency, step=8, baseline=baseline, batch_size=batch_size)
@@ -284,7 +287,7 @@ def test_as_many_forwards_for_any_baseline(name, baseline, batch_size, model, im
 
 @pytest.mark.parametrize("name", CURVES)
 def test_a_name_is_its_image(name, model, images, saliency):
-    for baseline in ("blur", "zero", "mean"):
+    for baseline in ("blur", "reflected_blur", "zero", "mean"):
         expected = CURVES[name](model, images, saliency, step=8, baseline=baseline_image(images, baseline))
         assert CURVES[name](model, images, saliency, step=8, baseline=baseline).equal(expected)
     default = {"insertion": "blur", "deletion": "zero"}[name]
@@ -316,5 +319,7 @@ def test_metrics_named_by_baseline():
     assert InsertionAUC.name == "insertion_auc"
     metrics[1].update(curves)
     assert metrics[1].compute().item() == 0.75
-    with pytest.raises(UnknownNameError, match=r"`baseline` must be one of blur, zero, mean, road; got 'grey'"):
+    with pytest.raises(
+        UnknownNameError, match=r"`baseline` must be one of blur, reflected_blur, zero, mean, road; got 'grey'"
+    ):
         InsertionAUC("grey")

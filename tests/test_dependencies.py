@@ -1,0 +1,62 @@
+"""What the source imports is what pyproject.toml declares, and the other way round."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "contrex"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+"""Packages whose name on an index is not the one that is imported."""
+
+
+def names(requirements):
+    return {re.match(r"[A-Za-z0-9_.-]+", text)[0].lower() for text in requirements}
+
+
+def imports(tree):
+    """The packages that a file imports, and whether that happens as soon as the file is imported."""
+    inside = {child for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for child in ast.walk(node)}
+    inside |= {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in found:
+            yield name.partition(".")[0], node not in inside
+
+
+def imported():
+    """Which packages of others are imported at all, and which by files without being asked for."""
+    every, at_once = set(), set()
+    for path in SOURCE.rglob("*.py"):
+        for name, is_at_once in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            if name not in sys.stdlib_module_names and name != "contrex":
+                every.add(DISTRIBUTIONS.get(name, name))
+                if is_at_once and path.name != "torchmetric_class.py":  # which only `as_torchmetric` imports
+                    at_once.add(DISTRIBUTIONS.get(name, name))
+    return every, at_once
+
+
+def test_every_package_that_is_imported_is_declared():
+    needed, extra = names(PROJECT["dependencies"]), set().union(*map(names, PROJECT["optional-dependencies"].values()))
+    every, at_once = imported()
+    assert every <= needed | extra
+    assert at_once <= needed
+
+
+def test_every_package_that_is_declared_is_imported():
+    every, _ = imported()
+    assert names(PROJECT["dependencies"]) <= every
+
+
+def test_what_an_extra_has_tests_run_with():
+    extras = PROJECT["optional-dependencies"]
+    assert names(extras["captum"] + extras["onnx"] + extras["torchmetrics"]) <= names(extras["dev"])
