@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from contrex.ops.geometry import Crop, warp_images
 from contrex.ops.pixels import explanation_mask
 from contrex.records.version1 import completed
 from contrex.settings import (
+    Baseline,
     Embedding,
     Evaluation,
     GradientSign,
@@ -149,6 +151,13 @@ MEANINGS = {
     "stochastic_pointing_game": [({}, "How many of 100 points drawn")],
 }
 """What a report must say under which settings."""
+
+
+@pytest.mark.parametrize("baseline", get_args(Baseline))
+def test_every_baseline_of_the_curves_has_words(baseline):
+    bench = Bench(subject(), Evaluation(device="cpu", insertion_baseline=baseline, deletion_baseline=baseline))
+    for name in ("insertion_auc", "deletion_auc"):
+        assert PROTOCOLS[name](bench).meaning().startswith("The mean probability while pixels ")
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

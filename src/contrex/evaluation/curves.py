@@ -87,6 +87,7 @@ class Insertion(PixelCurve):
     def meaning(self) -> str:
         start = {
             "blur": "a blurred image",
+            "reflected_blur": "a blurred image",
             "zero": "an empty image of the data set's mean colour",
             "mean": "an empty image of its own mean colour",
             "road": "an image imputed from what is left, with noise (ROAD)",
@@ -119,6 +120,7 @@ class Deletion(PixelCurve):
     def meaning(self) -> str:
         how = {
             "blur": "blurred away",
+            "reflected_blur": "blurred away",
             "zero": "removed",
             "mean": "replaced by the image's mean colour",
             "road": "replaced by what the others suggest, with noise (ROAD)",
