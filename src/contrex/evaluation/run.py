@@ -56,8 +56,8 @@ def evaluate(
     total = min(len(subject.images), options.limit or len(subject.images))
     if total == 0:
         raise DataError(f"the split {options.split!r} of {subject.images.name} has no images to evaluate.")
-    jury = Jury(subject, options)
-    num_shown = min(options.gallery, total) if jury.wants_maps else 0  # pictures are shown with their heatmap
+    panel = Panel(subject, options)
+    num_shown = min(options.gallery, total) if panel.wants_maps else 0  # pictures are shown with their heatmap
     gallery = set(np.linspace(0, total - 1, num_shown).round().astype(int).tolist())
     sizes = view_sizes(subject.data)
     whole_sides = {"native": sizes[1], "published": PUBLISHED_SHORT_SIDE, "square": None}
@@ -65,17 +65,17 @@ def evaluate(
         subject.images,
         sizes,
         whole_side=whole_sides[options.content_heatmap_protocol],
-        needs_whole=jury.needs_whole,
+        needs_whole=panel.needs_whole,
         gallery=gallery,
     )
     done = 0
     with closing(Groups(views, total, workers=options.workers)) as groups:
         for group in groups:
-            jury.judge(group)
+            panel.judge(group)
             done = min(done + ranks.world_size() * GROUP, total)
             if progress is not None:
                 progress(done, total)
-    record = jury.record(total)
+    record = panel.record(total)
     return ranks.from_first(lambda: record)
 
 
@@ -124,7 +124,7 @@ class ImageRow:
     values: dict[str, float] = field(default_factory=dict)
 
 
-class Jury:
+class Panel:
     """The protocols that judge one subject, the rows they fill and the pictures that are kept."""
 
     def __init__(self, subject: Subject, options: settings.Evaluation) -> None:
