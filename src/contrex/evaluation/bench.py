@@ -26,7 +26,7 @@ from contrex.errors import ArgumentError
 from contrex.evaluation.subject import Subject
 from contrex.explain import Explainer, Explanation, LayerExplainer
 from contrex.explain.forward import capture
-from contrex.explain.named import build_explainer
+from contrex.explain.named import build_explainer, options_in_words
 from contrex.models import classifier_head, eval_mode, model_logits
 from contrex.ops import heatmap
 
@@ -113,8 +113,10 @@ class Bench:
         places = sorted(set(itertools.chain.from_iterable(ranks.gathered(sorted(self._places)))))
         layers, grids = ", ".join(sorted({layer for layer, _ in places})), sorted({grid for _, grid in places})
         own = self.explainer.layer if isinstance(self.explainer, LayerExplainer) else "input"
+        options = options_in_words(self.options.explainer)
         details: dict[str, object] = {
             "explainer": self.options.explainer,
+            **({"explainer_options": options} if options else {}),
             "layer": layers or own,
             "contrast": self.options.contrast,
         }
@@ -140,12 +142,20 @@ class Group:
     """Images judged together. What several protocols ask for is computed once, and nothing that nobody asks for."""
 
     def __init__(
-        self, bench: Bench, views: Sequence[Views], *, has_heatmaps: bool = True, has_features: bool = False
+        self,
+        bench: Bench,
+        views: Sequence[Views],
+        *,
+        has_heatmaps: bool = True,
+        has_features: bool = False,
+        beside: Group | None = None,
     ) -> None:
         self.bench = bench
         self.views = views
         self.has_heatmaps = has_heatmaps
         self.has_features = has_features
+        self._beside = beside
+        """The same images for another explainer: what needs no explainer is taken from there."""
         self._features: Tensor | None = None
 
     def __len__(self) -> int:
@@ -172,6 +182,8 @@ class Group:
     @cached_property
     def squares(self) -> Tensor:
         """[N,3,S,S], normalised."""
+        if self._beside is not None:
+            return self._beside.squares
         return self.bench.normalise(torch.stack([views.square for views in self.views]))
 
     @cached_property
@@ -195,7 +207,9 @@ class Group:
     @cached_property
     def logits(self) -> Tensor:
         """[N,K], of the squares; from the explanation's own forward pass where there is one."""
-        return self.explanation.logits if self.has_heatmaps else self.bench.logits(self.squares)
+        if self.has_heatmaps:
+            return self.explanation.logits
+        return self.bench.logits(self.squares) if self._beside is None else self._beside.logits
 
     @cached_property
     def saliency(self) -> Tensor:

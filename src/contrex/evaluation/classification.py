@@ -23,6 +23,7 @@ ONE_LABEL = "an image has one label here, and a classifier of several labels may
 class Top1(Protocol):
     """Top-1 accuracy: how often the most probable class is the label."""
 
+    judges_classifier_only = True
     k: ClassVar[int] = 1
     unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
@@ -45,6 +46,7 @@ class Top5(Top1):
 class Calibration(Protocol):
     """Expected calibration error, and the reliability diagram behind it."""
 
+    judges_classifier_only = True
     unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
     def __init__(self, bench: Bench) -> None:
@@ -68,6 +70,7 @@ class Calibration(Protocol):
 class FGSM(Protocol):
     """Top-1 accuracy under the fast gradient sign attack."""
 
+    judges_classifier_only = True
     min_classes = 2
     unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 

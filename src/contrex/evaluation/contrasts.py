@@ -119,6 +119,7 @@ class RelativeProbabilityUnderMasking(Protocol):
 class GradientSigns(Protocol):
     """Gradient sign perturbation: how accuracy, logit and probability move along each score's input gradient."""
 
+    judges_classifier_only = True
     min_classes = 2
     unfit: ClassVar[Mapping[str, str]] = {
         "binary": "the gradients of its four scores are the same for one logit",

@@ -13,7 +13,7 @@ from contrex.evaluation.faithfulness import DropIncrease, InfidelityToNoise, Sen
 from contrex.evaluation.localisation import ContentHeatmapOfLabel, Pointing, StochasticPointing
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.randomization import ParameterRandomization
-from contrex.explain.named import explainer_class
+from contrex.explain.named import check_explainer
 from contrex.ops.scores import CONTRASTS, TASKS
 
 PROTOCOLS: dict[str, type[Protocol]] = {
@@ -42,7 +42,7 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
     """Raise now rather than after hours of training.
 
     Raises:
-        UnknownNameError: a metric, the explainer, the contrast or the task does not exist.
+        UnknownNameError: a metric, an explainer or its option, the contrast or the task does not exist.
         ArgumentError: a metric needs more than `num_classes` classes, or cannot judge classifiers of the `task`, where
             those are known; the options may name the task.
     """
@@ -63,6 +63,7 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
                 f"`evaluation.metrics` has {name}, which cannot judge a {task or options.task} classifier: {reason}. "
                 "Leave it out."
             )
-    explainer_class(options.explainer)
+    for text in options.explainers or (options.explainer,):
+        check_explainer(text)
     if options.contrast is not None and options.contrast not in CONTRASTS:
         raise unknown_name("`contrast`", options.contrast, CONTRASTS)

@@ -24,8 +24,8 @@ Configuration = Mapping[str, Any]
 
 
 def record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
-    """`evaluation-SPLIT` and what differs from the recipe's own evaluation, at most 120 long."""
-    own, asked = to_plain(replace(recipe.evaluation, split=options.split)), to_plain(options)
+    """`evaluation-SPLIT` and what differs from the recipe's own evaluation, at most 120 long; for one explainer."""
+    own, asked = (to_plain(replace(way, split=options.split, explainers=())) for way in (recipe.evaluation, options))
     parts = [f"{field}={as_word(asked[field])}" for field in different(own, asked)]
     if data != recipe.data:
         parts.append(f"data={as_word(data_name(data))}")
@@ -38,10 +38,11 @@ def data_name(data: Data) -> str:
     return type(data).__name__ if path is None else path.name
 
 
-def record_folder(output: Path | None, default: Path, configuration: Configuration) -> Path:
-    """`output` or the default folder; where the default holds another record, one with a name of its own."""
+def record_folder(output: Path | None, default: Path, configuration: Configuration, taken: Sequence[Path] = ()) -> Path:
+    """`output` or the default folder; where the default holds another record, or is `taken`, one with a name of its
+    own."""
     folder = default if output is None else output
-    recorded = recorded_configuration(folder)
+    recorded = {} if folder in taken else recorded_configuration(folder)
     if recorded is None:
         return folder
     ignored = PROGRESS if "name" in configuration["checkpoint"] else frozenset()
@@ -70,7 +71,9 @@ def recorded_configuration(folder: Path) -> Configuration | None:
 def different(old: Configuration, new: Configuration) -> Iterator[str]:
     """The dotted names of the settings that differ, but for those of the machine."""
     before, after = dict(_flat(old)), dict(_flat(new))
-    return (name for name in {**after, **before} if before.get(name) != after.get(name))
+    # `explainers` is none of a record's settings, which is by one explainer
+    names = (name for name in {**after, **before} if name.rpartition(".")[2] != "explainers")
+    return (name for name in names if before.get(name) != after.get(name))
 
 
 def _flat(plain: Configuration, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -84,11 +87,11 @@ def _flat(plain: Configuration, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def as_word(value: object) -> str:
     """A value as a part of a folder's name.
 
-    >>> as_word(["top1", "top5"]), as_word("timm:resnet18"), as_word(None)
-    ('top1+top5', 'timm-resnet18', 'None')
+    >>> as_word(["top1", "top5"]), as_word("timm:resnet18"), as_word("rise(num_masks=200)"), as_word(None)
+    ('top1+top5', 'timm-resnet18', 'rise-num_masks=200', 'None')
     """
     text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return re.sub(r"[^\w.+=-]+", "-", text)
+    return re.sub(r"[^\w.+=-]+", "-", text).rstrip("-")
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

@@ -99,6 +99,8 @@ class FullGrad(Explainer):
     sum 1, so that a part keeps its sum.
     """
 
+    name = "full_grad"
+
     def _forward(self, images: Tensor, *, differentiable: bool) -> BiasedPass:
         recorder = _Recorder(self.model, differentiable=differentiable)
         with capture.intercepted(beside_views(recorder)):
