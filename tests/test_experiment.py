@@ -177,7 +177,7 @@ def test_several_explainers_have_a_record_each_in_the_usual_folders(run, tmp_pat
         assert alone.configuration == record.record.configuration
     below = evaluate_run_by_each(run, several, console=quiet(), output=tmp_path / "out")
     assert [folder.name for _, folder in below] == ["grad_cam", "rise-num_masks=8", "rise-num_masks=9"]
-    with pytest.raises(ArgumentError, match="names 3 explainers, .* call evaluate_run_by_each"):
+    with pytest.raises(ArgumentError, match=r"names 3 explainers, .* call evaluate_run_by_each"):
         evaluate_run(run, several, console=quiet())
 
 

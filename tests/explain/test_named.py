@@ -14,16 +14,17 @@ from contrex.explain.named import (
     explainer_class,
     options_in_words,
 )
+from contrex.settings import Evaluation
 from contrex.settings.explainer import read_explainer
-from explain.networks import SmallCNN
+from explain.networks import images
+from explain.networks import network as make_network
 
-IMAGES = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+IMAGES = images(2)
 
 
 @pytest.fixture
 def network():
-    torch.manual_seed(0)
-    return SmallCNN().eval()
+    return make_network("mlp")
 
 
 MY_CAM = """
@@ -76,7 +77,7 @@ def test_a_layer_is_an_option_or_an_argument(network):
         ("rise(keep=1.5)", "`keep` must be a probability between 0 and 1, got 1.5"),
         (
             "occlusion(window=(1, 2, 3))",
-            r"`window` of occlusion must be None or .* \\(a whole number, a whole number\\); got",
+            r"`window` of occlusion must be None or .* \(a whole number, a whole number\); got",
         ),
         (
             "score_cam(variant='other')",
@@ -89,7 +90,7 @@ def test_a_layer_is_an_option_or_an_argument(network):
     ],
 )
 def test_what_does_not_fit_is_refused_without_a_model(text, message):
-    with pytest.raises(ArgumentError, match=message.replace("\\\\", "\\")):
+    with pytest.raises(ArgumentError, match=message):
         check_explainer(text)
 
 
@@ -109,13 +110,7 @@ def test_what_does_not_fit_is_refused_without_a_model(text, message):
 )
 def test_what_is_no_name_with_options_is_refused_when_a_recipe_is_made(text, message):
     with pytest.raises(ArgumentError, match=f"`evaluation.explainer` must be a name, .*{message}"):
-        contrex.recipes.Evaluation(explainer=text) if hasattr(contrex.recipes, "Evaluation") else _evaluation(text)
-
-
-def _evaluation(text):
-    from contrex.settings import Evaluation
-
-    return Evaluation(explainer=text)
+        Evaluation(explainer=text)
 
 
 def test_a_class_from_a_file_has_options(network, tmp_path):
@@ -125,11 +120,11 @@ def test_a_class_from_a_file_has_options(network, tmp_path):
     text = f"{file}:MyCAM(power=2)"
     assert build_explainer(network, text).power == 2
     assert options_in_words(text) == "power=2"
-    with pytest.raises(ArgumentError, match="option `power` of .*MyCAM must be a whole number; got 'x'"):
+    with pytest.raises(ArgumentError, match=r"option `power` of .*MyCAM must be a whole number; got 'x'"):
         build_explainer(network, f"{file}:MyCAM(power='x')")
     with pytest.raises(UnknownNameError, match="Did you mean 'power'"):
         build_explainer(network, f"{file}:MyCAM(powr=2)")
-    with pytest.raises(ArgumentError, match="is no subclass of contrex.Explainer"):
+    with pytest.raises(ArgumentError, match="is no subclass of contrex"):
         explainer_class("torch.nn:Linear")
 
 
