@@ -25,7 +25,7 @@ from contrex.devices import device_named
 from contrex.errors import ArgumentError
 from contrex.evaluation.subject import Subject
 from contrex.explain import Explainer, Explanation, LayerExplainer
-from contrex.explain.forward import capture
+from contrex.explain.forward.head import forward_features, head_rows
 from contrex.explain.named import build_explainer, options_in_words
 from contrex.models import classifier_head, eval_mode, model_logits
 from contrex.ops import heatmap
@@ -59,7 +59,7 @@ class Bench:
         _, head = classifier_head(self.network)
         with eval_mode(self.network), torch.no_grad():
             chunks = images.split(self.chunk)  # type: ignore[no-untyped-call]
-            return torch.cat([capture.forward_features(self.network, some, head)[0] for some in chunks])
+            return torch.cat([forward_features(self.network, some, head)[0] for some in chunks])
 
     def explain(
         self,
@@ -192,7 +192,7 @@ class Group:
         contrast = self.bench.options.contrast
         if not self.has_features:
             return self.bench.explain(self.squares, None, self.views, contrast=contrast)
-        with capture.head_rows(classifier_head(self.bench.network)[1]) as seen:
+        with head_rows(classifier_head(self.bench.network)[1]) as seen:
             explanation = self.bench.explain(self.squares, None, self.views, contrast=contrast)
         self._features = _features_of(explanation.logits, seen, self.bench.chunk)
         return explanation
