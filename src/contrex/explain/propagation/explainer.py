@@ -14,7 +14,8 @@ from contrex.explain.explainer import LayerExplainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.functions import intercepted
-from contrex.explain.propagation.graph import Propagation, Trace, innermost_module
+from contrex.explain.propagation.functions import Trace
+from contrex.explain.propagation.graph import Propagation, innermost_module
 from contrex.explain.propagation.rules import NoRuleError, Rules
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops.scores import Question
