@@ -81,6 +81,8 @@ def _with_ends(axis: Axis, front: int, back: int) -> Axis:
     """With entries added to its ends, or cut off where the numbers are negative; a few of many rows are no matter."""
     before, after = axis.before + front, axis.after + back
     whole = axis.size - axis.before - axis.after
+    if whole + min(before, 0) + min(after, 0) <= 0:  # no cell is left, only tokens that stood beside the grid
+        return channels(axis.size + front + back)
     is_little = min(before, after) < 0 and max(before, after) <= 0 and -_LITTLE * min(before, after) <= whole
     if is_little and len(axis.factors) == 1 and isinstance(axis.factors[0], Factor):
         return Axis((Factor(axis.roles, axis.size + front + back),))
