@@ -298,7 +298,7 @@ def test_explainers_have_options_and_several_are_measured_at_once(trained, photo
     words = ["--metrics", "top1", "insertion_auc", "--limit", "5", "--num-bootstrap", "20", "--gallery", "2"]
     assert run("evaluate", trained, *words, "--explainers", *texts) == 0
     out, err = capsys.readouterr()
-    assert all(text in out for text in ("grad_ ", "rise(num_", "occlusion(", "window=16)"))
+    assert all(text in out for text in ("grad_", "num_masks=4", "window=16"))
     folders = [line.removeprefix("record: ") for line in out.splitlines() if line.startswith("record: ")]
     told = [json.loads(Path(folder, "record.json").read_text())["configuration"]["evaluation"] for folder in folders]
     assert [one["explainer"] for one in told] == ["grad_cam", "rise(num_masks=4, seed=1)", "occlusion(window=16)"]
