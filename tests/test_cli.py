@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -290,6 +291,27 @@ def test_explain_with_a_run(trained, photos, tmp_path, capsys):
     assert text.count("%") == 5
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 500
+
+
+def test_explainers_have_options_and_several_are_measured_at_once(trained, photos, tmp_path, capsys):
+    texts = ["grad_cam", "rise(num_masks=4, seed=1)", "occlusion( window=16 )"]
+    words = ["--metrics", "top1", "insertion_auc", "--limit", "5", "--num-bootstrap", "20", "--gallery", "2"]
+    assert run("evaluate", trained, *words, "--explainers", *texts) == 0
+    out, err = capsys.readouterr()
+    assert all(text in out for text in ("grad_", "num_masks=4", "window=16"))
+    folders = [line.removeprefix("record: ") for line in out.splitlines() if line.startswith("record: ")]
+    told = [json.loads(Path(folder, "record.json").read_text())["configuration"]["evaluation"] for folder in folders]
+    assert [one["explainer"] for one in told] == ["grad_cam", "rise(num_masks=4, seed=1)", "occlusion(window=16)"]
+    assert err.count(" images in ") == 1
+    photo = next((photos / "val").rglob("*.png"))
+    words = ["--run", trained, "--side", "32", "--output", tmp_path / "x.png", "--explainer"]
+    assert run("explain", photo, *words, "rise(num_masks=4)") == 0
+    assert "rise(num_masks=4): why " in capsys.readouterr().out
+    for text, message in (("rise(num_mask=4)", "Did you mean 'num_masks'"), ("rise(4)", "each option needs its name")):
+        assert run("explain", photo, *words, text) == 2
+        assert message in capsys.readouterr().err
+        assert run("evaluate", trained, "--explainers", text) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_explain_the_top_two_classes_by_two_methods(trained, photos, tmp_path, capsys):

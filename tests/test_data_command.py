@@ -134,8 +134,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return stop
 
     monkeypatch.setattr("contrex.training.train", stops(0))
-    monkeypatch.setattr("contrex.experiment.evaluate_model", stops(1))
-    monkeypatch.setattr("contrex.experiment.evaluate_run", stops(0))
+    monkeypatch.setattr("contrex.experiment.evaluate_model_by_each", stops(1))
+    monkeypatch.setattr("contrex.experiment.evaluate_run_by_each", stops(0))
     monkeypatch.setattr("contrex.training.saved_recipe", lambda folder: recipe_named("digits_cgc"))
     return found
 

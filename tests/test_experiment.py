@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from contrex import experiment
-from contrex.errors import DataError, InterruptedRunError, RecordError
-from contrex.experiment import evaluate_model, evaluate_run, run_experiment
+from contrex.errors import ArgumentError, DataError, InterruptedRunError, RecordError
+from contrex.experiment import evaluate_model, evaluate_run, evaluate_run_by_each, run_experiment
 from contrex.methods.cgc import CGCStep
 from contrex.models import build_network
 from contrex.settings import Evaluation, Folder, Model, Pointing
@@ -139,9 +139,9 @@ def test_an_experiment_measures_new_weights_and_nothing_twice(tmp_path, monkeypa
     stopped_after(4, run)
     measured(run)
     measured(run, replace(OPTIONS, contrast="weighted"))
-    real = experiment.measuring.evaluate
+    real = experiment.measuring.evaluate_each
     monkeypatch.setattr(
-        experiment.measuring, "evaluate", lambda s, o, **k: (evaluations.append(s.checkpoint), real(s, o, **k))[1]
+        experiment.measuring, "evaluate_each", lambda s, o, **k: (evaluations.append(s.checkpoint), real(s, o, **k))[1]
     )
 
     def found():
@@ -159,6 +159,42 @@ def test_an_experiment_measures_new_weights_and_nothing_twice(tmp_path, monkeypa
     (run / "evaluation-test" / "record.json").write_text(json.dumps(record))
     assert found().configuration["evaluation"]["limit"] is None
     assert len(evaluations) == 2
+
+
+def test_several_explainers_have_a_record_each_in_the_usual_folders(run, tmp_path):
+    options = replace(OPTIONS, metrics=("top1", "insertion_auc"))
+    several = replace(options, explainers=("grad_cam", "rise(num_masks=8)", "rise(num_masks=9)"))
+    found = evaluate_run_by_each(run, several, console=quiet())
+    assert [folder.name for _, folder in found] == [
+        "evaluation-test-metrics=top1+insertion_auc",
+        "evaluation-test-metrics=top1+insertion_auc-explainer=rise-num_masks=8",
+        "evaluation-test-metrics=top1+insertion_auc-explainer=rise-num_masks=9",
+    ]
+    for (record, folder), text in zip(found, several.explainers, strict=True):
+        assert record.record.configuration["evaluation"]["explainer"] == text
+        alone, same = measured(run, replace(options, explainer=text))
+        assert same == folder
+        assert alone.metrics == record.record.metrics
+        assert alone.configuration == record.record.configuration
+    below = evaluate_run_by_each(run, several, console=quiet(), output=tmp_path / "out")
+    assert [folder.name for _, folder in below] == ["grad_cam", "rise-num_masks=8", "rise-num_masks=9"]
+    with pytest.raises(ArgumentError, match=r"names 3 explainers, .* call evaluate_run_by_each"):
+        evaluate_run(run, several, console=quiet())
+
+
+def test_an_experiment_measures_with_each_explainer_and_nothing_twice(tmp_path, monkeypatch):
+    asked, real = [], experiment.measuring.evaluate_each
+    monkeypatch.setattr(
+        experiment.measuring, "evaluate_each", lambda s, o, **k: (asked.append(o.explainers), real(s, o, **k))[1]
+    )
+    recipe = replace(RECIPE, evaluation=replace(OPTIONS, metrics=("content_heatmap",), explainers=("cam", "gradient")))
+    for _ in range(2):
+        (report,) = run_experiment([recipe], tmp_path, splits=["test"], console=quiet(), title="t")
+        told = [run.record.configuration["evaluation"]["explainer"] for run in report.runs]
+        assert told == ["cam", "gradient"]
+    more = replace(recipe, evaluation=replace(recipe.evaluation, explainers=("cam", "hires_cam", "gradient")))
+    experiment.measuring.measured_runs(tmp_path / "tiny-seed3", more.evaluation, console=quiet())
+    assert asked == [("cam", "gradient"), ("hires_cam",)]
 
 
 def test_models_do_not_share_a_record(tmp_path, monkeypatch):

@@ -87,7 +87,7 @@ def test_a_users_explainer_from_a_file(named, photo, tmp_path):
     (result,) = explain_photos([photo], named, Asked([name], contrasts=["none", "max"]))
     assert len(result.panels) == 2
     for wrong, message in (
-        (f"{tmp_path / 'mine.py'}:YourCAM", "has no subclass of contrex.Explainer called 'YourCAM'"),
+        (f"{tmp_path / 'mine.py'}:YourCAM", "has nothing called 'YourCAM'"),
         (f"{tmp_path / 'yours.py'}:MyCAM", "cannot be loaded from .*yours.py"),
         ("no.such.module:MyCAM", "cannot be loaded from no.such.module"),
         ("grad_can", "Did you mean 'grad_cam'"),

@@ -23,6 +23,7 @@ from contrex.evaluation import (
     command_line,
     configuration_of,
     evaluate,
+    evaluate_each,
     validate,
     validation_groups,
     weights_sha256,
@@ -253,6 +254,72 @@ def test_a_metric_that_needs_more_classes_is_refused():
     check_names(options("top1", "top5"), 5)
     check_names(options("top1"), 2)
     check_names(options("top1", "top5"))
+
+
+# --- several explainers ---------------------------------------------------------------------------------------------
+
+EACH = ("grad_cam", "rise(num_masks=8, seed=1)", "lrp(rules='epsilon')")
+MEASURED = ("top1", "calibration", "fgsm", "gradient_sign", "content_heatmap", "relative_probability", "embedding")
+
+
+class Wavering(torch.nn.Module):
+    """Logits whose last bits depend on whether gradients are recorded, as those of torch's fused attention do."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        logits = self.network(x)
+        return logits * (1 + 1e-6) if torch.is_grad_enabled() else logits
+
+
+@pytest.mark.parametrize("wavers", [False, True])
+def test_each_explainer_has_the_numbers_that_it_has_alone_to_the_last_bit(wavers):
+    one = subject()
+    if wavers:
+        one = replace(one, classifier=replace(one.classifier, network=Wavering(one.classifier.network)))
+    metrics, limit = (("top1", "calibration", "content_heatmap"), GROUP + 2) if wavers else (MEASURED, 6)
+    asked = options(*metrics, limit=limit)
+    found = evaluate_each(one, replace(asked, explainers=EACH))
+    for each, text in zip(found, EACH, strict=True):
+        alone = evaluate(one, replace(asked, explainer=text))
+        assert each.record.metrics == alone.record.metrics
+        assert each.record.profiles == alone.record.profiles
+        assert each.record.scatters == alone.record.scatters
+        assert each.record.configuration == alone.record.configuration
+        assert each.samples == alone.samples
+        for kept, expected in zip(each.gallery.heatmaps, alone.gallery.heatmaps, strict=True):
+            np.testing.assert_array_equal(kept, expected)
+    values = [each.record.metric("content_heatmap").value for each in found]
+    assert len(set(values)) == len(EACH)
+
+
+def test_images_are_read_and_the_classifier_is_judged_once(monkeypatch):
+    judged, read = [], []
+    real, view = Top1.judge, EvaluationViews.__getitem__
+    monkeypatch.setattr(Top1, "judge", lambda self, group: (judged.append(len(group)), real(self, group))[1])
+    monkeypatch.setattr(EvaluationViews, "__getitem__", lambda self, i: (read.append(i), view(self, i))[1])
+    evaluate_each(subject(), options("top1", "content_heatmap", explainers=EACH))
+    assert sum(judged) == len(read) == len(DATA_IMAGES)
+
+
+def test_a_record_says_which_options_the_explainer_had():
+    found = evaluate(subject(), options("content_heatmap", explainer="rise( num_masks = 8 )", limit=4))
+    told = found.record.metric("content_heatmap").protocol
+    assert told["explainer"] == found.record.configuration["evaluation"]["explainer"] == "rise(num_masks=8)"
+    assert told["explainer_options"] == "num_masks=8, cells=7, keep=0.5, seed=0, batch_size=None"
+    plain = evaluate(subject(), options("content_heatmap", limit=4)).record.metric("content_heatmap").protocol
+    assert "explainer_options" not in plain
+
+
+def test_one_record_is_not_asked_of_several_explainers():
+    with pytest.raises(ArgumentError, match=r"`evaluation.explainers` names 3 explainers, .* call evaluate_each"):
+        evaluate(subject(), options("top1", explainers=EACH))
+    with pytest.raises(ArgumentError, match=r"`evaluation.explainers` must be different explainers"):
+        options("top1", explainers=("cam", "cam()"))
+    with pytest.raises(ArgumentError, match="`num_masks` must be at least 1, got 0"):
+        check_names(options("top1", explainers=("cam", "rise(num_masks=0)")))
 
 
 # --- a metric is its file and one line ------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import nn
 
 import contrex
 from contrex.explain import EXPLAINERS
-from contrex.explain.forward.capture import forward_features
+from contrex.explain.forward.head import forward_features
 from contrex.models.compiled import compiled_as_it_is, uncompiled
 from explain.networks import images, network
 

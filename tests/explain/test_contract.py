@@ -15,7 +15,7 @@ import contrex
 from contrex.errors import LayerError
 from contrex.explain import EXPLAINERS
 from contrex.explain.contract import CHECKS, ContractError, check_contract
-from contrex.explain.forward import capture
+from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.in_place import written
 from explain.networks import HEADS, images, network
 
@@ -242,7 +242,7 @@ class Copying(contrex.Gradient):
             target = written(function, args, kwargs)
             return function(*(args if target is None else (target.clone(), *args[1:])), **kwargs)
 
-        with capture.intercepted(copied):
+        with intercepted(copied):
             return super()._forward(images, differentiable=differentiable)
 
 

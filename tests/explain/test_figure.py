@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from contrex.errors import ArgumentError
 from contrex.explain import Explanation
 from contrex.explain.figure import LARGEST_SIDE, Panel, Row, draw, pictures
+from contrex.ops.colour import diverging_rgb
 
 
 def explanation(num=1, size=(4, 4)):
@@ -105,3 +108,19 @@ def test_images_may_have_another_size_but_not_another_number():
 def test_more_pictures_than_fit_into_a_file_are_refused():
     with pytest.raises(ArgumentError, match=r"120 pictures make a figure of 480 inches.*: draw at most 100 at a time"):
         explanation(120).show(torch.rand(120, 3, 8, 8))
+
+
+def test_a_figure_has_the_colours_of_a_report():
+    """One colour language: the strongest cell for a class is as red in a figure as on a report's page, and so on."""
+    figure = Explanation(torch.tensor([[[-2.0, 0.0], [1.0, 2.0]]]), torch.zeros(1, 2), torch.zeros(1).long()).show(
+        torch.rand(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    )
+    shown = next(axis for axis in figure.axes if "red for, blue against" in axis.get_title()).images[-1]
+    values = np.array([[-2.0, -1.0, 0.0, 1.0, 2.0]])
+    drawn = shown.cmap((values + 2) / 4, bytes=True)[..., :3]
+    np.testing.assert_allclose(drawn.astype(int), diverging_rgb(values, 2.0).astype(int), atol=3)
+
+
+def test_matplotlib_is_loaded_when_something_is_drawn():
+    code = "import contrex.explain.figure, sys; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

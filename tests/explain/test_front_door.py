@@ -468,7 +468,7 @@ def test_show_draws_every_image_and_refuses_the_wrong_number():
     titles = [axis.get_title() for axis in figure.axes]
     assert "one" in titles
     assert "two" in titles
-    low, high = next(axis for axis in figure.axes if "orange" in axis.get_title()).images[-1].get_clim()
+    low, high = next(axis for axis in figure.axes if "red for" in axis.get_title()).images[-1].get_clim()
     assert low == -high
     with pytest.raises(ArgumentError, match="one per map"):
         contrex.GradCAM(net)(x).show(x[:1])

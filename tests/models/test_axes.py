@@ -40,6 +40,12 @@ def prefix(x, num):
     return torch.zeros(len(x), num, x.shape[-1], dtype=x.dtype)
 
 
+def beside_class_token(x, change):
+    """Tokens whose cells were changed while the class token was kept aside, as TNT does."""
+    both = torch.cat([prefix(tokens(x), 1), tokens(x)], 1)
+    return torch.cat([both[:, :1], change(both[:, 1:])], 1)
+
+
 def split_patches(x):
     n, c, h, w = x.shape
     return x.view(n, c, h // 4, 4, w // 4, 4)
@@ -82,6 +88,7 @@ RIGHT = {
     "registers behind": lambda x: torch.cat([tokens(x), prefix(tokens(x), 9)], 1),
     "registers taken off": lambda x: torch.cat([prefix(tokens(x), 5), tokens(x)], 1)[:, 5:],
     "class token split off": lambda x: torch.cat([prefix(tokens(x), 1), tokens(x)], 1).split([1, 24], 1)[1],
+    "class token beside a sum of the others": lambda x: beside_class_token(x, lambda cells: cells + tokens(x)),
     "padded and taken off": lambda x: F.pad(patches(x), (2, 1, 0, 1))[:, :, :-1, 2:-1],
     "padding of a convolution": lambda x: conv(F.pad(patches(x), (1, 1, 1, 1)), 3, 1, 0),
     "a wide margin": lambda x: conv(F.pad(patches(x), (4, 3, 2, 5)), 1),
@@ -131,6 +138,8 @@ GONE = {
     "cells against cells": lambda x: conv((tokens(x) @ tokens(x).transpose(1, 2))[:, None]),
     "channels against channels": lambda x: conv((tokens(x).transpose(1, 2) @ tokens(x))[:, None]),
     "what attends, the other way round": lambda x: (tokens(x) @ tokens(x).transpose(1, 2)).flip(2).transpose(1, 2),
+    "class token and registers, without a cell": lambda x: torch.cat([prefix(tokens(x), 5), tokens(x)], 1)[:, :5],
+    "half of the cells beside a class token": lambda x: beside_class_token(x, lambda cells: cells[:, 12:]),
     "two grids in a row": lambda x: torch.cat([tokens(x), tokens(x, 8)], 1),
     "a sum of two orders": lambda x: x[..., :16] + x[..., :16].transpose(2, 3),
     "images as channels": lambda x: conv(torch.stack([x[:, :, :, :12], x[:, :, :, 12:]]).flatten(0, 2)[None]),

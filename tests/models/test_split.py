@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from contrex.errors import ArgumentError, LayerError
-from contrex.explain.forward.capture import forward_features
+from contrex.explain.forward.head import forward_features
 from contrex.models import ProjectionHead, build_network, classifier_head
 
 FOUND = {

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 
 from contrex import settings
 from contrex.cli.options import Arguments, parsed
 from contrex.errors import ArgumentError, printable
-
-if TYPE_CHECKING:
-    pass
+from contrex.settings.explainer import read_explainer
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,8 @@ class Explain:
     """A trained run to explain with, instead of --model."""
     model: settings.Model = field(default_factory=settings.Model)
     explainer: tuple[str, ...] = ("grad_cam",)
-    """One row of maps for each: a name (contrex explainers lists them), FILE.py:CLASS, MODULE:CLASS or captum:CLASS."""
+    """One row of maps for each: a name (contrex explainers lists them), FILE.py:CLASS, MODULE:CLASS or captum:CLASS,
+    with options where it has some: "rise(num_masks=500, seed=1)"."""
     layer: str | None = None
     """Layer to explain; None is the last feature map."""
     target: tuple[str, ...] = ()
@@ -63,6 +61,8 @@ def explain(arguments: Arguments) -> int:
         raise ArgumentError(
             f"--top {options.top} must be 1 or more, and not with --target: the classes are one or other."
         )
+    for text in options.explainer:
+        read_explainer(text)
     from contrex import photos
 
     asked = photos.Asked(

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 
@@ -14,9 +13,6 @@ from contrex import settings
 from contrex.cli.options import Arguments, Nothing, parsed
 from contrex.errors import ArgumentError, printable
 from contrex.outside import installed
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,17 @@ def data(arguments: Arguments) -> int:
 
 
 def explainers(arguments: Arguments) -> int:
-    """List the explainers."""
-    tyro.cli(Nothing, prog="contrex explainers", description="List the explainers.", args=arguments)
+    """List the explainers and their options."""
+    about = "List the explainers and their options, with defaults. They are set as in 'rise(num_masks=500, seed=1)'."
+    tyro.cli(Nothing, prog="contrex explainers", description=about, args=arguments)
     from contrex.explain import EXPLAINERS
+    from contrex.explain.named import default_options
 
     width = max(map(len, EXPLAINERS))
     for name, kind in EXPLAINERS.items():
-        module = sys.modules[kind.__module__]
-        print(f"  {name:{width}}  {(module.__doc__ or '').splitlines()[0]}")
+        title = (sys.modules[kind.__module__].__doc__ or "").splitlines()[0].rstrip(".")
+        options = ", ".join(f"{option}={value!r}" for option, value in default_options(kind).items())
+        print(f"  {name:{width}}  {title}{f': {options}' if options else ''}")
     return 0
 
 

@@ -24,7 +24,7 @@ class EvaluateModel:
     data: settings.Data
     evaluation: Evaluation = field(default_factory=settings.Evaluation)
     output: Path | None = None
-    """Where the record goes; None is runs/evaluation-NAME."""
+    """Where the record goes; None is runs/evaluation-NAME. With --explainers the folder of their folders."""
     name: str | None = None
     """What reports call it; None is the model's name."""
 
@@ -36,39 +36,42 @@ class EvaluateRun:
     evaluation: Evaluation
     data: settings.Data
     output: Path | None = None
-    """Where the record goes; None is RUN/evaluation-SPLIT, and what differs from the run's own settings."""
+    """Where the record goes; None is RUN/evaluation-SPLIT, and what differs from the run's own settings. With
+    --explainers the folder of their folders."""
 
 
 def evaluate(arguments: Arguments) -> int:
     """Measure a trained run, or any classifier with a weights file, on a data set."""
     if arguments and not arguments[0].startswith("-"):
-        run, output = _evaluate_run(Path(arguments[0]), arguments[1:])
+        measured = _evaluate_run(Path(arguments[0]), arguments[1:])
     else:
         data, rest = named_data(arguments)
         default = EvaluateModel(settings.Model(), data or settings.Folder(tyro.MISSING))
         options = parsed(EvaluateModel, "evaluate", rest, default=default, reads_data=True)
         if options.model.weights is None:
             raise ArgumentError("`model.weights` is needed: an untrained network measures nothing. Or name a run.")
-        from contrex.experiment import evaluate_model
+        from contrex.experiment import evaluate_model_by_each
 
-        run, output = evaluate_model(
+        measured = evaluate_model_by_each(
             options.model, options.data, options.evaluation, options.output, console=console(), name=options.name
         )
-    print_summary([run], f"{run.record.dataset['split']} split of {run.record.dataset['name']}")
-    print(f"record: {output}")
+    dataset = measured[0][0].record.dataset
+    print_summary([run for run, _ in measured], f"{dataset['split']} split of {dataset['name']}")
+    for _, output in measured:
+        print(f"record: {output}")
     return 0
 
 
-def _evaluate_run(folder: Path, arguments: Arguments) -> tuple[RunRecord, Path]:
+def _evaluate_run(folder: Path, arguments: Arguments) -> list[tuple[RunRecord, Path]]:
     from contrex.training import saved_recipe
 
     recipe = saved_recipe(folder)
     data, rest = named_data(arguments)
     default = EvaluateRun(recipe.evaluation, data or recipe.data)
     options = parsed(EvaluateRun, f"evaluate {folder}", rest, default=default, reads_data=True)
-    from contrex.experiment import evaluate_run
+    from contrex.experiment import evaluate_run_by_each
 
-    return evaluate_run(
+    return evaluate_run_by_each(
         folder,
         options.evaluation,
         console=console(),

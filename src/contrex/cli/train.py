@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -15,9 +15,6 @@ from contrex.cli.inspect import recipes
 from contrex.cli.options import Arguments, console, named_data, parsed, print_summary
 from contrex.errors import ArgumentError, DataError
 from contrex.settings import run_name
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -109,16 +106,17 @@ def _train_one(options: Train) -> int:
     if options.resume and not (folder / "recipe.json").is_file():
         raise ArgumentError(f"--resume finds no run in {folder}: name its --folder, or start one without --resume.")
     from contrex import training
-    from contrex.experiment import evaluate_run
+    from contrex.experiment import evaluate_run_by_each
 
     if options.evaluate:
         _check_evaluation(recipe)
     training.train(recipe, folder, resume=options.resume, console=console())
     print(f"trained: {folder}")
     if options.evaluate:
-        run, output = evaluate_run(folder, recipe.evaluation, console=console(), data=recipe.data)
-        print_summary([run], f"{recipe.evaluation.split} split")
-        print(f"record: {output}")
+        measured = evaluate_run_by_each(folder, recipe.evaluation, console=console(), data=recipe.data)
+        print_summary([run for run, _ in measured], f"{recipe.evaluation.split} split")
+        for _, output in measured:
+            print(f"record: {output}")
     return 0
 
 

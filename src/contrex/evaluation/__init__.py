@@ -12,7 +12,7 @@ changes pixels, where it is also the one scored (the published CGC code explains
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.protocols import PROTOCOLS, check_names, protocol_named
-from contrex.evaluation.run import Validation, evaluate, validate, validation_groups
+from contrex.evaluation.run import Validation, evaluate, evaluate_each, validate, validation_groups
 from contrex.evaluation.subject import Subject, command_line, configuration_of, weights_sha256
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "command_line",
     "configuration_of",
     "evaluate",
+    "evaluate_each",
     "protocol_named",
     "validate",
     "validation_groups",

@@ -25,8 +25,8 @@ from contrex.devices import device_named, images_at_once
 from contrex.errors import ArgumentError
 from contrex.evaluation.subject import Subject
 from contrex.explain import Explainer, Explanation, LayerExplainer
-from contrex.explain.forward import capture
-from contrex.explain.named import build_explainer
+from contrex.explain.forward.head import forward_features, head_rows
+from contrex.explain.named import build_explainer, options_in_words
 from contrex.models import classifier_head, eval_mode, model_logits
 from contrex.ops import heatmap
 
@@ -59,7 +59,7 @@ class Bench:
         _, head = classifier_head(self.network)
         with eval_mode(self.network), torch.no_grad():
             chunks = images.split(self.chunk)  # type: ignore[no-untyped-call]
-            return torch.cat([capture.forward_features(self.network, some, head)[0] for some in chunks])
+            return torch.cat([forward_features(self.network, some, head)[0] for some in chunks])
 
     def explain(
         self,
@@ -113,8 +113,10 @@ class Bench:
         places = sorted(set(itertools.chain.from_iterable(ranks.gathered(sorted(self._places)))))
         layers, grids = ", ".join(sorted({layer for layer, _ in places})), sorted({grid for _, grid in places})
         own = self.explainer.layer if isinstance(self.explainer, LayerExplainer) else "input"
+        options = options_in_words(self.options.explainer)
         details: dict[str, object] = {
             "explainer": self.options.explainer,
+            **({"explainer_options": options} if options else {}),
             "layer": layers or own,
             "contrast": self.options.contrast,
         }
@@ -140,12 +142,20 @@ class Group:
     """Images judged together. What several protocols ask for is computed once, and nothing that nobody asks for."""
 
     def __init__(
-        self, bench: Bench, views: Sequence[Views], *, has_heatmaps: bool = True, has_features: bool = False
+        self,
+        bench: Bench,
+        views: Sequence[Views],
+        *,
+        has_heatmaps: bool = True,
+        has_features: bool = False,
+        beside: Group | None = None,
     ) -> None:
         self.bench = bench
         self.views = views
         self.has_heatmaps = has_heatmaps
         self.has_features = has_features
+        self._beside = beside
+        """The same images for another explainer: what needs no explainer is taken from there."""
         self._features: Tensor | None = None
 
     def __len__(self) -> int:
@@ -172,6 +182,8 @@ class Group:
     @cached_property
     def squares(self) -> Tensor:
         """[N,3,S,S], normalised."""
+        if self._beside is not None:
+            return self._beside.squares
         return self.bench.normalise(torch.stack([views.square for views in self.views]))
 
     @cached_property
@@ -180,7 +192,7 @@ class Group:
         contrast = self.bench.options.contrast
         if not self.has_features:
             return self.bench.explain(self.squares, None, self.views, contrast=contrast)
-        with capture.head_rows(classifier_head(self.bench.network)[1]) as seen:
+        with head_rows(classifier_head(self.bench.network)[1]) as seen:
             explanation = self.bench.explain(self.squares, None, self.views, contrast=contrast)
         self._features = _features_of(explanation.logits, seen, self.bench.chunk)
         return explanation
@@ -195,7 +207,9 @@ class Group:
     @cached_property
     def logits(self) -> Tensor:
         """[N,K], of the squares; from the explanation's own forward pass where there is one."""
-        return self.explanation.logits if self.has_heatmaps else self.bench.logits(self.squares)
+        if self.has_heatmaps:
+            return self.explanation.logits
+        return self.bench.logits(self.squares) if self._beside is None else self._beside.logits
 
     @cached_property
     def saliency(self) -> Tensor:

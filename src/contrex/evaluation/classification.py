@@ -26,6 +26,7 @@ class Top1(Protocol):
 
     name = "top1"
     title = "Top-1 accuracy"
+    judges_classifier_only = True
     k: ClassVar[int] = 1
     unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
@@ -58,6 +59,7 @@ class Calibration(Protocol):
 
     name = "calibration"
     title = "Calibration"
+    judges_classifier_only = True
     unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 
     def __init__(self, bench: Bench) -> None:
@@ -86,6 +88,7 @@ class FGSM(Protocol):
 
     name = "fgsm"
     title = "Accuracy under attack (FGSM)"
+    judges_classifier_only = True
     min_classes = 2
     unfit: ClassVar[Mapping[str, str]] = {"multilabel": ONE_LABEL}
 

@@ -135,6 +135,7 @@ class GradientSigns(Protocol):
 
     name = "gradient_sign"
     title = "Gradient sign perturbation"
+    judges_classifier_only = True
     min_classes = 2
     unfit: ClassVar[Mapping[str, str]] = {
         "binary": "the gradients of its four scores are the same for one logit",

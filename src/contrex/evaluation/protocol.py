@@ -36,6 +36,8 @@ class Protocol(ABC):
     """Whether it uses the features of the squares."""
     needs_whole: ClassVar[bool] = False
     """Whether it uses the whole images."""
+    judges_classifier_only: ClassVar[bool] = False
+    """Whether it uses nothing of the explainer: for several explainers it is measured once."""
 
     metrics: Sequence[PerSampleMetric] = ()
 

@@ -16,7 +16,7 @@ from contrex.evaluation import (
 )
 from contrex.evaluation.bare_metric import protocol_of
 from contrex.evaluation.protocol import Protocol
-from contrex.explain.named import explainer_class
+from contrex.explain.named import check_explainer
 from contrex.ops.scores import CONTRASTS, TASKS
 from contrex.outside import find, installed, outside
 
@@ -63,7 +63,7 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
     """Raise now rather than after hours of training.
 
     Raises:
-        UnknownNameError: a metric, the explainer, the contrast or the task does not exist.
+        UnknownNameError: a metric, an explainer or its option, the contrast or the task does not exist.
         ArgumentError: a metric needs more than `num_classes` classes, or cannot judge classifiers of the `task`, where
             those are known; the options may name the task.
     """
@@ -82,6 +82,7 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
                 f"`evaluation.metrics` has {name}, which cannot judge a {task or options.task} classifier: {reason}. "
                 "Leave it out."
             )
-    explainer_class(options.explainer)
+    for text in options.explainers or (options.explainer,):
+        check_explainer(text)
     if options.contrast is not None and options.contrast not in CONTRASTS:
         raise unknown_name("`contrast`", options.contrast, CONTRASTS)

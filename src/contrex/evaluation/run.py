@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import itertools
 import math
@@ -41,7 +42,7 @@ PUBLISHED_SHORT_SIDE = 448
 def evaluate(
     subject: Subject, options: settings.Evaluation, *, progress: Callable[[int, int], None] | None = None
 ) -> RunRecord:
-    """Measure everything `options.metrics` names and keep a row per image.
+    """Measure everything `options.metrics` names, with one explainer, and keep a row per image.
 
     `progress(done, total)` is called after each group of images. With several processes (`contrex.ranks`) each judges
     its share of the groups, none twice, and all return the record that one process would have written.
@@ -50,14 +51,32 @@ def evaluate(
         UnknownNameError: a metric or the explainer does not exist.
         DataError: the split is empty, or its classes are not the classifier's.
         ArgumentError: a box or a heatmap cannot be judged (the message names the image), or the classifier has too few
-            classes for a metric, or it takes squares only.
+            classes for a metric, or it takes squares only; or the options name several explainers.
+    """
+    if len(options.of_each_explainer()) > 1:
+        raise ArgumentError(
+            f"`evaluation.explainers` names {len(options.explainers)} explainers, and this gives one record: call "
+            "evaluate_each, which gives one for each."
+        )
+    return evaluate_each(subject, options, progress=progress)[0]
+
+
+def evaluate_each(
+    subject: Subject, options: settings.Evaluation, *, progress: Callable[[int, int], None] | None = None
+) -> list[RunRecord]:
+    """Measure with each of `options.explainers` and return a record for each, equal to the one that `evaluate` gives
+    for that explainer alone, to the last bit.
+
+    Images are read once for all, and what needs no explainer is measured once. `progress` and errors as in `evaluate`.
     """
     check_names(options)
     total = min(len(subject.images), options.limit or len(subject.images))
     if total == 0:
         raise DataError(f"the split {options.split!r} of {subject.images.name} has no images to evaluate.")
-    panel = Panel(subject, options)
-    num_shown = min(options.gallery, total) if panel.wants_maps else 0  # pictures are shown with their heatmap
+    own, *ways = options.of_each_explainer()
+    first = Panel(subject, own)
+    others = [Panel(subject, way, beside=first) for way in ways]
+    num_shown = min(options.gallery, total) if first.wants_maps else 0  # pictures are shown with their heatmap
     gallery = set(np.linspace(0, total - 1, num_shown).round().astype(int).tolist())
     sizes = view_sizes(subject.data)
     whole_sides = {"native": sizes[1], "published": PUBLISHED_SHORT_SIDE, "square": None}
@@ -65,18 +84,32 @@ def evaluate(
         subject.images,
         sizes,
         whole_side=whole_sides[options.content_heatmap_protocol],
-        needs_whole=panel.needs_whole,
+        needs_whole=first.needs_whole,
         gallery=gallery,
     )
     done = 0
     with closing(Groups(views, total, workers=options.workers)) as groups:
         for group in groups:
-            panel.judge(group)
+            _judge_by_each(first, others, group)
             done = min(done + ranks.world_size() * GROUP, total)
             if progress is not None:
                 progress(done, total)
-    record = panel.record(total)
-    return ranks.from_first(lambda: record)
+    records = [panel.record(total) for panel in (first, *others)]
+    return ranks.from_first(lambda: records)
+
+
+def _judge_by_each(first: Panel, others: Sequence[Panel], views: Sequence[Views]) -> None:
+    """Judge a group of images with several explainers, each on the logits of its own passes."""
+    group = first.group(views)
+    groups = [panel.group(views, beside=group) for panel in others]
+    for panel, own in zip(others, groups, strict=True):
+        # Passes of different explainers mostly have the same logits, but kernels differ with what autograd records.
+        # From the first group on where one bit does, the panel judges the classifier by itself.
+        if not torch.equal(own.logits, group.logits):
+            panel.part_from(first)
+    first.judge(group)
+    for panel, own in zip(others, groups, strict=True):
+        panel.judge(own)
 
 
 class Validation(NamedTuple):
@@ -127,18 +160,24 @@ class ImageRow:
 class Panel:
     """The protocols that judge one subject, the rows they fill and the pictures that are kept."""
 
-    def __init__(self, subject: Subject, options: settings.Evaluation) -> None:
+    def __init__(self, subject: Subject, options: settings.Evaluation, *, beside: Panel | None = None) -> None:
         self.subject = subject
         self.options = options
         self.bench = Bench(subject, options)
-        self.protocols: dict[str, Protocol] = {name: protocol_named(name)(self.bench) for name in options.metrics}
+        self._shared = {} if beside is None else beside.of_classifier()
+        """What the panel beside this one measures for both, as it needs no explainer."""
+        self.protocols: dict[str, Protocol] = {
+            name: self._shared.get(name) or protocol_named(name)(self.bench) for name in options.metrics
+        }
         _check_apart(self.protocols)
         self.needs_heatmaps = any(protocol.needs_heatmaps for protocol in self.protocols.values())
         self.needs_features = any(protocol.needs_features for protocol in self.protocols.values())
         self.needs_whole = any(protocol.needs_whole for protocol in self.protocols.values())
         self.task: str | None = None
         """What the classifier's logits are, once it has given some."""
-        self._order: dict[str, list[int]] = {name: [] for name in options.metrics}
+        self._order: dict[str, list[int]] = {
+            name: beside._order[name] if beside is not None and name in self._shared else [] for name in options.metrics
+        }
         self._rows: dict[int, ImageRow] = {}
         self._shown: dict[int, tuple[Views, NDArray[np.float32]]] = {}
 
@@ -147,12 +186,33 @@ class Panel:
         """Whether any protocol judges heatmaps."""
         return self.needs_heatmaps or self.needs_whole
 
-    def judge(self, views: Sequence[Views]) -> None:
-        """Everything about one group of images."""
+    def of_classifier(self) -> dict[str, Protocol]:
+        """The protocols that judge the classifier only."""
+        return {name: protocol for name, protocol in self.protocols.items() if protocol.judges_classifier_only}
+
+    def group(self, views: Sequence[Views], *, beside: Group | None = None) -> Group:
+        """Images to judge together; `beside` has the same ones for another explainer.
+
+        Raises:
+            DataError: one has no label.
+        """
         unlabelled = [view.path for view in views if view.label < 0]
         if unlabelled:
             raise DataError(f"{unlabelled[0]} has no label, and an evaluation needs one for each image: leave it out.")
-        group = Group(self.bench, views, has_heatmaps=self.needs_heatmaps, has_features=self.needs_features)
+        has = {"has_heatmaps": self.needs_heatmaps, "has_features": self.needs_features}
+        return Group(self.bench, views, **has, beside=beside)
+
+    def part_from(self, beside: Panel) -> None:
+        """Measure everything by itself from now on, going on with what was measured for both."""
+        for name in self._shared:
+            known = {id(beside.bench): self.bench}  # the network must not be copied, nor the other's explainer kept
+            self.protocols[name] = copy.deepcopy(beside.protocols[name], known)
+            self._order[name] = list(beside._order[name])
+        self._shared = {}
+
+    def judge(self, group: Group) -> None:
+        """Measure everything about one group of images."""
+        views = group.views
         if self.task is None:
             self.task = self._checked_task(group.logits)
         prediction = scores.predicted(group.logits, self.task)
@@ -162,7 +222,8 @@ class Panel:
                 view.path, int(group.labels[position]), int(prediction[position]), float(probability[position])
             )
         for name, protocol in self.protocols.items():
-            self._order[name] += _judged(protocol, group)
+            if name not in self._shared:
+                self._order[name] += _judged(protocol, group)
         if self.wants_maps:
             self._shown |= {view.index: (view, values) for view, values in group.pictures()}
 

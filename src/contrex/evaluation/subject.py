@@ -45,6 +45,7 @@ def configuration_of(subject: Subject, options: settings.Evaluation) -> dict[str
     which weights were."""
     checkpoint = {**subject.checkpoint, "sha256": weights_sha256(subject.classifier.network)}
     plain: dict[str, Any] = to_plain({**subject.configuration, "evaluation": options, "checkpoint": checkpoint})
+    plain["evaluation"].pop("explainers")  # a record is by one explainer, and earlier records do not have the field
     return plain
 
 

@@ -19,18 +19,33 @@ from rich.console import Console
 
 from contrex import ranks
 from contrex.evaluation import check_names
-from contrex.experiment.measuring import evaluate_model, evaluate_run
+from contrex.experiment.measuring import (
+    evaluate_model,
+    evaluate_model_by_each,
+    evaluate_run,
+    evaluate_run_by_each,
+)
 from contrex.experiment.sharing import Task, carried_out
 from contrex.records import RunRecord, read_run
 from contrex.report import write_report
 from contrex.settings import Recipe
 
-__all__ = ["SplitReport", "Task", "carried_out", "evaluate_model", "evaluate_run", "run_experiment"]
+__all__ = [
+    "SplitReport",
+    "Task",
+    "carried_out",
+    "evaluate_model",
+    "evaluate_model_by_each",
+    "evaluate_run",
+    "evaluate_run_by_each",
+    "run_experiment",
+]
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What an experiment found on one split: the runs in the order of the recipes, and the page that shows them."""
+    """What an experiment found on one split: the runs in the order of the recipes, each by each of its explainers, and
+    the page that shows them."""
 
     split: str
     runs: Sequence[RunRecord]
@@ -53,10 +68,16 @@ def run_experiment(
     records = carried_out(tasks, folder, console=console, jobs=jobs)
     reports = []
     for number, split in enumerate(splits):
-        found = [of_run[number] for of_run in records]
+        found = [record for of_run in records for record in _of_split(of_run, number, len(splits))]
         output = folder / ("report.html" if number == 0 else f"report-{split}.html")
         with ranks.together():
             if ranks.rank() == 0:
                 write_report(found, output, title=title)
         reports.append(SplitReport(split, [read_run(record) for record in found], output))
     return reports
+
+
+def _of_split(records: Sequence[Path], number: int, num_splits: int) -> Sequence[Path]:
+    """The records of one split, among those of a run: equally many for each split, split after split."""
+    num = len(records) // num_splits
+    return records[number * num : (number + 1) * num]

@@ -19,8 +19,8 @@ Configuration = Mapping[str, Any]
 
 
 def record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
-    """`evaluation-SPLIT` and what differs from the recipe's own evaluation, at most 120 long."""
-    own, asked = to_plain(replace(recipe.evaluation, split=options.split)), to_plain(options)
+    """`evaluation-SPLIT` and what differs from the recipe's own evaluation, at most 120 long; for one explainer."""
+    own, asked = (to_plain(replace(way, split=options.split, explainers=())) for way in (recipe.evaluation, options))
     values = dict(flat(asked))
     parts = [f"{name}={as_word(values.get(name))}" for name in differing(own, asked)]
     if data != recipe.data:
@@ -34,10 +34,11 @@ def data_name(data: Data) -> str:
     return type(data).__name__ if path is None else path.name
 
 
-def record_folder(output: Path | None, default: Path, configuration: Configuration) -> Path:
-    """`output` or the default folder; where the default holds another record, one with a name of its own."""
+def record_folder(output: Path | None, default: Path, configuration: Configuration, taken: Sequence[Path] = ()) -> Path:
+    """`output` or the default folder; where the default holds another record, or is `taken`, one with a name of its
+    own."""
     folder = default if output is None else output
-    recorded = recorded_configuration(folder)
+    recorded = {} if folder in taken else recorded_configuration(folder)
     if recorded is None:
         return folder
     # how far a run has come: its last checkpoint, measured again later, replaces its record
@@ -67,11 +68,11 @@ def recorded_configuration(folder: Path) -> Configuration | None:
 def as_word(value: object) -> str:
     """A value as a part of a folder's name.
 
-    >>> as_word(["top1", "top5"]), as_word("timm:resnet18"), as_word(None)
-    ('top1+top5', 'timm-resnet18', 'None')
+    >>> as_word(["top1", "top5"]), as_word("timm:resnet18"), as_word("rise(num_masks=200)"), as_word(None)
+    ('top1+top5', 'timm-resnet18', 'rise-num_masks=200', 'None')
     """
     text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return re.sub(r"[^\w.+=-]+", "-", text)
+    return re.sub(r"[^\w.+=-]+", "-", text).rstrip("-")
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

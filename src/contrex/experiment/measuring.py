@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from contrex.data import image_set
 from contrex.data.labelled import LIST, draw_of, run_images
 from contrex.data.sample import ImageSet
 from contrex.errors import ArgumentError, DataError
-from contrex.evaluation import Subject, configuration_of, evaluate
+from contrex.evaluation import Subject, configuration_of, evaluate_each
 from contrex.experiment.folders import as_word, listed, record_folder, record_name, recorded_configuration
 from contrex.models import load_classifier
 from contrex.records import RunRecord, to_plain, write_run
@@ -33,7 +34,8 @@ def evaluate_run(
     output: Path | None = None,
     data: Data | None = None,
 ) -> tuple[RunRecord, Path]:
-    """Evaluate a trained run, on `data` instead of its recipe's where that is given, and return record and folder.
+    """Evaluate a trained run with one explainer, on `data` instead of its recipe's where that is given, and return
+    record and folder.
 
     The record goes to `output`, by default to RUN/evaluation-SPLIT; the default names what differs from the recipe's
     own evaluation, as in `evaluation-test-contrast=weighted`.
@@ -41,9 +43,22 @@ def evaluate_run(
     Raises:
         RecordError: `output` holds a record of other settings.
         DataError: the data have other classes than the run.
+        ArgumentError: the options name several explainers.
     """
-    subject, default = _trained_subject(run, options, data)
-    return _evaluate(subject, options, record_folder(output, default, configuration_of(subject, options)), console)
+    _check_one(options, "evaluate_run_by_each")
+    return evaluate_run_by_each(run, options, console=console, output=output, data=data)[0]
+
+
+def evaluate_run_by_each(
+    run: Path, options: Evaluation, *, console: Console, output: Path | None = None, data: Data | None = None
+) -> list[tuple[RunRecord, Path]]:
+    """Evaluate a trained run with each of `options.explainers`, reading its images once, and return record and folder
+    of each.
+
+    Records go where `evaluate_run` puts them, or, of several, to OUTPUT/EXPLAINER. Errors as there.
+    """
+    subject, defaults = _trained_subject(run, options, data)
+    return _evaluate(subject, options, _places(subject, options, defaults, output), console)
 
 
 def evaluate_model(
@@ -55,13 +70,32 @@ def evaluate_model(
     console: Console,
     name: str | None = None,
 ) -> tuple[RunRecord, Path]:
-    """Evaluate a classifier from a weights file on a data set, and return record and folder.
+    """Evaluate a classifier from a weights file on a data set with one explainer, and return record and folder.
 
     The record goes to `output`, by default to runs/evaluation-NAME; NAME is the model's without `name`.
 
     Raises:
         RecordError: `output` holds a record of other settings, or of other weights.
-        ArgumentError: a checkpoint is asked for, which only runs have.
+        ArgumentError: a checkpoint is asked for, which only runs have; or the options name several explainers.
+    """
+    _check_one(options, "evaluate_model_by_each")
+    return evaluate_model_by_each(model, data, options, output, console=console, name=name)[0]
+
+
+def evaluate_model_by_each(
+    model: Model,
+    data: Data,
+    options: Evaluation,
+    output: Path | None = None,
+    *,
+    console: Console,
+    name: str | None = None,
+) -> list[tuple[RunRecord, Path]]:
+    """Evaluate a classifier from a weights file with each of `options.explainers`, reading its images once, and return
+    record and folder of each.
+
+    Records go where `evaluate_model` puts them; of several, to runs/evaluation-NAME-explainer=EXPLAINER or to
+    OUTPUT/EXPLAINER. Errors as there.
     """
     if options.checkpoint != "last":
         raise ArgumentError(f"`evaluation.checkpoint` {options.checkpoint} is a run's: a weights file has only one.")
@@ -73,10 +107,31 @@ def evaluate_model(
         configuration={"model": to_plain(model), "data": to_plain(data)},
     )
     default = Path("runs") / f"evaluation-{as_word(subject.name)}"
-    return _evaluate(subject, options, record_folder(output, default, configuration_of(subject, options)), console)
+    named = [default.with_name(f"{default.name}-explainer={as_word(text)}") for text in options.explainers]
+    return _evaluate(subject, options, _places(subject, options, named or [default], output), console)
 
 
-def _evaluate(subject: Subject, options: Evaluation, output: Path, console: Console) -> tuple[RunRecord, Path]:
+def _check_one(options: Evaluation, instead: str) -> None:
+    if len(options.of_each_explainer()) > 1:
+        raise ArgumentError(
+            f"`evaluation.explainers` names {len(options.explainers)} explainers, and this gives one record: call "
+            f"{instead}, which gives one for each."
+        )
+
+
+def _places(subject: Subject, options: Evaluation, defaults: Sequence[Path], output: Path | None) -> list[Path]:
+    """The folder of each explainer's record: below `output` where that is given, else by default, each another."""
+    ways, found = options.of_each_explainer(), list[Path]()
+    for way, default in zip(ways, defaults, strict=True):
+        own = output if output is None or len(ways) == 1 else output / as_word(way.explainer)
+        found.append(record_folder(own, default, configuration_of(subject, way), taken=found))
+    return found
+
+
+def _evaluate(
+    subject: Subject, options: Evaluation, outputs: Sequence[Path], console: Console
+) -> list[tuple[RunRecord, Path]]:
+    """Measure with each explainer and write each record to its folder."""
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"evaluating {subject.name}", total=None)
 
@@ -84,16 +139,19 @@ def _evaluate(subject: Subject, options: Evaluation, output: Path, console: Cons
             progress.update(task, completed=done, total=total)
 
         began = time.monotonic()
-        run = evaluate(subject, options, progress=advance)
+        runs = evaluate_each(subject, options, progress=advance)
         taken = time.monotonic() - began
-    for place in _explained_places(run):
-        console.print(f"explains {place}", highlight=False, markup=False)
-    num = run.record.dataset["num_images"]
+    for way, run in zip(options.of_each_explainer(), runs, strict=True):
+        for place in _explained_places(run):
+            told = f"{way.explainer} explains" if len(runs) > 1 else "explains"
+            console.print(f"{told} {place}", highlight=False, markup=False)
+    num = runs[0].record.dataset["num_images"]
     console.print(f"{num} images in {taken:.1f} s, {num / taken:.1f} per second", highlight=False)
     with ranks.together():
         if ranks.rank() == 0:
-            write_run(output, run)
-    return run, output
+            for run, output in zip(runs, outputs, strict=True):
+                write_run(output, run)
+    return list(zip(runs, outputs, strict=True))
 
 
 def _explained_places(run: RunRecord) -> list[str]:
@@ -102,20 +160,24 @@ def _explained_places(run: RunRecord) -> list[str]:
     return list(dict.fromkeys(f"{one['layer']}, {one['grid']}" for one in details))
 
 
-def measured_run(run: Path, options: Evaluation, *, console: Console, data: Data | None = None) -> Path:
-    """The folder of the record of the run's weights, on `data` instead of its recipe's where that is given; evaluated
-    unless they have been."""
-    subject, default = _trained_subject(run, options, data)
-    configuration = configuration_of(subject, options)
-    folder = record_folder(None, default, configuration)
-    recorded = recorded_configuration(folder)
-    if recorded is None or differing(recorded, configuration):
-        _evaluate(subject, options, folder, console)
-    return folder
+def measured_runs(run: Path, options: Evaluation, *, console: Console, data: Data | None = None) -> list[Path]:
+    """The folders of the records of the run's weights, one for each explainer, on `data` instead of its recipe's where
+    that is given; evaluated unless they have been."""
+    subject, defaults = _trained_subject(run, options, data)
+    folders, ways = _places(subject, options, defaults, None), options.of_each_explainer()
+    missing = []
+    for way, folder in zip(ways, folders, strict=True):
+        recorded = recorded_configuration(folder)
+        if recorded is None or differing(recorded, configuration_of(subject, way)):
+            missing.append((way.explainer, folder))
+    if missing:
+        asked = replace(options, explainers=tuple(text for text, _ in missing))
+        _evaluate(subject, asked, [folder for _, folder in missing], console)
+    return folders
 
 
-def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple[Subject, Path]:
-    """What to evaluate, and the default folder of its record."""
+def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple[Subject, list[Path]]:
+    """What to evaluate, and the default folder of each explainer's record."""
     checkpoints = Checkpoints(run)
     content = checkpoints.load(options.checkpoint)
     recipe, classifier, classes = trained(content)
@@ -146,7 +208,7 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
         sheets=sheets(run),
         seed=recipe.training.seed,
     )
-    return subject, run / record_name(recipe, options, used)
+    return subject, [run / record_name(recipe, way, used) for way in options.of_each_explainer()]
 
 
 def _images(run: Path, recipe: Recipe, split: str, labelled_sha256: str | None, data: Data) -> ImageSet:

@@ -13,7 +13,7 @@ from rich.console import Console
 from contrex import ranks
 from contrex.errors import ArgumentError, BusyRunError, printable
 from contrex.experiment.folders import record_name, recorded_configuration
-from contrex.experiment.measuring import measured_run
+from contrex.experiment.measuring import measured_runs
 from contrex.records import to_plain
 from contrex.records.scopes import differing
 from contrex.settings import Data, Evaluation, Recipe, run_name
@@ -35,7 +35,8 @@ class Task:
 
 
 def carried_out(tasks: Sequence[Task], folder: Path, *, console: Console, jobs: int = 1) -> list[list[Path]]:
-    """Train and measure what has not been yet, and return the folders of the records: of each task, one for each way.
+    """Train and measure what has not been yet, and return the folders of the records: of each task, one for each way
+    and each explainer that the way names.
 
     The tasks are shared with whatever other process is given the same ones and the same folder, on this machine or on
     another that has the folder too: each takes the next run that is neither done nor being worked on, and all wait for
@@ -75,14 +76,16 @@ def _all_done(tasks: Sequence[Task], folder: Path, console: Console) -> list[lis
 def _own_or_done(task: Task, folder: Path, console: Console, place: str) -> list[Path] | None:
     """The folders of a run's records, made now where they are missing; None where another process works on the run."""
     recipe, run = task.recipe, folder / run_name(task.recipe)
-    done = ranks.from_first(lambda: [finished(run, recipe, *way) for way in task.ways])
+    ways = [(way, data) for options, data in task.ways for way in options.of_each_explainer()]
+    done = ranks.from_first(lambda: [finished(run, recipe, *way) for way in ways])
     if None not in done:
         return [record for record in done if record is not None]
     try:
         with locked(run):
             console.print(printable(place), highlight=False, markup=False)
             train(recipe, run, resume=True, console=console)
-            return [measured_run(run, options, console=console, data=data) for options, data in task.ways]
+            measured = [measured_runs(run, options, console=console, data=data) for options, data in task.ways]
+            return [record for records in measured for record in records]
     except BusyRunError:
         return None
 

@@ -1,6 +1,7 @@
 """Explainers: why this class - and, with a contrast, why not the others.
 
-A method is one file with one class; `EXPLAINERS` is the list that the command line and the contract tests run over.
+A method is one file with one class, which says its own `name`, and its line in the list of public names below. From
+those `EXPLAINERS` is made, the list that the command line and the contract tests run over.
 """
 
 from contrex.explain.activation.ablation_cam import AblationCAM
@@ -31,63 +32,44 @@ from contrex.explain.propagation.contrastive_excitation_backprop import Contrast
 from contrex.explain.propagation.excitation_backprop import ExcitationBackprop
 from contrex.explain.propagation.lrp import LRP
 
-EXPLAINERS: dict[str, type[Explainer]] = {
-    "grad_cam": GradCAM,
-    "hires_cam": HiResCAM,
-    "cam": CAM,
-    "xgrad_cam": XGradCAM,
-    "grad_cam_plus_plus": GradCAMPlusPlus,
-    "layer_cam": LayerCAM,
-    "eigen_cam": EigenCAM,
-    "score_cam": ScoreCAM,
-    "ablation_cam": AblationCAM,
-    "gradient": Gradient,
-    "gradient_times_input": GradientTimesInput,
-    "smooth_grad": SmoothGrad,
-    "integrated_gradients": IntegratedGradients,
-    "guided_backprop": GuidedBackprop,
-    "deconvnet": Deconvnet,
-    "full_grad": FullGrad,
-    "rise": RISE,
-    "occlusion": Occlusion,
-    "excitation_backprop": ExcitationBackprop,
-    "contrastive_excitation_backprop": ContrastiveExcitationBackprop,
-    "lrp": LRP,
-    "attention_rollout": AttentionRollout,
-    "gradient_attention_rollout": GradientAttentionRollout,
-}
-
-__all__ = [
-    "CAM",
-    "EXPLAINERS",
-    "LRP",
-    "RISE",
-    "AblationCAM",
+__all__ = [  # noqa: RUF022 - in the order in which lists show the methods
     "ActivationExplainer",
-    "AttentionRollout",
     "Captum",
     "ClassExplanations",
-    "ContrastiveExcitationBackprop",
-    "Deconvnet",
-    "EigenCAM",
-    "ExcitationBackprop",
+    "EXPLAINERS",
     "Explainer",
     "Explanation",
-    "FullGrad",
-    "GradCAM",
-    "GradCAMPlusPlus",
-    "Gradient",
-    "GradientAttentionRollout",
-    "GradientTimesInput",
-    "GuidedBackprop",
-    "HiResCAM",
     "InputExplainer",
-    "IntegratedGradients",
-    "LayerCAM",
     "LayerExplainer",
-    "Occlusion",
     "PerturbationExplainer",
-    "ScoreCAM",
-    "SmoothGrad",
+    "GradCAM",
+    "HiResCAM",
+    "CAM",
     "XGradCAM",
+    "GradCAMPlusPlus",
+    "LayerCAM",
+    "EigenCAM",
+    "ScoreCAM",
+    "AblationCAM",
+    "Gradient",
+    "GradientTimesInput",
+    "SmoothGrad",
+    "IntegratedGradients",
+    "GuidedBackprop",
+    "Deconvnet",
+    "FullGrad",
+    "RISE",
+    "Occlusion",
+    "ExcitationBackprop",
+    "ContrastiveExcitationBackprop",
+    "LRP",
+    "AttentionRollout",
+    "GradientAttentionRollout",
 ]
+
+EXPLAINERS: dict[str, type[Explainer]] = {
+    kind.name: kind
+    for kind in map(globals().get, __all__)
+    if isinstance(kind, type) and issubclass(kind, Explainer) and "name" in vars(kind) and kind.name
+}
+"""The methods that are made from a model alone, by the name that each has."""

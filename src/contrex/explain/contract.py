@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from contrex.errors import ArgumentError, ContrexError, NotDifferentiableError
+from contrex.explain.contract_networks import Changing, Clipping, turn_classifier
 from contrex.explain.explainer import Explainer
 from contrex.explain.forward.capture import watched
 from contrex.models import model_logits
@@ -228,7 +228,7 @@ def follows_changes_in_place(kind: Kind, model: nn.Module, images: Tensor) -> No
     """A network that changes tensors in place, through views too, is explained like its twin that does not, or
     refused. Explainers that fit none of the two, or name a layer of `model`, have nothing to show."""
     with contextlib.suppress(ContrexError):
-        expected, found = (kind(_Changing(images, in_place=in_place))(images, target=0) for in_place in (False, True))
+        expected, found = (kind(Changing(images, in_place=in_place))(images, target=0) for in_place in (False, True))
         _expect_close(found.logits, expected.logits, "logits of a network that changes in place and of its twin")
         _expect_close(found.heatmap, expected.heatmap, "the map of a network that changes in place and of its twin")
 
@@ -246,10 +246,10 @@ def explains_as_a_fresh_one(kind: Kind, model: nn.Module, images: Tensor) -> Non
         _expect_fresh(explainer, kind, larger, "at another size")
     model.train()
     model.eval()
-    _turn_classifier(model)
+    turn_classifier(model)
     _expect_fresh(explainer, kind, images, "with another classifier")
     with contextlib.suppress(ContrexError):
-        explainer = kind(_Clipping(images))
+        explainer = kind(Clipping(images))
         explainer(images, target=0)
         _expect_fresh(explainer, kind, 4 * images, "where the head is no longer linear")
 
@@ -347,83 +347,6 @@ def _frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
-
-
-class _Changing(nn.Module):
-    """Convolutions, each output changed through a view or, in the twin, not, and a classifier of what is pooled."""
-
-    def __init__(self, images: Tensor, *, in_place: bool) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            sizes = (images.shape[1], 4, 4, 4, 4)
-            self.convs = nn.ModuleList(nn.Conv2d(*ends, 3, padding=1) for ends in itertools.pairwise(sizes))
-            self.act, self.fc = nn.ReLU(), nn.Linear(4, 3)
-        self.to(images)
-        self.eval()
-        self._in_place = in_place
-
-    def forward(self, images: Tensor) -> Tensor:
-        *convs, last = self.convs
-        for conv, change in zip(convs, (_change_slices, _change_flattened, _change_what_is_old), strict=True):
-            images = change(conv(images), self._in_place)
-        logits: Tensor = self.fc(self.act(last(images)).mean((2, 3)))
-        return logits
-
-
-def _change_slices(x: Tensor, in_place: bool) -> Tensor:
-    if not in_place:
-        return torch.cat([x[:, :2].relu(), x[:, 2:3], x[:, 3:] * 2], 1)
-    x[:, 3:] *= 2
-    x[:, :2].relu_()
-    return x
-
-
-def _change_flattened(x: Tensor, in_place: bool) -> Tensor:
-    if not in_place:
-        return x.relu()
-    x.flatten(1).relu_()
-    return x
-
-
-def _change_what_is_old(x: Tensor, in_place: bool) -> Tensor:
-    if not in_place:
-        return (torch.cat([x[:, 2:], x[:, 2:]], 1) * 2).relu()
-    older = x[:, 2:]
-    x *= 2
-    x[:, :2] = older
-    x.transpose(1, 2).relu_()
-    return x
-
-
-class _Clipping(nn.Module):
-    """Small logits, linear in the features of the images that it is made for, not in those of brighter ones."""
-
-    def __init__(self, images: Tensor) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.conv, fc = nn.Conv2d(images.shape[1], 4, 3, padding=1, bias=False), nn.Linear(4, 3, bias=False)
-        fc.weight.data *= 1e-4
-        self.act, self.fc = nn.ReLU(), fc
-        self.to(images)
-        self.eval()
-        with torch.no_grad():
-            self.limit = 2 * float(self.act(self.conv(images)).mean((2, 3)).max())
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.act(self.conv(images)).mean((2, 3)).clamp(max=self.limit))
-        return logits
-
-
-def _turn_classifier(model: nn.Module) -> None:
-    """Another last linear layer in the place of the one there is: the same classes in the opposite order."""
-    children = [(module, *child) for module in model.modules() for child in module.named_children()]
-    linears = [(parent, name, child) for parent, name, child in children if isinstance(child, nn.Linear)]
-    for parent, name, linear in linears[-1:]:
-        turned = copy.deepcopy(linear)
-        turned.weight.data = linear.weight.data.flip(0)
-        setattr(parent, name, turned)
 
 
 def _expect(holds: bool, otherwise: str) -> None:

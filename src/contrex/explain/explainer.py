@@ -65,6 +65,8 @@ class Explainer(ABC):
     runs in the mode it is in, and batch norm in train mode updates its statistics as in any training forward.
     """
 
+    name: ClassVar[str] = ""
+    """What lists and commands call the method; empty for bases, and for methods that need more than a model."""
     is_linear: ClassVar[bool] = True
     """Whether the map is linear in the score. Then a contrast is one map of the contrasted score; otherwise it is the
     difference of the signed maps of the classes, as Proposition 3 of "Why Not Other Classes?" asks."""

@@ -14,13 +14,11 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError, printable
 from contrex.ops import heatmap as heatmaps
+from contrex.ops.colour import DIVERGING, SIGNED_WORDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLOUR_MAP = "PuOr_r"
-"""Diverging, neutral at zero, told apart with any common colour blindness: orange is for, purple against."""
 
 FULL_COLOUR = 0.995
 """Quantile of a map's absolute values that has the full colour: single pixels beyond it, which maps at the pixels have,
@@ -54,7 +52,7 @@ class Row:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """The sheet: pictures on the left, maps on the right, each map centred on zero with a scale of its own."""
+    """Draw the sheet: pictures on the left, maps on the right, each map centred on zero with a scale of its own."""
     from matplotlib.figure import Figure
 
     if not rows:
@@ -140,7 +138,9 @@ def _stretch(picture: NDArray[np.float32]) -> float:
 
 
 def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
-    """The map over the grey picture; where it is near zero the picture shows through."""
+    """Draw a map over its grey picture; where it is near zero the picture shows through."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     height, width = picture.shape[:2]
     if not bool(panel.heatmap.isfinite().all()):
         raise ArgumentError("`heatmap` must be finite to be drawn, it holds NaN or infinity.")
@@ -150,17 +150,18 @@ def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
     axis.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=_stretch(picture))
     scale = float(np.quantile(np.abs(values), FULL_COLOUR)) or largest or 1.0
     alpha = np.clip(np.abs(values) / scale, 0.1, 0.8)
-    shown = axis.imshow(values, cmap=COLOUR_MAP, vmin=-scale, vmax=scale, alpha=alpha, aspect=_stretch(picture))
+    colours = LinearSegmentedColormap.from_list("signed", DIVERGING)
+    shown = axis.imshow(values, cmap=colours, vmin=-scale, vmax=scale, alpha=alpha, aspect=_stretch(picture))
     bar = axis.figure.colorbar(
         shown, ax=axis, fraction=0.045, pad=0.02, extend="both" if largest > scale else "neither"
     )
     if bar.solids is not None:
         bar.solids.set_alpha(1)
     bar.ax.tick_params(labelsize=7)
-    legend = "orange for, purple against" if largest else "empty map: zero everywhere"
+    legend = SIGNED_WORDS if largest else "empty map: zero everywhere"
     _title(axis, f"{panel.question}\n{legend}".strip())
 
 
 def _title(axis: Axes, text: str) -> None:
-    """A title as it is: names of files and classes are no formulas, and need not be Unicode."""
+    """Write a title as it is: names of files and classes are no formulas, and need not be Unicode."""
     axis.set_title(printable(text), fontsize=9, parse_math=False)

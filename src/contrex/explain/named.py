@@ -1,22 +1,29 @@
-"""Explainers by name: contrex's own, and a user's from a file or a module."""
+"""Explainers by name, with their options: contrex's own, those of installed packages, a user's from a file."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from pathlib import Path
-from types import ModuleType
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.explain.adaptors.captum import Captum
 from contrex.explain.explainer import Explainer, LayerExplainer
+from contrex.outside import find
+from contrex.settings.explainer import ExplainerText, read_explainer
+
+_CAPTUM = "captum:"
 
 
-def explainer_class(name: str) -> type[Explainer]:
-    """The explainer registered as `name`, or the class that `FILE.py:CLASS` or `MODULE:CLASS` names; `captum:CLASS` is
-    `Captum`.
+def explainer_class(text: str) -> type[Explainer]:
+    """Find the class that a text names, whatever its options (`contrex.settings.explainer`): the explainer of that name
+    in contrex or in an installed package (entry points `contrex.explainers`), or `FILE.py:CLASS`, `MODULE:CLASS`;
+    `captum:CLASS` is `Captum`.
 
     Raises:
         UnknownNameError: there is none of that name.
@@ -24,44 +31,149 @@ def explainer_class(name: str) -> type[Explainer]:
     """
     from contrex.explain import EXPLAINERS
 
-    source, colon, attribute = name.rpartition(":")
-    if source == "captum":
+    name = read_explainer(text).name
+    if name.startswith(_CAPTUM):
         return Captum
-    if not colon:
-        if name not in EXPLAINERS:
-            raise unknown_name("`explainer`", name, EXPLAINERS)
-        return EXPLAINERS[name]
-    found = getattr(_module(source), attribute, None)
+    found = find(name, "`explainer`", EXPLAINERS, "explainers")
     if not isinstance(found, type) or not issubclass(found, Explainer):
-        raise ArgumentError(
-            f"`explainer` {name!r}: {source} has no subclass of contrex.Explainer called {attribute!r}."
-        )
+        raise ArgumentError(f"`explainer` {name!r} is no subclass of contrex.Explainer: name a class that is one.")
     return found
 
 
-def build_explainer(model: nn.Module, name: str, layer: str | None = None) -> Explainer:
-    """The explainer called `name` for `model`, at `layer` where it has one."""
-    kind = explainer_class(name)
-    if kind is Captum:
-        attribution = name.removeprefix("captum:")
-        return Captum(model, attribution) if layer is None else Captum(model, attribution, layer=layer)
-    if layer is None:
-        return kind(model)
-    if issubclass(kind, LayerExplainer):
-        return kind(model, layer)
-    raise ArgumentError(f"`layer` {layer!r} means nothing to {name}, which explains the input: drop it.")
+def build_explainer(model: nn.Module, text: str, layer: str | None = None) -> Explainer:
+    """Make the explainer that a text names, for `model`; `layer` is for those that have one.
+
+    Raises:
+        UnknownNameError: there is no such explainer, or it has no such option.
+        ArgumentError: an option has a value of a wrong type, or one that the explainer refuses; or a layer was given to
+            an explainer of the pixels, or twice.
+    """
+    asked, kind = read_explainer(text), explainer_class(text)
+    options = checked_options(text)
+    if layer is not None and "layer" in options:
+        raise ArgumentError(f"`layer` {layer!r} and `explainer` {text} both name a layer: give one of them.")
+    if layer is not None and not issubclass(kind, (LayerExplainer, Captum)):
+        raise ArgumentError(f"`layer` {layer!r} means nothing to {asked.name}, which explains the input: drop it.")
+    if layer is not None:
+        options["layer"] = layer
+    make: Callable[..., Explainer] = kind
+    return make(model, *_leading(asked), **options)
 
 
-def _module(source: str) -> ModuleType:
+def check_explainer(text: str) -> None:
+    """Refuse a text that names no explainer, or options that it has not, before there is a model to explain.
+
+    Raises:
+        UnknownNameError: there is no such explainer, or it has no such option.
+        ArgumentError: an option has a value of a wrong type, or one that the explainer refuses.
+    """
+    asked, kind = read_explainer(text), explainer_class(text)
+    options = checked_options(text)
+    if kind.__module__.partition(".")[0] == "contrex":  # others may look at their model
+        make: Callable[..., Explainer] = kind
+        of_any_model = {name: value for name, value in options.items() if "layer" not in name}
+        make(nn.Linear(1, 2), *_leading(asked), **of_any_model)
+
+
+def checked_options(text: str) -> dict[str, Any]:
+    """The options that a text gives, as the constructor takes them: numbers in a list become a tensor where it takes
+    tensors. Classes that take any keywords, as `Captum` does, check them themselves.
+
+    Raises:
+        UnknownNameError: the constructor has no such option.
+        ArgumentError: a value has a type that it does not take.
+    """
+    asked, kind = read_explainer(text), explainer_class(text)
+    known, hints = _parameters(kind), _hints(kind)
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in _signature(kind))
+    options = {}
+    for name, value in asked.options.items():
+        if name not in known and not takes_any:
+            if not known:
+                raise ArgumentError(f"{asked.name} has no options, got `{name}` ({text}): leave it out.")
+            raise unknown_name(f"option of {asked.name}", name, known)
+        if name in hints and not _fits(value, hints[name]):
+            raise ArgumentError(f"option `{name}` of {asked.name} must be {_in_words(hints[name])}; got {value!r}.")
+        options[name] = _as_tensor(value) if name in hints and Tensor in _alternatives(hints[name]) else value
+    return options
+
+
+def default_options(kind: type[Explainer]) -> dict[str, Any]:
+    """The options of a class that a text can give, with their defaults."""
+    return {name: one.default for name, one in _parameters(kind).items()}
+
+
+def options_in_words(text: str) -> str:
+    """All options of the explainer that a text names, given or by default, without its layer: "steps=32, seed=0"."""
+    options = {**default_options(explainer_class(text)), **read_explainer(text).options}
+    return ", ".join(f"{name}={value!r}" for name, value in options.items() if "layer" not in name)
+
+
+def _leading(asked: ExplainerText) -> Sequence[str]:
+    """What the constructor gets behind the model: the name of captum's class."""
+    return [asked.name.removeprefix(_CAPTUM)] if asked.name.startswith(_CAPTUM) else []
+
+
+def _signature(kind: type[Explainer]) -> Sequence[inspect.Parameter]:
+    return list(inspect.signature(kind).parameters.values())
+
+
+def _parameters(kind: type[Explainer]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a constructor that a text can give: keywords, but for `reshape`, which is a function."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {one.name: one for one in _signature(kind)[1:] if one.kind in named and one.name != "reshape"}
+
+
+def _hints(kind: type[Explainer]) -> Mapping[str, Any]:
     try:
-        if not source.endswith(".py"):
-            return importlib.import_module(source)
-        path = Path(source)
-        specification = importlib.util.spec_from_file_location(path.stem, path)
-        if specification is None or specification.loader is None:
-            raise ImportError("it is no Python file")
-        module = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(module)
-    except (ImportError, OSError) as error:
-        raise ArgumentError(f"`explainer` cannot be loaded from {source}: {error}") from None
-    return module
+        return typing.get_type_hints(kind.__init__)
+    except (NameError, TypeError):  # a user's own that Python cannot resolve: its constructor checks
+        return {}
+
+
+def _alternatives(hint: Any) -> Sequence[Any]:
+    """The members of a union, or the one type there is."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [one for part in typing.get_args(hint) for one in _alternatives(part)]
+    return [hint]
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a literal is of the type that a hint asks for."""
+    return any(_fits_one(value, one) for one in _alternatives(hint))
+
+
+def _fits_one(value: object, hint: Any) -> bool:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is typing.Literal:
+        return value in parts
+    if origin is tuple and isinstance(value, (tuple, list)):
+        kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if hint is Tensor:
+        return isinstance(value, (tuple, list)) and all(_fits(one, float) or _fits_one(one, Tensor) for one in value)
+    if hint in (bool, type(None)):
+        return isinstance(value, hint)
+    accepted = {float: (float, int), int: (int,), str: (str,)}.get(hint, ())
+    return isinstance(value, accepted) and not isinstance(value, bool)
+
+
+def _in_words(hint: Any) -> str:
+    """What a hint takes, in words: "a number or None"."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
+    words[Tensor] = "numbers in a list"
+    told = []
+    for one in _alternatives(hint):
+        if typing.get_origin(one) is typing.Literal:
+            told += [repr(choice) for choice in typing.get_args(one)]
+        elif typing.get_origin(one) is tuple:
+            told.append(f"({', '.join(_in_words(part) for part in typing.get_args(one) if part is not Ellipsis)})")
+        elif one in words:
+            told.append(words[one])
+    return " or ".join(dict.fromkeys(told)) or "something that no text can give"
+
+
+def _as_tensor(value: object) -> object:
+    return torch.tensor(value) if isinstance(value, (tuple, list)) else value

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from contrex import ranks
 from contrex.data.views.training import Batch
 from contrex.errors import ArgumentError
-from contrex.explain.forward.capture import forward_features
+from contrex.explain.forward.head import forward_features
 from contrex.losses import supcon_loss
 from contrex.methods.phase import Phase, Plan
 from contrex.methods.step import (

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from contrex.models.axes import FOREIGN, LOST, Axes, Known, grid, has_cells, sizes
-from contrex.models.axis_rules import RULES, Step, left_in_place, shapes_of
+from contrex.models.axis_rules import RULES
+from contrex.models.axis_step import Step, left_in_place, shapes_of
 from contrex.models.graph import Edge, Graph
 
 

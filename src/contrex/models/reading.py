@@ -65,20 +65,15 @@ def reading(axes: Axes) -> Reading | None:
     >>> found.height, found.width, found.starts
     (2, 3, (1, 0))
     """
-    if len(axes) not in (3, 4) or {"h", "w"} & set(axes[0].roles):
-        return None
-    if any(min(axis.before, axis.after) < 0 for axis in axes):  # part of the image is cut off
+    if not _may_be_maps(axes):
         return None
     split = [_factors(axis) for axis in axes[1:]]
     parts = [(place, factor) for place, factors in enumerate(split) for factor in factors]
-    in_grid = [bool(axis.roles) and set(axis.roles) <= {"h", "w"} for axis in axes[1:]]
-    others = {place for place, axis in enumerate(axes[1:]) if not in_grid[place] and axis.size > 1}
+    in_grid = [_is_in_grid(axis) for axis in axes[1:]]
     rows, columns = (_ordered(role, parts, in_grid) for role in "hw")
     height, width = (_length([parts[i][1] for i in places]) for places in (rows, columns))
-    if height is None or width is None or height * width < 2 or len(others) > 1:
-        return None
     channels = [i for i, (place, _) in enumerate(parts) if not in_grid[place]]
-    if not channels or any(not axes[1 + place].is_whole for place in others):
+    if height * width < 2 or not channels or not _is_one_whole(axes[1:], in_grid):
         return None
     return Reading(
         starts=tuple(axis.before for axis in axes[1:]),
@@ -88,6 +83,23 @@ def reading(axes: Axes) -> Reading | None:
         height=height,
         width=width,
     )
+
+
+def _is_in_grid(axis: Axis) -> bool:
+    """Whether an axis is rows, columns or both."""
+    return bool(axis.roles) and set(axis.roles) <= {"h", "w"}
+
+
+def _may_be_maps(axes: Axes) -> bool:
+    """Whether the first axis is the images, two or three others may be grid and channels, and nothing is cut off."""
+    is_cut = any(min(axis.before, axis.after) < 0 for axis in axes)
+    return len(axes) in (3, 4) and not is_cut and not {"h", "w"} & set(axes[0].roles)
+
+
+def _is_one_whole(axes: Sequence[Axis], in_grid: Sequence[bool]) -> bool:
+    """Whether at most one axis beside those of the grid has more than one entry, and nothing stands beside these."""
+    others = [axis for axis, is_grid in zip(axes, in_grid, strict=True) if not is_grid and axis.size > 1]
+    return len(others) < 2 and all(axis.is_whole for axis in others)
 
 
 def _factors(axis: Axis) -> Sequence[Factor]:
@@ -101,13 +113,13 @@ def _ordered(role: str, parts: Sequence[tuple[int, Factor]], in_grid: Sequence[b
     return sorted(found, key=lambda i: -parts[i][1].stride)
 
 
-def _length(factors: Sequence[Factor]) -> int | None:
-    """The number of rows (or columns) that factors, the slowest first, are together; None where some are missing."""
+def _length(factors: Sequence[Factor]) -> int:
+    """The number of rows (or columns) that factors, the slowest first, are together; 0 where some are missing."""
     if factors and not factors[0].is_coarsest:
-        return None
+        return 0
     for slow, fast in itertools.pairwise(factors):
         if slow.stride != fast.size * fast.stride:
-            return None
+            return 0
     return math.prod(factor.size for factor in factors)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-Scope = Literal["machine", "name", "place", "seed", "start", "progress", "measuring", "reference"]
+Scope = Literal["machine", "name", "place", "seed", "start", "progress", "measuring", "each", "reference"]
 Plain = Mapping[str, Any]
 
 SCOPES: Mapping[str, Scope] = {
@@ -36,6 +36,7 @@ SCOPES: Mapping[str, Scope] = {
     "checkpoint.sha256": "progress",
     "checkpoint.file": "progress",
     "evaluation": "measuring",
+    "explainers": "each",
     "reference": "reference",
 }
 """What settings are about: the machine that does the work, what a run is called, where the same files lie, what is
@@ -44,10 +45,10 @@ drawn at random, the weights that a run starts from, how far it has come, how it
 A dotted name is that setting with all its parts; a word of the machine is a setting of that name wherever it is. The
 seed of generated data is none of these: it makes other images."""
 
-SAME_RESULT: frozenset[Scope] = frozenset({"machine", "reference"})
+SAME_RESULT: frozenset[Scope] = frozenset({"machine", "each", "reference"})
 """What never makes a result another one."""
 
-ANYWHERE: frozenset[Scope] = frozenset({"machine"})
+ANYWHERE: frozenset[Scope] = frozenset({"machine", "each"})
 """The scopes whose names may stand at the end of any dotted name."""
 
 

@@ -19,12 +19,13 @@ from contrex.report.tables import Cell, Column, Difference
 
 
 def pieces(text: str) -> list[str]:
-    """The parts between which a narrow column may break a name: after - _ / and dots, and between words.
+    """The parts between which a narrow column may break a name: after - _ / and dots, between words, and before
+    options.
 
-    >>> pieces("digits_no-negatives (best)")
-    ['digits_', 'no-', 'negatives ', '(best)']
+    >>> pieces("digits_no-negatives (best)"), pieces("rise(seed=1)")
+    (['digits_', 'no-', 'negatives ', '(best)'], ['rise(', 'seed=1)'])
     """
-    return re.split(r"(?<=[-_/. ])", text)
+    return re.split(r"(?<=[-_/. ])|(?<=\w\()", text)
 
 
 def heading(column: Column) -> str:

@@ -1,22 +1,11 @@
-"""Colours that survive colour blindness and grey print.
-
-A ramp is a short list of stops, joined by straight lines in sRGB. The same stops make the lookup table for heatmaps and
-the SVG gradient of the colour bar, so bar and picture agree exactly.
-"""
+"""Colours of runs, and, from `contrex.ops.colour`, of heatmaps: they survive colour blindness and grey print."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-SEQUENTIAL = ("#0d0829", "#3b0f70", "#6f1f81", "#a3307e", "#d6456c", "#f66e5c", "#feA36f", "#fed395", "#fcfdbf")
-"""For values from 0 up: dark to light, after matplotlib's magma; lightness rises evenly."""
-
-DIVERGING = (
-    "#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7",
-    "#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f",
-)  # fmt: skip
-"""For signed values: blue below zero, near-white at zero, red above (ColorBrewer RdBu, safe for colour blindness)."""
+from contrex.ops.colour import DIVERGING as DIVERGING
+from contrex.ops.colour import SEQUENTIAL as SEQUENTIAL
+from contrex.ops.colour import diverging_rgb as diverging_rgb
+from contrex.ops.colour import sequential_rgb as sequential_rgb
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#a9478a", "#8a6d00", "#3a7fb0", "#5c5c5c")
 """One per run, light theme: Okabe and Ito's order, the light ones darkened to 3:1 against white."""
@@ -26,23 +15,3 @@ SERIES_DARK = ("#56b4e9", "#e69f00", "#2fbf94", "#e08fc0", "#f0e442", "#8ec5ea",
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2", "9 2")
 """One stroke pattern per run: colour is never the only difference."""
-
-
-def sequential_rgb(values: NDArray[np.floating], maximum: float) -> NDArray[np.uint8]:
-    """RGB of the positive part of `values`: 0 and below is the first stop, `maximum` and above the last. [H,W,3]."""
-    share = np.clip(values / maximum, 0, 1) if maximum > 0 else np.zeros_like(values)
-    return _lookup(SEQUENTIAL, share)
-
-
-def diverging_rgb(values: NDArray[np.floating], limit: float) -> NDArray[np.uint8]:
-    """RGB of signed `values`: -`limit` is the first stop, 0 the neutral middle, +`limit` the last. [H,W,3]."""
-    share = (np.clip(values / limit, -1, 1) + 1) / 2 if limit > 0 else np.full_like(values, 0.5)
-    return _lookup(DIVERGING, share)
-
-
-def _lookup(ramp: tuple[str, ...], share: NDArray[np.floating]) -> NDArray[np.uint8]:
-    stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in ramp], dtype=np.float64)
-    positions = np.linspace(0, 1, len(ramp))
-    channels = [np.interp(share, positions, stops[:, channel]) for channel in range(3)]
-    rgb: NDArray[np.uint8] = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
-    return rgb

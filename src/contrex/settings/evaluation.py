@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+from contrex.settings.explainer import read_explainer
 from contrex.settings.ranges import check, check_at_least, check_positive
 
 Task = Literal["multiclass", "binary", "multilabel"]
@@ -118,6 +119,10 @@ class Evaluation:
     """contrex metrics lists them; or FILE.py:NAME, one of your own."""
     split: str = "val"
     explainer: str = "grad_cam"
+    """A name (contrex explainers lists them), FILE.py:CLASS or MODULE:CLASS, with options where it has some:
+    "rise(num_masks=500, seed=1)"."""
+    explainers: tuple[str, ...] = ()
+    """Measure each of these instead of `explainer`: images are read once, and there is a record for each."""
     layer: str | None = None
     """Layer to explain; None is the last feature map."""
     contrast: str | None = None
@@ -168,6 +173,11 @@ class Evaluation:
     def __post_init__(self) -> None:
         repeated = len(set(self.metrics)) < len(self.metrics)
         check(bool(self.metrics) and not repeated, "evaluation.metrics", self.metrics, "one metric or more, each once")
+        # One spelling of each text, so that a space more makes no other record.
+        object.__setattr__(self, "explainer", str(read_explainer(self.explainer, "`evaluation.explainer`")))
+        each = tuple(str(read_explainer(text, "`evaluation.explainers`")) for text in self.explainers)
+        object.__setattr__(self, "explainers", each)
+        check(len(set(each)) == len(each), "evaluation.explainers", each, "different explainers")
         least_one = {"insertion_step": self.insertion_step, "batch_size": self.batch_size, "limit": self.limit}
         counts = {"num_bootstrap": self.num_bootstrap, "calibration_bins": self.calibration_bins}
         check_at_least(1, "evaluation", **least_one, **counts)
@@ -176,3 +186,7 @@ class Evaluation:
             values = getattr(self, name)
             fits = bool(values) and len(set(values)) == len(values) and all(0 < value <= 1 for value in values)
             check(fits, f"evaluation.{name}", values, "one share or more, each once, above 0 and at most 1")
+
+    def of_each_explainer(self) -> tuple[Evaluation, ...]:
+        """The same measurement by one explainer each: by `explainers`, or by `explainer` where there are none."""
+        return tuple(replace(self, explainer=text, explainers=()) for text in self.explainers or (self.explainer,))

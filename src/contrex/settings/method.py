@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, SupportsIndex
 
 from contrex.errors import ArgumentError
 from contrex.outside import is_from_file, outside_name, remade
+from contrex.settings.explainer import read_explainer
 from contrex.settings.ranges import check, check_at_least, check_positive
 from contrex.settings.training import Optimizer, Schedule
 
@@ -185,7 +186,8 @@ class ExCon(SupCon):
     starting_epoch: int = 0
     """Random views until this epoch."""
     explainer: str = "grad_cam"
-    """What explains the plain image for its label: a name (contrex explainers), FILE.py:CLASS or MODULE:CLASS."""
+    """What explains the plain image for its label: a name (contrex explainers), FILE.py:CLASS or MODULE:CLASS,
+    with options where it has some."""
     layer: str | None = None
     """Layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
@@ -198,6 +200,7 @@ class ExCon(SupCon):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        read_explainer(self.explainer, "`method.explainer`")
         check_at_least(0, "method", starting_epoch=self.starting_epoch)
         check(0 <= self.threshold < 1, "method.threshold", self.threshold, "from 0 to below 1")
         if not self.labels:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from contrex.errors import ArgumentError, LayerError
-from contrex.explain.forward.capture import forward_features, head_rows
+from contrex.explain.forward.head import forward_features, head_rows
 from explain import networks
 
 

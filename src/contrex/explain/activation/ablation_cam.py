@@ -33,6 +33,7 @@ class AblationCAM(LayerExplainer):
         ArgumentError: `batch_size` is less than 1.
     """
 
+    name = "ablation_cam"
     is_differentiable = False
 
     def __init__(

@@ -21,6 +21,8 @@ class CAM(ActivationExplainer):
         LayerError: something else follows the layer.
     """
 
+    name = "cam"
+
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """`[N,C,h,w]` and `W^T (dS/dy) / (h w)` `[N,C,1,1]` to `[N,h,w]`."""
         height, width = activation.shape[2:]

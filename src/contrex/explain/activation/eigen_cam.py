@@ -23,6 +23,7 @@ class EigenCAM(LayerExplainer):
     rounding, as behind a layer norm without a scale, the largest cell is positive.
     """
 
+    name = "eigen_cam"
     is_class_specific = False
     is_differentiable = False
 

@@ -14,6 +14,8 @@ class GradCAM(ActivationExplainer):
     Deviation: the map is signed, the paper's ReLU is `Explanation.positive()`; contrasts need both signs.
     """
 
+    name = "grad_cam"
+
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """`[N,C,h,w]` twice to `[N,h,w]`."""
         return torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), activation)

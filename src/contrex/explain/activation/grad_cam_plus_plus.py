@@ -20,6 +20,7 @@ class GradCAMPlusPlus(ActivationExplainer):
     map is signed.
     """
 
+    name = "grad_cam_plus_plus"
     is_linear = False
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ class HiResCAM(ActivationExplainer):
     linear layer follow; different elsewhere.
     """
 
+    name = "hires_cam"
+
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """`[N,C,h,w]` twice to `[N,h,w]`."""
         return (activation * gradient).sum(1)

@@ -17,6 +17,7 @@ class LayerCAM(ActivationExplainer):
     the fusion, and not done here.
     """
 
+    name = "layer_cam"
     is_linear = False
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:

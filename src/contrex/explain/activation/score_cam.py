@@ -38,6 +38,7 @@ class ScoreCAM(LayerExplainer):
         ArgumentError: `batch_size` is less than 1.
     """
 
+    name = "score_cam"
     is_linear = False
     is_differentiable = False
 

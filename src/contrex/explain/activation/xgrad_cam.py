@@ -17,6 +17,8 @@ class XGradCAM(ActivationExplainer):
     Deviations: the published code adds 1e-6 to the denominator; the map is signed.
     """
 
+    name = "xgrad_cam"
+
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """`[N,C,h,w]` twice to `[N,h,w]`."""
         total = activation.sum((2, 3))

@@ -20,6 +20,7 @@ class AttentionRollout(AttentionExplainer):
     class and register tokens.
     """
 
+    name = "attention_rollout"
     is_class_specific = False
 
     def _rolled(self, weights: Sequence[Tensor]) -> Tensor:

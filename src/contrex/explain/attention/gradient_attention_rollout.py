@@ -24,6 +24,7 @@ class GradientAttentionRollout(AttentionExplainer):
     `1 - p_t`.
     """
 
+    name = "gradient_attention_rollout"
     is_linear = False
 
     def _rolled(self, weights: Sequence[Tensor]) -> Tensor:

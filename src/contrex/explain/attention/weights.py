@@ -24,6 +24,7 @@ from contrex.explain.explainer import Explainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.diagnosis import scripted
+from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.sites import Sites
 from contrex.models.layers import Reshape
 
@@ -65,7 +66,7 @@ class AttentionExplainer(Explainer):
     def _forward(self, images: Tensor, *, differentiable: bool) -> AttentionPass:
         needs_gradients = self.is_class_specific or differentiable
         recorder = _Recorder(len(images), cuts_graph=not needs_gradients)
-        with capture.intercepted(recorder):
+        with intercepted(recorder):
             run = capture.forward(self.model, images, (), graph="all" if differentiable else "head")
         reason = recorder.objection()
         if reason is not None:

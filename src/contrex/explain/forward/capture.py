@@ -16,14 +16,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from contrex.errors import LayerError
-from contrex.explain.forward.diagnosis import check_gradient, graph_nodes, scripted
+from contrex.explain.forward.diagnosis import check_gradient, scripted
+from contrex.explain.forward.functions import called, unrecorded
 from contrex.models import eval_mode
-from contrex.models.compiled import uncompiled
 from contrex.models.graph import Edge, edge_of
 from contrex.models.layers import Reshape, Site, layer_name
 from contrex.models.outputs import read_logits
@@ -70,124 +68,46 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
     With `"all"`, attention behind the first layer runs as the products that it is made of: the gradient of torch's
     fused kernels has no gradient.
     """
-    behind = contextlib.ExitStack()
+    if not layers:
+        return _forward_from_pixels(model, images, graph)
     sites = {site.module: site for site in layers}
     seen: dict[nn.Module, list[Features]] = {module: [] for module in sites}
-    owner = threading.get_ident()
+    owner = threading.get_ident()  # the hooks are the model's, and other threads may use it
 
     def keep(module: nn.Module, inputs: object, output: object) -> Tensor | None:
         if threading.get_ident() != owner:
             return None
+        is_first = not any(seen.values())
         features = _features(sites[module], output, images)
-        starts_graph = (graph == "head" and not any(seen.values())) or not features.output.requires_grad
+        starts_graph = (graph == "head" and is_first) or not features.output.requires_grad
         if graph != "none" and starts_graph:
             features = Features(features.output.detach().requires_grad_(), features.maps, module)
+        # Gradients are switched on here, in the middle of the forward pass, and off again when it is over: so nothing
+        # before the layer is recorded. Were they on from the start, the whole trunk would stay in memory.
         torch.set_grad_enabled(graph != "none")
-        if graph == "all" and not any(seen.values()):
+        if graph == "all" and is_first:
             behind.enter_context(sdpa_kernel(SDPBackend.MATH))
         seen[module].append(features)
         return features.output.clone()
 
-    if not layers and graph != "none":
-        images = images if images.requires_grad else images.detach().requires_grad_()
-    with (
-        behind,
-        torch.set_grad_enabled(graph == "all" or (not layers and graph != "none")),
-        _hooked(list(sites), keep),
-    ):
-        if graph == "all" and not layers:
-            behind.enter_context(sdpa_kernel(SDPBackend.MATH))
-        logits = _logits(_called(model, images), model, images)
-    if not layers:
-        if graph != "none":
-            check_gradient(logits, "`images`", model)
-        return Pass(images, logits, [Features(images, lambda pixels: pixels)])
+    with contextlib.ExitStack() as behind, torch.set_grad_enabled(graph == "all"), hooked(list(sites), keep):
+        logits = read_output(called(model, images), model, images)
     features = [only_run(seen[module], module, model) for module in sites]
     if graph != "none":
         check_gradient(logits, f"`layer` {layers[0].name!r}", model)
     return Pass(images, logits, features)
 
 
-_SHAPING = {"view", "reshape", "unflatten", "expand", "interpolate", "adaptive_avg_pool2d", "arange", "__get__"}
-"""Functions whose arguments may go by the size of the images, and leave the graph what it is."""
-_RECORDING = threading.local()
-
-
-class Program:
-    """The torch functions that a pass calls, in order: their names, which results and parameters they take, and those
-    other arguments that do not go by the size of the images."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[object, ...]] = []
-        self.is_paused = False
-        self._made: dict[int, tuple[weakref.ref[Tensor], int]] = {}
-
-    def record(self, function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        """Call a function, and keep what it was."""
-        taken = (*args, *(value for _, value in sorted(kwargs.items())))
-        name = getattr(function, "__name__", "")
-        if self.is_paused:  # a hook of contrex hands a tensor on
-            place = next((self._place(one) for one in taken if isinstance(one, Tensor)), -1)
-        else:
-            place = len(self.calls)
-            self.calls.append((name, *self._described(taken, is_shaping=name in _SHAPING)))
-        output = function(*args, **kwargs)
-        for part in output if isinstance(output, (tuple, list)) else (output,):
-            if isinstance(part, Tensor):
-                self._made[id(part)] = (weakref.ref(part), place)
-        return output
-
-    def _described(self, values: Sequence[object], *, is_shaping: bool) -> Iterator[object]:
-        for value in values:
-            if isinstance(value, Tensor):
-                yield self._place(value)
-            elif isinstance(value, (tuple, list)):
-                yield tuple(self._described(value, is_shaping=is_shaping))
-            elif not is_shaping:
-                yield repr(value) if isinstance(value, (bool, int, float, str, slice)) else type(value)
-
-    def _place(self, tensor: Tensor) -> int:
-        """Which call made a tensor; for a parameter, which it is."""
-        made = self._made.get(id(tensor))
-        if made is not None and made[0]() is tensor:
-            return made[1]
-        return -id(tensor) if isinstance(tensor, nn.Parameter) else -1
-
-
-@contextlib.contextmanager
-def program() -> Iterator[list[tuple[object, ...]]]:
-    """What the model calls in the passes of this thread inside.
-
-    A network that calls the same functions for images of another size has the same graph there.
-    """
-    before, _RECORDING.program = getattr(_RECORDING, "program", None), Program()
-    try:
-        yield _RECORDING.program.calls
-    finally:
-        _RECORDING.program = before
-
-
-def _called(model: nn.Module, images: Tensor) -> object:
-    """What the model gives for a copy of the images, which it may change."""
-    recorded: Program | None = getattr(_RECORDING, "program", None)
-    if recorded is None:
-        return model(images.clone())
-    with intercepted(recorded.record):
-        return model(images.clone())
-
-
-@contextlib.contextmanager
-def _unrecorded() -> Iterator[None]:
-    """What a hook of contrex calls is none of the model's program."""
-    recorded: Program | None = getattr(_RECORDING, "program", None)
-    if recorded is None:
-        yield
-        return
-    recorded.is_paused = True
-    try:
-        yield
-    finally:
-        recorded.is_paused = False
+def _forward_from_pixels(model: nn.Module, images: Tensor, graph: str) -> Pass:
+    """The pass that records, if anything, from the images on."""
+    if graph != "none":
+        images = images if images.requires_grad else images.detach().requires_grad_()
+    products = sdpa_kernel(SDPBackend.MATH) if graph == "all" else contextlib.nullcontext()
+    with products, torch.set_grad_enabled(graph != "none"):
+        logits = read_output(called(model, images), model, images)
+    if graph != "none":
+        check_gradient(logits, "`images`", model)
+    return Pass(images, logits, [Features(images, lambda pixels: pixels)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,8 +157,8 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
         runs.append(Run(module, given.detach(), edge_of(given), at_source, shape, is_alias))
         return given if is_alias else None
 
-    with torch.set_grad_enabled(is_recorded), _hooked(visible, see):
-        logits = _logits(_called(model, pixels), model, images)
+    with torch.set_grad_enabled(is_recorded), hooked(visible, see):
+        logits = read_output(called(model, pixels), model, images)
     return pixels, logits, runs
 
 
@@ -259,68 +179,8 @@ def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Ten
     def replace(module: nn.Module, inputs: object, own: object) -> Tensor | None:
         return output.clone() if threading.get_ident() == owner else None
 
-    with torch.no_grad(), _hooked([layer], replace):
-        return _logits(model(images.clone()), model, output)
-
-
-def forward_features(model: nn.Module, images: Tensor, head: nn.Module) -> tuple[Tensor, Tensor]:
-    """What `head` gets `[N,D]` and the logits `[N,K]`, both in the graph of one ordinary forward pass.
-
-    `head` is the classifier at the model's end (`contrex.models.classifier_head`), so the first are the features of the
-    encoder before it, after any dropout there. The model runs as it stands, in its own mode and under the caller's
-    autocast, and records gradients as the caller asks. Logits are float32 or better, features as the head gets them.
-
-    Raises:
-        LayerError: `head` did not run or ran several times, or what it gets is not one row of features per image.
-    """
-    seen: list[tuple[object, ...]] = []
-    owner = threading.get_ident()
-
-    def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        if threading.get_ident() == owner:
-            seen.append(inputs)
-
-    with uncompiled(), _hooked([head], keep):
-        logits = _logits(model(images.clone()), model, images)
-    if len(seen) != 1:
-        raise LayerError(
-            f"`head` {layer_name(head, model)!r} must run once in a forward pass, it ran {len(seen)} times: choose the "
-            "layer that gives the logits."
-        )
-    return _rows(seen[0], head, model, images), logits
-
-
-@contextlib.contextmanager
-def head_rows(head: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """What `head` gets and gives, `[n,D]` and `[n,K]` without a graph, each time it runs in this thread inside.
-
-    Where the head's output is the logits, those of an explanation tell which of its passes had the features of the
-    images themselves. Passes that give the head anything but one row per image are left out.
-    """
-    seen: list[tuple[Tensor, Tensor]] = []
-    owner = threading.get_ident()
-
-    def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        rows = inputs[0] if len(inputs) == 1 and threading.get_ident() == owner else None
-        if isinstance(rows, Tensor) and isinstance(output, Tensor) and rows.ndim == output.ndim == 2:
-            seen.append((rows.detach(), output.detach()))
-
-    with _hooked([head], keep):
-        yield seen
-
-
-Interceptor = Callable[[Callable[..., object], tuple[object, ...], dict[str, object]], object]
-"""Called as `(function, arguments, keywords)` instead of a torch function; what it returns is the function's result."""
-
-
-@contextlib.contextmanager
-def intercepted(interceptor: Interceptor) -> Iterator[None]:
-    """Every torch function that this thread calls inside, also `+` and `x.mean()`, goes to `interceptor` instead.
-
-    Nothing is set in the model, so there is nothing to put back. Inside `interceptor` torch is itself again.
-    """
-    with _Interception(interceptor):
-        yield
+    with torch.no_grad(), hooked([layer], replace):
+        return read_output(model(images.clone()), model, output)
 
 
 @contextlib.contextmanager
@@ -339,7 +199,7 @@ def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], Non
         if threading.get_ident() == owner:
             see(module, output)
 
-    with _hooked(visible, watch):
+    with hooked(visible, watch):
         yield
 
 
@@ -351,7 +211,7 @@ def exchanged(modules: Sequence[nn.Module], exchange: Callable[[object], object]
     def give(module: nn.Module, inputs: object, output: object) -> object:
         return exchange(output) if threading.get_ident() == owner else None
 
-    with _hooked(modules, give):
+    with hooked(modules, give):
         yield
 
 
@@ -365,56 +225,6 @@ def resolution(model: nn.Module, logits: Tensor) -> float:
     dtypes |= {torch.get_autocast_dtype(kind)} if torch.is_autocast_enabled(kind) else set()
     step = max(torch.finfo(dtype).eps for dtype in dtypes)
     return step if kind == "cpu" or logits.dtype == torch.float64 else max(step, 2**-10)
-
-
-def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor], copies: Sequence[Node | None]) -> None:
-    """Every ReLU in the graph behind `logits` sends back `rule(gradient it would send, gradient it received)`.
-
-    The rule is set in the graph of this one pass, not in the model, and goes with it; so modules, functions and
-    in-place ReLUs are caught alike. ReLU6 counts, and so does any hardtanh, clamp or threshold that clips at the number
-    0. Nodes that stand for some function on part of a tensor must be among `copies`, the nodes known to be no ReLU.
-
-    Raises:
-        LayerError: there is no ReLU, or a part of the graph hides what it runs (compiled, scripted, checkpointed).
-    """
-    num, known = 0, set(copies)  # holds the nodes, whose Python side would be made anew
-    for node in graph_nodes(logits):
-        if _hides_functions(node) and node not in known:
-            raise LayerError(
-                f"the model runs {node.name().rpartition('::')[2]}, which hides its ReLUs: explain it without "
-                "torch.compile, activation checkpointing, scripted or traced parts and autograd functions of its own "
-                "inside."
-            )
-        if _sends_back_as_relu(node):
-            node.register_hook(lambda sent, received: tuple(rule(grad, received[0]) for grad in sent))
-            num += 1
-    if not num:
-        raise LayerError(
-            "the model has no ReLU whose backward rule could be changed, or runs it without gradients: use the plain "
-            "Gradient."
-        )
-
-
-def _hides_functions(node: Node) -> bool:
-    """Whether a node may stand for any function: one written in Python or C++, a scripted graph, a change of a view."""
-    name = node.name()
-    is_foreign = name.startswith("torch::jit") or "CppNode" in name or "CopySlices" in name
-    return is_foreign or isinstance(node, torch.autograd.function.BackwardCFunction)
-
-
-_CLIPPING = {
-    "Hardtanh": "_saved_min_val",
-    "Clamp": "_saved_min",
-    "ClampMin": "_saved_min",
-    "Threshold": "_saved_threshold",
-}
-"""Nodes that send nothing back below a number, and where they keep it."""
-
-
-def _sends_back_as_relu(node: Node) -> bool:
-    name = node.name().partition("Backward")[0]
-    low = getattr(node, _CLIPPING[name], None) if name in _CLIPPING else None
-    return name == "Relu" or (not isinstance(low, Tensor) and low == 0)
 
 
 @contextlib.contextmanager
@@ -434,27 +244,13 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
         yield
 
 
-class _Interception(TorchFunctionMode):
-    def __init__(self, interceptor: Interceptor) -> None:
-        super().__init__()
-        self._interceptor = interceptor
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        return self._interceptor(func, args, kwargs or {})
-
-
 @contextlib.contextmanager
-def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
-    """`hook(module, inputs, output)` after the forward of each module, for a while."""
+def hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
+    """Call `hook(module, inputs, output)` after the forward of each module, for a while; what it returns, if anything,
+    is what the module gives. What it calls is not recorded as the model's own (`functions.program`)."""
 
-    def unrecorded(*given: object) -> object:
-        with _unrecorded():
+    def alone(*given: object) -> object:
+        with unrecorded():
             return hook(*given)
 
     handles = []
@@ -462,7 +258,7 @@ def _hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterat
         for module in modules:
             if isinstance(module, torch.jit.ScriptModule):
                 raise scripted("`layer` is in")
-            handles.append(module.register_forward_hook(unrecorded))  # one by one: those set so far must go on an error
+            handles.append(module.register_forward_hook(alone))  # one by one: those set so far must go on an error
             OWN_HOOKS.add(handles[-1].id)
         yield
     finally:
@@ -505,21 +301,7 @@ def only_run(seen: Sequence[R], layer: nn.Module, model: nn.Module) -> R:
     raise LayerError(f"`layer` {name!r} ran {len(seen)} times in one pass, so its map is ambiguous: choose another.")
 
 
-def _rows(inputs: tuple[object, ...], head: nn.Module, model: nn.Module, images: Tensor) -> Tensor:
-    """The only input of `head`, one row per image."""
-    features = inputs[0] if len(inputs) == 1 else None
-    rows = features.flatten(1) if isinstance(features, Tensor) and features.ndim > 1 else None
-    fits = rows is not None and len(rows) == len(images)
-    if rows is None or not fits or (isinstance(head, nn.Linear) and rows.shape[1] != head.in_features):
-        got = f"a tensor {list(features.shape)}" if isinstance(features, Tensor) else f"{len(inputs)} inputs"
-        raise LayerError(
-            f"`head` {layer_name(head, model)!r} must get one row of features per image, [{len(images)},D], it gets "
-            f"{got}: choose the layer that gives the logits."
-        )
-    return rows
-
-
-def _logits(output: object, model: nn.Module, images: Tensor) -> Tensor:
+def read_output(output: object, model: nn.Module, images: Tensor) -> Tensor:
     logits = read_logits(output, model, len(images))
     logits = logits.clone() if logits.is_inference() else logits  # a forward under inference mode
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

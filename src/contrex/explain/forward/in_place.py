@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrex.explain.forward.capture import Interceptor
+from contrex.explain.forward.functions import Interceptor
 
 _OPERATORS = {
     f"__i{name}__"

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from contrex.errors import LayerError, LayerWarning, warn
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
+from contrex.explain.forward.functions import program
+from contrex.explain.forward.observed import Observed
 from contrex.explain.forward.survey import Survey, check_pass
 from contrex.models.layers import Layer, Reshape, Site, find_layer
 from contrex.models.reading import Reading
@@ -84,13 +86,13 @@ class Sites:
         def look_up(layer: Layer) -> Site:
             surveys[:] = surveys or [Survey(self._model, images)]
             (survey,) = surveys
-            self._own_logits = survey.logits.detach().clone()  # a copy: nothing of the pass is kept
+            self._own_logits = survey.seen.logits.detach().clone()  # a copy: nothing of the pass is kept
             if layer is not None:
                 return self._named(survey, layer)
             site = choose(survey) if choose else survey.choose(self._reshape)
             if isinstance(site.maps, Reading) and site.maps.is_plain_grid:
                 self._seen = _Seen(
-                    site, site.maps, images.shape, survey.functions, survey.has_single_cells_behind(site)
+                    site, site.maps, images.shape, survey.seen.functions, survey.seen.has_single_cells_behind(site)
                 )
             return site
 
@@ -105,7 +107,7 @@ class Sites:
         seen, key = self._seen, self._key(None, images)
         if seen is None or key in self._found or (seen.has_single_cells_behind and not seen.encloses(images)):
             return None
-        with contextlib.suppress(LayerError), capture.program() as functions:
+        with contextlib.suppress(LayerError), program() as functions:
             found = run(replace(seen.site, maps=seen.reading.of_any_size, shape=None))
             (features,) = found.features
             grid = features.maps(features.output.detach()).shape[2:]
@@ -119,7 +121,7 @@ class Sites:
     def token_grid(self, images: Tensor, num_tokens: int) -> Reading:
         """How `[N,num_tokens,1]` becomes maps `[N,1,h,w]`, or `LayerError`."""
         key = ("tokens", num_tokens)
-        return self._kept(key, images, lambda: Survey(self._model, images).token_grid(num_tokens))
+        return self._kept(key, images, lambda: Observed(self._model, images).token_grid(num_tokens))
 
     def check_pass(self, run: Pass) -> None:
         """Compare the logits of a pass with those of the survey that came right before it, if one did."""

@@ -18,6 +18,8 @@ class Deconvnet(ReLURuleExplainer):
     goes back as in a gradient; the sum over colours is shown.
     """
 
+    name = "deconvnet"
+
     def rule(self, sent: Tensor, received: Tensor) -> Tensor:
         """`max(R_out, 0)`."""
         return received.clamp(min=0)

@@ -15,6 +15,7 @@ from contrex.explain.explainer import Explainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.diagnosis import no_gradient
+from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.in_place import beside_views, tensors_in, written
 from contrex.models.axes import Lost
 from contrex.models.following import Followed
@@ -99,9 +100,11 @@ class FullGrad(Explainer):
     sum 1, so that a part keeps its sum.
     """
 
+    name = "full_grad"
+
     def _forward(self, images: Tensor, *, differentiable: bool) -> BiasedPass:
         recorder = _Recorder(self.model, differentiable=differentiable)
-        with capture.intercepted(beside_views(recorder)):
+        with intercepted(beside_views(recorder)):
             run = capture.forward(self.model, images, (), graph="all" if differentiable else "head")
         biases = recorder.biases
         return BiasedPass(run.images, run.logits, run.features, biases=biases, maps=self._grids(run, biases))

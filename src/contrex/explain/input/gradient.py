@@ -14,6 +14,8 @@ class Gradient(InputExplainer):
     differences of explanations; the signed sum is.
     """
 
+    name = "gradient"
+
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
         """Pixels and their gradient `[N,C,H,W]` to `[N,H,W]`."""
         return gradient.sum(1)

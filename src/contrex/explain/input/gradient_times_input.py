@@ -16,6 +16,8 @@ class GradientTimesInput(InputExplainer):
     Deviation: pixels are those the model gets, so "no evidence" is a normalised zero, the mean colour of the data set.
     """
 
+    name = "gradient_times_input"
+
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
         """Pixels and their gradient `[N,C,H,W]` to `[N,H,W]`."""
         return (images * gradient).sum(1)

@@ -18,6 +18,8 @@ class GuidedBackprop(ReLURuleExplainer):
     class or the upper layers' weights.
     """
 
+    name = "guided_backprop"
+
     def rule(self, sent: Tensor, received: Tensor) -> Tensor:
         """`[x > 0] max(R_out, 0)`."""
         return sent.clamp(min=0)

@@ -24,6 +24,8 @@ class IntegratedGradients(AveragedGradient):
     of a contrast are those of the image along the whole path.
     """
 
+    name = "integrated_gradients"
+
     def __init__(
         self, model: nn.Module, *, steps: int = 32, baseline: Baseline = 0.0, batch_size: int | None = None
     ) -> None:

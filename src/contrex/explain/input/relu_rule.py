@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from contrex.errors import LayerError
 from contrex.explain.explainer import InputExplainer
-from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
+from contrex.explain.forward.diagnosis import graph_nodes
+from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.in_place import beside_views, written
 
 
@@ -48,7 +51,58 @@ class ReLURuleExplainer(InputExplainer):
                 copies.append(target.grad_fn if target._base is None else target._base.grad_fn)
             return output
 
-        with capture.intercepted(beside_views(record)):
+        with intercepted(beside_views(record)):
             run = super()._forward(images, differentiable=differentiable)
-        capture.change_relu_rule(run.logits, self.rule, copies)
+        change_relu_rule(run.logits, self.rule, copies)
         return run
+
+
+def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor], copies: Sequence[Node | None]) -> None:
+    """Every ReLU in the graph behind `logits` sends back `rule(gradient it would send, gradient it received)`.
+
+    The rule is set in the graph of this one pass, not in the model, and goes with it; so modules, functions and
+    in-place ReLUs are caught alike. ReLU6 counts, and so does any hardtanh, clamp or threshold that clips at the number
+    0. Nodes that stand for some function on part of a tensor must be among `copies`, the nodes known to be no ReLU.
+
+    Raises:
+        LayerError: there is no ReLU, or a part of the graph hides what it runs (compiled, scripted, checkpointed).
+    """
+    num, known = 0, set(copies)  # holds the nodes, whose Python side would be made anew
+    for node in graph_nodes(logits):
+        if _hides_functions(node) and node not in known:
+            raise LayerError(
+                f"the model runs {node.name().rpartition('::')[2]}, which hides its ReLUs: explain it without "
+                "torch.compile, activation checkpointing, scripted or traced parts and autograd functions of its own "
+                "inside."
+            )
+        if _sends_back_as_relu(node):
+            # A hook on a node of this pass' graph, not on a module: it goes when the graph does.
+            node.register_hook(lambda sent, received: tuple(rule(grad, received[0]) for grad in sent))
+            num += 1
+    if not num:
+        raise LayerError(
+            "the model has no ReLU whose backward rule could be changed, or runs it without gradients: use the plain "
+            "Gradient."
+        )
+
+
+def _hides_functions(node: Node) -> bool:
+    """Whether a node may stand for any function: one written in Python or C++, a scripted graph, a change of a view."""
+    name = node.name()
+    is_foreign = name.startswith("torch::jit") or "CppNode" in name or "CopySlices" in name
+    return is_foreign or isinstance(node, torch.autograd.function.BackwardCFunction)
+
+
+_CLIPPING = {
+    "Hardtanh": "_saved_min_val",
+    "Clamp": "_saved_min",
+    "ClampMin": "_saved_min",
+    "Threshold": "_saved_threshold",
+}
+"""Nodes that send nothing back below a number, and where they keep it."""
+
+
+def _sends_back_as_relu(node: Node) -> bool:
+    name = node.name().partition("Backward")[0]
+    low = getattr(node, _CLIPPING[name], None) if name in _CLIPPING else None
+    return name == "Relu" or (not isinstance(low, Tensor) and low == 0)

@@ -20,6 +20,8 @@ class SmoothGrad(AveragedGradient):
     Deviation: signed, as `Gradient`; the paper shows the absolute value.
     """
 
+    name = "smooth_grad"
+
     def __init__(
         self,
         model: nn.Module,

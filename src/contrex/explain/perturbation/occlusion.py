@@ -27,6 +27,8 @@ class Occlusion(PerturbationExplainer):
     Deviation: the paper shows the score left behind each window, here its loss is given back to the pixels.
     """
 
+    name = "occlusion"
+
     def __init__(
         self,
         model: nn.Module,

@@ -23,6 +23,8 @@ class RISE(PerturbationExplainer):
     4000 (VGG-16) or 8000 (ResNet-50): the noise of the map falls with the root of their number.
     """
 
+    name = "rise"
+
     def __init__(
         self,
         model: nn.Module,

@@ -27,6 +27,7 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
     Not linear in the score (each class is normalised by itself), so a contrast is the difference of the classes' maps.
     """
 
+    name = "contrastive_excitation_backprop"
     is_linear = False
 
     def __init__(

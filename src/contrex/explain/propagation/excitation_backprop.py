@@ -37,6 +37,8 @@ class ExcitationBackprop(RelevanceExplainer):
         LayerError: a function behind the layer has no rule: products of activations, softmax, layer norm.
     """
 
+    name = "excitation_backprop"
+
     def __init__(
         self,
         model: nn.Module,

@@ -13,7 +13,9 @@ from contrex.errors import LayerError
 from contrex.explain.explainer import LayerExplainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
-from contrex.explain.propagation.graph import Propagation, Trace, innermost_module
+from contrex.explain.forward.functions import intercepted
+from contrex.explain.propagation.functions import Trace
+from contrex.explain.propagation.graph import Propagation, innermost_module
 from contrex.explain.propagation.rules import NoRuleError, Rules
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops.scores import Question
@@ -74,7 +76,7 @@ class RelevanceExplainer(LayerExplainer):
             with (
                 capture.exchanged([site.module for site in layers], propagation.current),
                 capture.watched(beside, see),
-                capture.intercepted(propagation),
+                intercepted(propagation),
                 torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTED),
             ):
                 run = capture.forward(self.model, images.detach(), layers, graph=graph)

@@ -184,6 +184,8 @@ class LRP(RelevanceExplainer):
         ArgumentError: `start="one"` for a network of one logit.
     """
 
+    name = "lrp"
+
     def __init__(
         self,
         model: nn.Module,

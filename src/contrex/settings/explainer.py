@@ -1,0 +1,73 @@
+"""One text names one configured explainer: `rise`, `rise(num_masks=500, seed=1)`, `mine.py:MyCAM(power=2)`.
+
+Options are keywords with Python literals, as in a call. They are read by Python's parser and nothing is evaluated; the
+class is not loaded either, so that a recipe with a wrong text is refused before anything heavy is.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from contrex.errors import ArgumentError
+
+_TEXT = re.compile(r"(?P<name>(?:(?:.+?\.py|[\w.]+):)?\w+)\s*(?:\((?P<options>.*)\))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ExplainerText:
+    """What a text names: an explainer, and the options that its constructor is called with."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.name}({given})" if given else self.name
+
+
+def read_explainer(text: str, what: str = "`explainer`") -> ExplainerText:
+    """Read a name with options; `what` is the argument that it was given as, for the error.
+
+    Raises:
+        ArgumentError: it is no name with options, or an option is no keyword with a literal, or is given twice.
+
+    >>> read_explainer("rise(num_masks=500, keep=0.3)").options
+    {'num_masks': 500, 'keep': 0.3}
+    >>> str(read_explainer(" lrp( rules = 'epsilon' ) ")), str(read_explainer("mine.py:MyCAM()"))
+    ("lrp(rules='epsilon')", 'mine.py:MyCAM')
+    """
+    found = _TEXT.fullmatch(text.strip())
+    if found is None:
+        if text.strip().isprintable() and "(" not in text:
+            return ExplainerText(text)  # no name that anything has: whoever looks it up says what there is
+        raise _refused(text, what, "it is no name with options")
+    options: dict[str, Any] = {}
+    for keyword in _keywords(text, found["options"] or "", what):
+        if keyword.arg is None or keyword.arg in options:
+            raise _refused(text, what, f"{keyword.arg!r} is given twice" if keyword.arg else "** stands for no option")
+        try:
+            options[keyword.arg] = ast.literal_eval(keyword.value)
+        except (ValueError, TypeError):
+            wrong = f"{keyword.arg}={ast.unparse(keyword.value)} is no literal"
+            raise _refused(text, what, f"{wrong} (a number, 'text', True, None, or a tuple of such)") from None
+    return ExplainerText(found["name"], options)
+
+
+def _keywords(text: str, options: str, what: str) -> list[ast.keyword]:
+    try:
+        call = ast.parse(f"_({options})", mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise _refused(text, what, str(error).partition(" (")[0]) from None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        raise _refused(text, what, "each option needs its name")
+    return call.keywords
+
+
+def _refused(text: str, what: str, reason: str) -> ArgumentError:
+    return ArgumentError(
+        f'{what} must be a name, or a name with options as in "rise(num_masks=500, seed=1)"; got {text!r}: {reason}.'
+    )
