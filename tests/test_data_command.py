@@ -15,7 +15,7 @@ import contrex.data_overview
 from contrex import settings
 from contrex.cli import main
 from contrex.data.named import LAYOUTS, MARKS, data_named, detected
-from contrex.data.sample import NO_BOXES, Sample
+from contrex.data.sample import NO_BOXES, Annotation, ImageSet
 from contrex.data_overview import BOX, MARGIN, SIDE, contact_sheet, overview, printable
 from contrex.errors import ArgumentError, DataError, ImageError, UnknownNameError
 from contrex.recipes import recipe_named
@@ -216,7 +216,7 @@ def test_splits_that_are_the_same_and_errors(photos: Path) -> None:
 
 
 @dataclass
-class Images:
+class Images(ImageSet):
     """A set of black images, made of what the reader of a damaged one would say."""
 
     name: str
@@ -229,12 +229,20 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:
+    def image(self, index: int) -> Image.Image:
         if index in self.faults:
             raise ImageError(f"cannot read image '{index}.jpg': empty")
+        return Image.new("RGB", (20, 10))
+
+    def annotation(self, index: int) -> Annotation:
         boxes = np.array([self.boxes], np.float32) if self.boxes else NO_BOXES
-        mask = np.zeros((10, 20), np.bool_)
-        return Sample(Image.new("RGB", (20, 10)), self.labels[index], boxes, mask, f"{index}.jpg", index, (0, 1))
+        return Annotation(boxes, np.zeros((10, 20), np.bool_))
+
+    def also(self, index: int) -> tuple[int, ...]:
+        return (0, 1)
+
+    def path(self, index: int) -> str:
+        return f"{index}.jpg"
 
     def label(self, index: int) -> int:
         return self.labels[index]

@@ -65,10 +65,7 @@ class SplitOverview:
 
     def _left_out(self) -> list[str]:
         """What the reader itself leaves out, and counts."""
-        counts = dict(getattr(self.images, "left_out", {}))
-        others = getattr(self.images, "other_boxes", None)
-        if others is not None and (number := others(self.checked)):
-            counts["of another class than the image's"] = number
+        counts = self.images.left_out(self.checked)
         return [f"boxes left out: {', '.join(f'{number} {why}' for why, number in counts.items())}"] if counts else []
 
 

@@ -13,19 +13,20 @@ A run's images are those of `run_images` and `training_images`, never of `image_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from contrex.data import image_set
 from contrex.data.files.folders import shortened
 from contrex.data.readers.unlabelled import UnlabelledFolder
-from contrex.data.sample import ImageSet, Sample
-from contrex.data.views.training import stream
+from contrex.data.sample import Annotation, ImageSet
+from contrex.data.streams import stream
 from contrex.errors import DataError
 from contrex.records import write_atomically
 from contrex.settings import Recipe
@@ -159,7 +160,7 @@ class Draw:
         write_atomically(run / LIST, self.text)
 
 
-class Subset:
+class Subset(ImageSet):
     """The images at `indices` of `images`, as an `ImageSet`: a sample's index is its place in here.
 
     Without `has_labels` every label is -1, and neither a sample nor the set tells another. `draw` is the draw that made
@@ -169,18 +170,24 @@ class Subset:
     def __init__(self, images: ImageSet, indices: Integers, *, kind: str, draw: Draw, has_labels: bool = True) -> None:
         self.images, self.indices, self.draw, self.has_labels = images, indices, draw, has_labels
         self.name = f"{images.name} ({len(indices)} {kind})"
-        self.classes: Sequence[str] = images.classes
-        self.skipped: Sequence[str] = images.skipped
+        self.classes, self.skipped = images.classes, images.skipped
         own = {"num_labelled": len(draw.paths), "labelled_sha256": draw.sha256}
-        self.details: Mapping[str, object] = {**getattr(images, "details", {}), **own}
+        self.details = {**images.details, **own}
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        sample = replace(self.images[int(self.indices[index])], index=index)
-        return sample if self.has_labels else replace(sample, label=-1, also=())
+    def image(self, index: int) -> Image.Image:
+        """Read the RGB pixels of sample `index`."""
+        return self.images.image(int(self.indices[index]))
+
+    def annotation(self, index: int) -> Annotation:
+        """Read the boxes and the mask of sample `index`."""
+        return self.images.annotation(int(self.indices[index]))
+
+    def also(self, index: int) -> tuple[int, ...]:
+        """Further classes that are as right as the label of sample `index`; none without labels."""
+        return self.images.also(int(self.indices[index])) if self.has_labels else ()
 
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image, -1 without labels."""

@@ -17,8 +17,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from contrex.data.readers.unlabelled import Cycle
-from contrex.data.views.training import Batch, Position, TrainingViews, join
+from contrex.data.views.batch import Batch
+from contrex.data.views.training import Position, TrainingViews
+from contrex.data.views.unlabelled import Cycle
 from contrex.errors import ContrexError, unwrapped
 
 T = TypeVar("T")
@@ -155,6 +156,6 @@ class _EachPhase(Dataset[tuple[int, Batch]]):
 
 def _joined(images: list[tuple[int, Batch]], unlabelled: int) -> Batch:
     """One batch of several; those of the phase number `unlabelled` are beside the others."""
-    labelled = join([batch for phase, batch in images if phase != unlabelled])
+    labelled = Batch.join([batch for phase, batch in images if phase != unlabelled])
     beside = [batch for phase, batch in images if phase == unlabelled]
-    return replace(labelled, unlabelled=join(beside)) if beside else labelled
+    return replace(labelled, unlabelled=Batch.join(beside)) if beside else labelled

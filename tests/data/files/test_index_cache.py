@@ -289,13 +289,13 @@ def test_twenty_thousand_files(tmp_path, cache, scans, monkeypatch):
 def decoded(root, cache, monkeypatch):
     """The files that were decoded; `train/ant/2.jpg` is the only one of train that is damaged."""
     monkeypatch.setattr(index_cache, "FEWEST", 0)
-    seen, real = [], files.read_oriented
+    seen, real = [], files.read_image
 
     def noting(file):
         seen.append(file.name)
         return real(file)
 
-    monkeypatch.setattr(files, "read_oriented", noting)
+    monkeypatch.setattr(files, "read_image", noting)
     for file in [*root.rglob("*.jpg"), *root.rglob("*.PNG")]:
         Image.new("RGB", (8, 8)).save(file)
     (root / "train" / "ant" / "2.jpg").write_bytes(b"")

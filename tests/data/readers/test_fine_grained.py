@@ -12,7 +12,7 @@ import pytest
 
 from archives import ALL_SETTINGS, BUILDERS, HEIGHT, WIDTH, read
 from contrex.data.readers.listed import kept_back
-from contrex.data.views.training import view_sizes
+from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError, ImageError, UnknownNameError
 from contrex.records import from_plain, to_plain
 from contrex.settings import CUB200, Data, FGVCAircraft, Flowers102, Food101, OxfordPets, StanfordCars, TrainTest

@@ -11,10 +11,11 @@ from PIL import Image
 
 from contrex.data import image_set
 from contrex.data.loading import TrainingLoader
-from contrex.data.readers.unlabelled import Cycle
+from contrex.data.views.batch import Batch
 from contrex.data.views.evaluation import EvaluationViews
 from contrex.data.views.photometric import random_look, recoloured
-from contrex.data.views.training import Batch, TrainingViews
+from contrex.data.views.training import TrainingViews
+from contrex.data.views.unlabelled import Cycle
 from contrex.ops.geometry import random_crop, warp_images
 from contrex.settings import Augmentation, Digits, Folder
 
@@ -45,10 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
     return image_set(Folder(root, image_size=32, resize=36, trimaps=Path("trimaps")), "train")
 
 
-def views(images, *, where="loader", extra=0, composite=False, seed=3, **colours) -> TrainingViews:
+def views(images, *, where="loader", num_views=1, composite=False, seed=3, **colours) -> TrainingViews:
     augmentation = Augmentation(scale=(0.3, 1.0), where="worker" if where == "loader" else where, **colours)
     return TrainingViews(
-        images, resize=36, size=32, augmentation=augmentation, seed=seed, extra=extra, composite=composite
+        images, resize=36, size=32, augmentation=augmentation, seed=seed, num_views=num_views, composite=composite
     )
 
 
@@ -61,15 +62,16 @@ def parts(batch: Batch | None) -> Iterator[object]:
     """All that a batch holds, in the order in which it was first digested."""
     if batch is None:
         return
-    yield from (batch.images, batch.views, *crop_parts(batch.crop), batch.labels, *batch.paths)
-    yield from look_parts(batch.look)
-    for view in batch.extra:
+    first, *more = batch.views
+    yield from (batch.images, first.pixels, *crop_parts(first.crop), batch.labels, *batch.paths)
+    yield from look_parts(first.look)
+    for view in more:
         yield from (view.pixels, *crop_parts(view.crop), *look_parts(view.look))
     yield batch.indices
-    if batch.partners is not None:
-        yield from (batch.partners.images, *look_parts(batch.partners.look), batch.cells)
-        yield from () if batch.partners.crop is None else crop_parts(batch.partners.crop)
-    yield batch.composites
+    if batch.composite is not None and (partners := batch.composite.partners) is not None:
+        yield from (partners.images, *look_parts(partners.look), batch.composite.cells)
+        yield from () if partners.crop is None else crop_parts(partners.crop)
+    yield None if batch.composite is None else batch.composite.pixels
     yield from parts(batch.unlabelled)
 
 
@@ -102,8 +104,8 @@ def training_digest(source: TrainingViews, cycle: Cycle | None = None) -> tuple[
 CASES = {
     "plain": {},
     "colours": COLOURS,
-    "extra": {"extra": 2, **COLOURS},
-    "composite": {"composite": True, "extra": 1, **COLOURS},
+    "extra": {"num_views": 3, **COLOURS},
+    "composite": {"composite": True, "num_views": 2, **COLOURS},
 }
 
 GOLDEN = {
@@ -160,17 +162,17 @@ def test_training_batches(case, kind, where, request):
 
 @pytest.mark.parametrize("where", ["loader", "device"])
 def test_batches_with_unlabelled_images(digits, folder, where):
-    cycle = Cycle(views(folder, where=where, seed=5, extra=1, **COLOURS), 3)
+    cycle = Cycle(views(folder, where=where, seed=5, num_views=2, **COLOURS), 3)
     assert training_digest(views(digits, where=where, **COLOURS), cycle) == GOLDEN[f"unlabelled {where}"]
 
 
 def shown_parts(one) -> Iterator[object]:
     """All that an evaluation has of an image, and what it keeps of it."""
-    yield from (one.index, one.square, one.whole, one.label, one.path, one.also)
+    yield from (one.index, one.square, None if one.whole is None else one.whole.pixels, one.label, one.path, one.also)
     if one.whole is not None:
-        yield from (one.boxes, one.mask, one.image_size)
+        yield from (one.whole.boxes, one.whole.mask, one.whole.image_size)
     if one.picture is not None:
-        yield from (one.picture, one.picture_boxes())
+        yield from (one.picture.pixels, one.picture.boxes)
 
 
 @pytest.mark.parametrize("whole_side", [None, 48])

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contrex.data.files.tables import numbered_classes, read_classes
-from contrex.data.sample import NO_BOXES, Sample
-from contrex.data.views.training import stream
+from contrex.data.sample import ImageSet
+from contrex.data.streams import stream
 from contrex.errors import DataError, unknown_name
 from contrex.settings import Cifar
 
@@ -45,7 +45,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], Sequence[str]]
 """Images [N,32,32,3], labels [N], names of the classes."""
 
 
-class CifarImages:
+class CifarImages(ImageSet):
     """One split of a `Cifar` as an `ImageSet`, in memory; see the module's docstring for layouts and splits.
 
     `images` uint8 [N,32,32,3], `labels` int64 [N]. A sample's path is where it is stored, `train/00017` or `test/...`,
@@ -53,8 +53,6 @@ class CifarImages:
 
     Raises `DataError` for missing, damaged or unexpected files, `UnknownNameError` for an unknown split.
     """
-
-    skipped: Sequence[str] = ()
 
     def __init__(self, settings: Cifar, split: str) -> None:
         if split not in SPLITS:
@@ -73,9 +71,9 @@ class CifarImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        return Sample(Image.fromarray(self.images[index]), self.label(index), NO_BOXES, None, self.path(index), index)
+    def image(self, index: int) -> Image.Image:
+        """The RGB pixels of sample `index`."""
+        return Image.fromarray(self.images[index])
 
     def label(self, index: int) -> int:
         """The label of sample `index`."""

@@ -15,13 +15,14 @@ written. Splits: see `TrainTest`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data.files.folders import shortened
+from contrex.data.files.images import Header
 from contrex.data.files.masks import read_segmentation, upright_mask
 from contrex.data.files.tables import parse_number
 from contrex.data.readers.listed import (
@@ -75,11 +76,11 @@ class CUB200Images(ListedImages):
             check_files(self._segmentations, [_segmentation(path) for path, _ in found], "segmentations")
         super().__init__(settings, root, part, found, boxes=_boxes(root / BOXES, tables, numbers))
 
-    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
+    def _mask(self, path: str) -> Callable[[Header], NDArray[np.bool_]] | None:
         if self._segmentations is None:
             return None
         file = self._segmentations / _segmentation(path)
-        return upright_mask(read_segmentation(file, path, width, height)[..., 0] > 127, orientation)
+        return lambda stored: upright_mask(read_segmentation(file, path, stored)[..., 0] > 127, stored)
 
 
 def _segmentation(path: str) -> str:

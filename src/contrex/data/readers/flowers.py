@@ -19,13 +19,14 @@ train split. Papers differ and do not always say which; their accuracies differ 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contrex.data.files.images import Header
 from contrex.data.files.masks import read_segmentation, upright_mask
 from contrex.data.files.matlab import matlab_array, read_matlab
 from contrex.data.files.tables import numbered_classes, read_classes
@@ -62,11 +63,11 @@ class Flowers102Images(ListedImages):
         name = "test" if split == "val" and settings.train_on == "trainval" else split
         super().__init__(settings, root, name, found, boxes={})
 
-    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
+    def _mask(self, path: str) -> Callable[[Header], NDArray[np.bool_]] | None:
         file = self.root / path.replace("jpg/image_", "segmim/segmim_")
         if not file.is_file():
             return None
-        return upright_mask(flower_mask(read_segmentation(file, path, width, height)), orientation)
+        return lambda stored: upright_mask(flower_mask(read_segmentation(file, path, stored)), stored)
 
 
 def flower_mask(segmentation: NDArray[np.uint8]) -> NDArray[np.bool_]:

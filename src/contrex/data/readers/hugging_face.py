@@ -22,7 +22,7 @@ from PIL import Image
 
 from contrex.data.files.images import decoded_image, read_image
 from contrex.data.files.tables import numbered_classes
-from contrex.data.sample import NO_BOXES, Sample
+from contrex.data.sample import ImageSet
 from contrex.errors import DataError, ImageError, unknown_name
 from contrex.settings import HuggingFace
 
@@ -36,7 +36,7 @@ OFFLINE = {
 """The switches that keep `datasets` and what it calls off the network, by module."""
 
 
-class HuggingFaceImages:
+class HuggingFaceImages(ImageSet):
     """One split of a `HuggingFace` data set as an `ImageSet`; see the module's docstring.
 
     A sample's path is `split/00017`, its number in the split as the data set stores it.
@@ -44,8 +44,6 @@ class HuggingFaceImages:
     Raises `DataError` without the extra, for a data set that cannot be loaded, a column that is missing or holds
     something else and labels that are unknown; `UnknownNameError` for an unknown split.
     """
-
-    skipped: Sequence[str] = ()
 
     def __init__(self, settings: HuggingFace, split: str) -> None:
         self.settings = settings
@@ -62,11 +60,9 @@ class HuggingFaceImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        path = self.path(index)
-        image = _image(self._rows, int(self._numbers[index]), self.settings, path)
-        return Sample(image, self.label(index), NO_BOXES, None, path, index)
+    def image(self, index: int) -> Image.Image:
+        """Read the RGB pixels of sample `index`."""
+        return _image(self._rows, int(self._numbers[index]), self.settings, self.path(index))
 
     def label(self, index: int) -> int:
         """The label of sample `index` without decoding its image."""

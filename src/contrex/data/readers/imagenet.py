@@ -17,7 +17,7 @@ without it torchvision's where the folders are the 1000 of ImageNet, else the fo
 Boxes: the tables', where there are tables, else the annotations', read when a sample is. Coordinates count pixels from
 0 and the maxima are the last pixels inside (of 770 boxes of validation images minima begin at 0, and maxima end at
 width - 1 and never at the width), so one is added there; some boxes of training images end one pixel outside. Boxes of
-another class than the image's are left out, and `other_boxes` counts them.
+another class than the image's are left out, and `left_out` counts them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ImageNetImages(ImageFiles):
         known = _known_classes(layout, split)
         self.wnids = sorted(_listed_classes(settings.classes, known)) if settings.classes else list(known)
         self.classes: Sequence[str] = [known[wnid] for wnid in self.wnids]
-        self.details: Mapping[str, str] = _details(settings.classes)
+        self.details: Mapping[str, object] = _details(settings.classes)
         self._objects = _Objects(layout, split)
         super().__init__(
             layout.data,
@@ -77,10 +77,11 @@ class ImageNetImages(ImageFiles):
         )
         self.name = f"{settings.path.name}/{split}"
 
-    def other_boxes(self, indices: Iterable[int] | None = None) -> int:
-        """How many boxes of these samples, or of all, are of another class than the image's and so are left out."""
-        paths = self.paths if indices is None else [self.paths[index] for index in indices]
-        return sum(object_.name != wnid for path in paths for wnid, object_ in self._objects.named(path))
+    def left_out(self, indices: Iterable[int]) -> Mapping[str, int]:
+        """How many boxes of these samples are of another class than the image's."""
+        paths = [self.paths[index] for index in indices]
+        number = sum(object_.name != wnid for path in paths for wnid, object_ in self._objects.named(path))
+        return {"of another class than the image's": number} if number else {}
 
 
 # --- where things are -----------------------------------------------------------------------------------------------

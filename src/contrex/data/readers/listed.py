@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from contrex.data.files.folders import ImageFiles, shortened
 from contrex.data.files.tables import parse_box, parse_integer, read_spaced
-from contrex.data.views.training import stream
+from contrex.data.streams import stream
 from contrex.errors import DataError, unknown_name
 from contrex.settings import FineGrained, TrainTest
 

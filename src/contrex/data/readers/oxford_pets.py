@@ -20,15 +20,15 @@ Splits: see `TrainTest`, of which trainval is the training part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data.files.annotations import read_objects
-from contrex.data.files.masks import mask_box, trimap_mask, upright_mask
+from contrex.data.files.images import Header
+from contrex.data.files.masks import mask_box, trimap_mask
 from contrex.data.files.tables import parse_integer, read_spaced
 from contrex.data.readers.listed import (
     Boxes,
@@ -39,7 +39,7 @@ from contrex.data.readers.listed import (
     kept_back,
     published_part,
 )
-from contrex.data.sample import Sample
+from contrex.data.sample import Annotation
 from contrex.errors import DataError
 from contrex.settings import OxfordPets
 
@@ -69,15 +69,16 @@ class OxfordPetsImages(ListedImages):
         check_files(root, [_trimap(path) for path, _ in found], "trimaps")
         super().__init__(settings, root, part, found, boxes=_heads(root, found) if head else {})
 
-    def __getitem__(self, index: int) -> Sample:
-        sample = super().__getitem__(index)
-        if self.settings.boxes == "head" or sample.mask is None:
-            return sample
-        return replace(sample, boxes=mask_box(sample.mask))
+    def annotation(self, index: int) -> Annotation:
+        """Read the mask of sample `index`, and the box of the head or around the mask."""
+        found = super().annotation(index)
+        if self.settings.boxes == "head" or found.mask is None:
+            return found
+        return Annotation(mask_box(found.mask), found.mask)
 
-    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
+    def _mask(self, path: str) -> Callable[[Header], NDArray[np.bool_]] | None:
         border = self.settings.border == "object"
-        return upright_mask(trimap_mask(self.root / _trimap(path), path, width, height, border=border), orientation)
+        return lambda stored: trimap_mask(self.root / _trimap(path), path, stored, border=border)
 
 
 def _trimap(path: str) -> str:

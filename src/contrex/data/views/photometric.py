@@ -39,6 +39,10 @@ class Look:
     def __len__(self) -> int:
         return len(self.grey)
 
+    def __getitem__(self, some: slice) -> Look:
+        """Some of the changes."""
+        return Look(self.factors[some], self.order[some], self.grey[some])
+
     @staticmethod
     def stack(looks: Sequence[Look]) -> Look:
         """One batch from several."""
