@@ -86,7 +86,7 @@ class Overview:
 
     def lines(self) -> list[str]:
         """Everything as text, free of control characters."""
-        found = [f"{type(self.data).__name__} {getattr(self.data, 'path', '(built in)')}"]
+        found = [f"{type(self.data).__name__} {self.data.location or '(built in)'}"]
         for split in self.splits:
             found += [
                 f"  {head:6} {line}" for head, line in zip((split.split, "", "", ""), split.lines(), strict=False)
@@ -100,7 +100,7 @@ class Overview:
 
         Raises `DataError` for a name whose suffix is no format of a picture.
         """
-        name = getattr(getattr(self.data, "path", None), "name", "") or type(self.data).__name__.lower()
+        name = getattr(self.data.location, "name", "") or type(self.data).__name__.lower()
         base, saved = output or Path(f"data-{name}.png"), []
         for split in self.splits:
             several = output is None or len(self.splits) > 1

@@ -96,7 +96,7 @@ def is_from_file(kind: type) -> bool:
 
 def remade(name: str, fields: Mapping[str, Any]) -> object:
     """An instance of the class called `name` with these fields, as another process had it."""
-    kind: Any = outside(name, "the method")
+    kind: Any = outside(name, "the settings")
     found = object.__new__(kind)
     vars(found).update(fields)
     return found

@@ -238,10 +238,11 @@ def _from_family(plain: Any, family: type, where: str) -> Any:
 
 
 def _members(family: type) -> Iterator[type]:
-    """The dataclasses that derive from `family`, however far."""
+    """The dataclasses that derive from `family`, however far; not those that only hold what several share."""
     derived: list[type] = family.__subclasses__()
     for kind in derived:
-        yield kind
+        if getattr(kind, "implementation", True):
+            yield kind
         yield from _members(kind)
 
 

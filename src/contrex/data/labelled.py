@@ -29,7 +29,7 @@ from contrex.data.sample import Annotation, ImageSet
 from contrex.data.streams import stream
 from contrex.errors import DataError
 from contrex.records import write_atomically
-from contrex.settings import Recipe
+from contrex.settings import Recipe, Skipping
 
 LIST = "labelled.txt"
 """The file of a run with its labelled images."""
@@ -53,7 +53,9 @@ def training_images(recipe: Recipe) -> TrainingImages:
     folder = recipe.labelled.unlabelled
     unlabelled: ImageSet | None = None
     if folder is not None:  # unreadable images as those of `data`; where it has no setting for them, they are left out
-        unlabelled = UnlabelledFolder(folder, on_bad_image=getattr(recipe.data, "on_bad_image", "skip"))
+        unlabelled = UnlabelledFolder(
+            folder, on_bad_image=recipe.data.on_bad_image if isinstance(recipe.data, Skipping) else "skip"
+        )
     if not recipe.labelled.is_draw:
         return TrainingImages(image_set(recipe.data, "train"), image_set(recipe.data, "val"), unlabelled)
     labelled, rest = _divided(recipe)

@@ -15,7 +15,7 @@ from contrex.evaluation import Subject, evaluate
 from contrex.models import load_classifier
 from contrex.records import write_json
 from contrex.reproduce.order import Measured, Ordered, Work
-from contrex.settings import DATA_PREFIXES, Data, Evaluation, run_name
+from contrex.settings import Evaluation, run_name
 from contrex.training.trial import Trial, trial
 
 MEASURED_IMAGES = 8
@@ -125,7 +125,7 @@ def _commands(work: Work, path: Path, folder: Path) -> Iterator[str]:
 def _options(own: Evaluation, measured: Measured) -> Iterator[str]:
     """The options of `contrex evaluate RUN` that measure in another way."""
     if measured.data is not None:
-        yield from ("--data", _named(measured.data))
+        yield from ("--data", measured.data.command_name)
     yield from _changed("--", own, measured.evaluation)
 
 
@@ -138,11 +138,6 @@ def _changed(prefix: str, own: Any, other: Any) -> Iterator[str]:
         elif value != before:
             yield f"{prefix}{name}"
             yield from map(str, value) if isinstance(value, tuple) else (str(value),)
-
-
-def _named(data: Data) -> str:
-    prefix = next(prefix for prefix, kind in DATA_PREFIXES.items() if kind is type(data))
-    return f"{prefix}:{getattr(data, 'path', '')}"
 
 
 def _shell(*words: object) -> str:

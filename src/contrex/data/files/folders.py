@@ -118,6 +118,12 @@ def skippable() -> Iterator[None]:
         raise ImageError(f"{error} Or leave such files out: --data.on-bad-image skip.") from error
 
 
+def holds(path: Path, *alternatives: str, below: str = "") -> bool:
+    """Whether any of `alternatives` is in the folder `path`, or in the folder `below` in it."""
+    names = [*alternatives, *(f"{below}/{name}" for name in alternatives if below)]
+    return any((path / name).exists() for name in names)
+
+
 def subfolders(folder: Path) -> list[str]:
     """The names of the folders in `folder`, hidden ones left out, sorted.
 

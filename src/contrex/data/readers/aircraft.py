@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contrex.data.files.folders import holds
 from contrex.data.files.images import SWAPPED, read_header
 from contrex.data.files.tables import EDGES, read_classes, read_spaced
 from contrex.data.readers.listed import Boxes, Labelled, ListedImages, archive_folder, check_split, pixel_box
@@ -34,6 +35,7 @@ from contrex.errors import DataError
 from contrex.settings import FGVCAircraft
 
 NAME = "FGVC-Aircraft"
+ARCHIVE = "fgvc-aircraft-2013b"
 BANNER = 20
 """Height of the copyright banner in pixels."""
 
@@ -50,11 +52,16 @@ class FGVCAircraftImages(ListedImages):
 
     settings: FGVCAircraft
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, "data/images_box.txt", below=ARCHIVE)
+
     def __init__(self, settings: FGVCAircraft, split: str) -> None:
         part = _published(settings, split)
         classes, listed = LEVELS[settings.level], f"images_{settings.level}_{part}.txt"
         needed = [f"data/{name}" for name in (classes, listed, "images_box.txt", "images")]
-        root = archive_folder(settings.path, "fgvc-aircraft-2013b", needed, NAME)
+        root = archive_folder(settings.path, ARCHIVE, needed, NAME)
         self.classes: Sequence[str] = [name for name, _ in read_classes(root / "data" / classes)]
         found = _labelled(root / "data" / listed, self.classes, classes)
         boxes = _boxes(root / "data" / "images_box.txt")

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contrex.data.files.folders import holds
 from contrex.data.files.tables import numbered_classes, read_classes
 from contrex.data.sample import ImageSet
 from contrex.data.streams import stream
@@ -53,6 +54,11 @@ class CifarImages(ImageSet):
 
     Raises `DataError` for missing, damaged or unexpected files, `UnknownNameError` for an unknown split.
     """
+
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether `path` is or holds a published folder, or holds npz files."""
+        return path.name in ARCHIVES or holds(path, *ARCHIVES, "train.npz", "test.npz")
 
     def __init__(self, settings: Cifar, split: str) -> None:
         if split not in SPLITS:

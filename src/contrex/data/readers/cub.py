@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from contrex.data.files.folders import shortened
+from contrex.data.files.folders import holds, shortened
 from contrex.data.files.images import Header
 from contrex.data.files.masks import read_segmentation, upright_mask
 from contrex.data.files.tables import parse_number
@@ -39,6 +39,7 @@ from contrex.errors import DataError
 from contrex.settings import CUB200
 
 NAME = "CUB-200-2011"
+ARCHIVE = "CUB_200_2011"
 IMAGES, LABELS, SPLIT, BOXES, CLASSES = (
     "images.txt",
     "image_class_labels.txt",
@@ -58,10 +59,15 @@ class CUB200Images(ListedImages):
     Raises `DataError` for another layout and for tables that do not agree, `UnknownNameError` for an unknown split.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, LABELS, below=ARCHIVE)
+
     def __init__(self, settings: CUB200, split: str) -> None:
         part = published_part(settings, split, NAME)
         needed = (IMAGES, LABELS, SPLIT, BOXES, CLASSES, "images")
-        root = archive_folder(settings.path, "CUB_200_2011", needed, NAME)
+        root = archive_folder(settings.path, ARCHIVE, needed, NAME)
         tables = {
             name: read_numbered(root / name, name.removesuffix(".txt")) for name in (IMAGES, LABELS, SPLIT, BOXES)
         }

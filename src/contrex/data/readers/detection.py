@@ -61,6 +61,11 @@ class DetectionImages(CategoryFiles):
     split or category that is not there.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether there is a set in the layout that `prefix` is of."""
+        return bool(voc_folders(path) if prefix == "voc" else coco_files(path))
+
     def __init__(self, settings: Detection, split: str) -> None:
         self.settings = settings
         voc, coco = voc_folders(settings.path), coco_files(settings.path)

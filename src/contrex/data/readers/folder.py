@@ -46,6 +46,12 @@ class FolderImages(ImageFiles):
     Raises `DataError` for folders or tables not laid out as above, `UnknownNameError` for a class or kind they lack.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether any class folder of any split holds an image; looks at few of them."""
+        splits = [path / name for name in subfolders(path)]
+        return any(image_names(split / name) for split in splits for name in subfolders(split)[:3])
+
     def __init__(self, settings: Folder, split: str) -> None:
         self.settings = settings
         _check_split(settings, split)

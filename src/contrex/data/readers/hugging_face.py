@@ -15,11 +15,13 @@ import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from contrex.data.files.folders import holds
 from contrex.data.files.images import decoded_image, read_image
 from contrex.data.files.tables import numbered_classes
 from contrex.data.sample import ImageSet
@@ -44,6 +46,11 @@ class HuggingFaceImages(ImageSet):
     Raises `DataError` without the extra, for a data set that cannot be loaded, a column that is missing or holds
     something else and labels that are unknown; `UnknownNameError` for an unknown split.
     """
+
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether `save_to_disk` wrote `path`."""
+        return holds(path, *SAVED)
 
     def __init__(self, settings: HuggingFace, split: str) -> None:
         self.settings = settings

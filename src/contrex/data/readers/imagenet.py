@@ -23,6 +23,7 @@ another class than the image's are left out, and `left_out` counts them.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,13 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data.files.annotations import Object, edges, read_objects
-from contrex.data.files.folders import ImageFiles, image_names, image_names_below, shortened, subfolders
+from contrex.data.files.folders import ImageFiles, holds, image_names, image_names_below, shortened, subfolders
 from contrex.data.files.tables import read_columns, read_records, read_spaced
 from contrex.errors import DataError, unknown_name
 from contrex.models.classes import imagenet_names
 from contrex.settings import ImageNet
 
 SPLITS = ("train", "val")
+WNID = re.compile(r"n\d{8}")
 ARCHIVE = "ILSVRC"
 MAPPING = "LOC_synset_mapping.txt"
 COLUMNS = ("ImageId", "PredictionString")
@@ -56,6 +58,16 @@ class ImageNetImages(ImageFiles):
     Raises `DataError` for another layout, for class folders or images that are missing, and for the test split, whose
     labels were never published; `UnknownNameError` for an unknown split.
     """
+
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether it is Kaggle's archive, or has WordNet's class folders and, unlike image folders, no tables."""
+        if any((path / name).is_dir() for name in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")):
+            return True
+        if holds(path, "boxes.csv", "labels.csv", "classes.txt"):
+            return False
+        named = [subfolders(path / split) for split in SPLITS if (path / split).is_dir()]
+        return any(named) and all(WNID.fullmatch(name) for names in named for name in names)
 
     def __init__(self, settings: ImageNet, split: str) -> None:
         self.settings = settings

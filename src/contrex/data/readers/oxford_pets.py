@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data.files.annotations import read_objects
+from contrex.data.files.folders import holds
 from contrex.data.files.images import Header
 from contrex.data.files.masks import mask_box, trimap_mask
 from contrex.data.files.tables import parse_integer, read_spaced
@@ -44,6 +45,7 @@ from contrex.errors import DataError
 from contrex.settings import OxfordPets
 
 NAME = "Oxford-IIIT Pet"
+ARCHIVE = "oxford-iiit-pet"
 COLUMNS = ("name", "class", "species", "breed")
 
 
@@ -57,11 +59,16 @@ class OxfordPetsImages(ListedImages):
 
     settings: OxfordPets
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, "annotations/trimaps", below=ARCHIVE)
+
     def __init__(self, settings: OxfordPets, split: str) -> None:
         part = published_part(settings, split, NAME)
         head = ["annotations/xmls"] if settings.boxes == "head" else []
         needed = ["images", "annotations/trainval.txt", "annotations/test.txt", "annotations/trimaps", *head]
-        root = archive_folder(settings.path, "oxford-iiit-pet", needed, NAME)
+        root = archive_folder(settings.path, ARCHIVE, needed, NAME)
         lists = {name: _rows(root / "annotations" / f"{name}.txt") for name in ("trainval", "test")}
         self.classes: Sequence[str] = _breeds(root / "annotations", lists["trainval"] | lists["test"])
         names = lists["test" if part == "test" else "trainval"]

@@ -63,6 +63,11 @@ class ShardImages(ImageSet):
     index was read; `ImageError` for an unreadable image.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether `path` has archives that are named as those of a split."""
+        return any(path.glob("*-*.tar"))
+
     def __init__(self, settings: Shards, split: str) -> None:
         self.settings = settings
         self.name = f"{settings.path.name}/{split}"

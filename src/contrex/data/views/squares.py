@@ -14,7 +14,7 @@ from contrex.settings import Data
 
 def view_sizes(data: Data) -> tuple[int, int]:
     """(length of the shorter side after resizing, side of the central square) of the plain view."""
-    return getattr(data, "resize", data.image_size), data.image_size
+    return data.short_side, data.image_size
 
 
 def central_square(image: Image.Image, *, resize: int, size: int) -> Image.Image:
