@@ -100,7 +100,8 @@ class Overview:
 
         Raises `DataError` for a name whose suffix is no format of a picture.
         """
-        name = getattr(self.data.location, "name", "") or type(self.data).__name__.lower()
+        name = "" if self.data.location is None else self.data.location.name
+        name = name or type(self.data).__name__.lower()
         base, saved = output or Path(f"data-{name}.png"), []
         for split in self.splits:
             several = output is None or len(self.splits) > 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import contrex.data
 from contrex.data import READERS, DigitImages, FolderImages, image_set
 from contrex.errors import ArgumentError
 from contrex.settings import Digits, Folder

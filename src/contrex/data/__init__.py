@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from contrex.data.files.folders import ImageFiles, image_names
 from contrex.data.files.images import read_image
 from contrex.data.sample import Annotation, ImageSet, Sample
 from contrex.errors import ArgumentError
@@ -19,7 +20,7 @@ from contrex.settings.family import implementation_of
 _READERS = {kind.implementation.rpartition(":")[2]: kind.implementation for kind in DATA_PREFIXES.values()}
 """contrex's own readers by the names of their classes. Each is imported when it is asked for: some load slowly."""
 
-__all__ = ["Annotation", "ImageSet", "Sample", "image_set", "read_image", "reader"]
+__all__ = ["Annotation", "ImageFiles", "ImageSet", "Sample", "image_names", "image_set", "read_image", "reader"]
 __all__.extend(_READERS)
 
 
