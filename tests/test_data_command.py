@@ -13,7 +13,7 @@ from PIL import Image
 
 import contrex.data_overview
 from contrex.cli import main
-from contrex.data.named import MARKS, data_named, detected
+from contrex.data.named import MARKS, data_named, detect
 from contrex.data.sample import NO_BOXES, Annotation, ImageSet
 from contrex.data_overview import BOX, MARGIN, SIDE, contact_sheet, overview, printable
 from contrex.errors import ArgumentError, DataError, ImageError, UnknownNameError
@@ -102,19 +102,19 @@ def test_a_folder_is_known_by_its_layout(prefix: str, tmp_path: Path) -> None:
 
 def test_folders_of_imagenets_classes(tmp_path: Path) -> None:
     """Kaggle's archive is ImageNet; class folders of WordNet with tables beside them are image folders."""
-    assert type(detected(touch(tmp_path / "a", "ILSVRC/Data/CLS-LOC/val/1.JPEG"))) is ImageNet
-    assert type(detected(touch(tmp_path / "b", "val/n01440764/1.JPEG", "boxes.csv"))) is Folder
-    assert type(detected(touch(tmp_path / "c", "val/n01440764/1.JPEG", "val/other/1.JPEG"))) is Folder
-    assert type(detected(touch(tmp_path / "cifar-10-batches-py", "test_batch"))) is Cifar
+    assert type(detect(touch(tmp_path / "a", "ILSVRC/Data/CLS-LOC/val/1.JPEG"))) is ImageNet
+    assert type(detect(touch(tmp_path / "b", "val/n01440764/1.JPEG", "boxes.csv"))) is Folder
+    assert type(detect(touch(tmp_path / "c", "val/n01440764/1.JPEG", "val/other/1.JPEG"))) is Folder
+    assert type(detect(touch(tmp_path / "cifar-10-batches-py", "test_batch"))) is Cifar
 
 
 def test_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"does not look like a data set. Looked for: .*cub \(image_class_labels.txt\); "
     ):
-        detected(tmp_path)
+        detect(tmp_path)
     with pytest.raises(DataError, match=r"there is no folder '.*nowhere'. Name a data set as PATH or PREFIX:PATH"):
-        detected(tmp_path / "nowhere")
+        detect(tmp_path / "nowhere")
 
 
 # --- --data in front of a command's options -------------------------------------------------------------------------

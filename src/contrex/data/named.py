@@ -49,16 +49,16 @@ def data_named(text: str) -> Data:
     if own is not None and (colon or not issubclass(own, Stored)):
         return _settings(prefix, path, text)
     if DRIVE.match(text) or Path(text).exists():
-        return detected(Path(text))
+        return detect(Path(text))
     outside = OUTSIDE.fullmatch(text)
     if outside is not None and _has_source(outside["source"]):
         return _settings(f"{outside['source']}:{outside['name']}", outside["path"] or "", text)
     if colon or prefix in installed("data"):
         return _settings(prefix, path, text)
-    return detected(Path(text))
+    return detect(Path(text))
 
 
-def detected(path: Path) -> Data:
+def detect(path: Path) -> Data:
     """The settings of the data set whose layout the folder `path` has.
 
     Raises `DataError` where there is no folder, or none of the layouts.

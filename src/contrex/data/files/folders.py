@@ -17,7 +17,7 @@ from PIL import Image
 
 from contrex._version import __version__
 from contrex.data.files.images import SUFFIXES, Header, is_image, read_header, read_image, upright_boxes
-from contrex.data.files.index_cache import Verdicts, indexed
+from contrex.data.files.index_cache import Verdicts, read_index
 from contrex.data.sample import NO_BOXES, Annotation, ImageSet
 from contrex.errors import DataError, ImageError
 
@@ -144,7 +144,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def image_names_below(root: Path, folders: Sequence[str], *, split: str) -> list[list[str]]:
-    """`image_names` of each of the `folders` below `root`, those of a split; a folder that is not there has none.
+    """The names of the image files in each of the `folders` below `root`, those of a split; a missing folder has none.
 
     What is found is kept for the next start (`index_cache`), so that a million files are listed once.
     """
@@ -155,7 +155,7 @@ def image_names_below(root: Path, folders: Sequence[str], *, split: str) -> list
         names, lasting = _listed(root / folder)
         return os.fsencode("\0".join(names)), lasting
 
-    found = dict(zip(present, indexed(root, index, present, scan), strict=True))
+    found = dict(zip(present, read_index(root, index, present, scan), strict=True))
     return [os.fsdecode(found[folder]).split("\0") if found.get(folder) else [] for folder in folders]
 
 

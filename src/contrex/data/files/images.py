@@ -69,7 +69,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """The image at `path` as upright 8-bit RGB.
+    """Read the image at `path` as upright 8-bit RGB.
 
     - The EXIF orientation is applied.
     - Transparency (RGBA, LA, palette or key colour) is composited on white.
@@ -98,17 +98,17 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def decoded_header(content: bytes, name: str) -> Header:
-    """`read_header` of a file's `content`; `name` is what messages call it."""
+    """How the image in a file's `content` is stored; `name` is what messages call it."""
     return _header(name, content)
 
 
 def decoded_image(content: bytes, name: str) -> Image.Image:
-    """`read_image` of a file's `content`; `name` is what messages call it."""
+    """The image in a file's `content`, as `read_image` gives it; `name` is what messages call it."""
     return _decoded(name, content)
 
 
 def read_indices(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The raw values [H,W] of a grey or palette image such as a trimap, in stored pixels; raises `ImageError`."""
+    """Read the raw values [H,W] of a grey or palette image such as a trimap, in stored pixels; raises `ImageError`."""
     with _opened(path) as (image, _):
         if image.mode not in ("1", "L", "P"):
             raise ValueError(f"expected one 8-bit value per pixel, got mode {image.mode}")
@@ -116,7 +116,7 @@ def read_indices(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Stored pixels turned as the EXIF `orientation` 1..8 asks."""
+    """An image of stored pixels, turned as the EXIF `orientation` 1..8 asks."""
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 

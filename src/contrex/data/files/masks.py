@@ -17,7 +17,7 @@ OBJECT, BACKGROUND, BORDER = 1, 2, 3
 
 
 def trimap_mask(file: Path, path: str, stored: Header, *, border: bool) -> NDArray[np.bool_]:
-    """Where the trimap of the image `path` is object, upright; its border is that if `border`.
+    """Read the upright mask of the object in a trimap of the image `path`; with `border` its border is object too.
 
     Raises `DataError` for another size than that of the stored image, or other values.
     """

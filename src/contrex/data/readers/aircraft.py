@@ -89,7 +89,7 @@ class FGVCAircraftImages(ListedImages):
 
 
 def _published(settings: FGVCAircraft, split: str) -> str:
-    """The published part that `split` is."""
+    """The part of the published images that is read as `split`."""
     check_split(split, NAME)
     return {"train": "trainval", "val": "test"}.get(split, split) if settings.train_on == "trainval" else split
 

@@ -26,8 +26,8 @@ from contrex.data.readers.listed import (
     Labelled,
     ListedImages,
     archive_folder,
-    kept_back,
     parse_label,
+    part_of_training,
     pixel_box,
     published_part,
 )
@@ -60,7 +60,7 @@ class StanfordCarsImages(ListedImages):
         single = any((root / "cars_annos.mat").exists() for root in (settings.path, folder))
         read = _single_file if single else _two_folders
         root, self.classes, found, boxes = read(settings.path, test=part == "test")
-        super().__init__(settings, root, part, kept_back(found, settings, part), boxes=boxes)
+        super().__init__(settings, root, part, part_of_training(found, settings, part), boxes=boxes)
 
 
 def _single_file(path: Path, *, test: bool) -> tuple[Path, Sequence[str], Labelled, Boxes]:

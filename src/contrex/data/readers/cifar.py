@@ -105,7 +105,7 @@ def _chosen(labels: NDArray[np.int64], split: str, settings: Cifar) -> NDArray[n
 
 
 def _part(numbers: NDArray[np.int64], label: int, split: str, settings: Cifar) -> NDArray[np.int64]:
-    """Those of a class's training images that are in `train` or in `val`."""
+    """The training images of a class that are in `train`, or those in `val`."""
     num_val = round(settings.val_share * len(numbers))
     if not 0 < num_val < len(numbers):
         raise DataError(
@@ -164,7 +164,7 @@ def _file(folder: Path, stored: str) -> Path:
 
 
 def _unpacked(folder: Path, stored: str) -> Arrays:
-    """From npz files. The classes are those of both, so that the splits agree on them."""
+    """Read npz files. The classes are those of both, so that the splits agree on them."""
     file = _file(folder, stored)
     if not file.is_file():
         raise DataError(f"'{folder}' has no '{file.name}' with x uint8 [N,{SIDE},{SIDE},3] and y [N].")

@@ -30,8 +30,8 @@ from contrex.data.readers.listed import (
     ListedImages,
     archive_folder,
     check_files,
-    kept_back,
     parse_label,
+    part_of_training,
     published_part,
     read_numbered,
 )
@@ -75,7 +75,7 @@ class CUB200Images(ListedImages):
         self.classes: Sequence[str] = _classes(root / CLASSES)
         numbers = _part(root / SPLIT, tables[SPLIT], training=part != "test")
         found = [_labelled(root / LABELS, tables, number, len(self.classes)) for number in numbers]
-        found = kept_back(found, settings, part)
+        found = part_of_training(found, settings, part)
         places = [root / "segmentations", root.parent / "segmentations"]
         self._segmentations = next((place for place in places if place.is_dir()), None)
         if self._segmentations:
@@ -90,12 +90,12 @@ class CUB200Images(ListedImages):
 
 
 def _segmentation(path: str) -> str:
-    """Where the segmentation of an image is, below their folder."""
+    """The path of the segmentation of an image, below the folder of segmentations."""
     return str(PurePosixPath(path).relative_to("images").with_suffix(".png"))
 
 
 def _check_numbers(root: Path, tables: dict[str, Rows]) -> None:
-    """Every table must be about the same images."""
+    """Refuse tables that are not all about the same images."""
     listed = tables[IMAGES]
     for name, rows in tables.items():
         different = sorted(rows.keys() ^ listed.keys())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from contrex.data.files.folders import holds
 from contrex.data.files.tables import read_classes, read_spaced
-from contrex.data.readers.listed import Labelled, ListedImages, archive_folder, kept_back, published_part
+from contrex.data.readers.listed import Labelled, ListedImages, archive_folder, part_of_training, published_part
 from contrex.errors import DataError
 from contrex.settings import Food101
 
@@ -45,7 +45,7 @@ class Food101Images(ListedImages):
         self.folders = [name for name, _ in read_classes(root / "meta/classes.txt")]
         self.classes: Sequence[str] = _names(root / "meta/labels.txt", self.folders)
         found = _labelled(root / listed, self.folders)
-        super().__init__(settings, root, part, kept_back(found, settings, part), boxes={})
+        super().__init__(settings, root, part, part_of_training(found, settings, part), boxes={})
 
 
 def _names(file: Path, folders: Sequence[str]) -> list[str]:

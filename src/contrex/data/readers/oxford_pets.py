@@ -37,7 +37,7 @@ from contrex.data.readers.listed import (
     ListedImages,
     archive_folder,
     check_files,
-    kept_back,
+    part_of_training,
     published_part,
 )
 from contrex.data.sample import Annotation
@@ -72,7 +72,7 @@ class OxfordPetsImages(ListedImages):
         lists = {name: _rows(root / "annotations" / f"{name}.txt") for name in ("trainval", "test")}
         self.classes: Sequence[str] = _breeds(root / "annotations", lists["trainval"] | lists["test"])
         names = lists["test" if part == "test" else "trainval"]
-        found = kept_back([(f"images/{name}.jpg", number - 1) for name, number in names.items()], settings, part)
+        found = part_of_training([(f"images/{name}.jpg", number - 1) for name, number in names.items()], settings, part)
         check_files(root, [_trimap(path) for path, _ in found], "trimaps")
         super().__init__(settings, root, part, found, boxes=_heads(root, found) if head else {})
 
@@ -93,7 +93,7 @@ def _trimap(path: str) -> str:
 
 
 def _rows(file: Path) -> dict[str, int]:
-    """Class from 1 on by name."""
+    """Read the class, from 1 on, of each image by its name."""
     rows: dict[str, int] = {}
     for line, (name, number, *_) in read_spaced(file, COLUMNS):
         if name in rows:

@@ -33,7 +33,7 @@ from PIL import Image
 
 from contrex.data.files.folders import kept_images, shortened, skippable
 from contrex.data.files.images import SUFFIXES, decoded_header, decoded_image, upright_boxes
-from contrex.data.files.index_cache import indexed
+from contrex.data.files.index_cache import read_index
 from contrex.data.files.tables import numbered_classes, read_classes
 from contrex.data.sample import Annotation, ImageSet
 from contrex.errors import DataError, ImageError
@@ -190,7 +190,7 @@ def _indices(settings: Shards, split: str, archives: Sequence[str]) -> list[_Ind
         return json.dumps(vars(_index(settings.path / archive))).encode(), True
 
     name = f"shards of {split}: {' '.join(sorted(SUFFIXES))}"
-    return [_Index(**json.loads(content)) for content in indexed(settings.path, name, archives, scan)]
+    return [_Index(**json.loads(content)) for content in read_index(settings.path, name, archives, scan)]
 
 
 def _index(file: Path) -> _Index:

@@ -32,7 +32,7 @@ class View:
 
     @staticmethod
     def join(parts: Sequence[View]) -> View:
-        """One set of several."""
+        """Join several sets of views to one."""
         looks = [part.look for part in parts if part.look is not None]
         crop = Crop.stack([part.crop for part in parts])
         return View(concatenated([part.pixels for part in parts]), crop, Look.stack(looks) if looks else None)
@@ -89,7 +89,7 @@ class Batch:
 
     @staticmethod
     def join(parts: Sequence[Batch]) -> Batch:
-        """One batch of several; those have nothing beside them."""
+        """Join several batches to one, which have nothing beside them."""
         composites = [part.composite for part in parts if part.composite is not None]
         return Batch(
             images=torch.cat([part.images for part in parts]),

@@ -36,7 +36,7 @@ class Partners:
 
     @staticmethod
     def join(parts: Sequence[Partners]) -> Partners:
-        """The partners of one batch of several."""
+        """Join the partners of several batches."""
         crops = [part.crop for part in parts if part.crop is not None]
         looks = [part.look for part in parts if part.look is not None]
         return Partners(
@@ -79,7 +79,7 @@ class Composite:
 
     @staticmethod
     def join(parts: Sequence[Composite]) -> Composite:
-        """One composite for a batch of several; they are not made yet."""
+        """Join several composites that are not made yet."""
         partners = [part.partners for part in parts if part.partners is not None]
         return Composite(None, torch.cat([part.cells for part in parts]), Partners.join(partners))
 

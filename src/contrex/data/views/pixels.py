@@ -19,13 +19,13 @@ def as_float(images: Tensor, device: torch.device, channels_last: bool) -> Tenso
 
 
 def transformed(images: Tensor, crop: Crop, look: Look | None) -> Tensor:
-    """`crop`, then `look`, applied to images in [0, 1]; in their layout."""
+    """Images in [0, 1] after `crop` and `look`, in the memory layout that they had."""
     layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     views = geometry.warp_images(images, crop)
     return (views if look is None else recoloured(views, look)).contiguous(memory_format=layout)
 
 
 def concatenated(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    """Those that are there, one after the other; None where there are none."""
+    """One tensor of all that are there; None where there are none."""
     present = [tensor for tensor in tensors if tensor is not None]
     return torch.cat(present) if present else None

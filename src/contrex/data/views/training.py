@@ -69,7 +69,7 @@ class TrainingViews(Dataset[Batch]):
         )
 
     def order(self, epoch: int) -> list[int]:
-        """All images, in the order of one epoch."""
+        """The indices of all images, in the order of one epoch."""
         order: list[int] = stream("order", self.seed, epoch).permutation(len(self.images)).tolist()
         return order
 
@@ -131,5 +131,5 @@ class TrainingViews(Dataset[Batch]):
 
 
 def num_batches(images: ImageSet, batch_size: int) -> int:
-    """Complete batches in an epoch."""
+    """The number of complete batches in an epoch."""
     return len(images) // batch_size

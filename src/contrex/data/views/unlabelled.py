@@ -17,14 +17,14 @@ from contrex.data.views.training import Position, TrainingViews, num_batches
 
 @dataclass(frozen=True, eq=False)
 class Cycle:
-    """Images without labels, over and over: `views` of them, `batch_size` in a step; a process reads `parts`."""
+    """Images without labels that come over and over: `batch_size` of `views` a step; a process reads `parts` of it."""
 
     views: TrainingViews
     batch_size: int
     parts: Sequence[slice] = (slice(None),)
 
     def positions(self, first: int, last: int) -> Iterator[list[Position]]:
-        """Pass and index of what each part of the steps `first` up to, not including, `last` of the run holds."""
+        """The positions (pass, index) in each part of the steps from `first` up to `last` of the run, without `last`."""
         size, per_pass = self.batch_size, num_batches(self.views.images, self.batch_size)
         for number in range(first, last):
             passed, place = divmod(number, per_pass)
