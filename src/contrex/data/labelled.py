@@ -2,8 +2,8 @@
 
 `draw_labelled` is a pure function of labels and seed. The images of a class are shuffled by a stream of (seed, class)
 and the first ones taken, so the draw of five a class holds that of one a class, and nothing but the data and the seed
-decides: a baseline and a method with one seed have the same labels (CGC, section 4.2: n of each class are drawn, the rest is the
-validation set; section 4.3: 1 % of ImageNet has labels, the rest is used without).
+decides: a baseline and a method with one seed have the same labels (CGC, section 4.2: n of each class are drawn, the
+rest is the validation set; section 4.3: 1 % of ImageNet has labels, the rest is used without).
 
     RUN/labelled.txt    the draw of a run: a path on each line, as `Sample.path` has it; `labelled.file` takes it back
 

@@ -45,12 +45,11 @@ def data_named(text: str) -> Data:
     'birds/CUB_200_2011'
     """
     prefix, colon, path = text.partition(":")
-    own = DATA_PREFIXES.get(prefix)
+    own, outside = DATA_PREFIXES.get(prefix), OUTSIDE.fullmatch(text)
     if own is not None and (colon or not issubclass(own, Stored)):
         return _settings(prefix, path, text)
-    if DRIVE.match(text) or Path(text).exists():
+    if (DRIVE.match(text) and ".py:" not in text) or Path(text).exists():
         return detect(Path(text))
-    outside = OUTSIDE.fullmatch(text)
     if outside is not None and _has_source(outside["source"]):
         return _settings(f"{outside['source']}:{outside['name']}", outside["path"] or "", text)
     if colon or prefix in installed("data"):

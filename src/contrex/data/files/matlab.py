@@ -34,8 +34,8 @@ def matlab_array(file: Path, variables: dict[str, Any], name: str) -> Any:
 
 
 def matlab_rows(file: Path, rows: Any, fields: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Read the number, from 1 on, and the `fields`, as text, of each element of a struct array; raises `DataError` for a
-    missing field."""
+    """Read the number, from 1 on, and the `fields`, as text, of each element of a struct array; raises `DataError` for
+    a missing field."""
     present = rows.dtype.names or ()
     missing = [name for name in fields if name not in present]
     if missing:

@@ -46,7 +46,7 @@ def numbered_classes(num_classes: int, source: str, *, first: int = 0) -> list[s
 
 
 def read_tabbed(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Read the number and the fields of each line of a tab-separated list; it has no header, and empty lines are left out."""
+    """Read the number and the fields of each line of a tab-separated list without a header, but empty ones."""
     for line, text in enumerate(_text(file).splitlines(), start=1):
         fields = [part.strip() for part in text.split("\t")]
         if len(fields) == len(columns):

@@ -24,7 +24,7 @@ class Cycle:
     parts: Sequence[slice] = (slice(None),)
 
     def positions(self, first: int, last: int) -> Iterator[list[Position]]:
-        """The positions (pass, index) in each part of the steps from `first` up to `last` of the run, without `last`."""
+        """The positions (pass, index) in each part of the steps `first`, ..., `last - 1` of the run."""
         size, per_pass = self.batch_size, num_batches(self.views.images, self.batch_size)
         for number in range(first, last):
             passed, place = divmod(number, per_pass)
