@@ -213,3 +213,18 @@ def test_a_batch_is_pinned_whole(monkeypatch):
     assert len(pinned) == 3
     replace(batch, views=batch.views * 2, indices=torch.arange(2)).pin_memory()
     assert len(pinned) == 3 + 5
+
+
+@pytest.mark.parametrize("where", ["worker", "device"])
+def test_a_part_of_a_batch_is_that_of_its_images(images, where):
+    augmentation = Augmentation(scale=(0.3, 1.0), where=where, **COLOURS)
+    source = TrainingViews(images, resize=32, size=32, augmentation=augmentation, seed=0, num_views=2, composite=True)
+    (batch, *_), cpu = batches(source), torch.device("cpu")
+    first, then = batch.part(slice(1, 3)).to(cpu), batch.to(cpu).part(slice(1, 3))
+    assert (len(first), first.paths, first.indices.tolist()) == (2, batch.paths[1:3], batch.indices[1:3].tolist())
+    assert torch.equal(first.images, then.images)
+    for one, other in zip(first.views, then.views, strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert one.look.factors.tolist() == other.look.factors.tolist()
+    assert torch.equal(first.composite.pixels, then.composite.pixels)
+    assert torch.equal(first.composite.cells, then.composite.cells)
