@@ -2,13 +2,17 @@
 
 import importlib.metadata
 import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import contrex
 from contrex.cli import main
 from contrex.data import image_set
 from contrex.data.named import data_named
@@ -57,6 +61,16 @@ def test_it_is_written_and_read_again(photos):
     assert plain["kind"] == NAME
     assert from_plain(plain, Data) == pickle.loads(pickle.dumps(data)) == data
     assert data_named(data.command_name) == data
+
+
+def test_workers_that_are_not_forked_read_it(photos):
+    """Loader processes on other systems share nothing with the command but what is pickled."""
+    images = image_set(data_named(f"{NAME}:{photos}"), "test")
+    code = "import pickle, sys; images = pickle.load(sys.stdin.buffer); print(images[0].boxes.shape, images.classes)"
+    path = {**os.environ, "PYTHONPATH": str(Path(contrex.__file__).parents[1])}
+    pickled = pickle.dumps(images)
+    done = subprocess.run([sys.executable, "-c", code], input=pickled, capture_output=True, check=True, env=path)
+    assert done.stdout.decode().strip() == "(2, 4) ['ant', 'bee']"
 
 
 SMALL = ("--data.image-size", 16, "--data.resize", 18, "--training.batch-size", 8, "--training.epochs", 1)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contrex.outside import FromAnywhere
+
 NO_BOXES = np.zeros((0, 4), dtype=np.float32)
 
 
@@ -44,7 +46,7 @@ class Sample:
     also: tuple[int, ...] = ()
 
 
-class ImageSet(ABC):
+class ImageSet(FromAnywhere, ABC):
     """A split of a data set: a sequence of samples with named classes.
 
     An image is not its annotation: training reads `image` and `label` alone, so an `annotation` costs nothing until

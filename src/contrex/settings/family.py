@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, ClassVar, SupportsIndex, TypeVar
+from typing import ClassVar, TypeVar
 
 from contrex.errors import ArgumentError
-from contrex.outside import is_from_file, is_outside, outside, outside_name, remade
+from contrex.outside import FromAnywhere, is_outside, outside
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(FromAnywhere):
     """The settings of one kind of thing. The class at the head of a family sets `is_family`, as records are told by it
     that they must say which kind they hold (`contrex.records`)."""
 
     implementation: ClassVar[str] = ""
     """What these are the settings of, `MODULE:CLASS`, which is not imported before it is needed; in a file of one's own
     `:CLASS` is a class of the same file. Empty where a class only holds what several kinds share."""
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        if not is_from_file(type(self)):
-            return super().__reduce_ex__(protocol)
-        return remade, (outside_name(type(self)), vars(self))  # other processes load the file for themselves
 
 
 def implementation_of(kind: type[Family], base: type[T], base_name: str) -> type[T]:
