@@ -21,7 +21,7 @@ import torch
 from measuring import compare, save
 from torch import Tensor, nn
 
-from contrex.data.views.training import Batch, View
+from contrex.data.views.batch import Batch, View
 from contrex.methods import SupConStep, training_step
 from contrex.models import eval_mode, load_classifier
 from contrex.ops.geometry import random_crop
@@ -57,12 +57,12 @@ GPU_CASES = [
 def batch_of(num: int, side: int) -> Batch:
     """Random images with two views each, cut on the device."""
     generator, draws = torch.Generator().manual_seed(0), np.random.default_rng(0)
-    crop, extra = (
+    crops = [
         random_crop(num, side, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, generator=draws) for _ in range(2)
-    )
+    ]
     images = torch.randint(256, (num, 3, side, side), dtype=torch.uint8, generator=generator)
     labels = torch.randint(NUM_CLASSES, (num,), generator=generator)
-    return Batch(images, None, crop, labels, [""] * num, extra=[View(None, extra)]).to(DEVICE, channels_last=True)
+    return Batch(images, labels, [""] * num, tuple(View(None, crop) for crop in crops)).to(DEVICE, channels_last=True)
 
 
 def step_of(case: Case, method: SupCon) -> Any:
@@ -89,7 +89,7 @@ def with_more_images(step: SupConStep, batch: Batch, num_more: int) -> Callable[
     more = step.normalise(batch.images[:num_more])
 
     def loss() -> Tensor:
-        views = [step.normalise(batch.views), step.normalise(batch.extra[0].pixels), more]
+        views = [step.normalise(batch.views[0].pixels), step.normalise(batch.views[1].pixels), more]
         return step.contrast(torch.cat(views), batch.labels, num_more)
 
     return stepper(step, loss)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 import contrex
 from contrex import settings
-from contrex.data.views.evaluation import Views
+from contrex.data.views.evaluation import Views, Whole
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocols import PROTOCOLS
 from contrex.evaluation.subject import Subject
@@ -149,7 +149,7 @@ def views_of(num: int) -> list[Views]:
     draws = torch.Generator().manual_seed(0)
     squares = torch.randint(256, (num, 3, SIDE, SIDE), dtype=torch.uint8, generator=draws)
     box = np.array([[100, 50, 300, 250]], np.float32)
-    return [Views(i, square, square, None, box, (375, 500), i % 10, f"{i}.jpg") for i, square in enumerate(squares)]
+    return [Views(i, square, Whole(square, box, (375, 500)), i % 10, f"{i}.jpg") for i, square in enumerate(squares)]
 
 
 def bench_of(model: nn.Module, **options: Any) -> Bench:

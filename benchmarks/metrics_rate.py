@@ -33,9 +33,9 @@ from measuring import save, seconds
 from torch import Tensor, nn
 
 from contrex import settings
-from contrex.data.views.evaluation import EvaluationViews
 from contrex.data.readers.folder import FolderImages
-from contrex.data.views.training import view_sizes
+from contrex.data.views.evaluation import EvaluationViews
+from contrex.data.views.squares import view_sizes
 from contrex.models import load_classifier
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -84,7 +84,7 @@ def rate(data: Path, weights: Path, limit: int, steps: int = 28) -> dict[str, An
     views = EvaluationViews(
         FolderImages(folder, "val"), view_sizes(folder), whole_side=SIDE, needs_whole=True, gallery=()
     )
-    pixels = [views[index].whole.shape[1:].numel() / SIDE**2 for index in range(limit)]
+    pixels = [views[index].whole.pixels.shape[1:].numel() / SIDE**2 for index in range(limit)]
     units = {"contiguous": partial(forward, network, images), "channels last": partial(forward, network, last)}
     before = forward_seconds(units)
     with tempfile.TemporaryDirectory() as output:

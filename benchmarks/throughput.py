@@ -26,7 +26,7 @@ from measuring import compare, peak_mib, save
 from torch.utils.flop_counter import FlopCounterMode
 from training_step import DEVICE, batch_of
 
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.methods import Step, training_step
 from contrex.models import load_classifier
 from contrex.settings import CGC, CrossEntropy, Model

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from measuring import compare, save
 
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch, View
 from contrex.methods import training_step
 from contrex.models import load_classifier
 from contrex.ops.geometry import random_crop
@@ -27,7 +27,8 @@ def batch_of(num: int, side: int) -> Batch:
     draws = np.random.default_rng(0)
     crop = random_crop(num, side, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, generator=draws)
     images = torch.randint(256, (num, 3, side, side), dtype=torch.uint8, generator=generator)
-    batch = Batch(images, None, crop, torch.randint(10, (num,), generator=generator), [""] * num)
+    labels = torch.randint(10, (num,), generator=generator)
+    batch = Batch(images, labels, [""] * num, (View(None, crop),))
     return batch.to(DEVICE, channels_last=True)
 
 

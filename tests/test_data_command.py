@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import contrex.data_overview
-from contrex import settings
 from contrex.cli import main
-from contrex.data.named import LAYOUTS, MARKS, data_named, detected
-from contrex.data.sample import NO_BOXES, Sample
+from contrex.data.named import MARKS, data_named, detect
+from contrex.data.sample import NO_BOXES, Annotation, ImageSet
 from contrex.data_overview import BOX, MARGIN, SIDE, contact_sheet, overview, printable
 from contrex.errors import ArgumentError, DataError, ImageError, UnknownNameError
 from contrex.recipes import recipe_named
@@ -42,8 +41,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_every_kind_has_a_prefix() -> None:
-    assert set(DATA_PREFIXES.values()) == set(get_args(settings.Data))
-    assert set(LAYOUTS) == set(MARKS) == set(DATA_PREFIXES) - {"digits"}
+    assert set(MARKS) == set(DATA_PREFIXES) - {"digits"}
+    assert list(MARKS)[-2:] == ["imagenet", "folder"]
 
 
 @pytest.mark.parametrize("prefix", [name for name in DATA_PREFIXES if name != "digits"])
@@ -62,7 +61,7 @@ def test_digits_and_mistakes(tmp_path: Path) -> None:
         data_named("cubs:x")
     with pytest.raises(ArgumentError, match="'cub:' needs a path behind it: cub:PATH"):
         data_named("cub:")
-    with pytest.raises(ArgumentError, match="the built-in digits have no path, got 'digits:x'"):
+    with pytest.raises(ArgumentError, match="Digits has no path, got 'digits:x': name it `digits`"):
         data_named("digits:x")
     with pytest.raises(DataError, match="there is no folder 'C:"):
         data_named("C:\\photos")
@@ -96,26 +95,26 @@ def touch(root: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("prefix", list(CREATED))
 def test_a_folder_is_known_by_its_layout(prefix: str, tmp_path: Path) -> None:
-    assert list(LAYOUTS) == list(CREATED)
+    assert set(MARKS) == set(CREATED)
     root = touch(tmp_path / "a:b", *CREATED[prefix])
     assert data_named(str(root)) == data_named(f"{prefix}:{root}")
 
 
 def test_folders_of_imagenets_classes(tmp_path: Path) -> None:
     """Kaggle's archive is ImageNet; class folders of WordNet with tables beside them are image folders."""
-    assert type(detected(touch(tmp_path / "a", "ILSVRC/Data/CLS-LOC/val/1.JPEG"))) is ImageNet
-    assert type(detected(touch(tmp_path / "b", "val/n01440764/1.JPEG", "boxes.csv"))) is Folder
-    assert type(detected(touch(tmp_path / "c", "val/n01440764/1.JPEG", "val/other/1.JPEG"))) is Folder
-    assert type(detected(touch(tmp_path / "cifar-10-batches-py", "test_batch"))) is Cifar
+    assert type(detect(touch(tmp_path / "a", "ILSVRC/Data/CLS-LOC/val/1.JPEG"))) is ImageNet
+    assert type(detect(touch(tmp_path / "b", "val/n01440764/1.JPEG", "boxes.csv"))) is Folder
+    assert type(detect(touch(tmp_path / "c", "val/n01440764/1.JPEG", "val/other/1.JPEG"))) is Folder
+    assert type(detect(touch(tmp_path / "cifar-10-batches-py", "test_batch"))) is Cifar
 
 
 def test_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"does not look like a data set. Looked for: .*cub \(image_class_labels.txt\); "
     ):
-        detected(tmp_path)
+        detect(tmp_path)
     with pytest.raises(DataError, match=r"there is no folder '.*nowhere'. Name a data set as PATH or PREFIX:PATH"):
-        detected(tmp_path / "nowhere")
+        detect(tmp_path / "nowhere")
 
 
 # --- --data in front of a command's options -------------------------------------------------------------------------
@@ -216,7 +215,7 @@ def test_splits_that_are_the_same_and_errors(photos: Path) -> None:
 
 
 @dataclass
-class Images:
+class Images(ImageSet):
     """A set of black images, made of what the reader of a damaged one would say."""
 
     name: str
@@ -229,12 +228,20 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:
+    def image(self, index: int) -> Image.Image:
         if index in self.faults:
             raise ImageError(f"cannot read image '{index}.jpg': empty")
+        return Image.new("RGB", (20, 10))
+
+    def annotation(self, index: int) -> Annotation:
         boxes = np.array([self.boxes], np.float32) if self.boxes else NO_BOXES
-        mask = np.zeros((10, 20), np.bool_)
-        return Sample(Image.new("RGB", (20, 10)), self.labels[index], boxes, mask, f"{index}.jpg", index, (0, 1))
+        return Annotation(boxes, np.zeros((10, 20), np.bool_))
+
+    def also(self, index: int) -> tuple[int, ...]:
+        return (0, 1)
+
+    def path(self, index: int) -> str:
+        return f"{index}.jpg"
 
     def label(self, index: int) -> int:
         return self.labels[index]

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.methods import Step, StepOutput, Teacher, Wants, step_output, transformed_of
 from contrex.models import Classifier
 from contrex.recipes.digits import cross_entropy

@@ -65,10 +65,7 @@ class SplitOverview:
 
     def _left_out(self) -> list[str]:
         """What the reader itself leaves out, and counts."""
-        counts = dict(getattr(self.images, "left_out", {}))
-        others = getattr(self.images, "other_boxes", None)
-        if others is not None and (number := others(self.checked)):
-            counts["of another class than the image's"] = number
+        counts = self.images.left_out(self.checked)
         return [f"boxes left out: {', '.join(f'{number} {why}' for why, number in counts.items())}"] if counts else []
 
 
@@ -89,7 +86,7 @@ class Overview:
 
     def lines(self) -> list[str]:
         """Everything as text, free of control characters."""
-        found = [f"{type(self.data).__name__} {getattr(self.data, 'path', '(built in)')}"]
+        found = [f"{type(self.data).__name__} {self.data.location or '(built in)'}"]
         for split in self.splits:
             found += [
                 f"  {head:6} {line}" for head, line in zip((split.split, "", "", ""), split.lines(), strict=False)
@@ -103,7 +100,8 @@ class Overview:
 
         Raises `DataError` for a name whose suffix is no format of a picture.
         """
-        name = getattr(getattr(self.data, "path", None), "name", "") or type(self.data).__name__.lower()
+        name = "" if self.data.location is None else self.data.location.name
+        name = name or type(self.data).__name__.lower()
         base, saved = output or Path(f"data-{name}.png"), []
         for split in self.splits:
             several = output is None or len(self.splits) > 1

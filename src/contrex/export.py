@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex._version import __version__
-from contrex.data.views.training import view_sizes
+from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, WeightsError, unknown_name
 from contrex.models import Classifier, eval_mode, load_classifier, model_logits
 from contrex.models.load import literal

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, SupportsIndex
 
 from contrex.errors import ArgumentError, unknown_name
 
@@ -94,9 +94,18 @@ def is_from_file(kind: type) -> bool:
     return hasattr(sys.modules.get(kind.__module__), _SOURCE)
 
 
+class FromAnywhere:
+    """What derives from it can be pickled for other processes, also where its class is from a file."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        if not is_from_file(type(self)):
+            return super().__reduce_ex__(protocol)
+        return remade, (outside_name(type(self)), vars(self))  # other processes load the file for themselves
+
+
 def remade(name: str, fields: Mapping[str, Any]) -> object:
     """An instance of the class called `name` with these fields, as another process had it."""
-    kind: Any = outside(name, "the method")
+    kind: Any = outside(name, "the class")
     found = object.__new__(kind)
     vars(found).update(fields)
     return found

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contrex.data.files.images import read_image
 from contrex.data.files.tables import read_classes
-from contrex.data.views.training import pixels, short_side
+from contrex.data.views.squares import pixels, short_side
 from contrex.errors import ArgumentError
 from contrex.explain import Explainer
 from contrex.explain.figure import Panel, Row, draw, pictures

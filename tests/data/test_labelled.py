@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from contrex.data import image_set
-from contrex.data.labelled import draw_of, drawn, listed, run_images, training_images
+from contrex.data.labelled import draw_labelled, draw_of, read_list, run_images, training_images
 from contrex.errors import ArgumentError, DataError
 from contrex.settings import CrossEntropy, Digits, Folder, Labelled, Model, Recipe, Training
 
@@ -37,29 +37,31 @@ def labels(images):
 def test_a_share_is_of_each_class_and_at_least_one():
     counts = {0: 200, 1: 149, 4: 3}
     every = np.random.default_rng(0).permutation(np.repeat(list(counts), list(counts.values())))
-    chosen = drawn(every, seed=1, share=0.01)
+    chosen = draw_labelled(every, seed=1, share=0.01)
     assert dict(zip(*np.unique(every[chosen], return_counts=True), strict=True)) == {0: 2, 1: 1, 4: 1}
     assert chosen.tolist() == sorted(set(chosen.tolist()))
 
 
 def test_images_without_a_label_are_never_drawn():
     every = np.array([-1] * 30 + [0] * 3)
-    assert drawn(every, seed=0, share=1.0).tolist() == [30, 31, 32]
+    assert draw_labelled(every, seed=0, share=1.0).tolist() == [30, 31, 32]
 
 
 def test_a_larger_draw_holds_the_smaller_one_and_other_seeds_are_others():
     every = np.repeat(np.arange(6), 50)
-    one, five, ten = (set(drawn(every, seed=2, per_class=num).tolist()) for num in (1, 5, 10))
+    one, five, ten = (set(draw_labelled(every, seed=2, per_class=num).tolist()) for num in (1, 5, 10))
     assert one < five < ten
     assert len(ten) == 60
-    draws = {tuple(drawn(every, seed=seed, per_class=5)) for seed in range(20)}
+    draws = {tuple(draw_labelled(every, seed=seed, per_class=5)) for seed in range(20)}
     assert len(draws) == 20
 
 
 def test_a_draw_is_spread_over_its_class():
     """Not the first images, and no image more often than another: 40 draws of 5 of 50 give each about 4 times."""
     every = np.repeat(np.arange(2), 50)
-    times = np.bincount(np.concatenate([drawn(every, seed=seed, per_class=5) for seed in range(40)]), minlength=100)
+    times = np.bincount(
+        np.concatenate([draw_labelled(every, seed=seed, per_class=5) for seed in range(40)]), minlength=100
+    )
     assert times.sum() == 400
     assert times.max() <= 13  # four and a half standard deviations from 4
     assert abs(times[:25].sum() - times[25:50].sum()) < 60  # of 200: four and a half, too
@@ -72,7 +74,7 @@ def test_the_draw_is_this_one():
     for label in range(3):
         generator = np.random.Generator(np.random.PCG64((zlib.crc32(b"labelled"), 2, 7, label)))
         expected += generator.permutation(np.arange(4 * label, 4 * label + 4))[:2].tolist()
-    assert drawn(every, seed=7, per_class=2).tolist() == sorted(expected)
+    assert draw_labelled(every, seed=7, per_class=2).tolist() == sorted(expected)
 
 
 # --- its images -----------------------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ def written(tmp_path, text):
 
 def test_a_list_names_paths_or_files_in_any_order(folder, tmp_path):
     file = written(tmp_path, "\ufeffn2_1.png\r\n\r\ntrain/ant/same.png\r\nn1_1.png".encode())
-    assert [folder.path(index) for index in listed(folder, file)] == [
+    assert [folder.path(index) for index in read_list(folder, file)] == [
         "train/ant/n1_1.png",
         "train/ant/same.png",
         "train/bee/n2_1.png",
@@ -192,12 +194,12 @@ def test_a_list_names_paths_or_files_in_any_order(folder, tmp_path):
 )
 def test_a_list_that_cannot_be_meant(folder, tmp_path, text, message):
     with pytest.raises(DataError, match=message):
-        listed(folder, written(tmp_path, text))
+        read_list(folder, written(tmp_path, text))
 
 
 def test_a_list_that_is_not_there(folder, tmp_path):
     with pytest.raises(DataError, match=r"`labelled.file` '.*nowhere.txt' cannot be read: No such file"):
-        listed(folder, tmp_path / "nowhere.txt")
+        read_list(folder, tmp_path / "nowhere.txt")
 
 
 def test_a_list_may_name_no_image_without_a_label(tmp_path):
@@ -214,7 +216,7 @@ def test_a_list_may_name_no_image_without_a_label(tmp_path):
             return -index
 
     with pytest.raises(DataError, match=r"line 1: '1.png' has no label in u. Take it out"):
-        listed(Unlabelled(), written(tmp_path, b"1.png"))
+        read_list(Unlabelled(), written(tmp_path, b"1.png"))
 
 
 def test_names_that_are_no_unicode_come_back(tmp_path):

@@ -137,15 +137,11 @@ def plan_of(method, network="convnet", *freeze, **settings):
 
 def part_of(batch, part):
     """The images of a slice of a batch."""
-    whole = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    kept = ("unlabelled", "extra")
-    parts = {name: value[part] for name, value in whole.items() if value is not None and name not in kept}
-    extra = [replace(view, pixels=view.pixels[part], crop=view.crop[part]) for view in batch.extra]
     unlabelled = batch.unlabelled
     if unlabelled is not None:  # of as many parts, each as large as it is of theirs
         ratio = len(unlabelled) // len(batch)
         unlabelled = part_of(unlabelled, slice(part.start * ratio, part.stop * ratio))
-    return replace(batch, **parts, extra=extra, unlabelled=unlabelled)
+    return replace(batch.part(part), unlabelled=unlabelled)
 
 
 def share(batch, number, num):
@@ -155,7 +151,7 @@ def share(batch, number, num):
 
 def whole_batch(seed, unlabelled=0):
     """Two views of each image, and something for it to be composed with; perhaps images without labels beside them."""
-    batch = make_batch(NUM, extra=True, seed=seed)
+    batch = make_batch(NUM, num_views=2, seed=seed)
     if unlabelled:
         beside = replace(make_batch(unlabelled, seed=seed + 1), labels=torch.full((unlabelled,), -1))
         return replace(batch, unlabelled=beside)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import contrex
+from contrex.data.streams import stream
 from contrex.data.views.evaluation import EvaluationViews
-from contrex.data.views.training import stream
 from contrex.evaluation import PROTOCOLS, Bench, Group, evaluate
 from contrex.evaluation.embedding import tsne
 from contrex.metrics import (
@@ -191,7 +191,7 @@ def test_fgsm(run, group):
 
 def test_localisation(run, group):
     (same,) = group.wholes
-    boxes, sizes = [views.boxes for views in same.views], [views.image_size for views in same.views]
+    boxes, sizes = [one.boxes for one in same.images], [one.image_size for one in same.images]
     assert_column(run, "pointing_game_2", pointing_game(same.heatmaps, boxes, sizes, tolerance=2))
     stochastic = stochastic_pointing_game(
         same.heatmaps, boxes, sizes, seeds=seeds("pointing game"), num_samples=7, tolerance=2

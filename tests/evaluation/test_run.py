@@ -1,5 +1,6 @@
 import math
 import os
+import pickle
 import shlex
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from contrex.data import image_set
-from contrex.data.sample import Sample
+from contrex.data.sample import Annotation, ImageSet
 from contrex.data.views.evaluation import EvaluationViews
 from contrex.errors import ArgumentError, DataError, UnknownNameError
 from contrex.evaluation import (
@@ -30,7 +31,7 @@ from contrex.evaluation import (
 )
 from contrex.evaluation.classification import Top1
 from contrex.evaluation.consistency import CGCLoss
-from contrex.evaluation.run import GROUP
+from contrex.evaluation.run import GROUP, Panel
 from contrex.metrics import PerSampleMetric, area_under_curve, insertion_curve
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
@@ -144,6 +145,18 @@ def test_gallery_is_the_same_for_every_network(run):
     assert run.gallery.heatmaps[0].shape == (8, 8)
     np.testing.assert_array_equal(run.gallery.images[0], np.asarray(subject().images[0].image))
     np.testing.assert_allclose(run.gallery.boxes[0], subject().images[0].boxes)
+
+
+def test_the_gallery_keeps_what_it_shows():
+    """Pictures, boxes and heatmaps; no squares, no whole images, no masks."""
+    panel = Panel(subject(), options("content_heatmap"))
+    views = EvaluationViews(subject().images, (32, 32), whole_side=448, needs_whole=True, gallery=(0, 2))
+    panel.judge(panel.group([views[index] for index in range(3)]))
+    assert sorted(panel._shown) == [0, 2]
+    shown = sum(
+        array.nbytes for picture, values in panel._shown.values() for array in (picture.pixels, picture.boxes, values)
+    )
+    assert shown < len(pickle.dumps(panel._shown)) < shown + 2000
 
 
 def test_progress_limit_and_workers():
@@ -394,7 +407,7 @@ def test_curves_are_kept(run):
 # --- errors name the image ------------------------------------------------------------------------------------------
 
 
-class Changed:
+class Changed(ImageSet):
     """A data set in which one sample is another."""
 
     def __init__(self, images, index, **changes):
@@ -404,12 +417,27 @@ class Changed:
     def __len__(self):
         return len(self.images)
 
-    def __getitem__(self, index) -> Sample:
-        return replace(self.images[index], **(self.changes if index == self.index else {}))
+    def _of(self, name, index):
+        return self.changes[name] if index == self.index and name in self.changes else getattr(self.images, name)(index)
+
+    def image(self, index):
+        return self._of("image", index)
+
+    def annotation(self, index):
+        return self._of("annotation", index)
+
+    def label(self, index):
+        return self._of("label", index)
+
+    def also(self, index):
+        return self._of("also", index)
+
+    def path(self, index):
+        return self.images.path(index)
 
 
 def test_a_box_outside_its_image_names_the_path():
-    images = Changed(subject().images, 7, boxes=np.array([[40, 40, 50, 50]], np.float32))
+    images = Changed(subject().images, 7, annotation=Annotation(np.array([[40, 40, 50, 50]], np.float32)))
     with pytest.raises(ArgumentError, match=r"^digits/test/00007: `boxes\[0\]` has .* outside its image"):
         evaluate(replace(subject(), images=images), options("content_heatmap"))
 

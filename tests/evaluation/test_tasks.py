@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from contrex.data import image_set
+from contrex.data.sample import ImageSet
 from contrex.data.views.evaluation import EvaluationViews
 from contrex.errors import ArgumentError, DataError, UnknownNameError
 from contrex.evaluation import PROTOCOLS, Bench, Group, Subject, check_names, evaluate, validate, validation_groups
@@ -38,18 +39,26 @@ OPTIONS = Evaluation(
 )
 
 
-class Parity:
+class Parity(ImageSet):
     """The digits, labelled even or odd."""
 
     def __init__(self):
-        self.images, self.name, self.classes, self.skipped = image_set(DATA, "test"), "parity", ("even", "odd"), ()
+        self.images, self.name, self.classes = image_set(DATA, "test"), "parity", ("even", "odd")
 
     def __len__(self):
         return len(self.images)
 
-    def __getitem__(self, index):
-        sample = self.images[index]
-        return replace(sample, label=sample.label % 2)
+    def image(self, index):
+        return self.images.image(index)
+
+    def annotation(self, index):
+        return self.images.annotation(index)
+
+    def label(self, index):
+        return self.images.label(index) % 2
+
+    def path(self, index):
+        return self.images.path(index)
 
 
 def parity(num_logits):

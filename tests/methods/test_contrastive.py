@@ -60,15 +60,15 @@ def masked_by_hand(step, batch, threshold=0.5):
 @pytest.fixture
 def batch():
     """Images of which some are classified right when masked, and some wrong."""
-    return make_batch(8, extra=True, seed=5)
+    return make_batch(8, num_views=2, seed=5)
 
 
 def test_supcon_contrasts_two_random_views(batch):
     step = step_of(SupCon())
-    expected = by_hand(step, batch.views * 4 - 2, batch.extra[0].pixels * 4 - 2, batch.labels)
+    expected = by_hand(step, batch.views[0].pixels * 4 - 2, batch.views[1].pixels * 4 - 2, batch.labels)
     torch.testing.assert_close(step(batch).loss, expected, rtol=1e-9, atol=1e-12)
     unlabelled = step_of(SupCon(labels=False))
-    each_its_own = by_hand(step, batch.views * 4 - 2, batch.extra[0].pixels * 4 - 2, torch.arange(8))
+    each_its_own = by_hand(step, batch.views[0].pixels * 4 - 2, batch.views[1].pixels * 4 - 2, torch.arange(8))
     torch.testing.assert_close(unlabelled(batch).loss, each_its_own, rtol=1e-9, atol=1e-12)
 
 
@@ -78,9 +78,9 @@ def test_excon_trains_on_what_the_equations_say(batch, background, threshold):
     step = step_of(ExCon(background=background, threshold=threshold))
     masked, right = masked_by_hand(step, batch, threshold)
     assert 0 < right.sum() < len(right), "choose a batch with both"
-    first = torch.where(right[:, None, None, None], masked, batch.views * 4 - 2)
+    first = torch.where(right[:, None, None, None], masked, batch.views[0].pixels * 4 - 2)
     extra = masked[~right] if background else None
-    expected = by_hand(step, first, batch.extra[0].pixels * 4 - 2, batch.labels, extra)
+    expected = by_hand(step, first, batch.views[1].pixels * 4 - 2, batch.labels, extra)
     output = step(batch)
     torch.testing.assert_close(output.loss, expected, rtol=1e-7, atol=1e-9)
     assert output.logs["explained"] == right.double().mean()
@@ -115,8 +115,8 @@ def test_explaining_leaves_no_trace(batch):
     assert all(module.training for module in step.modules())
     assert all(parameter.grad is None for parameter in step.parameters())
     step(batch)
-    first = torch.where(right[:, None, None, None], masked, batch.views * 4 - 2)
-    plain.contrast(torch.cat([first, batch.extra[0].pixels * 4 - 2]), batch.labels)
+    first = torch.where(right[:, None, None, None], masked, batch.views[0].pixels * 4 - 2)
+    plain.contrast(torch.cat([first, batch.views[1].pixels * 4 - 2]), batch.labels)
     for name, value in step.state_dict().items():
         torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-10, atol=1e-12)
 
@@ -144,9 +144,8 @@ def test_any_explainer_and_contrast(batch):
 def test_a_permutation_of_the_batch_changes_nothing(batch):
     one, other = step_of(ExCon(background=True)), step_of(ExCon(background=True))
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
-    names = ("images", "views", "labels")
-    extra = [replace(view, pixels=view.pixels[order]) for view in batch.extra]
-    shuffled = replace(batch, **{name: getattr(batch, name)[order] for name in names}, extra=extra)
+    views = tuple(replace(view, pixels=view.pixels[order]) for view in batch.views)
+    shuffled = replace(batch, images=batch.images[order], labels=batch.labels[order], views=views)
     torch.testing.assert_close(one(shuffled).loss, other(batch).loss, rtol=1e-9, atol=1e-12)
 
 
@@ -157,7 +156,7 @@ def test_the_classifier_sees_the_frozen_encoder(batch):
     linear.begin(0)
     assert not network.training
     before = state_of(linear.step)
-    logits = network.fc(network.features(batch.views * 4 - 2).mean((2, 3)))
+    logits = network.fc(network.features(batch.views[0].pixels * 4 - 2).mean((2, 3)))
     output = linear.step(batch)
     torch.testing.assert_close(output.loss, F.cross_entropy(logits, batch.labels))
     output.loss.backward()
@@ -225,7 +224,7 @@ def test_refuses(batch):
         ArgumentError,
         match="`batch` has 1 of the 2 sets of transformed images that are needed: say so in the step's `wants`",
     ):
-        step_of(SupCon())(replace(batch, extra=[]))
+        step_of(SupCon())(replace(batch, views=batch.views[:1]))
 
 
 def test_every_system_of_the_paper_is_a_method():

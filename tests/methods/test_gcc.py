@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch, View
+from contrex.data.views.composites import Composite
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.methods import training_step
 from contrex.models import Classifier
@@ -34,12 +35,10 @@ def make_batch(num=4, side=16):
     together = [oracle.composite(views[i], partners[3 * i : 3 * i + 3], int(cells[i])) for i in range(num)]
     return Batch(
         images=images,
-        views=views,
-        crop=crop,
+        views=(View(views, crop),),
         labels=torch.randint(3, (num,), generator=generator),
         paths=[f"{i}.png" for i in range(num)],
-        cells=cells,
-        composites=torch.stack(together),
+        composite=Composite(torch.stack(together), cells, None),
     )
 
 
@@ -67,10 +66,10 @@ def test_the_step_is_its_equation(views, contrast, training):
     output = step(batch)
 
     num, labels = len(batch), batch.labels
-    seen = [batch.views] if views == "transformed" else [batch.images, batch.views]
+    seen = [batch.views[0].pixels] if views == "transformed" else [batch.images, batch.views[0].pixels]
     maps, logits = maps_of(network, torch.cat(seen), labels.repeat(len(seen)), contrast)
-    found, _ = maps_of(network, batch.composites, labels, contrast)
-    term = oracle.loss(maps[-num:], found, batch.cells.tolist())
+    found, _ = maps_of(network, batch.composite.pixels, labels, contrast)
+    term = oracle.loss(maps[-num:], found, batch.composite.cells.tolist())
     counted = {"both": logits, "plain": logits[:num], "transformed": logits[-num:]}[views]
     expected = F.cross_entropy(counted, labels.repeat(len(counted) // num)) + 7.0 * term
 
@@ -91,9 +90,7 @@ def test_the_label_is_explained_not_the_prediction():
 
 def test_what_is_shown():
     batch = make_batch()
-    shown = training_step(make_classifier(), GCC()).shown(
-        replace(batch, labels=batch.labels[:2], views=batch.views[:2])
-    )
+    shown = training_step(make_classifier(), GCC()).shown(batch.part(slice(2)))
     assert {name: images.shape for name, images in shown.rows.items()} == {
         "view": (2, 3, 16, 16),
         "composite": (2, 3, 32, 32),
@@ -102,8 +99,8 @@ def test_what_is_shown():
 
 def test_refuses():
     step = training_step(make_classifier(), GCC())
-    with pytest.raises(ArgumentError, match=r"`batch` has no composites: make it with `composite=True`"):
-        step(replace(make_batch(), composites=None))
+    with pytest.raises(ArgumentError, match=r"`batch` has no composite: make it with `composite=True`"):
+        step(replace(make_batch(), composite=None))
     with pytest.raises(ArgumentError, match=r"`heatmaps_composite` must be \[4,10,10\].*Take an image size"):
         step(make_batch(side=18))
     with pytest.raises(UnknownNameError, match="`layer` of ConvNet"):
@@ -122,7 +119,13 @@ def test_networks_of_one_size_are_refused_by_name(name):
         network = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 3))
     step = training_step(Classifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), GCC())
     batch = make_batch(side=32)
-    batch = replace(batch, **{name: getattr(batch, name).float() for name in ("images", "views", "composites")})
+    (view,), composite = batch.views, batch.composite
+    batch = replace(
+        batch,
+        images=batch.images.float(),
+        views=(replace(view, pixels=view.pixels.float()),),
+        composite=replace(composite, pixels=composite.pixels.float()),
+    )
     with pytest.raises(
         ArgumentError, match=r"composites have twice the side of the images, 64 x 64, and \w+, which took"
     ):

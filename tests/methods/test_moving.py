@@ -45,7 +45,7 @@ def test_what_is_free_learns_through_what_is_frozen(method, settings):
     reference.load_state_dict(step.state_dict())
     free.phases[0].begin(0)
     reference.network.get_submodule(*MIDDLE).eval()
-    batch = make_batch(extra=step.wants.views > 1)
+    batch = make_batch(num_views=step.wants.views)
     for one in (step, reference):
         one(batch).loss.backward()
     expected = dict(reference.named_parameters())

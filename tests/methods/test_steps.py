@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
-from contrex.data.views.training import Batch, View
+from contrex.data.views.batch import Batch, View
+from contrex.data.views.composites import Composite
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.methods import METHODS, training_plan, training_step
 from contrex.models import Classifier
@@ -25,7 +26,12 @@ def make_classifier():
     return Classifier(ConvNet(3, widths=(4, 6), strides=(2, 2)).double(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-def make_batch(num=4, *, extra=False, seed=0):
+def composite_of(num, generator):
+    cells = torch.randint(4, (num,), generator=generator)
+    return Composite(torch.rand(num, 3, 32, 32, generator=generator, dtype=torch.float64), cells, None)
+
+
+def make_batch(num=4, *, num_views=1, seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(num, 3, 16, 16, generator=generator, dtype=torch.float64)
     crops = [
@@ -34,19 +40,16 @@ def make_batch(num=4, *, extra=False, seed=0):
     ]
     return Batch(
         images=images,
-        views=warp_images(images, crops[0]),
-        crop=crops[0],
-        extra=[View(warp_images(images, crops[1]), crops[1])] if extra else [],
+        views=tuple(View(warp_images(images, crop), crop) for crop in crops[:num_views]),
         labels=torch.randint(3, (num,), generator=generator),
         paths=[f"{i}.png" for i in range(num)],
-        cells=torch.randint(4, (num,), generator=generator),
-        composites=torch.rand(num, 3, 32, 32, generator=generator, dtype=torch.float64),
+        composite=composite_of(num, generator),
     )
 
 
 def by_hand(network, batch, *, weight, variant, contrast, negatives):
     """The step's loss from the papers' equations: autograd for the maps, loops for the consistency."""
-    x = torch.cat([batch.images, batch.views]) * 4 - 2
+    x = torch.cat([batch.images, batch.views[0].pixels]) * 4 - 2
     activation = network.features(x)
     logits = network.fc(activation.mean((2, 3)))
     n = len(batch)
@@ -56,7 +59,8 @@ def by_hand(network, batch, *, weight, variant, contrast, negatives):
         score = score - logits.scatter(1, target[:, None], -torch.inf).logsumexp(1)
     (gradient,) = torch.autograd.grad(score.sum(), activation, create_graph=True)
     maps = (gradient * activation).sum(1)
-    sides = (batch.crop.top, batch.crop.left, batch.crop.height, batch.crop.width, batch.crop.flip)
+    crop = batch.views[0].crop
+    sides = (crop.top, crop.left, crop.height, crop.width, crop.flip)
     boxes = list(zip(*(side.tolist() for side in sides), strict=True))
     if negatives:
         term = oracle.cgc_losses(maps[:n], maps[n:], boxes, size=(16, 16), temperature=0.5, variant=variant).mean()
@@ -65,7 +69,7 @@ def by_hand(network, batch, *, weight, variant, contrast, negatives):
     if variant == "paper":
         entropy = F.cross_entropy(logits, batch.labels.repeat(2))
     else:
-        extra = network.fc(network.features(batch.extra[0].pixels * 4 - 2).mean((2, 3)))
+        extra = network.fc(network.features(batch.views[1].pixels * 4 - 2).mean((2, 3)))
         entropy = sum(F.cross_entropy(y, batch.labels) for y in (extra, logits[:n], logits[n:]))
     return entropy + weight * term
 
@@ -80,7 +84,7 @@ def test_consistency_costs_hardly_more_than_cross_entropy_on_both_views(settings
     with FlopCounterMode(display=False) as ours:
         step(batch).loss.backward()
     with FlopCounterMode(display=False) as plain:
-        logits = network(torch.cat([batch.images, batch.views]))
+        logits = network(torch.cat([batch.images, batch.views[0].pixels]))
         F.cross_entropy(logits, batch.labels.repeat(2)).backward()
     assert ours.get_total_flops() <= 1.02 * plain.get_total_flops()
 
@@ -92,7 +96,7 @@ def test_consistency_costs_hardly_more_than_cross_entropy_on_both_views(settings
 def test_consistency_steps_are_their_equations(negatives, variant, contrast, training):
     """Loss to 1e-8 and every parameter's gradient to 1e-6: the double backward through the map is right."""
     settings = (CGC if negatives else CGCNoNegatives)(weight=0.7, variant=variant, contrast=contrast, resolution=16)
-    batch, classifier = make_batch(extra=variant == "published-code"), make_classifier()
+    batch, classifier = make_batch(num_views=1 + (variant == "published-code")), make_classifier()
     step = training_step(classifier, settings).train(training)
     step(batch)  # the first call verifies the closed form
     reference = make_classifier().network.train(training)
@@ -111,7 +115,7 @@ def test_consistency_steps_are_their_equations(negatives, variant, contrast, tra
 def test_cross_entropy_step(views):
     batch, classifier = make_batch(), make_classifier()
     step = training_step(classifier, CrossEntropy(views=views)).eval()
-    logits, logits_view = (classifier.network(x * 4 - 2) for x in (batch.images, batch.views))
+    logits, logits_view = (classifier.network(x * 4 - 2) for x in (batch.images, batch.views[0].pixels))
     entropies = [F.cross_entropy(y, batch.labels) for y in (logits, logits_view)]
     expected = {"plain": entropies[0], "transformed": entropies[1], "both": sum(entropies) / 2}[views]
     output = step(batch)
@@ -127,7 +131,7 @@ def plan_of(method, classifier=None):
 
 
 def seen_by(step, **options):
-    return make_batch(extra=step.wants.views > 1, **options)
+    return make_batch(num_views=step.wants.views, **options)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -188,7 +192,7 @@ def test_steps_refuse():
         training_step(make_classifier(), CGC(contrast="weigthed"))(batch)
     with pytest.raises(UnknownNameError, match="`layer` of ConvNet"):
         training_step(make_classifier(), CGC(layer="layer4"))
-    unmoved = Batch(batch.images, None, batch.crop, batch.labels, batch.paths)
+    unmoved = Batch(batch.images, batch.labels, batch.paths, (View(None, batch.views[0].crop),))
     with pytest.raises(ArgumentError, match=r"call `batch.to"):
         training_step(make_classifier(), CGC())(unmoved)
 
@@ -217,7 +221,9 @@ def test_steps_run_under_bfloat16_autocast():
     classifier = make_classifier()
     classifier.network.float()
     batch = make_batch()
-    batch = Batch(batch.images.float(), batch.views.float(), batch.crop, batch.labels, batch.paths)
+    (view,) = batch.views
+    view = replace(view, pixels=view.pixels.float())
+    batch = Batch(batch.images.float(), batch.labels, batch.paths, (view,))
     step = training_step(classifier, CGC(resolution=16)).eval()
     exact = step(batch).loss
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -234,6 +240,6 @@ def test_one_logit_is_no_softmax_to_train(method, variant):
     if hasattr(options, "variant"):
         options = replace(options, variant=variant)
     single = Classifier(ConvNet(1, widths=(4, 6), strides=(2, 2)).double(), (0.5,) * 3, (0.25,) * 3)
-    batch = replace(make_batch(extra=True), labels=torch.zeros(4, dtype=torch.long))
+    batch = replace(make_batch(num_views=2), labels=torch.zeros(4, dtype=torch.long))
     with pytest.raises(ArgumentError, match="which is 0 for a network of one logit, whatever it says: give it two"):
         training_step(single, options)(batch)

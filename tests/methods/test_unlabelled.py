@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contrex.data.views.training import View
 from contrex.methods import METHODS, training_step
 from contrex.settings import CGC, CGCNoNegatives
 from methods.test_steps import by_hand, make_batch, make_classifier
@@ -34,16 +33,14 @@ def test_the_loss_is_the_cross_entropy_of_one_and_the_consistency_of_the_other(n
         weight=0.7, variant=variant, contrast=contrast, resolution=16, views="transformed"
     )
     batch, classifier = two_batches(), make_classifier()
-    batch = replace(
-        batch, unlabelled=replace(batch.unlabelled, extra=[View(batch.unlabelled.views, batch.unlabelled.crop)])
-    )  # for by_hand
+    batch = replace(batch, unlabelled=replace(batch.unlabelled, views=batch.unlabelled.views * 2))  # for by_hand
     step = training_step(classifier, settings).train()
     step(batch)  # the first call verifies the closed form
     reference = make_classifier().network.train()
     reference.load_state_dict(classifier.network.state_dict())
     output = step(batch)
     options = {"variant": variant, "contrast": contrast, "negatives": negatives}
-    expected = F.cross_entropy(reference(batch.views * 4 - 2), batch.labels)
+    expected = F.cross_entropy(reference(batch.views[0].pixels * 4 - 2), batch.labels)
     expected = expected + 0.7 * consistency(reference, batch.unlabelled, **options)
     torch.testing.assert_close(output.loss, expected, rtol=1e-8, atol=1e-10)
     output.loss.backward()

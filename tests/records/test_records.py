@@ -261,7 +261,7 @@ def test_values_of_another_type_are_refused_by_field(part, field, value, message
 
 def test_a_union_needs_its_tag():
     plain = to_plain(RECIPES["digits_cgc"]())
-    with pytest.raises(RecordError, match=r"recipe.data must be fields with the kind Digits or Folder.*, got \{'path'"):
+    with pytest.raises(RecordError, match=r"recipe.data must be fields with the kind CUB200 or .*Digits, got \{'path'"):
         from_plain({**plain, "data": {"path": "x"}}, Recipe, where="recipe")
 
 

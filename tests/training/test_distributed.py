@@ -10,6 +10,7 @@ from torch import nn
 from contrex import ranks
 from contrex.cli import main
 from contrex.data.loading import TrainingLoader
+from contrex.data.views.batch import Batch
 from contrex.data.views.training import TrainingViews
 from contrex.errors import ArgumentError
 from contrex.methods import METHODS, training_plan
@@ -129,8 +130,8 @@ def test_the_processes_read_each_image_of_a_batch_once(monkeypatch, num, accumul
 
     read = []
     monkeypatch.setattr(TrainingViews, "__getitem__", lambda self, position: read.append(position[1]) or position[1])
-    monkeypatch.setattr("contrex.data.loading.join", list)
-    views = TrainingViews(Numbers(), resize=8, size=8, augmentation=Augmentation(), seed=1, extra=False)
+    monkeypatch.setattr(Batch, "join", staticmethod(list))
+    views = TrainingViews(Numbers(), resize=8, size=8, augmentation=Augmentation(), seed=1)
     options = Training(batch_size=12, accumulate=accumulate)
     whole = list(TrainingLoader([views], batch_size=12).batches(1))
     read.clear()

@@ -130,9 +130,7 @@ class ManyViewsStep(Step):
 
     def forward(self, batch):
         others = batch.unlabelled
-        self.seen.append(
-            [transformed_of(batch, 1 + len(batch.extra)), [] if others is None else transformed_of(others, 4)]
-        )
+        self.seen.append([transformed_of(batch, len(batch.views)), [] if others is None else transformed_of(others, 4)])
         logits = self.logits(batch.images)
         return step_output(batch.labels, logits, logits.logsumexp(1).mean())
 

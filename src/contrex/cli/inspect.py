@@ -34,7 +34,7 @@ def data(arguments: Arguments) -> int:
     """Look at a data set before training on it: what is found, what is wrong, a contact sheet."""
     if not arguments or arguments[0].startswith("-"):
         print("usage: contrex data PATH|PREFIX:PATH [--split SPLIT ...] [--num N] [--check N] [--data.FIELD VALUE ...]")
-        print(f"prefixes: {', '.join(settings.DATA_PREFIXES)}; a plain PATH is looked at")
+        print(f"prefixes: {', '.join(settings.DATA_PREFIXES)}, or FILE.py:NAME of your own; a plain PATH is looked at")
         if arguments and arguments[0] in ("-h", "--help"):
             return 0
         raise ArgumentError("name a data set, as PATH or PREFIX:PATH, before the options.")

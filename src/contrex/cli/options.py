@@ -27,7 +27,8 @@ Evaluation = Annotated[settings.Evaluation, tyro.conf.arg(name="")]
 
 DATA_HELP = (
     "--data PREFIX:PATH reads another data set, and has the options --data.FIELD of its kind: "
-    f"{', '.join(settings.DATA_PREFIXES)}. With --data PATH the folder's layout tells the kind."
+    f"{', '.join(settings.DATA_PREFIXES)}. With --data PATH the folder's layout tells the kind; "
+    "--data FILE.py:NAME:PATH reads a data set of your own."
 )
 
 

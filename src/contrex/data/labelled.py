@@ -1,9 +1,9 @@
 """Few labels: which training images have one, and what the others are.
 
-`drawn` is a pure function of labels and seed. The images of a class are shuffled by a stream of (seed, class) and the
-first ones taken, so the draw of five a class holds that of one a class, and nothing but the data and the seed decides:
-a baseline and a method with one seed have the same labels (CGC, section 4.2: n of each class are drawn, the rest is the
-validation set; section 4.3: 1 % of ImageNet has labels, the rest is used without).
+`draw_labelled` is a pure function of labels and seed. The images of a class are shuffled by a stream of (seed, class)
+and the first ones taken, so the draw of five a class holds that of one a class, and nothing but the data and the seed
+decides: a baseline and a method with one seed have the same labels (CGC, section 4.2: n of each class are drawn, the
+rest is the validation set; section 4.3: 1 % of ImageNet has labels, the rest is used without).
 
     RUN/labelled.txt    the draw of a run: a path on each line, as `Sample.path` has it; `labelled.file` takes it back
 
@@ -13,22 +13,23 @@ A run's images are those of `run_images` and `training_images`, never of `image_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from contrex.data import image_set
 from contrex.data.files.folders import shortened
 from contrex.data.readers.unlabelled import UnlabelledFolder
-from contrex.data.sample import ImageSet, Sample
-from contrex.data.views.training import stream
+from contrex.data.sample import Annotation, ImageSet
+from contrex.data.streams import stream
 from contrex.errors import DataError
 from contrex.records import write_atomically
-from contrex.settings import Recipe
+from contrex.settings import Recipe, Skipping
 
 LIST = "labelled.txt"
 """The file of a run with its labelled images."""
@@ -52,10 +53,12 @@ def training_images(recipe: Recipe) -> TrainingImages:
     folder = recipe.labelled.unlabelled
     unlabelled: ImageSet | None = None
     if folder is not None:  # unreadable images as those of `data`; where it has no setting for them, they are left out
-        unlabelled = UnlabelledFolder(folder, on_bad_image=getattr(recipe.data, "on_bad_image", "skip"))
+        unlabelled = UnlabelledFolder(
+            folder, on_bad_image=recipe.data.on_bad_image if isinstance(recipe.data, Skipping) else "skip"
+        )
     if not recipe.labelled.is_draw:
         return TrainingImages(image_set(recipe.data, "train"), image_set(recipe.data, "val"), unlabelled)
-    labelled, rest = _divided(recipe)
+    labelled, rest = _divide(recipe)
     unlabelled = rest if recipe.labelled.rest == "unlabelled" else unlabelled
     validation = rest if recipe.labelled.rest == "val" else image_set(recipe.data, "val")
     return TrainingImages(labelled, validation, unlabelled)
@@ -72,22 +75,23 @@ def run_images(recipe: Recipe, split: str) -> ImageSet:
     """
     draw = recipe.labelled
     if draw.is_draw and split == "train":
-        return _divided(recipe)[0]
+        return _divide(recipe)[0]
     if draw.is_draw and split == "val" and draw.rest == "val":
-        return _divided(recipe)[1]
+        return _divide(recipe)[1]
     return image_set(recipe.data, split)
 
 
 # --- the draw -------------------------------------------------------------------------------------------------------
 
 
-def drawn(labels: Integers, *, seed: int, share: float | None = None, per_class: int | None = None) -> Integers:
-    """The places, rising, of the labelled images among those with `labels` [N]: `per_class` of each class, or the
+def draw_labelled(labels: Integers, *, seed: int, share: float | None = None, per_class: int | None = None) -> Integers:
+    """Draw which of the images with `labels` [N] keep their label, as rising places: `per_class` of each class, or the
     nearest number to `share` of them, but at least one. Those without a label (-1) are never drawn.
 
     >>> labels = np.array([0, 0, 0, 0, 1, 1, 1, 1, -1])
-    >>> labels[drawn(labels, seed=0, share=0.5)].tolist(), labels[drawn(labels, seed=0, per_class=1)].tolist()
-    ([0, 0, 1, 1], [0, 1])
+    >>> draws = draw_labelled(labels, seed=0, share=0.5), draw_labelled(labels, seed=0, per_class=1)
+    >>> [labels[draw].tolist() for draw in draws]
+    [[0, 0, 1, 1], [0, 1]]
     """
     known = np.flatnonzero(labels >= 0)
     order = known[np.argsort(labels[known], kind="stable")]
@@ -99,8 +103,8 @@ def drawn(labels: Integers, *, seed: int, share: float | None = None, per_class:
     return np.sort(np.concatenate(chosen))
 
 
-def listed(images: ImageSet, file: Path) -> Integers:
-    """The places, rising, of the images that a list names, by their path or by the name of their file.
+def read_list(images: ImageSet, file: Path) -> Integers:
+    """Read which images a list names, by their path or by the name of their file, as rising places.
 
     Raises `DataError` with the line of a name that no image has, or several have, or that comes twice.
     """
@@ -128,7 +132,7 @@ def listed(images: ImageSet, file: Path) -> Integers:
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
-    """Line numbers and what stands there, without empty lines; names of files may be no Unicode."""
+    """Read the lines of a list with their numbers, without empty ones; names of files may be no Unicode."""
     try:
         text = file.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     except OSError as error:
@@ -155,11 +159,11 @@ class Draw:
         return hashlib.sha256(self.text).hexdigest()
 
     def write(self, run: Path) -> None:
-        """Leave the list in a run's folder."""
+        """Write the list into a run's folder."""
         write_atomically(run / LIST, self.text)
 
 
-class Subset:
+class Subset(ImageSet):
     """The images at `indices` of `images`, as an `ImageSet`: a sample's index is its place in here.
 
     Without `has_labels` every label is -1, and neither a sample nor the set tells another. `draw` is the draw that made
@@ -169,18 +173,24 @@ class Subset:
     def __init__(self, images: ImageSet, indices: Integers, *, kind: str, draw: Draw, has_labels: bool = True) -> None:
         self.images, self.indices, self.draw, self.has_labels = images, indices, draw, has_labels
         self.name = f"{images.name} ({len(indices)} {kind})"
-        self.classes: Sequence[str] = images.classes
-        self.skipped: Sequence[str] = images.skipped
+        self.classes, self.skipped = images.classes, images.skipped
         own = {"num_labelled": len(draw.paths), "labelled_sha256": draw.sha256}
-        self.details: Mapping[str, object] = {**getattr(images, "details", {}), **own}
+        self.details = {**images.details, **own}
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        sample = replace(self.images[int(self.indices[index])], index=index)
-        return sample if self.has_labels else replace(sample, label=-1, also=())
+    def image(self, index: int) -> Image.Image:
+        """Read the RGB pixels of sample `index`."""
+        return self.images.image(int(self.indices[index]))
+
+    def annotation(self, index: int) -> Annotation:
+        """Read the boxes and the mask of sample `index`."""
+        return self.images.annotation(int(self.indices[index]))
+
+    def also(self, index: int) -> tuple[int, ...]:
+        """Further classes that are as right as the label of sample `index`; none without labels."""
+        return self.images.also(int(self.indices[index])) if self.has_labels else ()
 
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image, -1 without labels."""
@@ -196,16 +206,16 @@ def draw_of(images: ImageSet) -> Draw | None:
     return images.draw if isinstance(images, Subset) else None
 
 
-def _divided(recipe: Recipe) -> tuple[Subset, Subset]:
-    """The training images with a label, and the others: those that are validated on have a label too."""
+def _divide(recipe: Recipe) -> tuple[Subset, Subset]:
+    """Divide the training images into those with a label and the others, which keep theirs to be validated on."""
     images, options = image_set(recipe.data, "train"), recipe.labelled
     labels = np.array([images.label(index) for index in range(len(images))], dtype=np.int64)
     if options.file is not None:
-        chosen = listed(images, options.file)
+        chosen = read_list(images, options.file)
     else:
         _check_enough(images, labels, options.per_class)
         seed = recipe.training.seed if options.seed is None else options.seed
-        chosen = drawn(labels, seed=seed, share=options.share, per_class=options.per_class)
+        chosen = draw_labelled(labels, seed=seed, share=options.share, per_class=options.per_class)
     others = np.setdiff1d(np.arange(len(images)), chosen)
     if options.rest == "val":
         others = others[labels[others] >= 0]

@@ -17,15 +17,16 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from contrex.data.readers.unlabelled import Cycle
-from contrex.data.views.training import Batch, Position, TrainingViews, join
+from contrex.data.views.batch import Batch
+from contrex.data.views.training import Position, TrainingViews
+from contrex.data.views.unlabelled import Cycle
 from contrex.errors import ContrexError, unwrapped
 
 T = TypeVar("T")
 
 
 class Loader(Generic[T]):
-    """Lists of items of a data set, joined; whichever lists are asked for, the same workers read them.
+    """Reads lists of items of a data set and joins each; the same workers read whatever is asked for.
 
     The workers start at the first `read` and end at `close`.
     """
@@ -47,7 +48,7 @@ class Loader(Generic[T]):
         )
 
     def read(self, wanted: list[list[Any]]) -> Iterator[T]:
-        """The items at each of some lists of positions, joined. It ends the `read` before it.
+        """Read the items at each list of positions, and join each list. It ends the `read` before it.
 
         An error of contrex's own is raised as it is, also where a worker found it.
         """
@@ -93,7 +94,7 @@ def _leave_signals_to_the_run(_worker: int) -> None:
 
 
 class TrainingLoader:
-    """The training batches of a run: of one epoch after the other, and of each of its phases.
+    """Reads the training batches of a run, one epoch after the other, for each of its phases.
 
     All phases have the same images; each has `views` of its own. Of each batch only `parts` are read, each as a batch
     of its own, one after the other, with its part of the unlabelled images of `cycle` beside it, where there are some.
@@ -143,7 +144,7 @@ class TrainingLoader:
 
 
 class _EachPhase(Dataset[tuple[int, Batch]]):
-    """What the views of a phase have at a position, with the number of the phase."""
+    """The items of all phases: at the number of a phase and a position, what the views of that phase have there."""
 
     def __init__(self, views: Sequence[TrainingViews]) -> None:
         self._views = views
@@ -154,7 +155,7 @@ class _EachPhase(Dataset[tuple[int, Batch]]):
 
 
 def _joined(images: list[tuple[int, Batch]], unlabelled: int) -> Batch:
-    """One batch of several; those of the phase number `unlabelled` are beside the others."""
-    labelled = join([batch for phase, batch in images if phase != unlabelled])
+    """Join single images to one batch; those of the phase number `unlabelled` lie beside the others."""
+    labelled = Batch.join([batch for phase, batch in images if phase != unlabelled])
     beside = [batch for phase, batch in images if phase == unlabelled]
-    return replace(labelled, unlabelled=join(beside)) if beside else labelled
+    return replace(labelled, unlabelled=Batch.join(beside)) if beside else labelled

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contrex import ranks, settings
-from contrex.data.views.evaluation import Views
-from contrex.data.views.training import stream
+from contrex.data.streams import stream
+from contrex.data.views.evaluation import Picture, Views, Whole
 from contrex.devices import device_named, images_at_once
 from contrex.errors import ArgumentError
 from contrex.evaluation.subject import Subject
@@ -137,6 +137,11 @@ class Wholes:
     views: Sequence[Views]
     heatmaps: Tensor
 
+    @property
+    def images(self) -> list[Whole]:
+        """The whole images themselves, with what is known of their objects."""
+        return _wholes(self.views)
+
 
 class Group:
     """Images judged together. What several protocols ask for is computed once, and nothing that nobody asks for."""
@@ -222,13 +227,13 @@ class Group:
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position, views in enumerate(self.views):
             if views.whole is not None:
-                by_shape[tuple(views.whole.shape)].append(position)
+                by_shape[tuple(views.whole.pixels.shape)].append(position)
         return [self._wholes(positions) for positions in by_shape.values()]
 
-    def pictures(self) -> list[tuple[Views, NDArray[np.float32]]]:
-        """The views that have a picture for the report, with the heatmap of the whole image."""
+    def pictures(self) -> list[tuple[int, Picture, NDArray[np.float32]]]:
+        """The pictures for the report by the place of their image, with the heatmap of the whole image."""
         return [
-            (views, values)
+            (views.index, views.picture, values)
             for same in self.wholes
             for views, values in zip(same.views, same.heatmaps.float().cpu().numpy(), strict=True)
             if views.picture is not None
@@ -240,7 +245,7 @@ class Group:
 
     def _whole_maps(self, same: Sequence[Views], labels: Tensor) -> Tensor:
         """The heatmaps of whole images, or an error that knows of networks made for one size."""
-        images = self.bench.normalise(torch.stack([views.whole for views in same if views.whole is not None]))
+        images = self.bench.normalise(torch.stack([whole.pixels for whole in _wholes(same)]))
         try:
             return self.bench.explain(images, labels, same, contrast=self.bench.options.contrast).heatmap
         except torch.OutOfMemoryError:
@@ -254,6 +259,10 @@ class Group:
                 f"{images.shape[3]} pixels ({reason}). For a network of one input size set "
                 '`content_heatmap_protocol` to "square".'
             ) from error
+
+
+def _wholes(group: Sequence[Views]) -> list[Whole]:
+    return [views.whole for views in group if views.whole is not None]
 
 
 def _features_of(logits: Tensor, seen: Sequence[tuple[Tensor, Tensor]], chunk: int) -> Tensor | None:

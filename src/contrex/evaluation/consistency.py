@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from contrex import settings
+from contrex.data.streams import stream
 from contrex.data.views.evaluation import Views
-from contrex.data.views.training import stream
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.losses import cgc_losses

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from contrex.data.views.training import stream
+from contrex.data.streams import stream
 from contrex.evaluation.asking import answers_about
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol

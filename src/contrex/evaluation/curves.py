@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from contrex import ranks
-from contrex.data.views.training import view_sizes
+from contrex.data.views.squares import view_sizes
 from contrex.evaluation.asking import answers_about
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol

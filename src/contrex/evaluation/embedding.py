@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from contrex import ranks
-from contrex.data.views.training import stream
+from contrex.data.streams import stream
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import FeatureSimilarity

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from contrex.data.views.evaluation import Views
+from contrex.data.views.evaluation import Whole
 from contrex.evaluation.bench import Bench, Group, Wholes
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import ContentHeatmap, PointingGame, Region, StochasticPointingGame
@@ -30,8 +30,7 @@ class Localisation(Protocol):
 
     def judge(self, group: Group) -> Sequence[int]:
         for same in group.wholes:
-            regions, sizes = [self._region(views) for views in same.views], [views.image_size for views in same.views]
-            self._update(same, regions, sizes)
+            self._update(same, [self._region(one) for one in same.images], [one.image_size for one in same.images])
         return [views.index for same in group.wholes for views in same.views]
 
     def details(self) -> dict[str, Any]:
@@ -39,10 +38,10 @@ class Localisation(Protocol):
         view = {"view": options.content_heatmap_protocol, "region": options.region}
         return {**self.bench.shared_details(), "explained_class": "label", **view}
 
-    def _region(self, views: Views) -> Region:
+    def _region(self, whole: Whole) -> Region:
         if self.bench.options.region == "boxes":
-            return views.boxes
-        return np.zeros((0, 4), np.float32) if views.mask is None else views.mask
+            return whole.boxes
+        return np.zeros((0, 4), np.float32) if whole.mask is None else whole.mask
 
     def _update(self, same: Wholes, regions: Sequence[Region], sizes: Sequence[tuple[int, int]]) -> None:
         self.metrics[0].update(same.heatmaps, regions, sizes)

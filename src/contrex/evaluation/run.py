@@ -19,8 +19,8 @@ from torch import Tensor
 from contrex import ranks, settings
 from contrex.data.loading import Loader
 from contrex.data.sample import ImageSet
-from contrex.data.views.evaluation import EvaluationViews, Views
-from contrex.data.views.training import view_sizes
+from contrex.data.views.evaluation import EvaluationViews, Picture, Views
+from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import consistency
 from contrex.evaluation.bench import Bench, Group, of_an_image
@@ -179,7 +179,7 @@ class Panel:
             name: beside._order[name] if beside is not None and name in self._shared else [] for name in options.metrics
         }
         self._rows: dict[int, ImageRow] = {}
-        self._shown: dict[int, tuple[Views, NDArray[np.float32]]] = {}
+        self._shown: dict[int, tuple[Picture, NDArray[np.float32]]] = {}
 
     @property
     def wants_maps(self) -> bool:
@@ -225,7 +225,7 @@ class Panel:
             if name not in self._shared:
                 self._order[name] += _judged(protocol, group)
         if self.wants_maps:
-            self._shown |= {view.index: (view, values) for view, values in group.pictures()}
+            self._shown |= {index: (picture, values) for index, picture, values in group.pictures()}
 
     def record(self, total: int) -> RunRecord:
         """What came out, the same on every process."""
@@ -242,14 +242,14 @@ class Panel:
                 "name": subject.images.name,
                 "split": options.split,
                 "num_images": total,
-                **getattr(subject.images, "details", {}),
+                **subject.images.details,
             },
             classes=list(subject.images.classes),
             metrics=[record for protocol in protocols for record in protocol.records(self._task_detail())],
             profiles=[profile for protocol in protocols for profile in protocol.profiles()],
             scatters=[scatter for protocol in protocols for scatter in protocol.scatters()],
             curves=subject.curves,
-            skipped_images=list(getattr(subject.images, "skipped", ())),
+            skipped_images=list(subject.images.skipped),
         )
         rows = self._all_rows()
         return RunRecord(record, self._samples(rows), self._gallery(rows), subject.sheets)
@@ -280,12 +280,12 @@ class Panel:
         if not found:
             return None
         shown = [found[index] for index in sorted(found)]
-        kept = [rows[views.index] for views, _ in shown]
+        kept = [rows[index] for index in sorted(found)]
         return Gallery(
-            images=[np.asarray(views.picture) for views, _ in shown],
+            images=[picture.pixels for picture, _ in shown],
             heatmaps=[values for _, values in shown],
-            boxes=[views.picture_boxes() for views, _ in shown],
-            paths=[views.path for views, _ in shown],
+            boxes=[picture.boxes for picture, _ in shown],
+            paths=[row.path for row in kept],
             labels=[row.label for row in kept],
             predictions=[row.prediction for row in kept],
             probabilities=[row.probability for row in kept],

@@ -30,8 +30,7 @@ def record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
 
 def data_name(data: Data) -> str:
     """What a data set is called in a folder's name: its folder's, or its kind's where it has none."""
-    path: Path | None = getattr(data, "path", None)
-    return type(data).__name__ if path is None else path.name
+    return type(data).__name__ if data.location is None else data.location.name
 
 
 def record_folder(output: Path | None, default: Path, configuration: Configuration, taken: Sequence[Path] = ()) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -17,8 +16,8 @@ from contrex.methods.phase import Phase, Plan, one_phase
 from contrex.methods.step import Shown, Step, StepOutput, Wants, step_output, transformed_of, views_of
 from contrex.methods.supcon import ClassifierStep, SupConStep
 from contrex.models import Classifier
-from contrex.outside import is_outside, outside
 from contrex.settings import CGC, GCC, CGCNoNegatives, CrossEntropy, ExCon, Method, Recipe, SupCon
+from contrex.settings.family import implementation_of
 
 METHODS: dict[str, Callable[..., Method]] = {
     "cross_entropy": CrossEntropy,
@@ -40,18 +39,7 @@ def step_class(kind: type[Method]) -> type[Step]:
     Raises:
         ArgumentError: they name none, or something else.
     """
-    name = kind.implementation
-    found: object = None
-    if name.startswith(":"):
-        found = getattr(sys.modules[kind.__module__], name[1:], None)
-    elif is_outside(name):
-        found = outside(name, f"`{kind.__name__}.implementation`")
-    if not isinstance(found, type) or not issubclass(found, Step):
-        raise ArgumentError(
-            f"`{kind.__name__}.implementation` must name a subclass of contrex.methods.Step, MODULE:CLASS, or :CLASS "
-            f"of the same file; got {name!r}."
-        )
-    return found
+    return implementation_of(kind, Step, "contrex.methods.Step")
 
 
 def training_step(classifier: Classifier, settings: Method) -> Step:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex import ranks
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import cgc_loss, l2_consistency_loss
 from contrex.methods.step import (
@@ -124,7 +124,7 @@ class CGCStep(ConsistencyStep):
         loss = cgc_loss(
             heatmaps,
             heatmaps_view,
-            batch.crop,
+            batch.views[0].crop,
             temperature=self.settings.temperature,
             size=self.settings.resolution,
             variant=self.settings.variant,
@@ -166,5 +166,5 @@ class CGCNoNegativesStep(ConsistencyStep):
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
         """`l2_consistency_loss` with its settings."""
         return l2_consistency_loss(
-            heatmaps, heatmaps_view, batch.crop, size=self.settings.resolution, variant=self.settings.variant
+            heatmaps, heatmaps_view, batch.views[0].crop, size=self.settings.resolution, variant=self.settings.variant
         )

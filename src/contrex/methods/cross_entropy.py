@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.methods.step import Step, StepOutput, step_output
 from contrex.models import Classifier
 from contrex.settings import CrossEntropy

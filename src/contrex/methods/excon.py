@@ -15,7 +15,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError
 from contrex.explain import ActivationExplainer
 from contrex.explain.named import build_explainer

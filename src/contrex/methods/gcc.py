@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError, ContrexError
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import gcc_loss
@@ -67,7 +67,7 @@ class GCCStep(Step):
 
     def shown(self, batch: Batch) -> Shown:
         """The views and their composites."""
-        return Shown({"view": views_of(batch)[1], "composite": composites_of(batch)[0][: len(batch)]})
+        return Shown({"view": views_of(batch)[1], "composite": composites_of(batch)[0]})
 
     def _explain_composites(self, composites: Tensor, labels: Tensor) -> Explanation:
         try:
@@ -93,8 +93,9 @@ class GCCStep(Step):
 
 def composites_of(batch: Batch) -> tuple[Tensor, Tensor]:
     """The composites of a batch that is on its device, and the cells of its images."""
-    if batch.composites is None or batch.cells is None:
+    found = batch.composite
+    if found is None or found.pixels is None:
         raise ArgumentError(
-            "`batch` has no composites: make it with `composite=True` and call `batch.to(device)` first."
+            "`batch` has no composite: make it with `composite=True` and call `batch.to(device)` first."
         )
-    return batch.composites, batch.cells
+    return found.pixels, found.cells

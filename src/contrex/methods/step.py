@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError
 from contrex.explain import LayerExplainer
 from contrex.methods.phase import Plan, one_phase
@@ -52,13 +52,13 @@ class Wants:
     """
 
     views: int = 1
-    """Sets of transformed images, each with its own crops and colours: `batch.views`, then those of `batch.extra`."""
+    """Sets of transformed images, each with its own crops and colours: `batch.views`."""
     unlabelled_views: int = 0
     """Sets of transformed images of each image without a label, in `batch.unlabelled`; 0 takes no such images."""
     views_beside_unlabelled: int | None = None
     """`views` where there are images without labels beside them; None as many as without."""
     composites: bool = False
-    """Composites of the images with images of other classes, `batch.composites`."""
+    """The first view among images of other classes, `batch.composite`."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "wants", views=self.views, views_beside_unlabelled=self.views_beside_unlabelled)
@@ -181,9 +181,7 @@ class Step(nn.Module):
 
 def views_of(batch: Batch) -> tuple[Tensor, Tensor]:
     """The plain and the transformed images of a batch that is on its device."""
-    if batch.views is None:
-        raise ArgumentError("`batch` has no views yet: call `batch.to(device)` first.")
-    return batch.images, batch.views
+    return batch.images, transformed_of(batch, 1)[0]
 
 
 def two_views_of(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -198,14 +196,12 @@ def transformed_of(batch: Batch, number: int) -> list[Tensor]:
     Raises:
         ArgumentError: it has fewer.
     """
-    sets = [batch.views, *(view.pixels for view in batch.extra)]
-    found = [pixels for pixels in sets[:number] if pixels is not None]
-    if len(found) < number:
+    if len(batch.views) < number:
         raise ArgumentError(
-            f"`batch` has {len(found)} of the {number} sets of transformed images that are needed: say so in the "
-            f"step's `wants`, or make it with `extra={number - 1}`, and call `batch.to(device)` first."
+            f"`batch` has {len(batch.views)} of the {number} sets of transformed images that are needed: say so in the "
+            f"step's `wants`, or make it with `num_views={number}`."
         )
-    return found
+    return [view.made() for view in batch.views[:number]]
 
 
 def view_cross_entropy(logits: Tensor, logits_view: Tensor, labels: Tensor, views: Views) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex import ranks
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError
 from contrex.explain.forward.head import forward_features
 from contrex.losses import supcon_loss

@@ -20,7 +20,7 @@ from contrex.recipes.tables import SOURCES, PaperTable, TableLine, reference_of,
 from contrex.recipes.tiny import NOTES, fitted, tiny, with_epochs
 from contrex.records import to_plain
 from contrex.records.scopes import flat
-from contrex.settings import DATA_PREFIXES, Data, Evaluation, Model, Recipe
+from contrex.settings import DATA_PREFIXES, Data, Evaluation, Model, Recipe, Stored
 
 Scale = Literal["paper", "tiny"]
 
@@ -151,10 +151,9 @@ def _own(order: Order, data: Data) -> Data:
     given = next((one for one in order.data if type(one) is type(data)), None)
     if given is None:
         return data
-    usual = type(given)(**{f.name: getattr(given, f.name) for f in fields(given) if f.name == "path"})
-    changed = {f.name: value for f in fields(given) if (value := getattr(given, f.name)) != getattr(usual, f.name)}
-    path = getattr(given, "path", None)
-    return replace(data, **changed, **({} if path is None else {"path": path}))
+    usual = type(given)(given.path) if isinstance(given, Stored) else type(given)()
+    values = {field.name: getattr(given, field.name) for field in fields(given)}
+    return replace(data, **{n: value for n, value in values.items() if n == "path" or value != getattr(usual, n)})
 
 
 def _with_weights(order: Order, recipe: Recipe) -> Recipe:
@@ -203,10 +202,9 @@ def _check_present(order: Order, prepared: Mapping[str, Recipe], measured: Seque
     """
     if order.scale == "tiny":
         return
-    kinds = {kind: prefix for prefix, kind in DATA_PREFIXES.items()}
-    needed = {kinds[type(recipe.data)]: Path(getattr(recipe.data, "path", ".")) for recipe in prepared.values()}
+    needed = {recipe.data.prefix: recipe.data.location or Path() for recipe in prepared.values()}
     missing = [prefix for prefix, path in needed.items() if not path.is_dir()]
-    given = {kinds[type(one)] for one in order.data}
+    given = {one.prefix for one in order.data}
     missing += [one.data for one in measured if one.data is not None and one.data not in given | set(missing)]
     names = " ".join(table.name for table in order.tables)
     if missing:

@@ -15,7 +15,7 @@ from contrex.models import load_classifier
 from contrex.records import to_plain, write_json
 from contrex.records.scopes import differing, flat
 from contrex.reproduce.order import Measured, Ordered, Work
-from contrex.settings import DATA_PREFIXES, Data, Evaluation, run_name
+from contrex.settings import Evaluation, run_name
 from contrex.training.trial import Trial, trial
 
 MEASURED_IMAGES = 8
@@ -125,17 +125,12 @@ def _commands(work: Work, path: Path, folder: Path) -> Iterator[str]:
 def _options(own: Evaluation, measured: Measured) -> Iterator[str]:
     """The options of `contrex evaluate RUN` that measure in another way."""
     if measured.data is not None:
-        yield from ("--data", _named(measured.data))
+        yield from ("--data", measured.data.command_name)
     before, after = to_plain(own), to_plain(measured.evaluation)
     values = dict(flat(after))
     for name in differing(before, after, ignoring=()):
         yield f"--{name.replace('_', '-')}"
         yield from map(str, values[name]) if isinstance(values[name], list) else (str(values[name]),)
-
-
-def _named(data: Data) -> str:
-    prefix = next(prefix for prefix, kind in DATA_PREFIXES.items() if kind is type(data))
-    return f"{prefix}:{getattr(data, 'path', '')}"
 
 
 def _shell(*words: object) -> str:

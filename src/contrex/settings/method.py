@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, SupportsIndex
+from typing import ClassVar, Literal
 
 from contrex.errors import ArgumentError
-from contrex.outside import is_from_file, outside_name, remade
 from contrex.settings.explainer import read_explainer
+from contrex.settings.family import Family
 from contrex.settings.ranges import check, check_at_least, check_positive
 from contrex.settings.training import Optimizer, Schedule
 
@@ -16,19 +16,10 @@ Variant = Literal["paper", "published-code"]
 
 
 @dataclass(frozen=True)
-class Method:
-    """The settings of a training method. Each kind of them names its step, `MODULE:CLASS`, without importing it; a
-    method from a file of one's own writes `:CLASS` for a class of the same file."""
-
-    implementation: ClassVar[str] = ""
+class Method(Family):
+    """The settings of a training method. Each kind of them names its step, a `contrex.methods.Step`."""
 
     is_family: ClassVar[bool] = True
-    """A recipe says which kind of method it has (`contrex.records`)."""
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        if not is_from_file(type(self)):
-            return super().__reduce_ex__(protocol)
-        return remade, (outside_name(type(self)), vars(self))  # processes of `--jobs` load the file for themselves
 
 
 @dataclass(frozen=True)

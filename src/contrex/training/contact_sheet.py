@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.methods import Shown, Step
 from contrex.records import write_atomically
 
@@ -25,9 +24,7 @@ BACKGROUND, INK, RIGHT, WRONG = "#ffffff", "#222222", "#0b7a4b", "#b3261e"
 
 def write_shown(run: Path, step: Step, batch: Batch, epoch: int) -> None:
     """Draw what `step` makes of the first images of a batch in `epoch` (from 0), where there is anything to see."""
-    some = {name: getattr(batch, name)[:NUM_SHOWN] for name in ("images", "views", "labels")}
-    extra = [replace(view, pixels=None if view.pixels is None else view.pixels[:NUM_SHOWN]) for view in batch.extra]
-    shown = step.shown(replace(batch, **some, extra=extra))
+    shown = step.shown(batch.part(slice(NUM_SHOWN)))
     if shown is None:
         return
     stream = io.BytesIO()

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from contrex import ranks
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError, ProcessError
 from contrex.methods import Plan, Step, StepOutput
 from contrex.models import Classifier

@@ -30,7 +30,8 @@ import torch
 from rich.console import Console
 
 from contrex import ranks
-from contrex.data.views.training import Batch, stream
+from contrex.data.streams import stream
+from contrex.data.views.batch import Batch
 from contrex.evaluation import Validation, validate
 from contrex.methods import StepOutput
 from contrex.models import Classifier

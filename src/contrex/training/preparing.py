@@ -13,7 +13,9 @@ from contrex import ranks
 from contrex.data.labelled import TrainingImages, draw_of, training_images
 from contrex.data.loading import TrainingLoader
 from contrex.data.sample import ImageSet
-from contrex.data.views.training import TrainingViews, stream, view_sizes
+from contrex.data.streams import stream
+from contrex.data.views.squares import view_sizes
+from contrex.data.views.training import TrainingViews
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import validation_groups
@@ -146,7 +148,7 @@ def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> Train
         size=size,
         augmentation=phase.augmentation,
         seed=seed if number == 0 else phase_seed(seed, number),
-        extra=phase.step.wants.num_views(beside_unlabelled=recipe.labelled.has_unlabelled) - 1,
+        num_views=phase.step.wants.num_views(beside_unlabelled=recipe.labelled.has_unlabelled),
         composite=phase.step.wants.composites,
     )
 

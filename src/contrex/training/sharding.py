@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from contrex import ranks
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.methods import Plan, Step, StepOutput
 from contrex.training.distributed import Runner
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex import ranks
-from contrex.data.views.training import Batch
+from contrex.data.views.batch import Batch
 from contrex.errors import InterruptedRunError, NonFiniteLossError
 from contrex.models import Classifier, model_logits
 from contrex.records import write_json

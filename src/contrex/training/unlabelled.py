@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contrex.data.readers.unlabelled import Cycle
 from contrex.data.sample import ImageSet
-from contrex.data.views.training import TrainingViews, stream, view_sizes
+from contrex.data.streams import stream
+from contrex.data.views.squares import view_sizes
+from contrex.data.views.training import TrainingViews
+from contrex.data.views.unlabelled import Cycle
 from contrex.errors import ArgumentError
 from contrex.methods import METHODS, Plan, step_class
 from contrex.settings import Recipe
@@ -45,8 +47,7 @@ def unlabelled_cycle(recipe: Recipe, plan: Plan, images: ImageSet | None) -> Cyc
         size=side,
         augmentation=plan.phases[0].augmentation,
         seed=seed,
-        extra=max(step.wants.unlabelled_views for step in steps) - 1,
-        composite=False,
+        num_views=max(step.wants.unlabelled_views for step in steps),
     )
     return Cycle(views, size, distributed.own_parts(options, size))
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from contrex.data.files import images
-from contrex.data.files.images import is_image, read_image, read_indices, read_oriented, upright, upright_boxes
+from contrex.data.files.images import Header, is_image, read_header, read_image, read_indices, upright, upright_boxes
 from contrex.errors import ImageError
 
 WIDTH, HEIGHT = 12, 8
@@ -132,7 +132,7 @@ def test_path_may_be_text(tmp_path: Path) -> None:
 
 def test_damaged_exif_is_ignored_without_a_warning(tmp_path: Path) -> None:
     file = saved(tmp_path / "a.jpg", noise(), exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x05\x01\x12\xff\xff")
-    image, orientation = read_oriented(file)
+    image, orientation = read_image(file), read_header(file).orientation
     assert (image.size, orientation) == ((64, 64), 1)
 
 
@@ -255,9 +255,11 @@ def oriented(path: Path, image: Image.Image, orientation: int) -> Path:
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_moves_every_pixel_where_it_belongs(tmp_path: Path, suffix: str, orientation: int) -> None:
-    image, applied = read_oriented(oriented(tmp_path / f"a.{suffix}", Image.fromarray(GREY), orientation))
+    file = oriented(tmp_path / f"a.{suffix}", Image.fromarray(GREY), orientation)
+    image, applied = read_image(file), read_header(file).orientation
     shown = np.asarray(image)[..., 0]
     assert applied == orientation
+    assert read_header(file) == Header(WIDTH, HEIGHT, orientation)
     for y in range(HEIGHT):
         for x in range(WIDTH):
             u, v = STORED_TO_UPRIGHT[orientation](x, y)
@@ -265,13 +267,15 @@ def test_orientation_moves_every_pixel_where_it_belongs(tmp_path: Path, suffix: 
 
 
 def test_orientation_of_a_photo(tmp_path: Path) -> None:
-    image, applied = read_oriented(oriented(tmp_path / "a.jpg", Image.fromarray(GREY), 6))
+    file = oriented(tmp_path / "a.jpg", Image.fromarray(GREY), 6)
+    image, applied = read_image(file), read_header(file).orientation
     assert (image.size, applied) == ((HEIGHT, WIDTH), 6)
 
 
 @pytest.mark.parametrize("value", [0, 9])
 def test_orientation_out_of_range_is_ignored(tmp_path: Path, value: int) -> None:
-    image, applied = read_oriented(oriented(tmp_path / "a.png", Image.fromarray(GREY), value))
+    file = oriented(tmp_path / "a.png", Image.fromarray(GREY), value)
+    image, applied = read_image(file), read_header(file).orientation
     assert (image.size, applied) == ((WIDTH, HEIGHT), 1)
 
 
@@ -283,13 +287,13 @@ def test_boxes_turn_with_the_pixels(orientation: int) -> None:
     inside[1:4, 2:7] = 255
     rows, columns = np.nonzero(np.asarray(upright(Image.fromarray(inside), orientation)))
     expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    turned = upright_boxes(box, orientation, WIDTH, HEIGHT)
+    turned = upright_boxes(box, Header(WIDTH, HEIGHT, orientation))
     np.testing.assert_array_equal(turned, [expected])
     assert turned.dtype == np.float32
 
 
 def test_no_boxes_stay_no_boxes() -> None:
-    assert upright_boxes(np.zeros((0, 4), dtype=np.float32), 6, WIDTH, HEIGHT).shape == (0, 4)
+    assert upright_boxes(np.zeros((0, 4), dtype=np.float32), Header(WIDTH, HEIGHT, 6)).shape == (0, 4)
 
 
 # --- raw values -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from PIL import Image
 from contrex.data.files import folders as files
 from contrex.data.files import images, index_cache
 from contrex.data.files.folders import image_names_below
-from contrex.data.files.index_cache import indexed
+from contrex.data.files.index_cache import read_index
 from contrex.data.readers.folder import FolderImages
 from contrex.settings import Folder
 
@@ -125,8 +125,8 @@ def test_a_folder_that_changes_while_it_is_listed_is_not_kept(root, cache):
         (root / part / "late.jpg").touch()
         return b"early", True
 
-    assert indexed(root, "x", ["train/ant"], scan) == [b"early"]
-    assert indexed(root, "x", ["train/ant"], lambda part: (b"late", True)) == [b"late"]
+    assert read_index(root, "x", ["train/ant"], scan) == [b"early"]
+    assert read_index(root, "x", ["train/ant"], lambda part: (b"late", True)) == [b"late"]
 
 
 def test_links_are_looked_up_again(root, cache, scans):
@@ -249,7 +249,7 @@ index_cache.SMALLEST = 0
 index_cache.time.time_ns = lambda: int((time.time() + 3600) * 1e9)
 for number in range(int(sys.argv[2])):
     parts = ["train/ant", "train/bee"]
-    found = index_cache.indexed(Path(sys.argv[1]), "x", parts, lambda part: (part.encode() * 50, True))
+    found = index_cache.read_index(Path(sys.argv[1]), "x", parts, lambda part: (part.encode() * 50, True))
     assert found == [part.encode() * 50 for part in parts], found
     for file in index_cache.cache_folder().iterdir():
         file.unlink(missing_ok=True)
@@ -289,13 +289,13 @@ def test_twenty_thousand_files(tmp_path, cache, scans, monkeypatch):
 def decoded(root, cache, monkeypatch):
     """The files that were decoded; `train/ant/2.jpg` is the only one of train that is damaged."""
     monkeypatch.setattr(index_cache, "FEWEST", 0)
-    seen, real = [], files.read_oriented
+    seen, real = [], files.read_image
 
     def noting(file):
         seen.append(file.name)
         return real(file)
 
-    monkeypatch.setattr(files, "read_oriented", noting)
+    monkeypatch.setattr(files, "read_image", noting)
     for file in [*root.rglob("*.jpg"), *root.rglob("*.PNG")]:
         Image.new("RGB", (8, 8)).save(file)
     (root / "train" / "ant" / "2.jpg").write_bytes(b"")

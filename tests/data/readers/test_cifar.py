@@ -13,7 +13,7 @@ from torchvision import datasets
 
 from conftest import shared
 from contrex.data import CifarImages, image_set
-from contrex.data.views.training import view_sizes
+from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError, UnknownNameError
 from contrex.settings import Cifar
 

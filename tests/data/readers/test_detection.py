@@ -12,7 +12,7 @@ from PIL import Image
 
 from contrex.data import DetectionImages, image_set
 from contrex.data.readers.detection import VOC_CLASSES
-from contrex.data.views.training import view_sizes
+from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError, ImageError, UnknownNameError
 from contrex.settings import Detection
 
@@ -96,7 +96,7 @@ def boxes(images: DetectionImages) -> dict[str, list[list[float]]]:
 def test_voc(voc: Path) -> None:
     images = image_set(Detection(voc), "val")
     assert isinstance(images, DetectionImages)
-    assert (images.name, images.classes, images.left_out) == ("VOC2007/val", VOC_CLASSES, {"difficult": 2})
+    assert (images.name, images.classes, images.left_out(())) == ("VOC2007/val", VOC_CLASSES, {"difficult": 2})
     assert boxes(images) == {
         "JPEGImages/000001.jpg:dog": [[1, 2, 4, 5]],
         "JPEGImages/000001.jpg:person": [[0, 0, 10, 8], [2, 2, 3, 3]],
@@ -121,7 +121,7 @@ def test_difficult_objects(voc: Path) -> None:
     assert [path[11:] for path in boxes(images)] == [
         *("000001.jpg:dog", "000001.jpg:person", "000003.jpg:cat", "000002.jpg:cat", "000002.jpg:chair")
     ]
-    assert images.left_out == {}
+    assert images.left_out(()) == {}
 
 
 def test_categories_keep_the_classes(voc: Path) -> None:
@@ -181,7 +181,7 @@ def test_unknown_splits_and_paths(voc: Path, coco: Path) -> None:
 
 def test_coco(coco: Path) -> None:
     images = read(coco, "val2017")
-    assert (images.classes, images.left_out) == (["person", "dog"], {"crowd": 1, "without area": 2})
+    assert (images.classes, images.left_out(())) == (["person", "dog"], {"crowd": 1, "without area": 2})
     assert boxes(images) == {
         "val2017/b.jpg:person": [[0.5, 0.5, 2.5, 2.75]],
         "val2017/a.jpg:dog": [[1, 2, 4, 6], [5, 5, 6, 6]],
@@ -193,7 +193,7 @@ def test_coco(coco: Path) -> None:
 def test_coco_crowds(coco: Path) -> None:
     images = read(coco, crowd=True)
     assert boxes(images)["val2017/a.jpg:person"] == [[0, 0, 10, 8]]
-    assert images.left_out == {"without area": 2}
+    assert images.left_out(()) == {"without area": 2}
 
 
 @pytest.mark.parametrize("folder", ["images/val2017", "val", "images/val", "images", "."])

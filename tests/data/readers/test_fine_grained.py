@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from archives import ALL_SETTINGS, BUILDERS, HEIGHT, WIDTH, read
-from contrex.data.readers.listed import kept_back
-from contrex.data.views.training import view_sizes
+from contrex.data.readers.listed import part_of_training
+from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError, ImageError, UnknownNameError
 from contrex.records import from_plain, to_plain
 from contrex.settings import CUB200, Data, FGVCAircraft, Flowers102, Food101, OxfordPets, StanfordCars, TrainTest
@@ -55,11 +55,11 @@ def test_val_share_is_kept_back_from_training(archives: dict[Any, Path], kind: A
 def test_val_seed_draws_other_images() -> None:
     found = [(f"{number}.jpg", 0) for number in range(50)]
     settings = [TrainTest(Path("x"), val_share=0.2, val_seed=seed) for seed in (0, 0, 1)]
-    one, again, other = (kept_back(found, s, "val") for s in settings)
+    one, again, other = (part_of_training(found, s, "val") for s in settings)
     assert len(one) == 10
     assert one == again != other
     with pytest.raises(DataError, match=r"`val_share` 0.001 of the 50 training images of class 0 is 0; each split"):
-        kept_back(found, TrainTest(Path("x"), val_share=0.001), "train")
+        part_of_training(found, TrainTest(Path("x"), val_share=0.001), "train")
 
 
 @pytest.mark.parametrize("kind", ALL_SETTINGS)

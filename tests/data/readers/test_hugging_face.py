@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from contrex.data import HuggingFaceImages, image_set
-from contrex.data.views.training import view_sizes
+from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError, ImageError, UnknownNameError
 from contrex.settings import HuggingFace
 

@@ -14,7 +14,7 @@ from conftest import shared
 from contrex.data import FolderImages, ImageNetImages, image_set
 from contrex.data.files.tables import read_records
 from contrex.data.readers.imagenet import FOLDERS_SHA256
-from contrex.data.views.training import view_sizes
+from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError, UnknownNameError
 from contrex.models.classes import imagenet_names
 from contrex.settings import Folder, ImageNet
@@ -102,7 +102,7 @@ def test_the_archive_of_kaggle(kaggle: Path) -> None:
         [[2, 2, 5, 5]],
         [[3, 2, 6, 5], [0, 1, 1, 2]],
     ]
-    assert images.other_boxes() == 1
+    assert images.left_out(range(len(images))) == {"of another class than the image's": 1}
     train = read(kaggle, "train")
     assert [sample.boxes.tolist() for sample in train][:3] == [[], [[4, 4, 6, 6]], []]
     assert train.paths[0] == f"train/{TENCH}/{TENCH}_0.JPEG"
@@ -124,7 +124,7 @@ def test_boxes_of_annotations(folders: Path) -> None:
     annotation(folders / f"Annotations/CLS-LOC/train/{SHARK}/{SHARK}_1.xml", (SHARK, 3, 2, 3, 2))
     images = read(folders)
     assert [sample.boxes.tolist() for sample in images] == [[[0, 0, 10, 8]], [], [], []]
-    assert images.other_boxes() == 1
+    assert images.left_out(range(len(images))) == {"of another class than the image's": 1}
     assert read(folders, "train")[3].boxes.tolist() == [[3, 2, 4, 3]]
     assert pickle.loads(pickle.dumps(images))[0].boxes.tolist() == [[0, 0, 10, 8]]
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from contrex.data import FolderImages, TinyImageNetImages, image_set
-from contrex.data.views.training import view_sizes
+from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError, ImageError, UnknownNameError
 from contrex.settings import Folder, TinyImageNet
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 from contrex.data.labelled import training_images
 from contrex.data.loading import TrainingLoader
-from contrex.data.readers.unlabelled import Cycle, UnlabelledFolder
+from contrex.data.readers.unlabelled import UnlabelledFolder
 from contrex.data.views.training import TrainingViews
+from contrex.data.views.unlabelled import Cycle
 from contrex.errors import ArgumentError, DataError, ImageError
 from contrex.settings import CGC, Augmentation, Digits, Labelled, Model, Recipe
 
@@ -30,7 +31,7 @@ def images():
 
 def views_of(images, seed=5):
     augmentation = Augmentation(scale=(0.4, 1.0), where="device")
-    return TrainingViews(images, resize=32, size=32, augmentation=augmentation, seed=seed, extra=False)
+    return TrainingViews(images, resize=32, size=32, augmentation=augmentation, seed=seed)
 
 
 def joint(
@@ -45,7 +46,7 @@ def joint(
 
 
 def fingerprint(batch):
-    return batch.paths, batch.crop.left.tolist(), batch.crop.flip.tolist(), batch.images.sum().item()
+    return batch.paths, batch.views[0].crop.left.tolist(), batch.views[0].crop.flip.tolist(), batch.images.sum().item()
 
 
 def test_the_labelled_images_are_those_without_others_beside_them(images):
@@ -64,7 +65,7 @@ def test_passes_go_on_over_epochs_and_each_has_every_image_once(images):
     passes = [list(itertools.chain(*(step.paths for step in steps[i : i + 3]))) for i in range(0, 12, 3)]
     assert [len(set(paths)) for paths in passes] == [15] * 4
     assert len({tuple(paths) for paths in passes}) == 4
-    crops = [dict(zip(step.paths, step.crop.left.tolist(), strict=True)) for step in steps]
+    crops = [dict(zip(step.paths, step.views[0].crop.left.tolist(), strict=True)) for step in steps]
     assert crops[0] != {path: left for step in crops[3:6] for path, left in step.items() if path in crops[0]}
 
 
@@ -92,8 +93,8 @@ def test_processes_and_parts_share_a_step(images):
 def test_a_batch_goes_to_its_device_with_what_is_beside_it(images):
     batch = joint(images)[0].to(torch.device("cpu"), channels_last=True)
     assert batch.unlabelled.images.dtype == torch.float32
-    assert batch.unlabelled.views.shape == (5, 3, 32, 32)
-    assert batch.unlabelled.views.is_contiguous(memory_format=torch.channels_last)
+    assert batch.unlabelled.views[0].pixels.shape == (5, 3, 32, 32)
+    assert batch.unlabelled.views[0].pixels.is_contiguous(memory_format=torch.channels_last)
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------

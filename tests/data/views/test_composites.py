@@ -10,7 +10,8 @@ from contrex.data import image_set
 from contrex.data.loading import TrainingLoader
 from contrex.data.views.composites import OtherClasses, Partners, composites
 from contrex.data.views.photometric import recoloured
-from contrex.data.views.training import TrainingViews, pixels
+from contrex.data.views.squares import pixels
+from contrex.data.views.training import TrainingViews
 from contrex.errors import ArgumentError
 from contrex.ops.geometry import warp_images
 from contrex.settings import Augmentation, Digits
@@ -27,9 +28,7 @@ def images():
 
 def views(images, *, where="device", seed=0, composite=True, **colours):
     augmentation = Augmentation(scale=(0.3, 1.0), where=where, **colours)
-    return TrainingViews(
-        images, resize=32, size=32, augmentation=augmentation, seed=seed, extra=False, composite=composite
-    )
+    return TrainingViews(images, resize=32, size=32, augmentation=augmentation, seed=seed, composite=composite)
 
 
 def batch(source):
@@ -70,32 +69,34 @@ def test_composites_need_two_classes():
 def test_what_lies_beside_an_image(images):
     """Its own view in its cell, pixel by pixel, and views of three images of other classes."""
     found = batch(views(images))
-    assert found.partners.images.dtype == torch.uint8
+    assert found.composite.partners.images.dtype == torch.uint8
     moved = found.to(CPU)
-    assert moved.composites.shape == (8, 3, 64, 64)
-    assert moved.partners is None
-    for i, cell in enumerate(moved.cells.tolist()):
+    assert moved.composite.pixels.shape == (8, 3, 64, 64)
+    assert moved.composite.partners is None
+    for i, cell in enumerate(moved.composite.cells.tolist()):
         y, x = 32 * (cell // 2), 32 * (cell % 2)
-        assert torch.equal(moved.composites[i, :, y : y + 32, x : x + 32], moved.views[i])
+        assert torch.equal(moved.composite.pixels[i, :, y : y + 32, x : x + 32], moved.views[0].pixels[i])
     whole = {pixels(images[n].image).numpy().tobytes(): images.label(n) for n in range(len(images))}
-    labels = [whole[picture.numpy().tobytes()] for picture in found.partners.images]
+    labels = [whole[picture.numpy().tobytes()] for picture in found.composite.partners.images]
     assert all(label != own for label, own in zip(labels, found.labels.repeat_interleave(3).tolist(), strict=True))
-    assert len(set(found.cells.tolist())) > 1
+    assert len(set(found.composite.cells.tolist())) > 1
 
 
 def test_partners_have_transforms_of_their_own(images):
     found = batch(views(images, color_jitter=(0.4, 0.4, 0.4, 0.1)))
-    moved, partners = found.to(CPU, channels_last=True), found.partners
+    moved, partners = found.to(CPU, channels_last=True), found.composite.partners
     made = recoloured(warp_images(partners.images / 255, partners.crop), partners.look)
-    assert moved.composites.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(moved.composites, composites(moved.views, made, found.cells), atol=1e-6, rtol=0)
-    assert len(set(partners.crop.left.tolist()) | set(found.crop.left.tolist())) > 8
+    assert moved.composite.pixels.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(
+        moved.composite.pixels, composites(moved.views[0].pixels, made, found.composite.cells), atol=1e-6, rtol=0
+    )
+    assert len(set(partners.crop.left.tolist()) | set(found.views[0].crop.left.tolist())) > 8
 
 
 def test_worker_and_device_make_the_same_composites(images):
     on_device, in_worker = (batch(views(images, where=where)).to(CPU) for where in ("device", "worker"))
-    assert torch.equal(on_device.cells, in_worker.cells)
-    assert (on_device.composites - in_worker.composites).abs().max() < 1.5 / 255
+    assert torch.equal(on_device.composite.cells, in_worker.composite.cells)
+    assert (on_device.composite.pixels - in_worker.composite.pixels).abs().max() < 1.5 / 255
 
 
 def test_composites_are_functions_of_seed_epoch_and_index(images):
@@ -106,7 +107,9 @@ def test_composites_are_functions_of_seed_epoch_and_index(images):
         return {
             path: (cell, part.numpy().tobytes())
             for one in batches
-            for path, cell, part in zip(one.paths, one.cells.tolist(), one.partners.images.split(3), strict=True)
+            for path, cell, part in zip(
+                one.paths, one.composite.cells.tolist(), one.composite.partners.images.split(3), strict=True
+            )
         }
 
     first = found()
@@ -118,17 +121,17 @@ def test_composites_are_functions_of_seed_epoch_and_index(images):
 
 def test_composites_change_nothing_else(images):
     plain, composed = batch(views(images, composite=False)), batch(views(images))
-    assert (plain.partners, plain.cells, plain.to(CPU).composites) == (None, None, None)
+    assert (plain.composite, plain.to(CPU).composite) == (None, None)
     assert plain.paths == composed.paths
     assert torch.equal(plain.images, composed.images)
-    assert plain.crop.left.tolist() == composed.crop.left.tolist()
+    assert plain.views[0].crop.left.tolist() == composed.views[0].crop.left.tolist()
 
 
 def test_partners_are_pinned(images, monkeypatch):
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor)
-    found = replace(batch(views(images)), views=None)
+    found = replace(batch(views(images)), views=())
     moved = found.pin_memory()
-    assert isinstance(moved.partners, Partners)
+    assert isinstance(moved.composite.partners, Partners)
     assert (24, 3, 32, 32) in pinned
     assert len(pinned) == 5

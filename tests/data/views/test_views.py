@@ -7,8 +7,11 @@ from PIL import Image
 
 from contrex.data import image_set
 from contrex.data.loading import TrainingLoader
+from contrex.data.streams import stream
+from contrex.data.views.batch import Batch, View
 from contrex.data.views.photometric import recoloured
-from contrex.data.views.training import Batch, TrainingViews, View, central_square, num_batches, short_side, stream
+from contrex.data.views.squares import central_square, short_side
+from contrex.data.views.training import TrainingViews, num_batches
 from contrex.ops.geometry import Crop, warp_images
 from contrex.settings import Augmentation, Digits
 
@@ -23,9 +26,9 @@ def images():
 COLOURS = {"color_jitter": (0.4, 0.4, 0.4, 0.1), "grayscale": 0.3}
 
 
-def views(images, *, where="device", seed=0, extra=False, flip=0.5, **colours):
+def views(images, *, where="device", seed=0, num_views=1, flip=0.5, **colours):
     augmentation = Augmentation(scale=(0.3, 1.0), flip=flip, where=where, **colours)
-    return TrainingViews(images, resize=32, size=32, augmentation=augmentation, seed=seed, extra=extra)
+    return TrainingViews(images, resize=32, size=32, augmentation=augmentation, seed=seed, num_views=num_views)
 
 
 def batches(source, **options):
@@ -44,14 +47,15 @@ def test_an_epoch_has_every_image_once_and_drops_the_rest(images):
     assert len(set(paths)) == 18
     assert found[0].images.shape == (6, 3, 32, 32)
     assert found[0].images.dtype == torch.uint8
-    assert found[0].views is None
+    assert found[0].views[0].pixels is None
 
 
 def test_order_and_crops_are_functions_of_seed_and_epoch(images):
     def fingerprint(**options):
         seed = options.pop("seed", 0)
         return [
-            (b.paths, b.crop.left.tolist(), b.crop.flip.tolist()) for b in batches(views(images, seed=seed), **options)
+            (b.paths, b.views[0].crop.left.tolist(), b.views[0].crop.flip.tolist())
+            for b in batches(views(images, seed=seed), **options)
         ]
 
     torch.manual_seed(1)
@@ -75,7 +79,9 @@ def test_one_images_crop_does_not_depend_on_its_batch(images):
     for size in (2, 5):
         for batch in batches(views(images), batch_size=size):
             for i, path in enumerate(batch.paths):
-                by_path.setdefault(path, []).append((batch.crop.top[i].item(), batch.crop.width[i].item()))
+                by_path.setdefault(path, []).append(
+                    (batch.views[0].crop.top[i].item(), batch.views[0].crop.width[i].item())
+                )
     assert all(len(set(found)) == 1 for found in by_path.values())
 
 
@@ -83,18 +89,18 @@ def test_worker_and_device_cut_the_same_views(images):
     on_device = batches(views(images))[0].to(torch.device("cpu"))
     in_worker = batches(views(images, where="worker"))[0].to(torch.device("cpu"))
     assert on_device.images.amax() <= 1
-    assert (on_device.views - in_worker.views).abs().max() < 1.5 / 255
-    torch.testing.assert_close(on_device.views, warp_images(on_device.images, on_device.crop))
+    assert (on_device.views[0].pixels - in_worker.views[0].pixels).abs().max() < 1.5 / 255
+    torch.testing.assert_close(on_device.views[0].pixels, warp_images(on_device.images, on_device.views[0].crop))
 
 
 def test_extra_views_are_independent(images):
-    batch = batches(views(images, extra=True))[0]
-    assert batch.extra[0].crop.left.tolist() != batch.crop.left.tolist()
+    batch = batches(views(images, num_views=2))[0]
+    assert batch.views[1].crop.left.tolist() != batch.views[0].crop.left.tolist()
     moved = batch.to(torch.device("cpu"), channels_last=True)
-    torch.testing.assert_close(moved.extra[0].pixels, warp_images(moved.images, batch.extra[0].crop))
+    torch.testing.assert_close(moved.views[1].pixels, warp_images(moved.images, batch.views[1].crop))
     assert moved.images.is_contiguous(memory_format=torch.channels_last)
-    assert moved.views.is_contiguous(memory_format=torch.channels_last)
-    assert batches(views(images))[0].to(torch.device("cpu")).extra == []
+    assert moved.views[0].pixels.is_contiguous(memory_format=torch.channels_last)
+    assert len(batches(views(images))[0].to(torch.device("cpu")).views) == 1
 
 
 def test_a_batch_knows_its_images_places(images):
@@ -109,42 +115,47 @@ def test_a_batch_knows_its_images_places(images):
 
 def test_without_colours_there_is_no_look(images, monkeypatch):
     monkeypatch.setattr("contrex.data.views.training.random_look", lambda *_, **__: pytest.fail("drawn"))
-    batch = batches(views(images, extra=True))[0]
-    assert (batch.look, batch.extra[0].look) == (None, None)
+    batch = batches(views(images, num_views=2))[0]
+    assert (batch.views[0].look, batch.views[1].look) == (None, None)
 
 
 def test_colours_come_after_crop_and_flip(images):
-    batch = batches(views(images, extra=True, **COLOURS))[0]
-    assert batch.views is None
+    batch = batches(views(images, num_views=2, **COLOURS))[0]
+    assert batch.views[0].pixels is None
     moved = batch.to(torch.device("cpu"), channels_last=True)
-    torch.testing.assert_close(moved.views, recoloured(warp_images(moved.images, batch.crop), batch.look))
     torch.testing.assert_close(
-        moved.extra[0].pixels, recoloured(warp_images(moved.images, batch.extra[0].crop), batch.extra[0].look)
+        moved.views[0].pixels, recoloured(warp_images(moved.images, batch.views[0].crop), batch.views[0].look)
     )
-    assert moved.views.is_contiguous(memory_format=torch.channels_last)
-    assert batch.look.factors.tolist() != batch.extra[0].look.factors.tolist()
+    torch.testing.assert_close(
+        moved.views[1].pixels, recoloured(warp_images(moved.images, batch.views[1].crop), batch.views[1].look)
+    )
+    assert moved.views[0].pixels.is_contiguous(memory_format=torch.channels_last)
+    assert batch.views[0].look.factors.tolist() != batch.views[1].look.factors.tolist()
 
 
 @pytest.mark.parametrize("where", ["worker", "device"])
 def test_colours_change_neither_crops_nor_plain_images(images, where):
     for plain, coloured in zip(batches(views(images)), batches(views(images, where=where, **COLOURS)), strict=True):
         assert torch.equal(plain.images, coloured.images)
-        assert plain.crop.left.tolist() == coloured.crop.left.tolist()
-        assert plain.crop.flip.tolist() == coloured.crop.flip.tolist()
+        assert plain.views[0].crop.left.tolist() == coloured.views[0].crop.left.tolist()
+        assert plain.views[0].crop.flip.tolist() == coloured.views[0].crop.flip.tolist()
         assert plain.paths == coloured.paths
 
 
 def test_worker_and_device_change_colours_alike(images):
     """They differ by the rounding of the crop and of the view, which a strong contrast can only double."""
-    on_device = batches(views(images, extra=True, **COLOURS))[0].to(torch.device("cpu"))
-    in_worker = batches(views(images, where="worker", extra=True, **COLOURS))[0]
-    assert in_worker.views.dtype == torch.uint8
+    on_device = batches(views(images, num_views=2, **COLOURS))[0].to(torch.device("cpu"))
+    in_worker = batches(views(images, where="worker", num_views=2, **COLOURS))[0]
+    assert in_worker.views[0].pixels.dtype == torch.uint8
     moved = in_worker.to(torch.device("cpu"))
     plain = batches(views(images))[0].to(torch.device("cpu"))
-    for ours, theirs in ((on_device.views, moved.views), (on_device.extra[0].pixels, moved.extra[0].pixels)):
+    for ours, theirs in (
+        (on_device.views[0].pixels, moved.views[0].pixels),
+        (on_device.views[1].pixels, moved.views[1].pixels),
+    ):
         assert (ours - theirs).abs().max() < 6 / 255
         assert (ours - theirs).abs().mean() < 0.6 / 255
-    assert (moved.views - plain.views).abs().mean() > 10 / 255
+    assert (moved.views[0].pixels - plain.views[0].pixels).abs().mean() > 10 / 255
 
 
 def test_colours_are_functions_of_seed_epoch_and_index(images):
@@ -153,7 +164,7 @@ def test_colours_are_functions_of_seed_epoch_and_index(images):
         return {
             path: (look, view.tolist())
             for b in batches(source, **options)
-            for path, look, view in zip(b.paths, b.look.factors.tolist(), b.views, strict=True)
+            for path, look, view in zip(b.paths, b.views[0].look.factors.tolist(), b.views[0].pixels, strict=True)
         }
 
     first = found()
@@ -169,8 +180,8 @@ def test_grey_views_are_grey_after_the_jitter(images):
     batch = batches(views(images, where="worker", color_jitter=(0, 0, 0, 0.5), jitter_probability=1.0, grayscale=1.0))[
         0
     ]
-    assert torch.equal(batch.views[:, 0], batch.views[:, 1])
-    assert torch.equal(batch.views[:, 0], batch.views[:, 2])
+    assert torch.equal(batch.views[0].pixels[:, 0], batch.views[0].pixels[:, 1])
+    assert torch.equal(batch.views[0].pixels[:, 0], batch.views[0].pixels[:, 2])
 
 
 # --- the plain view -------------------------------------------------------------------------------------------------
@@ -197,8 +208,23 @@ def test_a_batch_is_pinned_whole(monkeypatch):
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
     zeros = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    batch = Batch(zeros, zeros, Crop.identity(2, 4), torch.zeros(2, dtype=torch.long), ["a", "b"])
+    batch = Batch(zeros, torch.zeros(2, dtype=torch.long), ["a", "b"], (View(zeros, Crop.identity(2, 4)),))
     assert torch.equal(batch.pin_memory().images, zeros)
     assert len(pinned) == 3
-    replace(batch, extra=[View(zeros, Crop.identity(2, 4))], indices=torch.arange(2)).pin_memory()
+    replace(batch, views=batch.views * 2, indices=torch.arange(2)).pin_memory()
     assert len(pinned) == 3 + 5
+
+
+@pytest.mark.parametrize("where", ["worker", "device"])
+def test_a_part_of_a_batch_is_that_of_its_images(images, where):
+    augmentation = Augmentation(scale=(0.3, 1.0), where=where, **COLOURS)
+    source = TrainingViews(images, resize=32, size=32, augmentation=augmentation, seed=0, num_views=2, composite=True)
+    (batch, *_), cpu = batches(source), torch.device("cpu")
+    first, then = batch.part(slice(1, 3)).to(cpu), batch.to(cpu).part(slice(1, 3))
+    assert (len(first), first.paths, first.indices.tolist()) == (2, batch.paths[1:3], batch.indices[1:3].tolist())
+    assert torch.equal(first.images, then.images)
+    for one, other in zip(first.views, then.views, strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert one.look.factors.tolist() == other.look.factors.tolist()
+    assert torch.equal(first.composite.pixels, then.composite.pixels)
+    assert torch.equal(first.composite.cells, then.composite.cells)

@@ -31,7 +31,7 @@ class Object:
 
 
 def read_objects(file: Path, *, first_pixel: int) -> list[Object]:
-    """The objects in an XML file whose coordinates count pixels from `first_pixel`.
+    """Read the objects in an XML file whose coordinates count pixels from `first_pixel`.
 
     Raises `DataError` naming the file for one that is missing, no XML, or has a box without four numbers or area.
     """

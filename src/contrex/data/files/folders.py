@@ -5,24 +5,26 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
+from PIL import Image
 
 from contrex._version import __version__
-from contrex.data.files.images import SUFFIXES, SWAPPED, is_image, read_oriented, upright_boxes
-from contrex.data.files.index_cache import Verdicts, indexed
-from contrex.data.sample import NO_BOXES, Sample
+from contrex.data.files.images import SUFFIXES, Header, is_image, read_header, read_image, upright_boxes
+from contrex.data.files.index_cache import Verdicts, read_index
+from contrex.data.sample import NO_BOXES, Annotation, ImageSet
 from contrex.errors import DataError, ImageError
 
 T = TypeVar("T")
 
 
-class ImageFiles:
+class ImageFiles(ImageSet):
     """Labelled files below `root` as a sequence of samples: what the readers of image files share.
 
     `found` are paths relative to `root` with labels, in order; `boxes` are edges in stored pixels, float32 [M,4] by
@@ -45,7 +47,6 @@ class ImageFiles:
     ) -> None:
         self.root = root
         self.name = f"{root.name}/{split}"
-        self.skipped: Sequence[str]
         kept, self.skipped = self._readable(found, limit_per_class, split, skip=on_bad_image == "skip")
         if not kept:
             left_out = f"Left out: {shortened(self.skipped)}" if self.skipped else "Add images to its class folders."
@@ -57,17 +58,20 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
+    def image(self, index: int) -> Image.Image:
+        """Read the RGB pixels of sample `index`."""
+        with skippable():
+            return read_image(self._file(self.paths[index]))
+
+    def annotation(self, index: int) -> Annotation:
+        """Read the boxes and the mask of sample `index`, and for them how its image is stored."""
         path = self.paths[index]
-        try:
-            image, orientation = read_oriented(self._file(path))
-        except ImageError as error:
-            raise ImageError(f"{error} Or leave such files out: --data.on-bad-image skip.") from error
-        width, height = image.size[::-1] if orientation in SWAPPED else image.size
-        boxes = upright_boxes(self._boxes.get(path, NO_BOXES), orientation, width, height)
-        mask = self._mask(path, orientation, width, height)
-        return Sample(image, int(self.labels[index]), boxes, mask, path, index, self._also(path))
+        boxes, read_mask = self._boxes.get(path, NO_BOXES), self._mask(path)
+        if not len(boxes) and read_mask is None:
+            return Annotation()
+        with skippable():
+            stored = read_header(self._file(path))
+        return Annotation(upright_boxes(boxes, stored), None if read_mask is None else read_mask(stored))
 
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image."""
@@ -100,13 +104,24 @@ class ImageFiles:
         """The image file of the sample `path`, for readers with several samples of one image."""
         return self.root / path
 
-    def _also(self, path: str) -> tuple[int, ...]:
-        """Further classes that are as right as the label, for readers whose categories are several classes."""
-        return ()
-
-    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
-        """The upright mask of the object in an image stored as `width` x `height`, for readers that have masks."""
+    def _mask(self, path: str) -> Callable[[Header], NDArray[np.bool_]] | None:
+        """What reads the upright mask of an image that is stored in some way; None where the image has no mask."""
         return None
+
+
+@contextmanager
+def skippable() -> Iterator[None]:
+    """Add to the error of an unreadable image that such files can be left out."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{error} Or leave such files out: --data.on-bad-image skip.") from error
+
+
+def holds(path: Path, *alternatives: str, below: str = "") -> bool:
+    """Whether any of `alternatives` is in the folder `path`, or in the folder `below` in it."""
+    names = [*alternatives, *(f"{below}/{name}" for name in alternatives if below)]
+    return any((path / name).exists() for name in names)
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -129,7 +144,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def image_names_below(root: Path, folders: Sequence[str], *, split: str) -> list[list[str]]:
-    """`image_names` of each of the `folders` below `root`, those of a split; a folder that is not there has none.
+    """The names of the image files in each of the `folders` below `root`, those of a split; a missing folder has none.
 
     What is found is kept for the next start (`index_cache`), so that a million files are listed once.
     """
@@ -140,7 +155,7 @@ def image_names_below(root: Path, folders: Sequence[str], *, split: str) -> list
         names, lasting = _listed(root / folder)
         return os.fsencode("\0".join(names)), lasting
 
-    found = dict(zip(present, indexed(root, index, present, scan), strict=True))
+    found = dict(zip(present, read_index(root, index, present, scan), strict=True))
     return [os.fsdecode(found[folder]).split("\0") if found.get(folder) else [] for folder in folders]
 
 
@@ -197,7 +212,7 @@ def kept_images(
 
 def _fault(file: Path) -> str | None:
     try:
-        read_oriented(file)
+        read_image(file)
     except ImageError as error:
         return str(error)
     return None

@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,7 +69,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """The image at `path` as upright 8-bit RGB.
+    """Read the image at `path` as upright 8-bit RGB.
 
     - The EXIF orientation is applied.
     - Transparency (RGBA, LA, palette or key colour) is composited on white.
@@ -79,26 +80,35 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     (of `FORMATS`) or has no pixels, for more than `MAX_PIXELS` pixels or a side `MAX_ASPECT` times as long as the other
     (before decoding), and for pixels without a fixed range (floating point, or integers outside 16 bit).
     """
-    return read_oriented(path)[0]
-
-
-def read_oriented(path: str | os.PathLike[str]) -> tuple[Image.Image, int]:
-    """`read_image(path)` and the EXIF orientation 1..8 that was applied, for turning what is given in stored pixels."""
     return _decoded(path)
 
 
+@dataclass(frozen=True)
+class Header:
+    """How an image is stored: its size in stored pixels, and the EXIF orientation 1..8 that turns it upright."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Read how an image is stored, without decoding its pixels; raises `ImageError`."""
+    return _header(path)
+
+
+def decoded_header(content: bytes, name: str) -> Header:
+    """How the image in a file's `content` is stored; `name` is what messages call it."""
+    return _header(name, content)
+
+
 def decoded_image(content: bytes, name: str) -> Image.Image:
-    """`read_image` of a file's `content`; `name` is what messages call it."""
-    return decoded_oriented(content, name)[0]
-
-
-def decoded_oriented(content: bytes, name: str) -> tuple[Image.Image, int]:
-    """`read_oriented` of a file's `content`; `name` is what messages call it."""
+    """The image in a file's `content`, as `read_image` gives it; `name` is what messages call it."""
     return _decoded(name, content)
 
 
 def read_indices(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The raw values [H,W] of a grey or palette image such as a trimap, in stored pixels; raises `ImageError`."""
+    """Read the raw values [H,W] of a grey or palette image such as a trimap, in stored pixels; raises `ImageError`."""
     with _opened(path) as (image, _):
         if image.mode not in ("1", "L", "P"):
             raise ValueError(f"expected one 8-bit value per pixel, got mode {image.mode}")
@@ -106,31 +116,38 @@ def read_indices(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Stored pixels turned as the EXIF `orientation` 1..8 asks."""
+    """An image of stored pixels, turned as the EXIF `orientation` 1..8 asks."""
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 
-def upright_boxes(boxes: NDArray[np.float32], orientation: int, width: int, height: int) -> NDArray[np.float32]:
-    """Boxes [M,4] (`xmin, ymin, xmax, ymax`, edges) of a stored `width` x `height` image, as they lie after `upright`.
+def upright_boxes(boxes: NDArray[np.float32], stored: Header) -> NDArray[np.float32]:
+    """Boxes [M,4] (`xmin, ymin, xmax, ymax`, edges) of an image as it is stored, as they lie after `upright`.
 
-    >>> upright_boxes(np.array([[0, 0, 2, 1]], dtype=np.float32), 6, width=10, height=5)
+    >>> upright_boxes(np.array([[0, 0, 2, 1]], dtype=np.float32), Header(width=10, height=5, orientation=6))
     array([[4., 0., 5., 2.]], dtype=float32)
     """
     x, y = boxes[:, 0::2], boxes[:, 1::2]
-    if orientation in FLIPPED_X:
-        x = width - x[:, ::-1]
-    if orientation in FLIPPED_Y:
-        y = height - y[:, ::-1]
-    if orientation in SWAPPED:
+    if stored.orientation in FLIPPED_X:
+        x = stored.width - x[:, ::-1]
+    if stored.orientation in FLIPPED_Y:
+        y = stored.height - y[:, ::-1]
+    if stored.orientation in SWAPPED:
         x, y = y, x
     return np.stack([x, y], axis=-1).reshape(-1, 4).astype(np.float32)
 
 
-def _decoded(path: str | os.PathLike[str], content: bytes | None = None) -> tuple[Image.Image, int]:
-    with _opened(path, content) as (image, orientation):
+def _decoded(path: str | os.PathLike[str], content: bytes | None = None) -> Image.Image:
+    with _opened(path, content) as (image, _):
         image.load()
         left = _orientation(image)  # 1 where Pillow has turned the pixels while decoding, as it does for TIFF
-        return upright(_rgb(image), left), orientation
+        return upright(_rgb(image), left)
+
+
+def _header(path: str | os.PathLike[str], content: bytes | None = None) -> Header:
+    with _opened(path, content) as (image, orientation):
+        turned = orientation in SWAPPED and orientation != _orientation(image)  # as Pillow has turned a TIFF by now
+        width, height = image.size[::-1] if turned else image.size
+        return Header(width, height, orientation)
 
 
 # --- opening a file -------------------------------------------------------------------------------------------------

@@ -51,8 +51,8 @@ Scan = Callable[[str], tuple[bytes, bool]]
 """What a part holds, and whether that may be kept."""
 
 
-def indexed(root: Path, name: str, parts: Sequence[str], scan: Scan) -> list[bytes]:
-    """`scan(part)[0]` for each of the `parts` below `root`, from the cache where the part is unchanged.
+def read_index(root: Path, name: str, parts: Sequence[str], scan: Scan) -> list[bytes]:
+    """Read what each of the `parts` below `root` holds: from the cache where it is unchanged, else by `scan(part)`.
 
     `name` tells several indices of one root apart, such as those of its splits.
     """
@@ -113,7 +113,7 @@ class Verdicts:
         return fault
 
     def save(self) -> None:
-        """Keep what was found."""
+        """Write the new verdicts to the cache."""
         if self._file is None or not self._has_news or len(self._good) < FEWEST:
             return
         good = np.fromiter(self._good, np.uint64, len(self._good)).tobytes()

@@ -12,7 +12,7 @@ from contrex.errors import DataError
 
 
 def read_matlab(file: Path) -> dict[str, Any]:
-    """The variables of a MATLAB file, with arrays of one element as that element, and structs as records.
+    """Read the variables of a MATLAB file, with arrays of one element as that element, and structs as records.
 
     Raises `DataError` for a missing or damaged file, and for the HDF5 files that MATLAB writes since 7.3.
     """
@@ -34,8 +34,8 @@ def matlab_array(file: Path, variables: dict[str, Any], name: str) -> Any:
 
 
 def matlab_rows(file: Path, rows: Any, fields: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Number from 1 on and `fields`, as text, of each element of a struct array; raises `DataError` for a missing
-    field."""
+    """Read the number, from 1 on, and the `fields`, as text, of each element of a struct array; raises `DataError` for
+    a missing field."""
     present = rows.dtype.names or ()
     missing = [name for name in fields if name not in present]
     if missing:

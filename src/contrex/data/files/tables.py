@@ -18,7 +18,7 @@ MAX_CLASSES = 1_000_000
 
 
 def read_classes(file: Path) -> list[tuple[str, str]]:
-    """Folder and name of each class by index; in a plain list the name stands for both."""
+    """Read the folder and the name of each class, by index; in a plain list the name stands for both."""
     lines = [(n, text.split("\t")) for n, text in enumerate(_text(file).splitlines(), start=1) if text.strip()]
     if all(len(fields) == 1 for _, fields in lines):
         return [(fields[0].strip(), fields[0].strip()) for _, fields in lines]
@@ -33,7 +33,7 @@ def read_classes(file: Path) -> list[tuple[str, str]]:
 
 
 def numbered_classes(num_classes: int, source: str, *, first: int = 0) -> list[str]:
-    """Numbers from `first` on as the names of classes that `source` has labels of and no names for.
+    """Names for classes without any: their numbers, from `first` on. `source` is what has their labels.
 
     Raises `DataError` for more than `MAX_CLASSES`.
     """
@@ -46,7 +46,7 @@ def numbered_classes(num_classes: int, source: str, *, first: int = 0) -> list[s
 
 
 def read_tabbed(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of every line of a tab-separated list without a header; empty lines are passed over."""
+    """Read the number and the fields of each line of a tab-separated list without a header, but empty ones."""
     for line, text in enumerate(_text(file).splitlines(), start=1):
         fields = [part.strip() for part in text.split("\t")]
         if len(fields) == len(columns):
@@ -56,8 +56,8 @@ def read_tabbed(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[
 
 
 def read_spaced(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of every line of a list with spaces between the columns, of which the last may hold more
-    of them; empty lines are passed over."""
+    """Read the number and the fields of each line of a list with spaces between its columns, and perhaps more of them
+    in the last column; empty lines are left out."""
     for line, text in enumerate(_text(file).splitlines(), start=1):
         fields = text.split(maxsplit=len(columns) - 1)
         if len(fields) == len(columns):
@@ -67,7 +67,7 @@ def read_spaced(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[
 
 
 def read_records(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields of every row; fields that a short row lacks are empty."""
+    """Read the line number and the fields of each row; fields that a short row lacks are empty."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True, restval="")

@@ -20,16 +20,22 @@ report is the test accuracy after training on trainval.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contrex.data.files.folders import holds
+from contrex.data.files.images import SWAPPED, read_header
 from contrex.data.files.tables import EDGES, read_classes, read_spaced
 from contrex.data.readers.listed import Boxes, Labelled, ListedImages, archive_folder, check_split, pixel_box
-from contrex.data.sample import Sample
+from contrex.data.sample import Annotation
 from contrex.errors import DataError
 from contrex.settings import FGVCAircraft
 
 NAME = "FGVC-Aircraft"
+ARCHIVE = "fgvc-aircraft-2013b"
 BANNER = 20
 """Height of the copyright banner in pixels."""
 
@@ -46,11 +52,16 @@ class FGVCAircraftImages(ListedImages):
 
     settings: FGVCAircraft
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, "data/images_box.txt", below=ARCHIVE)
+
     def __init__(self, settings: FGVCAircraft, split: str) -> None:
         part = _published(settings, split)
         classes, listed = LEVELS[settings.level], f"images_{settings.level}_{part}.txt"
         needed = [f"data/{name}" for name in (classes, listed, "images_box.txt", "images")]
-        root = archive_folder(settings.path, "fgvc-aircraft-2013b", needed, NAME)
+        root = archive_folder(settings.path, ARCHIVE, needed, NAME)
         self.classes: Sequence[str] = [name for name, _ in read_classes(root / "data" / classes)]
         found = _labelled(root / "data" / listed, self.classes, classes)
         boxes = _boxes(root / "data" / "images_box.txt")
@@ -58,13 +69,27 @@ class FGVCAircraftImages(ListedImages):
         name = {"trainval": "train"}.get(part, part)
         super().__init__(settings, root, name, found, boxes=boxes)
 
-    def __getitem__(self, index: int) -> Sample:
-        sample = super().__getitem__(index)
-        return _without_banner(sample) if self.settings.remove_banner else sample
+    def image(self, index: int) -> Image.Image:
+        """Read the RGB pixels of sample `index`, without the banner where that is asked for."""
+        image = super().image(index)
+        return image.crop((0, 0, image.width, image.height - self._banner(image.height)))
+
+    def annotation(self, index: int) -> Annotation:
+        """Read the box of sample `index`, without what of it lies on a banner that is removed."""
+        found = super().annotation(index)
+        if not self.settings.remove_banner or not len(found.boxes):
+            return found
+        stored = read_header(self._file(self.paths[index]))
+        height = stored.width if stored.orientation in SWAPPED else stored.height
+        return Annotation(_cut_off(found.boxes, height - self._banner(height)))
+
+    def _banner(self, height: int) -> int:
+        """How many of the lowest pixels of a picture are removed; images no taller than the banner stay as they are."""
+        return BANNER if self.settings.remove_banner and height > BANNER else 0
 
 
 def _published(settings: FGVCAircraft, split: str) -> str:
-    """The published part that `split` is."""
+    """The part of the published images that is read as `split`."""
     check_split(split, NAME)
     return {"train": "trainval", "val": "test"}.get(split, split) if settings.train_on == "trainval" else split
 
@@ -95,12 +120,8 @@ def _check_boxes(file: Path, found: Labelled, boxes: Boxes) -> None:
         raise DataError(f"'{file}' has no box for {len(missing)} of {len(found)} images, such as '{missing[0]}'.")
 
 
-def _without_banner(sample: Sample) -> Sample:
-    """The picture above the banner; images no taller than it stay as they are."""
-    width, height = sample.image.size
-    if height <= BANNER:
-        return sample
-    boxes = sample.boxes.copy()
-    boxes[:, 3] = boxes[:, 3].clip(max=height - BANNER)
-    image = sample.image.crop((0, 0, width, height - BANNER))
-    return replace(sample, image=image, boxes=boxes[boxes[:, 3] > boxes[:, 1]])
+def _cut_off(boxes: NDArray[np.float32], height: int) -> NDArray[np.float32]:
+    """Boxes without what is below `height`, and without those that are below it altogether."""
+    boxes = boxes.copy()
+    boxes[:, 3] = boxes[:, 3].clip(max=height)
+    return boxes[boxes[:, 3] > boxes[:, 1]]

@@ -19,14 +19,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from contrex.data.files.folders import holds
 from contrex.data.files.matlab import matlab_array, matlab_rows, read_matlab
 from contrex.data.readers.listed import (
     Boxes,
     Labelled,
     ListedImages,
     archive_folder,
-    kept_back,
     parse_label,
+    part_of_training,
     pixel_box,
     published_part,
 )
@@ -34,6 +35,7 @@ from contrex.errors import DataError
 from contrex.settings import StanfordCars
 
 NAME = "Stanford Cars"
+ARCHIVE = "stanford_cars"
 CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 WITH_LABELS = "cars_test_annos_withlabels.mat"
 
@@ -47,17 +49,22 @@ class StanfordCarsImages(ListedImages):
     unknown split.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, "devkit/cars_meta.mat", "cars_annos.mat", below=ARCHIVE)
+
     def __init__(self, settings: StanfordCars, split: str) -> None:
         part = published_part(settings, split, NAME)
-        folder = settings.path / "stanford_cars"
+        folder = settings.path / ARCHIVE
         single = any((root / "cars_annos.mat").exists() for root in (settings.path, folder))
         read = _single_file if single else _two_folders
         root, self.classes, found, boxes = read(settings.path, test=part == "test")
-        super().__init__(settings, root, part, kept_back(found, settings, part), boxes=boxes)
+        super().__init__(settings, root, part, part_of_training(found, settings, part), boxes=boxes)
 
 
 def _single_file(path: Path, *, test: bool) -> tuple[Path, Sequence[str], Labelled, Boxes]:
-    root = archive_folder(path, "stanford_cars", ("cars_annos.mat", "car_ims"), NAME)
+    root = archive_folder(path, ARCHIVE, ("cars_annos.mat", "car_ims"), NAME)
     file = root / "cars_annos.mat"
     variables = read_matlab(file)
     classes = [str(name) for name in matlab_array(file, variables, "class_names")]
@@ -78,7 +85,7 @@ def _single_file(path: Path, *, test: bool) -> tuple[Path, Sequence[str], Labell
 def _two_folders(path: Path, *, test: bool) -> tuple[Path, Sequence[str], Labelled, Boxes]:
     folder = "cars_test" if test else "cars_train"
     needed = [folder, "devkit/cars_meta.mat", *([] if test else ["devkit/cars_train_annos.mat"])]
-    root = archive_folder(path, "stanford_cars", needed, NAME)
+    root = archive_folder(path, ARCHIVE, needed, NAME)
     meta, file = root / "devkit" / "cars_meta.mat", _test_file(root) if test else root / "devkit/cars_train_annos.mat"
     classes = [str(name) for name in matlab_array(meta, read_matlab(meta), "class_names")]
     found: Labelled = []

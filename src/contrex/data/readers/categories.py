@@ -43,5 +43,6 @@ class CategoryFiles(ImageFiles):
     def _file(self, path: str) -> Path:
         return self.root / self._categories[path].file
 
-    def _also(self, path: str) -> tuple[int, ...]:
-        return self._categories[path].also
+    def also(self, index: int) -> tuple[int, ...]:
+        """Further classes that are as right as the label of sample `index`: all of its category."""
+        return self._categories[self.paths[index]].also

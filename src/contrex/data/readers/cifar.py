@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contrex.data.files.folders import holds
 from contrex.data.files.tables import numbered_classes, read_classes
-from contrex.data.sample import NO_BOXES, Sample
-from contrex.data.views.training import stream
+from contrex.data.sample import ImageSet
+from contrex.data.streams import stream
 from contrex.errors import DataError, unknown_name
 from contrex.settings import Cifar
 
@@ -45,7 +46,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], Sequence[str]]
 """Images [N,32,32,3], labels [N], names of the classes."""
 
 
-class CifarImages:
+class CifarImages(ImageSet):
     """One split of a `Cifar` as an `ImageSet`, in memory; see the module's docstring for layouts and splits.
 
     `images` uint8 [N,32,32,3], `labels` int64 [N]. A sample's path is where it is stored, `train/00017` or `test/...`,
@@ -54,7 +55,10 @@ class CifarImages:
     Raises `DataError` for missing, damaged or unexpected files, `UnknownNameError` for an unknown split.
     """
 
-    skipped: Sequence[str] = ()
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether `path` is or holds a published folder, or holds npz files."""
+        return path.name in ARCHIVES or holds(path, *ARCHIVES, "train.npz", "test.npz")
 
     def __init__(self, settings: Cifar, split: str) -> None:
         if split not in SPLITS:
@@ -73,9 +77,9 @@ class CifarImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        return Sample(Image.fromarray(self.images[index]), self.label(index), NO_BOXES, None, self.path(index), index)
+    def image(self, index: int) -> Image.Image:
+        """The RGB pixels of sample `index`."""
+        return Image.fromarray(self.images[index])
 
     def label(self, index: int) -> int:
         """The label of sample `index`."""
@@ -101,7 +105,7 @@ def _chosen(labels: NDArray[np.int64], split: str, settings: Cifar) -> NDArray[n
 
 
 def _part(numbers: NDArray[np.int64], label: int, split: str, settings: Cifar) -> NDArray[np.int64]:
-    """Those of a class's training images that are in `train` or in `val`."""
+    """The training images of a class that are in `train`, or those in `val`."""
     num_val = round(settings.val_share * len(numbers))
     if not 0 < num_val < len(numbers):
         raise DataError(
@@ -160,7 +164,7 @@ def _file(folder: Path, stored: str) -> Path:
 
 
 def _unpacked(folder: Path, stored: str) -> Arrays:
-    """From npz files. The classes are those of both, so that the splits agree on them."""
+    """Read npz files. The classes are those of both, so that the splits agree on them."""
     file = _file(folder, stored)
     if not file.is_file():
         raise DataError(f"'{folder}' has no '{file.name}' with x uint8 [N,{SIDE},{SIDE},3] and y [N].")

@@ -15,13 +15,14 @@ written. Splits: see `TrainTest`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contrex.data.files.folders import shortened
+from contrex.data.files.folders import holds, shortened
+from contrex.data.files.images import Header
 from contrex.data.files.masks import read_segmentation, upright_mask
 from contrex.data.files.tables import parse_number
 from contrex.data.readers.listed import (
@@ -29,8 +30,8 @@ from contrex.data.readers.listed import (
     ListedImages,
     archive_folder,
     check_files,
-    kept_back,
     parse_label,
+    part_of_training,
     published_part,
     read_numbered,
 )
@@ -38,6 +39,7 @@ from contrex.errors import DataError
 from contrex.settings import CUB200
 
 NAME = "CUB-200-2011"
+ARCHIVE = "CUB_200_2011"
 IMAGES, LABELS, SPLIT, BOXES, CLASSES = (
     "images.txt",
     "image_class_labels.txt",
@@ -57,10 +59,15 @@ class CUB200Images(ListedImages):
     Raises `DataError` for another layout and for tables that do not agree, `UnknownNameError` for an unknown split.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, LABELS, below=ARCHIVE)
+
     def __init__(self, settings: CUB200, split: str) -> None:
         part = published_part(settings, split, NAME)
         needed = (IMAGES, LABELS, SPLIT, BOXES, CLASSES, "images")
-        root = archive_folder(settings.path, "CUB_200_2011", needed, NAME)
+        root = archive_folder(settings.path, ARCHIVE, needed, NAME)
         tables = {
             name: read_numbered(root / name, name.removesuffix(".txt")) for name in (IMAGES, LABELS, SPLIT, BOXES)
         }
@@ -68,27 +75,27 @@ class CUB200Images(ListedImages):
         self.classes: Sequence[str] = _classes(root / CLASSES)
         numbers = _part(root / SPLIT, tables[SPLIT], training=part != "test")
         found = [_labelled(root / LABELS, tables, number, len(self.classes)) for number in numbers]
-        found = kept_back(found, settings, part)
+        found = part_of_training(found, settings, part)
         places = [root / "segmentations", root.parent / "segmentations"]
         self._segmentations = next((place for place in places if place.is_dir()), None)
         if self._segmentations:
             check_files(self._segmentations, [_segmentation(path) for path, _ in found], "segmentations")
         super().__init__(settings, root, part, found, boxes=_boxes(root / BOXES, tables, numbers))
 
-    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
+    def _mask(self, path: str) -> Callable[[Header], NDArray[np.bool_]] | None:
         if self._segmentations is None:
             return None
         file = self._segmentations / _segmentation(path)
-        return upright_mask(read_segmentation(file, path, width, height)[..., 0] > 127, orientation)
+        return lambda stored: upright_mask(read_segmentation(file, path, stored)[..., 0] > 127, stored)
 
 
 def _segmentation(path: str) -> str:
-    """Where the segmentation of an image is, below their folder."""
+    """The path of the segmentation of an image, below the folder of segmentations."""
     return str(PurePosixPath(path).relative_to("images").with_suffix(".png"))
 
 
 def _check_numbers(root: Path, tables: dict[str, Rows]) -> None:
-    """Every table must be about the same images."""
+    """Refuse tables that are not all about the same images."""
     listed = tables[IMAGES]
     for name, rows in tables.items():
         different = sorted(rows.keys() ^ listed.keys())

@@ -55,11 +55,16 @@ class _Found:
 class DetectionImages(CategoryFiles):
     """One split of a `Detection` as an `ImageSet`; see the module's docstring for layouts and samples.
 
-    `left_out` counts boxes left out by reason. Unreadable images: see `ImageFiles`.
+    Unreadable images: see `ImageFiles`.
 
     Raises `DataError` for another layout, missing images or annotations and damaged ones; `UnknownNameError` for a
     split or category that is not there.
     """
+
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether there is a set in the layout that `prefix` is of."""
+        return bool(voc_folders(path) if prefix == "voc" else coco_files(path))
 
     def __init__(self, settings: Detection, split: str) -> None:
         self.settings = settings
@@ -69,7 +74,7 @@ class DetectionImages(CategoryFiles):
             raise _nothing_found(settings.path, settings.layout)
         found = _voc(voc, split, settings) if layout == "voc" else _coco(settings.path, coco, split, settings)
         self.classes: Sequence[str] = found.classes
-        self.left_out = found.left_out
+        self._left_out = found.left_out
         super().__init__(
             found.root,
             split,
@@ -78,6 +83,10 @@ class DetectionImages(CategoryFiles):
             on_bad_image=settings.on_bad_image,
         )
         self.name = f"{settings.path.name}/{split}"
+
+    def left_out(self, indices: Iterable[int]) -> Mapping[str, int]:
+        """How many boxes of the whole split are left out: difficult ones, those of crowds and those without area."""
+        return self._left_out
 
 
 def _nothing_found(path: Path, layout: str | None) -> DataError:

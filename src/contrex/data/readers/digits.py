@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from contrex.data.sample import Sample
+from contrex.data.sample import Annotation, ImageSet
 from contrex.errors import unknown_name
 from contrex.settings import Digits
 
@@ -89,7 +89,7 @@ CHUNK = 64
 """Images made at once: large enough for numpy, small enough for the cache."""
 
 
-class DigitImages:
+class DigitImages(ImageSet):
     """One split of the digits as an `ImageSet`, made at construction from the settings' seed.
 
     `images` uint8 [N,S,S,3], `labels` int64 [N], `boxes` float32 [N,4] (edges, tight around the mask), `masks` bool
@@ -105,7 +105,6 @@ class DigitImages:
     """
 
     classes: Sequence[str] = tuple("0123456789")
-    skipped: Sequence[str] = ()
 
     def __init__(self, settings: Digits, split: Split) -> None:
         if split not in SOURCE_SHARE:
@@ -120,16 +119,13 @@ class DigitImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        return Sample(
-            image=Image.fromarray(self.images[index]),
-            label=self.label(index),
-            boxes=self.boxes[index : index + 1].copy(),
-            mask=self.masks[index].copy(),
-            path=self.path(index),
-            index=index,
-        )
+    def image(self, index: int) -> Image.Image:
+        """The RGB pixels of sample `index`."""
+        return Image.fromarray(self.images[index])
+
+    def annotation(self, index: int) -> Annotation:
+        """The box and the mask of the digit of sample `index`."""
+        return Annotation(self.boxes[index : index + 1].copy(), self.masks[index].copy())
 
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image."""

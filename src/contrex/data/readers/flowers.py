@@ -19,13 +19,15 @@ train split. Papers differ and do not always say which; their accuracies differ 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contrex.data.files.folders import holds
+from contrex.data.files.images import Header
 from contrex.data.files.masks import read_segmentation, upright_mask
 from contrex.data.files.matlab import matlab_array, read_matlab
 from contrex.data.files.tables import numbered_classes, read_classes
@@ -34,6 +36,7 @@ from contrex.errors import DataError
 from contrex.settings import Flowers102
 
 NAME = "Flowers-102"
+ARCHIVE = "flowers-102"
 BLUE_RANGE = 64
 """How far each channel of a background pixel may be from (0, 0, 255)."""
 
@@ -53,20 +56,25 @@ class Flowers102Images(ListedImages):
     Raises `DataError` for another layout and damaged or disagreeing files, `UnknownNameError` for an unknown split.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, "setid.mat", below=ARCHIVE)
+
     def __init__(self, settings: Flowers102, split: str) -> None:
         check_split(split, NAME)
-        root = archive_folder(settings.path, "flowers-102", ("jpg", "imagelabels.mat", "setid.mat"), NAME)
+        root = archive_folder(settings.path, ARCHIVE, ("jpg", "imagelabels.mat", "setid.mat"), NAME)
         numbered = _labels(root / "imagelabels.mat")
         self.classes: Sequence[str] = _classes(root / "classes.txt", max(numbered))
         found = _labelled(root / "setid.mat", numbered, PARTS[settings.train_on][split])
         name = "test" if split == "val" and settings.train_on == "trainval" else split
         super().__init__(settings, root, name, found, boxes={})
 
-    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
+    def _mask(self, path: str) -> Callable[[Header], NDArray[np.bool_]] | None:
         file = self.root / path.replace("jpg/image_", "segmim/segmim_")
         if not file.is_file():
             return None
-        return upright_mask(flower_mask(read_segmentation(file, path, width, height)), orientation)
+        return lambda stored: upright_mask(flower_mask(read_segmentation(file, path, stored)), stored)
 
 
 def flower_mask(segmentation: NDArray[np.uint8]) -> NDArray[np.bool_]:

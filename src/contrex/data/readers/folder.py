@@ -17,7 +17,7 @@ ImageNet's 1000 classes), and `classes` only filters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data.files.folders import ImageFiles, image_names, image_names_below, shortened, subfolders
-from contrex.data.files.masks import trimap_mask, upright_mask
+from contrex.data.files.images import Header
+from contrex.data.files.masks import trimap_mask
 from contrex.data.files.tables import EDGES, parse_box, parse_integer, read_classes, read_columns, read_records
 from contrex.errors import DataError, unknown_name
 from contrex.settings import Folder
@@ -45,6 +46,12 @@ class FolderImages(ImageFiles):
     Raises `DataError` for folders or tables not laid out as above, `UnknownNameError` for a class or kind they lack.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether any class folder of any split holds an image; looks at few of them."""
+        splits = [path / name for name in subfolders(path)]
+        return any(image_names(split / name) for split in splits for name in subfolders(split)[:3])
+
     def __init__(self, settings: Folder, split: str) -> None:
         self.settings = settings
         _check_split(settings, split)
@@ -62,11 +69,10 @@ class FolderImages(ImageFiles):
             on_bad_image=settings.on_bad_image,
         )
 
-    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
+    def _mask(self, path: str) -> Callable[[Header], NDArray[np.bool_]] | None:
         if path not in self._trimaps:
             return None
-        file = self.settings.path / self._trimaps[path]
-        return upright_mask(trimap_mask(file, path, width, height, border=True), orientation)
+        return lambda stored: trimap_mask(self.settings.path / self._trimaps[path], path, stored, border=True)
 
 
 # --- folders and files ----------------------------------------------------------------------------------------------

@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from contrex.data.files.folders import holds
 from contrex.data.files.tables import read_classes, read_spaced
-from contrex.data.readers.listed import Labelled, ListedImages, archive_folder, kept_back, published_part
+from contrex.data.readers.listed import Labelled, ListedImages, archive_folder, part_of_training, published_part
 from contrex.errors import DataError
 from contrex.settings import Food101
 
 NAME = "Food-101"
+ARCHIVE = "food-101"
 
 
 class Food101Images(ListedImages):
@@ -30,15 +32,20 @@ class Food101Images(ListedImages):
     Raises `DataError` for another layout and for lists that do not agree, `UnknownNameError` for an unknown split.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, "meta/classes.txt", below=ARCHIVE)
+
     def __init__(self, settings: Food101, split: str) -> None:
         part = published_part(settings, split, NAME)
         listed = "meta/test.txt" if part == "test" else "meta/train.txt"
         needed = ("meta/classes.txt", "meta/labels.txt", listed, "images")
-        root = archive_folder(settings.path, "food-101", needed, NAME)
+        root = archive_folder(settings.path, ARCHIVE, needed, NAME)
         self.folders = [name for name, _ in read_classes(root / "meta/classes.txt")]
         self.classes: Sequence[str] = _names(root / "meta/labels.txt", self.folders)
         found = _labelled(root / listed, self.folders)
-        super().__init__(settings, root, part, kept_back(found, settings, part), boxes={})
+        super().__init__(settings, root, part, part_of_training(found, settings, part), boxes={})
 
 
 def _names(file: Path, folders: Sequence[str]) -> list[str]:

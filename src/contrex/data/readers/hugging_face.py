@@ -15,14 +15,16 @@ import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from contrex.data.files.folders import holds
 from contrex.data.files.images import decoded_image, read_image
 from contrex.data.files.tables import numbered_classes
-from contrex.data.sample import NO_BOXES, Sample
+from contrex.data.sample import ImageSet
 from contrex.errors import DataError, ImageError, unknown_name
 from contrex.settings import HuggingFace
 
@@ -36,7 +38,7 @@ OFFLINE = {
 """The switches that keep `datasets` and what it calls off the network, by module."""
 
 
-class HuggingFaceImages:
+class HuggingFaceImages(ImageSet):
     """One split of a `HuggingFace` data set as an `ImageSet`; see the module's docstring.
 
     A sample's path is `split/00017`, its number in the split as the data set stores it.
@@ -45,7 +47,10 @@ class HuggingFaceImages:
     something else and labels that are unknown; `UnknownNameError` for an unknown split.
     """
 
-    skipped: Sequence[str] = ()
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether `save_to_disk` wrote `path`."""
+        return holds(path, *SAVED)
 
     def __init__(self, settings: HuggingFace, split: str) -> None:
         self.settings = settings
@@ -62,11 +67,9 @@ class HuggingFaceImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
-        path = self.path(index)
-        image = _image(self._rows, int(self._numbers[index]), self.settings, path)
-        return Sample(image, self.label(index), NO_BOXES, None, path, index)
+    def image(self, index: int) -> Image.Image:
+        """Read the RGB pixels of sample `index`."""
+        return _image(self._rows, int(self._numbers[index]), self.settings, self.path(index))
 
     def label(self, index: int) -> int:
         """The label of sample `index` without decoding its image."""

@@ -17,12 +17,13 @@ without it torchvision's where the folders are the 1000 of ImageNet, else the fo
 Boxes: the tables', where there are tables, else the annotations', read when a sample is. Coordinates count pixels from
 0 and the maxima are the last pixels inside (of 770 boxes of validation images minima begin at 0, and maxima end at
 width - 1 and never at the width), so one is added there; some boxes of training images end one pixel outside. Boxes of
-another class than the image's are left out, and `other_boxes` counts them.
+another class than the image's are left out, and `left_out` counts them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,13 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data.files.annotations import Object, edges, read_objects
-from contrex.data.files.folders import ImageFiles, image_names, image_names_below, shortened, subfolders
+from contrex.data.files.folders import ImageFiles, holds, image_names, image_names_below, shortened, subfolders
 from contrex.data.files.tables import read_columns, read_records, read_spaced
 from contrex.errors import DataError, unknown_name
 from contrex.models.classes import imagenet_names
 from contrex.settings import ImageNet
 
 SPLITS = ("train", "val")
+WNID = re.compile(r"n\d{8}")
 ARCHIVE = "ILSVRC"
 MAPPING = "LOC_synset_mapping.txt"
 COLUMNS = ("ImageId", "PredictionString")
@@ -57,13 +59,23 @@ class ImageNetImages(ImageFiles):
     labels were never published; `UnknownNameError` for an unknown split.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether it is Kaggle's archive, or has WordNet's class folders and, unlike image folders, no tables."""
+        if any((path / name).is_dir() for name in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")):
+            return True
+        if holds(path, "boxes.csv", "labels.csv", "classes.txt"):
+            return False
+        named = [subfolders(path / split) for split in SPLITS if (path / split).is_dir()]
+        return any(named) and all(WNID.fullmatch(name) for names in named for name in names)
+
     def __init__(self, settings: ImageNet, split: str) -> None:
         self.settings = settings
         layout = _layout(settings.path, split)
         known = _known_classes(layout, split)
         self.wnids = sorted(_listed_classes(settings.classes, known)) if settings.classes else list(known)
         self.classes: Sequence[str] = [known[wnid] for wnid in self.wnids]
-        self.details: Mapping[str, str] = _details(settings.classes)
+        self.details: Mapping[str, object] = _details(settings.classes)
         self._objects = _Objects(layout, split)
         super().__init__(
             layout.data,
@@ -77,10 +89,11 @@ class ImageNetImages(ImageFiles):
         )
         self.name = f"{settings.path.name}/{split}"
 
-    def other_boxes(self, indices: Iterable[int] | None = None) -> int:
-        """How many boxes of these samples, or of all, are of another class than the image's and so are left out."""
-        paths = self.paths if indices is None else [self.paths[index] for index in indices]
-        return sum(object_.name != wnid for path in paths for wnid, object_ in self._objects.named(path))
+    def left_out(self, indices: Iterable[int]) -> Mapping[str, int]:
+        """How many boxes of these samples are of another class than the image's."""
+        paths = [self.paths[index] for index in indices]
+        number = sum(object_.name != wnid for path in paths for wnid, object_ in self._objects.named(path))
+        return {"of another class than the image's": number} if number else {}
 
 
 # --- where things are -----------------------------------------------------------------------------------------------

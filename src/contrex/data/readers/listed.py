@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from contrex.data.files.folders import ImageFiles, shortened
 from contrex.data.files.tables import parse_box, parse_integer, read_spaced
-from contrex.data.views.training import stream
+from contrex.data.streams import stream
 from contrex.errors import DataError, unknown_name
 from contrex.settings import FineGrained, TrainTest
 
@@ -70,13 +70,13 @@ def archive_folder(path: Path, name: str, needed: Sequence[str], what: str) -> P
 
 
 def check_split(split: str, what: str) -> None:
-    """Raises `UnknownNameError` for a split other than train, val and test."""
+    """Refuse a split other than train, val and test with `UnknownNameError`."""
     if split not in SPLITS:
         raise unknown_name(f"`split` of {what}", split, SPLITS)
 
 
 def check_files(root: Path, paths: Sequence[str], what: str, fix: str = "") -> None:
-    """Raises `DataError` for listed files that are not there, by reading each folder once."""
+    """Refuse a list with files that are not there, with `DataError`; each folder is read once."""
     parents = {str(PurePosixPath(path).parent) for path in paths}
     present = {f"{parent}/{file.name}" for parent in parents for file in _files(root / parent)}
     missing = [path for path in paths if path not in present]
@@ -95,13 +95,13 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def published_part(settings: TrainTest, split: str, what: str) -> str:
-    """`split`, or "test" for `val` where nothing is kept back for it."""
+    """The published part that a split is: "test" for `val` where nothing is kept back for it."""
     check_split(split, what)
     return "test" if split == "val" and settings.val_share == 0 else split
 
 
-def kept_back(found: Labelled, settings: TrainTest, part: str) -> Labelled:
-    """Those of the published part's images that are in `part`: the training images are shared between train and val."""
+def part_of_training(found: Labelled, settings: TrainTest, part: str) -> Labelled:
+    """The images of the published part that are in `part`: the training images are divided among train and val."""
     if part == "test" or settings.val_share == 0:
         return found
     labels = np.array([label for _, label in found])
@@ -122,7 +122,7 @@ def kept_back(found: Labelled, settings: TrainTest, part: str) -> Labelled:
 
 
 def read_numbered(file: Path, column: str) -> dict[int, tuple[int, str]]:
-    """Line number and text by the number at the start of each line: `12 text with spaces`."""
+    """Read a table of lines `12 text with spaces`: the number of the line and its text, by the number at its start."""
     rows: dict[int, tuple[int, str]] = {}
     for line, (number, text) in read_spaced(file, ("number", column)):
         index = parse_integer(file, line, number)

@@ -20,15 +20,16 @@ Splits: see `TrainTest`, of which trainval is the training part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contrex.data.files.annotations import read_objects
-from contrex.data.files.masks import mask_box, trimap_mask, upright_mask
+from contrex.data.files.folders import holds
+from contrex.data.files.images import Header
+from contrex.data.files.masks import mask_box, trimap_mask
 from contrex.data.files.tables import parse_integer, read_spaced
 from contrex.data.readers.listed import (
     Boxes,
@@ -36,14 +37,15 @@ from contrex.data.readers.listed import (
     ListedImages,
     archive_folder,
     check_files,
-    kept_back,
+    part_of_training,
     published_part,
 )
-from contrex.data.sample import Sample
+from contrex.data.sample import Annotation
 from contrex.errors import DataError
 from contrex.settings import OxfordPets
 
 NAME = "Oxford-IIIT Pet"
+ARCHIVE = "oxford-iiit-pet"
 COLUMNS = ("name", "class", "species", "breed")
 
 
@@ -57,27 +59,33 @@ class OxfordPetsImages(ListedImages):
 
     settings: OxfordPets
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, "annotations/trimaps", below=ARCHIVE)
+
     def __init__(self, settings: OxfordPets, split: str) -> None:
         part = published_part(settings, split, NAME)
         head = ["annotations/xmls"] if settings.boxes == "head" else []
         needed = ["images", "annotations/trainval.txt", "annotations/test.txt", "annotations/trimaps", *head]
-        root = archive_folder(settings.path, "oxford-iiit-pet", needed, NAME)
+        root = archive_folder(settings.path, ARCHIVE, needed, NAME)
         lists = {name: _rows(root / "annotations" / f"{name}.txt") for name in ("trainval", "test")}
         self.classes: Sequence[str] = _breeds(root / "annotations", lists["trainval"] | lists["test"])
         names = lists["test" if part == "test" else "trainval"]
-        found = kept_back([(f"images/{name}.jpg", number - 1) for name, number in names.items()], settings, part)
+        found = part_of_training([(f"images/{name}.jpg", number - 1) for name, number in names.items()], settings, part)
         check_files(root, [_trimap(path) for path, _ in found], "trimaps")
         super().__init__(settings, root, part, found, boxes=_heads(root, found) if head else {})
 
-    def __getitem__(self, index: int) -> Sample:
-        sample = super().__getitem__(index)
-        if self.settings.boxes == "head" or sample.mask is None:
-            return sample
-        return replace(sample, boxes=mask_box(sample.mask))
+    def annotation(self, index: int) -> Annotation:
+        """Read the mask of sample `index`, and the box of the head or around the mask."""
+        found = super().annotation(index)
+        if self.settings.boxes == "head" or found.mask is None:
+            return found
+        return Annotation(mask_box(found.mask), found.mask)
 
-    def _mask(self, path: str, orientation: int, width: int, height: int) -> NDArray[np.bool_] | None:
+    def _mask(self, path: str) -> Callable[[Header], NDArray[np.bool_]] | None:
         border = self.settings.border == "object"
-        return upright_mask(trimap_mask(self.root / _trimap(path), path, width, height, border=border), orientation)
+        return lambda stored: trimap_mask(self.root / _trimap(path), path, stored, border=border)
 
 
 def _trimap(path: str) -> str:
@@ -85,7 +93,7 @@ def _trimap(path: str) -> str:
 
 
 def _rows(file: Path) -> dict[str, int]:
-    """Class from 1 on by name."""
+    """Read the class, from 1 on, of each image by its name."""
     rows: dict[str, int] = {}
     for line, (name, number, *_) in read_spaced(file, COLUMNS):
         if name in rows:

@@ -29,12 +29,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from contrex.data.files.folders import kept_images, shortened
-from contrex.data.files.images import SUFFIXES, SWAPPED, decoded_oriented, upright_boxes
-from contrex.data.files.index_cache import indexed
+from contrex.data.files.folders import kept_images, shortened, skippable
+from contrex.data.files.images import SUFFIXES, decoded_header, decoded_image, upright_boxes
+from contrex.data.files.index_cache import read_index
 from contrex.data.files.tables import numbered_classes, read_classes
-from contrex.data.sample import NO_BOXES, Sample
+from contrex.data.sample import Annotation, ImageSet
 from contrex.errors import DataError, ImageError
 from contrex.settings import Shards
 
@@ -53,7 +54,7 @@ class _Index:
     boxes: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
-class ShardImages:
+class ShardImages(ImageSet):
     """One split of `Shards` as an `ImageSet`; see the module's docstring.
 
     A sample's path is ARCHIVE/MEMBER. With `on_bad_image="skip"` every image is decoded once here, as in image folders.
@@ -61,6 +62,11 @@ class ShardImages:
     Raises `DataError` for archives or labels that are missing or damaged, and where an archive has changed since its
     index was read; `ImageError` for an unreadable image.
     """
+
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether `path` has archives that are named as those of a split."""
+        return any(path.glob("*-*.tar"))
 
     def __init__(self, settings: Shards, split: str) -> None:
         self.settings = settings
@@ -82,7 +88,6 @@ class ShardImages:
         }
         self.classes: Sequence[str] = _classes(settings.path, labels, self._path)
         self._check_labels(labels)
-        self.skipped: Sequence[str]
         kept, self.skipped = kept_images(
             enumerate(labels.tolist()),
             settings.limit_per_class,
@@ -97,17 +102,19 @@ class ShardImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Sample:
-        index = range(len(self))[index]
+    def image(self, index: int) -> Image.Image:
+        """Read the RGB pixels of sample `index`."""
+        with skippable():
+            return decoded_image(self._content(int(self._numbers[index])), str(self.settings.path / self.path(index)))
+
+    def annotation(self, index: int) -> Annotation:
+        """The boxes of sample `index`; for them it is read how the image is stored."""
         number = int(self._numbers[index])
-        path = self.path(index)
-        try:
-            image, orientation = decoded_oriented(self._content(number), str(self.settings.path / path))
-        except ImageError as error:
-            raise ImageError(f"{error} Or leave such files out: --data.on-bad-image skip.") from error
-        width, height = image.size[::-1] if orientation in SWAPPED else image.size
-        boxes = upright_boxes(self._boxes.get(number, NO_BOXES), orientation, width, height)
-        return Sample(image, self.label(index), boxes, None, path, index)
+        if number not in self._boxes:
+            return Annotation()
+        with skippable():
+            stored = decoded_header(self._content(number), str(self.settings.path / self.path(index)))
+        return Annotation(upright_boxes(self._boxes[number], stored))
 
     def label(self, index: int) -> int:
         """The label of sample `index` without reading its image."""
@@ -133,7 +140,7 @@ class ShardImages:
 
     def _fault(self, number: int) -> str | None:
         try:
-            decoded_oriented(self._content(number), str(self.settings.path / self._path(number)))
+            decoded_image(self._content(number), str(self.settings.path / self._path(number)))
         except ImageError as error:
             return str(error)
         return None
@@ -183,7 +190,7 @@ def _indices(settings: Shards, split: str, archives: Sequence[str]) -> list[_Ind
         return json.dumps(vars(_index(settings.path / archive))).encode(), True
 
     name = f"shards of {split}: {' '.join(sorted(SUFFIXES))}"
-    return [_Index(**json.loads(content)) for content in indexed(settings.path, name, archives, scan)]
+    return [_Index(**json.loads(content)) for content in read_index(settings.path, name, archives, scan)]
 
 
 def _index(file: Path) -> _Index:

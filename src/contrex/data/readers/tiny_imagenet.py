@@ -41,6 +41,11 @@ class TinyImageNetImages(ImageFiles):
     Raises `DataError` for another layout and for the test split, `UnknownNameError` for an unknown one.
     """
 
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether both tables of its archive are in `path`."""
+        return (path / "wnids.txt").exists() and (path / "words.txt").exists()
+
     def __init__(self, settings: TinyImageNet, split: str) -> None:
         self.settings = settings
         root = settings.path

@@ -24,11 +24,13 @@ import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from contrex.data.files.annotations import Box, edges
+from contrex.data.files.folders import holds
 from contrex.data.files.matlab import matlab_array, read_matlab
 from contrex.data.readers.categories import Category, CategoryFiles
 from contrex.data.readers.listed import archive_folder, check_files
@@ -51,6 +53,11 @@ class UnRelImages(CategoryFiles):
     Raises `DataError` for another layout, missing images and damaged annotations, `UnknownNameError` for another split
     or for a category without classes.
     """
+
+    @classmethod
+    def recognises(cls, path: Path, prefix: str) -> bool:
+        """Whether what its archive unpacks to is in `path`."""
+        return holds(path, ANNOTATIONS, below=ARCHIVE)
 
     def __init__(self, settings: UnRel, split: str) -> None:
         if split not in SPLITS:

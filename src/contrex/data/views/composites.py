@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contrex.data.views.photometric import Look
+from contrex.data.views.pixels import as_float, transformed
 from contrex.errors import ArgumentError
 from contrex.ops.geometry import Crop
 
@@ -35,7 +36,7 @@ class Partners:
 
     @staticmethod
     def join(parts: Sequence[Partners]) -> Partners:
-        """One batch of several."""
+        """Join the partners of several batches."""
         crops = [part.crop for part in parts if part.crop is not None]
         looks = [part.look for part in parts if part.look is not None]
         return Partners(
@@ -47,6 +48,62 @@ class Partners:
     def pin_memory(self) -> Partners:
         """The images in page-locked memory; crops and looks stay where they are."""
         return replace(self, images=self.images.pin_memory())
+
+    def to(self, device: torch.device, channels_last: bool) -> Tensor:
+        """Their pixels in [0, 1] on `device`, transformed."""
+        images = as_float(self.images, device, channels_last)
+        return images if self.crop is None else transformed(images, self.crop, self.look)
+
+    def part(self, some: slice) -> Partners:
+        """The partners of some of the N images."""
+        start, stop, _ = some.indices(len(self.images) // NUM_PARTNERS)
+        own = slice(NUM_PARTNERS * start, NUM_PARTNERS * stop)
+        return Partners(
+            self.images[own],
+            None if self.crop is None else self.crop[own],
+            None if self.look is None else self.look[own],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """The first view of each of N images among three images of other classes: what GCC wants beside it.
+
+    `cells` int64 [N] say where the view is. `pixels` [N,3,2S,2S] are made on the device, of the view and of the
+    `partners`, which are gone then.
+    """
+
+    pixels: Tensor | None
+    cells: Tensor
+    partners: Partners | None
+
+    @staticmethod
+    def join(parts: Sequence[Composite]) -> Composite:
+        """Join several composites that are not made yet."""
+        partners = [part.partners for part in parts if part.partners is not None]
+        return Composite(None, torch.cat([part.cells for part in parts]), Partners.join(partners))
+
+    def pin_memory(self) -> Composite:
+        """The composite with what it is made of in page-locked memory."""
+        partners = None if self.partners is None else self.partners.pin_memory()
+        return replace(self, cells=self.cells.pin_memory(), partners=partners)
+
+    def to(self, views: Tensor, channels_last: bool) -> Composite:
+        """The composite made of the first `views` [N,3,S,S], which are on the device."""
+        cells = self.cells.to(views.device, non_blocking=True)
+        if self.partners is None:
+            return replace(self, cells=cells)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        made = composites(views, self.partners.to(views.device, channels_last), cells)
+        return Composite(made.contiguous(memory_format=layout), cells, None)
+
+    def part(self, some: slice) -> Composite:
+        """The composite of some of the N images."""
+        return Composite(
+            None if self.pixels is None else self.pixels[some],
+            self.cells[some],
+            None if self.partners is None else self.partners.part(some),
+        )
 
 
 class OtherClasses:

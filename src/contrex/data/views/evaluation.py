@@ -1,4 +1,7 @@
-"""What an evaluation looks at: each image decoded once, as a square, as a whole, and as a picture for the report."""
+"""What an evaluation looks at: each image decoded once, as a square, as a whole, and as a picture for the report.
+
+An annotation is read only for an image whose whole is looked at, or which the report shows.
+"""
 
 from __future__ import annotations
 
@@ -11,38 +14,47 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from contrex.data.sample import ImageSet, Sample
-from contrex.data.views.training import central_square, central_square_boxes, central_square_mask, pixels, short_side
+from contrex.data.sample import Annotation, ImageSet
+from contrex.data.views.squares import central_square, central_square_boxes, central_square_mask, pixels, short_side
 
 PICTURE_SIDE = 256
 """Longest side of a gallery picture in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
-    """One image: uint8 `square` [3,S,S], `whole` [3,H',W'] and `picture` [H'',W'',3] or None where nobody asked.
+class Whole:
+    """A whole image, uint8 `pixels` [3,H',W'], and where its object is.
 
-    `boxes` and the boolean `mask` [H,W] (or None) are in pixels of a frame of `image_size` = (H, W): the stored image,
-    or the square where that is taken for the whole. `also` are further classes that are right.
+    `boxes` [M,4] and the boolean `mask` [H,W] (or None) are in pixels of a frame of `image_size` = (H, W): the stored
+    image, or the square where that is taken for the whole.
     """
+
+    pixels: Tensor
+    boxes: NDArray[np.float32]
+    image_size: tuple[int, int]
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a report shows of an image: uint8 `pixels` [H,W,3], and `boxes` [M,4] in pixels of these."""
+
+    pixels: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """One image as it is judged: uint8 `square` [3,S,S], and `whole` where somebody asks for it; `also` are further
+    classes that are right. `picture` is all that is kept of it when it has been judged, None for most images."""
 
     index: int
     square: Tensor
-    whole: Tensor | None
-    picture: NDArray[np.uint8] | None
-    boxes: NDArray[np.float32]
-    image_size: tuple[int, int]
+    whole: Whole | None
     label: int
     path: str
-    mask: NDArray[np.bool_] | None = None
     also: tuple[int, ...] = ()
-
-    def picture_boxes(self) -> NDArray[np.float32]:
-        """The boxes in pixels of the picture."""
-        height, width = self.image_size
-        shown_height, shown_width = np.asarray(self.picture).shape[:2]
-        factors = np.asarray([shown_width / width, shown_height / height] * 2, np.float32)
-        return (self.boxes * factors).astype(np.float32)
+    picture: Picture | None = None
 
 
 class EvaluationViews(Dataset[Views]):
@@ -66,37 +78,39 @@ class EvaluationViews(Dataset[Views]):
         self.gallery = frozenset(gallery)
 
     def __getitem__(self, index: int) -> Views:
-        sample = self.images[index]
-        shown = index in self.gallery
-        square = central_square(sample.image, resize=self.resize, size=self.size)
-        whole, frame, boxes, mask = None, sample.image, sample.boxes, None
-        if self.needs_whole or shown:
-            whole, frame, boxes, mask = self._whole(sample, square)
+        images, is_shown = self.images, index in self.gallery
+        image = images.image(index)
+        square = central_square(image, resize=self.resize, size=self.size)
+        whole = picture = None
+        if self.needs_whole or is_shown:
+            frame = image if self.whole_side is not None else square
+            whole = self._whole(image, square, images.annotation(index))
+            picture = _picture(frame, whole) if is_shown else None
         return Views(
             index=index,
             square=pixels(square),
-            whole=None if whole is None else pixels(whole),
-            picture=np.asarray(_thumbnail(frame)) if shown else None,
-            boxes=boxes,
-            image_size=(frame.height, frame.width),
-            label=sample.label,
-            path=sample.path,
-            mask=mask,
-            also=tuple(sample.also),
+            whole=whole,
+            label=images.label(index),
+            path=images.path(index),
+            also=tuple(images.also(index)),
+            picture=picture,
         )
 
-    def _whole(
-        self, sample: Sample, square: Image.Image
-    ) -> tuple[Image.Image, Image.Image, NDArray[np.float32], NDArray[np.bool_] | None]:
-        """What the network sees as the whole, the frame it stands for, and boxes and mask in that frame."""
+    def _whole(self, image: Image.Image, square: Image.Image, known: Annotation) -> Whole:
+        """The whole image as the network sees it, with boxes and mask in the frame that it stands for."""
+        stored = (image.height, image.width)
         if self.whole_side is not None:
-            return short_side(sample.image, self.whole_side), sample.image, sample.boxes, sample.mask
-        stored, sizes = (sample.image.height, sample.image.width), {"resize": self.resize, "size": self.size}
-        mask = None if sample.mask is None else central_square_mask(sample.mask, **sizes)
-        return square, square, central_square_boxes(sample.boxes, stored, **sizes), mask
+            return Whole(pixels(short_side(image, self.whole_side)), known.boxes, stored, known.mask)
+        sizes = {"resize": self.resize, "size": self.size}
+        mask = None if known.mask is None else central_square_mask(known.mask, **sizes)
+        boxes = central_square_boxes(known.boxes, stored, **sizes)
+        return Whole(pixels(square), boxes, (square.height, square.width), mask)
 
 
-def _thumbnail(image: Image.Image) -> Image.Image:
-    small = image.copy()
+def _picture(frame: Image.Image, whole: Whole) -> Picture:
+    """The frame, made small, with the boxes on it."""
+    small = frame.copy()
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    return small
+    height, width = whole.image_size
+    factors = np.asarray([small.width / width, small.height / height] * 2, np.float32)
+    return Picture(np.asarray(small), (whole.boxes * factors).astype(np.float32))

@@ -39,9 +39,13 @@ class Look:
     def __len__(self) -> int:
         return len(self.grey)
 
+    def __getitem__(self, some: slice) -> Look:
+        """Some of the changes."""
+        return Look(self.factors[some], self.order[some], self.grey[some])
+
     @staticmethod
     def stack(looks: Sequence[Look]) -> Look:
-        """One batch from several."""
+        """Join several changes of colour to one batch."""
         return Look(*(torch.cat([getattr(look, field.name) for look in looks]) for field in fields(Look)))
 
 
@@ -71,7 +75,7 @@ def random_look(
 
 
 def recoloured(images: Tensor, look: Look) -> Tensor:
-    """Each of the images `[N,3,H,W]`, pixel values in [0, 1], after its change of colour; same shape, dtype and range.
+    """Images `[N,3,H,W]`, pixel values in [0, 1], each after its change of colour; same shape, dtype and range.
 
     One image at a time, by `torchvision.transforms.v2.functional`; an image whose look is neutral is not touched.
     """
@@ -85,7 +89,7 @@ def recoloured(images: Tensor, look: Look) -> Tensor:
 
 
 def recoloured_pixels(images: Tensor, look: Look) -> Tensor:
-    """`recoloured` for uint8 images, rounded once at the end."""
+    """uint8 images, each after its change of colour, rounded once at the end."""
     return (recoloured(images.float() / 255, look) * 255).round().to(torch.uint8)
 
 
@@ -99,5 +103,5 @@ def _changed(image: Tensor, factors: Sequence[float], order: Sequence[int], grey
 
 
 def _bounds(operation: str, strength: float) -> tuple[float, float]:
-    """The range of the factor."""
+    """The smallest and the largest factor of an operation."""
     return (-strength, strength) if operation == "hue" else (max(0.0, 1 - strength), 1 + strength)
