@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from contrex.data.views.batch import Batch, View
-from contrex.data.views.composites import Composite
+from contrex.data.views.company import Company
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.methods import training_step
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
-from contrex.ops.geometry import random_crop, warp_images
+from contrex.ops.geometry import Crop, random_crop, warp_images
 from contrex.settings import GCC
 from oracles import gcc as oracle
 
@@ -32,14 +32,20 @@ def make_batch(num=4, side=16):
     )
     crop = random_crop(num, side, scale=(0.3, 1.0), ratio=(0.75, 1.33), flip=0.5, generator=np.random.default_rng(0))
     views, cells = warp_images(images, crop), torch.tensor([2, 0, 3, 1])[:num]
-    together = [oracle.composite(views[i], partners[3 * i : 3 * i + 3], int(cells[i])) for i in range(num)]
     return Batch(
         images=images,
         views=(View(views, crop),),
         labels=torch.randint(3, (num,), generator=generator),
         paths=[f"{i}.png" for i in range(num)],
-        composite=Composite(torch.stack(together), cells, None),
+        company=Company(None, View(partners, Crop.identity(3 * num, side)), cells),
     )
+
+
+def by_hand(batch):
+    """The composites of a batch, image by image."""
+    views, partners, cells = batch.views[0].pixels, batch.company.view.pixels, batch.company.cells.tolist()
+    parts = zip(views, partners.split(3), cells, strict=True)
+    return torch.stack([oracle.composite(view, three, cell) for view, three, cell in parts])
 
 
 def maps_of(network, images, labels, contrast):
@@ -68,8 +74,8 @@ def test_the_step_is_its_equation(views, contrast, training):
     num, labels = len(batch), batch.labels
     seen = [batch.views[0].pixels] if views == "transformed" else [batch.images, batch.views[0].pixels]
     maps, logits = maps_of(network, torch.cat(seen), labels.repeat(len(seen)), contrast)
-    found, _ = maps_of(network, batch.composite.pixels, labels, contrast)
-    term = oracle.loss(maps[-num:], found, batch.composite.cells.tolist())
+    found, _ = maps_of(network, by_hand(batch), labels, contrast)
+    term = oracle.loss(maps[-num:], found, batch.company.cells.tolist())
     counted = {"both": logits, "plain": logits[:num], "transformed": logits[-num:]}[views]
     expected = F.cross_entropy(counted, labels.repeat(len(counted) // num)) + 7.0 * term
 
@@ -99,8 +105,8 @@ def test_what_is_shown():
 
 def test_refuses():
     step = training_step(make_classifier(), GCC())
-    with pytest.raises(ArgumentError, match=r"`batch` has no composite: make it with `composite=True`"):
-        step(replace(make_batch(), composite=None))
+    with pytest.raises(ArgumentError, match=r"`batch` has no company to compose: make it with `composite=True`"):
+        step(replace(make_batch(), company=None))
     with pytest.raises(ArgumentError, match=r"`heatmaps_composite` must be \[4,10,10\].*Take an image size"):
         step(make_batch(side=18))
     with pytest.raises(UnknownNameError, match="`layer` of ConvNet"):
@@ -119,12 +125,12 @@ def test_networks_of_one_size_are_refused_by_name(name):
         network = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 3))
     step = training_step(Classifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), GCC())
     batch = make_batch(side=32)
-    (view,), composite = batch.views, batch.composite
+    (view,), company = batch.views, batch.company
     batch = replace(
         batch,
         images=batch.images.float(),
         views=(replace(view, pixels=view.pixels.float()),),
-        composite=replace(composite, pixels=composite.pixels.float()),
+        company=replace(company, view=replace(company.view, pixels=company.view.pixels.float())),
     )
     with pytest.raises(
         ArgumentError, match=r"composites have twice the side of the images, 64 x 64, and \w+, which took"

@@ -9,12 +9,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from contrex.data.views.batch import Batch, View
-from contrex.data.views.composites import Composite
+from contrex.data.views.company import Company
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.methods import METHODS, training_plan, training_step
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
-from contrex.ops.geometry import random_crop, warp_images
+from contrex.ops.geometry import Crop, random_crop, warp_images
 from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, Digits, Model, Recipe, Training
 from oracles import consistency as oracle
 
@@ -26,9 +26,10 @@ def make_classifier():
     return Classifier(ConvNet(3, widths=(4, 6), strides=(2, 2)).double(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-def composite_of(num, generator):
+def company_of(num, generator):
     cells = torch.randint(4, (num,), generator=generator)
-    return Composite(torch.rand(num, 3, 32, 32, generator=generator, dtype=torch.float64), cells, None)
+    partners = torch.rand(3 * num, 3, 16, 16, generator=generator, dtype=torch.float64)
+    return Company(None, View(partners, Crop.identity(3 * num, 16)), cells)
 
 
 def make_batch(num=4, *, num_views=1, seed=0):
@@ -43,7 +44,7 @@ def make_batch(num=4, *, num_views=1, seed=0):
         views=tuple(View(warp_images(images, crop), crop) for crop in crops[:num_views]),
         labels=torch.randint(3, (num,), generator=generator),
         paths=[f"{i}.png" for i in range(num)],
-        composite=composite_of(num, generator),
+        company=company_of(num, generator),
     )
 
 

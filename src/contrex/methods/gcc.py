@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.data.views.batch import Batch
+from contrex.data.views.composites import composites
 from contrex.errors import ArgumentError, ContrexError
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import gcc_loss
@@ -92,10 +93,11 @@ class GCCStep(Step):
 
 
 def composites_of(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The composites of a batch that is on its device, and the cells of its images."""
-    found = batch.composite
-    if found is None or found.pixels is None:
+    """Compose the views of a batch that is on its device with their company; the composites, and the cells of the
+    views in them."""
+    if batch.company is None:
         raise ArgumentError(
-            "`batch` has no composite: make it with `composite=True` and call `batch.to(device)` first."
+            "`batch` has no company to compose: make it with `composite=True` and call `batch.to(device)` first."
         )
-    return found.pixels, found.cells
+    cells = batch.company.cells
+    return composites(views_of(batch)[1], batch.company.view.made(), cells), cells

@@ -58,7 +58,7 @@ class Wants:
     views_beside_unlabelled: int | None = None
     """`views` where there are images without labels beside them; None as many as without."""
     composites: bool = False
-    """The first view among images of other classes, `batch.composite`."""
+    """Images of other classes to compose the first view with, `batch.company`."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "wants", views=self.views, views_beside_unlabelled=self.views_beside_unlabelled)

@@ -8,11 +8,13 @@ import torch
 
 from contrex.data import image_set
 from contrex.data.loading import TrainingLoader
-from contrex.data.views.composites import OtherClasses, Partners, composites
+from contrex.data.views.company import Company, OtherClasses
+from contrex.data.views.composites import composites
 from contrex.data.views.photometric import recoloured
 from contrex.data.views.squares import pixels
 from contrex.data.views.training import TrainingViews
 from contrex.errors import ArgumentError
+from contrex.methods.gcc import composites_of
 from contrex.ops.geometry import warp_images
 from contrex.settings import Augmentation, Digits
 from oracles import gcc as oracle
@@ -69,34 +71,36 @@ def test_composites_need_two_classes():
 def test_what_lies_beside_an_image(images):
     """Its own view in its cell, pixel by pixel, and views of three images of other classes."""
     found = batch(views(images))
-    assert found.composite.partners.images.dtype == torch.uint8
+    assert found.company.images.dtype == torch.uint8
     moved = found.to(CPU)
-    assert moved.composite.pixels.shape == (8, 3, 64, 64)
-    assert moved.composite.partners is None
-    for i, cell in enumerate(moved.composite.cells.tolist()):
+    made, cells = composites_of(moved)
+    assert made.shape == (8, 3, 64, 64)
+    assert moved.company.images is None
+    for i, cell in enumerate(cells.tolist()):
         y, x = 32 * (cell // 2), 32 * (cell % 2)
-        assert torch.equal(moved.composite.pixels[i, :, y : y + 32, x : x + 32], moved.views[0].pixels[i])
+        assert torch.equal(made[i, :, y : y + 32, x : x + 32], moved.views[0].pixels[i])
     whole = {pixels(images[n].image).numpy().tobytes(): images.label(n) for n in range(len(images))}
-    labels = [whole[picture.numpy().tobytes()] for picture in found.composite.partners.images]
+    labels = [whole[picture.numpy().tobytes()] for picture in found.company.images]
     assert all(label != own for label, own in zip(labels, found.labels.repeat_interleave(3).tolist(), strict=True))
-    assert len(set(found.composite.cells.tolist())) > 1
+    assert len(set(found.company.cells.tolist())) > 1
 
 
 def test_partners_have_transforms_of_their_own(images):
     found = batch(views(images, color_jitter=(0.4, 0.4, 0.4, 0.1)))
-    moved, partners = found.to(CPU, channels_last=True), found.composite.partners
-    made = recoloured(warp_images(partners.images / 255, partners.crop), partners.look)
-    assert moved.composite.pixels.is_contiguous(memory_format=torch.channels_last)
+    moved, view = found.to(CPU, channels_last=True), found.company.view
+    made = recoloured(warp_images(found.company.images / 255, view.crop), view.look)
+    composed = composites_of(moved)[0]
+    assert composed.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(
-        moved.composite.pixels, composites(moved.views[0].pixels, made, found.composite.cells), atol=1e-6, rtol=0
+        composed, composites(moved.views[0].pixels, made, found.company.cells), atol=1e-6, rtol=0
     )
-    assert len(set(partners.crop.left.tolist()) | set(found.views[0].crop.left.tolist())) > 8
+    assert len(set(view.crop.left.tolist()) | set(found.views[0].crop.left.tolist())) > 8
 
 
 def test_worker_and_device_make_the_same_composites(images):
     on_device, in_worker = (batch(views(images, where=where)).to(CPU) for where in ("device", "worker"))
-    assert torch.equal(on_device.composite.cells, in_worker.composite.cells)
-    assert (on_device.composite.pixels - in_worker.composite.pixels).abs().max() < 1.5 / 255
+    assert torch.equal(on_device.company.cells, in_worker.company.cells)
+    assert (composites_of(on_device)[0] - composites_of(in_worker)[0]).abs().max() < 1.5 / 255
 
 
 def test_composites_are_functions_of_seed_epoch_and_index(images):
@@ -107,9 +111,7 @@ def test_composites_are_functions_of_seed_epoch_and_index(images):
         return {
             path: (cell, part.numpy().tobytes())
             for one in batches
-            for path, cell, part in zip(
-                one.paths, one.composite.cells.tolist(), one.composite.partners.images.split(3), strict=True
-            )
+            for path, cell, part in zip(one.paths, one.company.cells.tolist(), one.company.images.split(3), strict=True)
         }
 
     first = found()
@@ -121,7 +123,7 @@ def test_composites_are_functions_of_seed_epoch_and_index(images):
 
 def test_composites_change_nothing_else(images):
     plain, composed = batch(views(images, composite=False)), batch(views(images))
-    assert (plain.composite, plain.to(CPU).composite) == (None, None)
+    assert (plain.company, plain.to(CPU).company) == (None, None)
     assert plain.paths == composed.paths
     assert torch.equal(plain.images, composed.images)
     assert plain.views[0].crop.left.tolist() == composed.views[0].crop.left.tolist()
@@ -132,6 +134,6 @@ def test_partners_are_pinned(images, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor)
     found = replace(batch(views(images)), views=())
     moved = found.pin_memory()
-    assert isinstance(moved.composite.partners, Partners)
+    assert isinstance(moved.company, Company)
     assert (24, 3, 32, 32) in pinned
     assert len(pinned) == 5

@@ -16,6 +16,7 @@ from contrex.data.views.evaluation import EvaluationViews
 from contrex.data.views.photometric import random_look, recoloured
 from contrex.data.views.training import TrainingViews
 from contrex.data.views.unlabelled import Cycle
+from contrex.methods.gcc import composites_of
 from contrex.ops.geometry import random_crop, warp_images
 from contrex.settings import Augmentation, Digits, Folder
 
@@ -68,10 +69,11 @@ def parts(batch: Batch | None) -> Iterator[object]:
     for view in more:
         yield from (view.pixels, *crop_parts(view.crop), *look_parts(view.look))
     yield batch.indices
-    if batch.composite is not None and (partners := batch.composite.partners) is not None:
-        yield from (partners.images, *look_parts(partners.look), batch.composite.cells)
-        yield from () if partners.crop is None else crop_parts(partners.crop)
-    yield None if batch.composite is None else batch.composite.pixels
+    if (company := batch.company) is not None and batch.images.dtype == torch.uint8:
+        made = company.view.pixels is not None
+        yield from (company.view.pixels, company.cells) if made else (company.images, *look_parts(company.view.look))
+        yield from () if made else (company.cells, *crop_parts(company.view.crop))
+    yield composites_of(batch)[0] if company is not None and batch.images.dtype == torch.float32 else None
     yield from parts(batch.unlabelled)
 
 

@@ -226,5 +226,6 @@ def test_a_part_of_a_batch_is_that_of_its_images(images, where):
     for one, other in zip(first.views, then.views, strict=True):
         assert torch.equal(one.pixels, other.pixels)
         assert one.look.factors.tolist() == other.look.factors.tolist()
-    assert torch.equal(first.composite.pixels, then.composite.pixels)
-    assert torch.equal(first.composite.cells, then.composite.cells)
+    assert torch.equal(first.company.view.pixels, then.company.view.pixels)
+    assert torch.equal(first.company.cells, then.company.cells)
+    assert len(first.company.view.pixels) == 6

@@ -20,11 +20,11 @@ from torch.utils.data import Dataset
 
 from contrex.data.sample import ImageSet
 from contrex.data.streams import stream
-from contrex.data.views.batch import Batch, View
-from contrex.data.views.composites import NUM_CELLS, NUM_PARTNERS, Composite, OtherClasses, Partners
+from contrex.data.views.batch import Batch
+from contrex.data.views.company import NUM_PARTNERS, Company, OtherClasses
 from contrex.data.views.photometric import Look, random_look, recoloured_pixels
-from contrex.data.views.pixels import concatenated
 from contrex.data.views.squares import central_square, pixels
+from contrex.data.views.view import View
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
 from contrex.settings import Augmentation
@@ -65,7 +65,7 @@ class TrainingViews(Dataset[Batch]):
             paths=[self.images.path(index)],
             views=tuple(self._transformed(plain, epoch, index, number) for number in range(self.num_views)),
             indices=torch.tensor([index]),
-            composite=None if self.others is None else self._composite(epoch, index, label, self.others),
+            company=None if self.others is None else self._company(epoch, index, label, self.others),
         )
 
     def order(self, epoch: int) -> list[int]:
@@ -79,21 +79,19 @@ class TrainingViews(Dataset[Batch]):
         crop, look = self._crop(epoch, index, view=stream_of), self._look(epoch, index, view=stream_of)
         return View(self._view(plain, crop, look), crop, look)
 
-    def _composite(self, epoch: int, index: int, label: int, others: OtherClasses) -> Composite:
-        """The cell of one image in one epoch and its partners, each with a transform of its own."""
+    def _company(self, epoch: int, index: int, label: int, others: OtherClasses) -> Company:
+        """The partners of one image in one epoch, each with a transform of its own, and its cell among them."""
         generator = stream("composite", self.seed, epoch, index)
-        cell, chosen = generator.integers(NUM_CELLS), others.draw(label, NUM_PARTNERS, generator)
+        cell, chosen = generator.integers(1 + NUM_PARTNERS), others.draw(label, NUM_PARTNERS, generator)
         squares = [self._plain(int(other)) for other in chosen]
         crops = [self._crop(epoch, index, view=2 + number) for number in range(NUM_PARTNERS)]
         looks = [self._look(epoch, index, view=2 + number) for number in range(NUM_PARTNERS)]
-        made = [self._view(*one) for one in zip(squares, crops, looks, strict=True)]
-        if (views := concatenated(made)) is not None:
-            partners = Partners(views)
-        else:
-            some = [look for look in looks if look is not None]
-            stacked = torch.stack([pixels(square) for square in squares])
-            partners = Partners(stacked, Crop.stack(crops), Look.stack(some) if some else None)
-        return Composite(None, torch.tensor([int(cell)]), partners)
+        made = [
+            View(self._view(square, crop, look), crop, look)
+            for square, crop, look in zip(squares, crops, looks, strict=True)
+        ]
+        images = torch.stack([pixels(square) for square in squares]) if made[0].pixels is None else None
+        return Company(images, View.join(made), torch.tensor([int(cell)]))
 
     def _plain(self, index: int) -> Image.Image:
         return central_square(self.images.image(index), resize=self.resize, size=self.size)
