@@ -137,7 +137,8 @@ class EquivarianceError(PerSampleMetric):
 
 
 def _of_unit_scale(heatmaps: Tensor) -> Tensor:
-    """Each map over its largest absolute value, in float64: squares neither overflow nor vanish; zero maps stay."""
+    """The maps divided by their largest absolute values, in float64, so that squares neither overflow nor vanish; zero
+    maps stay as they are."""
     cells = heatmaps.detach().double()
     largest = cells.abs().amax(dim=(1, 2), keepdim=True)
     return cells / largest.where(largest > 0, 1.0)

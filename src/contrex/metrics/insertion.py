@@ -241,7 +241,7 @@ class _Changes:
 
 
 def _inner_points(answers: Answers, changes: _Changes) -> Tensor:
-    """`[N,S]`: the points of the S successive states."""
+    """The points of the curves at the S successive states, `[N,S]`."""
     num, size = len(answers), answers.batch_size
     places = torch.arange(num, device=answers.images.device)
     chunks = (slice(first, first + size) for first in range(0, num, size))
@@ -267,7 +267,7 @@ def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Te
 
 
 def _points(answers: Answers, states: Iterator[Tensor], index: Tensor) -> Tensor:
-    """`[n,S]` for the images `index [n]`, as many states in a forward pass as the images in one allow."""
+    """The points `[n,S]` of the images `index [n]`, as many states at once as a pass has room for."""
     columns = []
     while chunk := [state.clone() for state in islice(states, max(1, answers.batch_size // len(index)))]:
         batch = chunk[0] if len(chunk) == 1 else torch.cat(chunk)

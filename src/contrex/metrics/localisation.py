@@ -22,7 +22,7 @@ Region: TypeAlias = Tensor | NDArray[np.float32] | NDArray[np.bool_] | Sequence[
 
 
 def object_mask(region: Region, image_size: tuple[int, int], index: int = 0) -> Tensor:
-    """Boolean `[H,W]`: the pixels whose centre is in one of the boxes, or the mask itself.
+    """The pixels whose centre is in one of the boxes, or the mask itself, boolean `[H,W]`.
 
     Raises:
         ArgumentError: as `content_heatmap`; messages name `boxes[index]`.
@@ -70,7 +70,7 @@ def resized_positive(heatmap: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def check_maps_and_regions(heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> None:
-    """Raises `ArgumentError` unless finite heatmaps `[N,h,w]`, boxes and sizes are of the same number of images."""
+    """Raise `ArgumentError` unless finite heatmaps `[N,h,w]`, boxes and sizes are of the same number of images."""
     if heatmaps.ndim != 3:
         raise ArgumentError(f"`heatmaps` must be [N,h,w], got {list(heatmaps.shape)}.")
     if not len(heatmaps) == len(boxes) == len(image_sizes):
