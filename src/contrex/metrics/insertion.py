@@ -14,7 +14,7 @@ from torch import Tensor
 from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics import removal
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.metrics.probing import Answers, asking, check_saliency
+from contrex.metrics.probing import Answers, asking, check_finite, check_saliency
 
 
 @asking("target", "logits", "batch_size", "task")
@@ -151,9 +151,7 @@ class CurveArea(PerSampleMetric):
             ArgumentError: the shape is wrong, or a value is not finite.
         """
         areas = area_under_curve(curves, fractions)
-        if not areas.isfinite().all():
-            index = int((~areas.isfinite()).nonzero()[0])
-            raise ArgumentError(f"`curves` must be finite, got NaN or infinity at index {index}.")
+        check_finite("curves", areas)  # an area is finite where all points of its curve are
         self.append(areas)
 
 

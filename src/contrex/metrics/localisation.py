@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import check_finite
 
 Region: TypeAlias = Tensor | NDArray[np.float32] | NDArray[np.bool_] | Sequence[Sequence[float]]
 """Where the object is: boxes `[M,4]`, also as plain lists, or a boolean mask `[H,W]`."""
@@ -78,9 +79,7 @@ def check_maps_and_regions(heatmaps: Tensor, boxes: Sequence[Region], image_size
             f"`heatmaps`, `boxes` and `image_sizes` must be of the same images, got {len(heatmaps)}, {len(boxes)} and "
             f"{len(image_sizes)}: `boxes` holds one [M,4] per image."
         )
-    broken = ~heatmaps.isfinite().flatten(1).all(dim=1)
-    if broken.any():
-        raise ArgumentError(f"`heatmaps` must be finite, got NaN or infinity at index {int(broken.nonzero()[0])}.")
+    check_finite("heatmaps", heatmaps)
 
 
 class LocalisationMetric(PerSampleMetric):

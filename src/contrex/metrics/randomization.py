@@ -15,6 +15,7 @@ from torch.nn.functional import conv2d, pad
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import check_finite
 
 KINDS = {"spearman": "Spearman", "spearman_abs": "Spearman of absolute values", "ssim": "SSIM"}
 """How maps are compared: rank correlation of the signed maps, of their absolute values, or structural similarity."""
@@ -290,9 +291,7 @@ def _check(heatmaps: Tensor, others: Tensor, kind: str) -> None:
             f"got {list(heatmaps.shape)} and {list(others.shape)}."
         )
     for name, maps in (("heatmaps", heatmaps), ("others", others)):
-        broken = ~maps.isfinite().flatten(1).all(dim=1)
-        if broken.any():
-            raise ArgumentError(f"`{name}` must be finite, got NaN or infinity at index {int(broken.nonzero()[0])}.")
+        check_finite(name, maps)
     if kind == "ssim" and min(heatmaps.shape[1:]) < _SSIM_WINDOW:
         raise ArgumentError(
             f"`heatmaps` must be at least {_SSIM_WINDOW}x{_SSIM_WINDOW} for 'ssim', got {list(heatmaps.shape[1:])}: "
