@@ -8,7 +8,7 @@ from torch import nn
 
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.metrics import DeletionAUC, InsertionAUC, deletion_curve, insertion_curve, removal
-from contrex.metrics.removal import BASELINES, baseline_image, imputation_noise, replaced, road
+from contrex.metrics.removal import BASELINES, baseline_image, imputation_noise, replaced_images, road
 from contrex.ops.imputation import LinearImputation, linear_imputation
 from contrex.ops.pixels import gaussian_blur, reflected_blur
 from oracles import removal as slow
@@ -182,9 +182,9 @@ def test_each_name():
     }
     assert set(expected) == set(BASELINES)
     for name, other in expected.items():
-        assert replaced(images, removed, name).equal(torch.where(removed[:, None], other, images))
+        assert replaced_images(images, removed, name).equal(torch.where(removed[:, None], other, images))
     constant = torch.tensor([1.0, 2.0])[None, :, None, None]
-    assert replaced(images, removed, constant).equal(torch.where(removed[:, None], constant, images))
+    assert replaced_images(images, removed, constant).equal(torch.where(removed[:, None], constant, images))
 
 
 def test_noise_depends_on_the_seed_of_its_image_only():
@@ -212,15 +212,17 @@ def test_errors():
     with pytest.raises(
         UnknownNameError, match=r"`baseline` must be one of blur, reflected_blur, zero, mean, road; got 'blurred'"
     ):
-        replaced(images, removed, "blurred")
-    with pytest.raises(ArgumentError, match=r"`baseline` 'road' depends on the removed pixels .* use `replaced`"):
+        replaced_images(images, removed, "blurred")
+    with pytest.raises(
+        ArgumentError, match=r"`baseline` 'road' depends on the removed pixels .* use `replaced_images`"
+    ):
         baseline_image(images, "road")
     with pytest.raises(ArgumentError, match=r"`baseline` must have the images' shape \[2, 3, 5, 6\] or broadcast"):
-        replaced(images, removed, torch.zeros(4))
+        replaced_images(images, removed, torch.zeros(4))
     with pytest.raises(ArgumentError, match=r"`removed` must be boolean \[2, 5, 6\], got torch.float32"):
-        replaced(images, removed.float(), "zero")
+        replaced_images(images, removed.float(), "zero")
     with pytest.raises(ArgumentError, match=r"`seeds` must hold one integer per image, 2; got 3"):
-        replaced(images, removed, "road", seeds=[1, 2, 3])
+        replaced_images(images, removed, "road", seeds=[1, 2, 3])
     with pytest.raises(ArgumentError, match=r"`deviation` must be 0 or more, got -1"):
         imputation_noise(images, deviation=-1)
 

@@ -56,7 +56,7 @@ def gcc_loss(heatmaps: Tensor, heatmaps_composite: Tensor, cells: Integers) -> T
 
 
 def normalised(heatmaps: Tensor) -> Tensor:
-    """`relu(a) / (sum relu(a) + eps) + eps` of maps `[N,h,w]`, in float32 or better."""
+    """Maps `[N,h,w]` divided by their sums, `relu(a) / (sum relu(a) + eps) + eps`, in float32 or better."""
     cells = heatmap.positive(heatmaps).to(torch.promote_types(heatmaps.dtype, torch.float32))
     return cells / (cells.sum((1, 2), keepdim=True) + EPS) + EPS
 
@@ -70,7 +70,7 @@ def in_cells(heatmaps: Tensor, cells: Tensor) -> Tensor:
 
 
 def _check(heatmaps: Tensor, heatmaps_composite: Tensor, cells: Integers) -> Tensor:
-    """The cells, as a tensor."""
+    """The `cells` as a tensor, once everything fits."""
     check_maps("heatmaps", heatmaps)
     check_maps("heatmaps_composite", heatmaps_composite, heatmaps)
     if heatmaps.ndim != 3 or heatmaps.numel() == 0:

@@ -39,7 +39,7 @@ from contrex.ops.enlarged import (
 from contrex.ops.geometry import Crop
 
 EPS = 1e-8
-"""The published code's: added to the sum that normalises a map, and to every pixel afterwards."""
+"""Added to the sum that a map is divided by, and to every pixel afterwards, as in the published code."""
 
 Size = int | tuple[int, int]
 Variant = Literal["paper", "published-code"]
@@ -100,7 +100,7 @@ def cgc_losses(
     variant: Variant = "paper",
     extra_negatives: Tensor | None = None,
 ) -> Tensor:
-    """`L_i` of every anchor, `[N]`; arguments and errors as in `cgc_loss`."""
+    """The loss `L_i` of every anchor, `[N]`; arguments and errors are those of `cgc_loss`."""
     if not temperature > 0:
         raise ArgumentError(f"`temperature` must be positive, got {temperature}.")
     _check(heatmaps, heatmaps_view, crop)
@@ -122,7 +122,7 @@ def cgc_losses(
 def l2_consistency_loss(
     heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop, *, size: Size = 224, variant: Variant = "paper"
 ) -> Tensor:
-    """`mean_i || q_i / |q_i| - k_i / |k_i| ||^2`: consistency without negatives (CVPR 2022, Table 5).
+    """Consistency without negatives, the mean of `|| q_i / |q_i| - k_i / |k_i| ||^2` (CVPR 2022, Table 5).
 
     The squared distance of two unit vectors is `2 - 2 sim(q_i, k_i)`. `variant="published-code"` averages over the
     S x S pixels as well (`mse_loss`), which at S = 224 makes the term 50,176 times smaller.
@@ -141,12 +141,12 @@ def l2_consistency_loss(
 
 
 def full_precision(heatmaps: Tensor) -> torch.autocast:
-    """Autocast would round the small matrices to bfloat16, and with them differences of nearly equal maps."""
+    """Switch autocast off: in bfloat16 the small matrices would lose what nearly equal maps differ by."""
     return torch.autocast(heatmaps.device.type, enabled=False)
 
 
 def _query_and_key(heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop, size: Size) -> tuple[Enlarged, Enlarged]:
-    """q and k of the whole batch, in float32 or better."""
+    """The maps q and k of the whole batch, in float32 or better."""
     sides = (size, size) if isinstance(size, int) else size
     if min(sides) < 1:
         raise ArgumentError(f"`size` must be at least 1 pixel on each side, got {sides}.")
@@ -159,7 +159,7 @@ def _query_and_key(heatmaps: Tensor, heatmaps_view: Tensor, crop: Crop, size: Si
 
 
 def _sum_scale(cells: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """`1 / (sum over pixels of the upsampled map + eps)`, [N]: taken before T, as in the paper."""
+    """The scale of each map, `1 / (sum over pixels of the upsampled map + eps)`, [N]: before T, as in the paper."""
     return 1 / (torch.einsum("h,nhw,w->n", rows.sum(0), cells, columns.sum(0)) + EPS)
 
 

@@ -30,7 +30,7 @@ def check_maps(name: str, maps: Tensor, beside: Tensor | None = None) -> None:
 
 
 def integers(name: str, values: Integers, device: torch.device) -> Tensor:
-    """`values` - a tensor, a list, an array - as integers on `device`.
+    """The integers in `values` - a tensor, a list, an array - as a tensor on `device`.
 
     Raises:
         ArgumentError: they are no integers.

@@ -86,7 +86,7 @@ def supcon_loss(
 
 
 def _pairs(labels: Tensor, num_own: int, num_views: int, num_background: int) -> tuple[Tensor, Tensor]:
-    """Boolean `[A,M]`: the positives of each anchor, and what stands in its denominator."""
+    """The positives of each anchor, and what stands in its denominator, both boolean `[A,M]`."""
     num_images = len(labels)
     if num_own == num_images:
         positive = positive_pairs(labels, num_views, num_background=num_background)
@@ -100,7 +100,7 @@ def _pairs(labels: Tensor, num_own: int, num_views: int, num_background: int) ->
 
 
 def _similarity(features: Tensor, num_anchors: int, temperature: float) -> Tensor:
-    """`e_i . e_a / tau` [A,M], in float32 or better: at tau = 0.01 bfloat16 would round it to half a unit."""
+    """The similarities `e_i . e_a / tau` [A,M], in float32 or better: bfloat16 rounds them to halves at tau = 0.01."""
     with full_precision(features):
         rows = features.to(torch.promote_types(features.dtype, torch.float32))
         return rows[:num_anchors].flatten(0, 1) @ rows.flatten(0, 1).T / temperature
@@ -119,7 +119,7 @@ def _classes(labels: Integers | None, num_images: int, device: torch.device) -> 
 
 
 def _check_anchors(num_anchors: int | None, num_images: int) -> int:
-    """m."""
+    """How many images are anchors, m."""
     if num_anchors is None:
         return num_images
     if not 1 <= num_anchors <= num_images:
@@ -134,7 +134,7 @@ def _check_temperatures(temperature: float, base_temperature: float | None) -> N
 
 
 def _check_features(features: Tensor, num_background: int) -> int:
-    """n, the number of images that are anchors."""
+    """How many images are no background, n."""
     if not isinstance(features, Tensor):
         raise ArgumentError(f"`features` must be a tensor [n,V,D], got {type(features).__name__}: torch.stack a list.")
     if features.ndim != 3 or features.numel() == 0 or not features.is_floating_point():

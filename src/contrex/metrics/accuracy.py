@@ -10,6 +10,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import check_no_nan
 from contrex.ops import scores
 
 
@@ -84,5 +85,4 @@ def _check(logits: Tensor, labels: Tensor, k: int) -> None:
             f"`labels` must lie in 0..{num_classes - 1}, got {int(labels[index])} at index {index}: "
             "leave images without a known label out."
         )
-    if logits.isnan().any():
-        raise ArgumentError(f"`logits` must not be NaN, got NaN at index {int(logits.isnan().any(1).nonzero()[0])}.")
+    check_no_nan("logits", logits)

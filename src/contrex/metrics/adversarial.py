@@ -110,7 +110,7 @@ def fgsm_direction(answers: Answers, labels: Tensor) -> Tensor:
 
 
 def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """`(lower, upper)`, `[C]` each: the normalised values of pixels of 0 and of 1.
+    """The normalised values of pixels of 0 and of 1, `(lower, upper)`, `[C]` each.
 
     >>> pixel_bounds(mean=(0.5, 0.25), std=(0.5, 0.25))
     (tensor([-1., -1.]), tensor([1., 3.]))
@@ -170,7 +170,7 @@ def _ascent(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def _per_channel(name: str, value: Channels, images: Tensor) -> Tensor:
-    """`[C,1,1]` or a scalar, in the images' dtype and on their device."""
+    """A number for each channel, `[C,1,1]`, or one for all, in the images' dtype and on their device."""
     values = torch.as_tensor(value, dtype=torch.float64, device=images.device)
     if values.ndim and values.shape != images.shape[1:2]:
         raise ArgumentError(

@@ -22,7 +22,7 @@ from contrex.ops.bootstrap import DRAWS_AT_ONCE
 from contrex.records import MetricRecord
 
 NUM_BINS = 15
-"""Of Guo et al., and of most papers since."""
+"""How many bins Guo et al. have, and most papers since."""
 
 
 def confidence_and_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ class ReliabilityDiagram:
 
     @property
     def error(self) -> Tensor:
-        """`sum_m (count_m / N) |accuracy_m - confidence_m|`, a scalar in 0..1; NaN without images."""
+        """The expected calibration error `sum_m (count_m / N) |accuracy_m - confidence_m|`, 0..1; NaN of no image."""
         gaps = (self.accuracy - self.confidence).abs().nan_to_num()
         return (self.count * gaps).sum() / self.count.sum()
 
@@ -94,7 +94,9 @@ def reliability_diagram(confidence: Tensor, correct: Tensor, *, num_bins: int = 
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, *, num_bins: int = NUM_BINS) -> Tensor:
-    """`sum_m (n_m / N) |accuracy_m - confidence_m|` over M bins of equal width, a float64 scalar in 0..1.
+    """The mean gap between accuracy and confidence over M bins of equal width, a float64 scalar in 0..1.
+
+    `sum_m (n_m / N) |accuracy_m - confidence_m|`, n_m the images in bin m.
 
     Guo et al. (ICML 2017), eq. 3, after Naeini et al. (AAAI 2015). It equals torchmetrics' `MulticlassCalibrationError`
     (`norm="l1"`), which however puts a confidence of exactly 1 into a bin of its own and takes bins that are closed
@@ -179,7 +181,7 @@ class ExpectedCalibrationError(PerSampleMetric):
         return reliability_diagram(confidence, correct > 0, num_bins=self.num_bins)
 
     def _gaps(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """`correct - confidence` float64 [N] and the bins [N]."""
+        """The gap `correct - confidence` of each image, float64 [N], and its bin [N]."""
         confidence, correct = rows.T.contiguous()
         return correct - confidence, _bins(confidence, correct > 0, self.num_bins)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import check_finite
 
 
 class CGCLossMetric(PerSampleMetric):
@@ -39,8 +40,6 @@ class CGCLossMetric(PerSampleMetric):
         """
         if losses.ndim != 1:
             raise ArgumentError(f"`losses` must be [N], one per anchor, got {list(losses.shape)}: do not average them.")
-        broken = ~losses.isfinite()
-        if broken.any():
-            raise ArgumentError(f"`losses` must be finite, got NaN or infinity at index {int(broken.nonzero()[0])}.")
+        check_finite("losses", losses)
         self.append(losses)
         self.append(losses.new_full((num_skipped,), torch.nan))

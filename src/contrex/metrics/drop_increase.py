@@ -97,39 +97,44 @@ def drop_percent(probs: Tensor, kept_probs: Tensor) -> Tensor:
     tensor([[100.,   0.],
             [  0., 100.]], dtype=torch.float64)
     """
-    before, after = _checked(probs, kept_probs)
+    before, after = _checked_probabilities(probs, kept_probs)
     return 100.0 * (after < before).double()
 
 
 def drop_magnitude(probs: Tensor, kept_probs: Tensor) -> Tensor:
-    """`max(0, p - p') / p`, in 0..1; NaN where p is 0. Arguments and errors as `drop_percent`.
+    """The share of the probability that is lost, `max(0, p - p') / p`, in 0..1; NaN where p is 0.
 
-    ExCon's "drop mag": the mean is over all images, those without a drop count as 0.
+    Arguments and errors are those of `drop_percent`. ExCon's "drop mag": the mean is over all images, those
+    without a drop count as 0.
 
     >>> drop_magnitude(torch.tensor([0.5, 0.5]), torch.tensor([0.125, 0.75]))
     tensor([0.7500, 0.0000], dtype=torch.float64)
     """
-    before, after = _checked(probs, kept_probs)
+    before, after = _checked_probabilities(probs, kept_probs)
     return (before - after).clamp(min=0) / before.where(before > 0, torch.nan)
 
 
 def increase_percent(probs: Tensor, kept_probs: Tensor) -> Tensor:
-    """100 where the probability has become larger, else 0: the share with `p' > p`, in %; else as `drop_percent`.
+    """100 where the probability has become larger, else 0: its mean is the share of images with `p' > p`, in %.
+
+    Arguments and errors are those of `drop_percent`.
 
     >>> increase_percent(torch.tensor([0.5, 0.5]), torch.tensor([0.125, 0.75]))
     tensor([  0., 100.], dtype=torch.float64)
     """
-    before, after = _checked(probs, kept_probs)
+    before, after = _checked_probabilities(probs, kept_probs)
     return 100.0 * (after > before).double()
 
 
 def increase_magnitude(probs: Tensor, kept_probs: Tensor) -> Tensor:
-    """`max(0, p' - p) / p`, from 0 without bound; NaN where p is 0. Arguments and errors as `drop_percent`.
+    """The gain as a share of the probability, `max(0, p' - p) / p`, from 0 without bound; NaN where p is 0.
+
+    Arguments and errors are those of `drop_percent`.
 
     >>> increase_magnitude(torch.tensor([0.5, 0.125]), torch.tensor([0.125, 0.75]))
     tensor([0., 5.], dtype=torch.float64)
     """
-    before, after = _checked(probs, kept_probs)
+    before, after = _checked_probabilities(probs, kept_probs)
     return (after - before).clamp(min=0) / before.where(before > 0, torch.nan)
 
 
@@ -219,8 +224,8 @@ def _check_fraction(fraction: float) -> None:
         raise ArgumentError(f"`fraction` must lie in (0, 1], got {fraction}: 0.15 keeps 15 % of the pixels.")
 
 
-def _checked(probs: Tensor, kept_probs: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float64, `probs` in the shape of `kept_probs` or with a last axis of 1."""
+def _checked_probabilities(probs: Tensor, kept_probs: Tensor) -> tuple[Tensor, Tensor]:
+    """`probs` and `kept_probs`, checked, in float64 and in shapes that broadcast."""
     if probs.ndim != 1 or kept_probs.ndim not in {1, 2} or len(kept_probs) != len(probs):
         raise ArgumentError(
             f"`probs` must be [N] and `kept_probs` [N] or [N,F], got {list(probs.shape)} and {list(kept_probs.shape)}."

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import check_finite
 from contrex.ops import geometry
 from contrex.ops.enlarged import Enlarged, positive_similarity, transformed_matrices, upsampling_matrices
 from contrex.ops.geometry import Crop
@@ -137,7 +138,8 @@ class EquivarianceError(PerSampleMetric):
 
 
 def _of_unit_scale(heatmaps: Tensor) -> Tensor:
-    """Each map over its largest absolute value, in float64: squares neither overflow nor vanish; zero maps stay."""
+    """The maps divided by their largest absolute values, in float64, so that squares neither overflow nor vanish; zero
+    maps stay as they are."""
     cells = heatmaps.detach().double()
     largest = cells.abs().amax(dim=(1, 2), keepdim=True)
     return cells / largest.where(largest > 0, 1.0)
@@ -150,9 +152,7 @@ def _check(heatmaps: Tensor, moved_heatmaps: Tensor, crops: Crop) -> None:
             f"got {list(heatmaps.shape)} and {list(moved_heatmaps.shape)}."
         )
     for name, maps in (("heatmaps", heatmaps), ("moved_heatmaps", moved_heatmaps)):
-        broken = ~maps.isfinite().flatten(1).all(dim=1)
-        if broken.any():
-            raise ArgumentError(f"`{name}` must be finite, got NaN or infinity at index {int(broken.nonzero()[0])}.")
+        check_finite(name, maps)
     if len(crops) != len(heatmaps):
         raise ArgumentError(f"`crops` must hold one transform per heatmap, {len(heatmaps)}; got {len(crops)}.")
     crops.check()

@@ -21,7 +21,7 @@ from contrex.models import eval_mode, model_logits
 from contrex.ops.scores import Contrast, score
 
 InputGradient = Callable[[Tensor, Tensor], Tensor]
-"""From images `[n,C,H,W]` and targets `[n]` to the gradient of the score at these images, of their shape."""
+"""A function of images `[n,C,H,W]` and targets `[n]` that gives the gradient of the score at them, of their shape."""
 
 Gradient = Tensor | InputGradient | tuple[InputGradient, Tensor]
 """The gradients at the images as they are, the function that gives them, or both."""
@@ -35,13 +35,13 @@ class GradientSignCurves:
     """What one explanation's perturbation of every size does to each image; float64."""
 
     correct_before: Tensor
-    """`[N]`, 1 where the label has the largest logit of the image as it is, else 0."""
+    """1 where the label has the largest logit of the image as it is, else 0, `[N]`."""
     correct: Tensor
-    """`[N,E]`, the same of the perturbed image."""
+    """1 where it has that of the perturbed image, `[N,E]`."""
     logit_change: Tensor
-    """`[N,E]`, `y_t` of the perturbed image minus that of the image."""
+    """The logit `y_t` of the perturbed image minus that of the image, `[N,E]`."""
     probability_change: Tensor
-    """`[N,E]`, likewise `p_t`, in -1..1."""
+    """The probability `p_t` of the perturbed image minus that of the image, in -1..1, `[N,E]`."""
 
 
 @asking("target", "logits", "batch_size")
@@ -262,7 +262,7 @@ class _Walk:
         return in_chunks(self._asked, answers.images, target, num_images=answers.batch_size)
 
     def end(self, images: Tensor, target: Tensor, first: Tensor, epsilon: Tensor) -> Tensor:
-        """`x_n` of each image, `epsilon [n]`."""
+        """Each image after all its steps, `x_n`; `epsilon [n]` is the size of its walk."""
         step = epsilon[:, None, None, None].to(images.dtype) * self.scale / self.num_steps
         pixels = self._stepped(images, step, first)
         for _ in range(self.num_steps - 1):
@@ -301,7 +301,7 @@ def _ends(answers: Answers, walk: _Walk, target: Tensor, epsilons: Sequence[floa
 
 
 def _curves(ends: Tensor, whole: Tensor, before: Tensor, labels: Tensor, target: Tensor) -> GradientSignCurves:
-    """From the logits `[E N,K]` of the perturbed images and those `[N,K]` of the images."""
+    """The curves that the logits `[E N,K]` of perturbed images make with those `[N,K]` of the images."""
     number = len(ends) // len(whole)
     classes, start = target.repeat(number)[:, None], whole.double().repeat(number, 1)
     logit = ends.double().gather(1, classes) - start.gather(1, classes)

@@ -96,7 +96,7 @@ def infidelity(
 def image_noise(
     images: Tensor, seeds: Sequence[int], num_samples: int, draw: Callable[..., Tensor]
 ) -> Iterator[Tensor]:
-    """`num_samples` tensors `[C,H,W]` for the first image, then as many for the second and so on.
+    """Noise for copies of images: `num_samples` tensors `[C,H,W]` for the first, as many for the second, and so on.
 
     Each image has its own generator on its device, so its noise depends on its seed alone. `draw` is a function of
     torch's, called with the shape, `generator`, `dtype` and `device`.
@@ -113,7 +113,7 @@ def image_noise(
 
 
 def noise_batches(draws: Iterator[Tensor], num_samples: int, num_images: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The draws of `image_noise`, at most `num_images` at a time: which image each is for `[n]`, and they `[n,C,H,W]`.
+    """The draws of `image_noise`, some at a time: the places `[n]` of their images, n <= `num_images`, and `[n,C,H,W]`.
 
     >>> draws = image_noise(torch.zeros(2, 1, 1, 2), [0, 1], 3, torch.rand)
     >>> [index.tolist() for index, noise in noise_batches(draws, num_samples=3, num_images=4)]
@@ -157,7 +157,7 @@ class Infidelity(PerSampleMetric):
 
 
 def _errors(predicted: Tensor, response: Tensor, normalise: bool) -> Tensor:
-    """`mean_s (beta a_s - b_s)^2`, [N], from a and b [N,S]."""
+    """The mean squared errors `mean_s (beta a_s - b_s)^2`, [N], of predictions a of responses b, both [N,S]."""
     if normalise:
         squares = predicted.square().sum(dim=1)
         beta = (predicted * response).sum(dim=1) / squares.where(squares > 0, 1.0)  # of zeros any scale is best

@@ -14,7 +14,7 @@ from torch import Tensor
 from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics import removal
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.metrics.probing import Answers, asking, check_saliency
+from contrex.metrics.probing import Answers, asking, check_finite, check_saliency
 
 
 @asking("target", "logits", "batch_size", "task")
@@ -151,9 +151,7 @@ class CurveArea(PerSampleMetric):
             ArgumentError: the shape is wrong, or a value is not finite.
         """
         areas = area_under_curve(curves, fractions)
-        if not areas.isfinite().all():
-            index = int((~areas.isfinite()).nonzero()[0])
-            raise ArgumentError(f"`curves` must be finite, got NaN or infinity at index {index}.")
+        check_finite("curves", areas)  # an area is finite where all points of its curve are
         self.append(areas)
 
 
@@ -241,7 +239,7 @@ class _Changes:
 
 
 def _inner_points(answers: Answers, changes: _Changes) -> Tensor:
-    """`[N,S]`: the points of the S successive states."""
+    """The points of the curves at the S successive states, `[N,S]`."""
     num, size = len(answers), answers.batch_size
     places = torch.arange(num, device=answers.images.device)
     chunks = (slice(first, first + size) for first in range(0, num, size))
@@ -267,7 +265,7 @@ def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Te
 
 
 def _points(answers: Answers, states: Iterator[Tensor], index: Tensor) -> Tensor:
-    """`[n,S]` for the images `index [n]`, as many states in a forward pass as the images in one allow."""
+    """The points `[n,S]` of the images `index [n]`, as many states at once as a pass has room for."""
     columns = []
     while chunk := [state.clone() for state in islice(states, max(1, answers.batch_size // len(index)))]:
         batch = chunk[0] if len(chunk) == 1 else torch.cat(chunk)

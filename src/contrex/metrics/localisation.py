@@ -16,13 +16,14 @@ from torch.nn.functional import interpolate
 
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import check_finite
 
 Region: TypeAlias = Tensor | NDArray[np.float32] | NDArray[np.bool_] | Sequence[Sequence[float]]
 """Where the object is: boxes `[M,4]`, also as plain lists, or a boolean mask `[H,W]`."""
 
 
 def object_mask(region: Region, image_size: tuple[int, int], index: int = 0) -> Tensor:
-    """Boolean `[H,W]`: the pixels whose centre is in one of the boxes, or the mask itself.
+    """The pixels whose centre is in one of the boxes, or the mask itself, boolean `[H,W]`.
 
     Raises:
         ArgumentError: as `content_heatmap`; messages name `boxes[index]`.
@@ -70,7 +71,7 @@ def resized_positive(heatmap: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def check_maps_and_regions(heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> None:
-    """Raises `ArgumentError` unless finite heatmaps `[N,h,w]`, boxes and sizes are of the same number of images."""
+    """Raise `ArgumentError` unless finite heatmaps `[N,h,w]`, boxes and sizes are of the same number of images."""
     if heatmaps.ndim != 3:
         raise ArgumentError(f"`heatmaps` must be [N,h,w], got {list(heatmaps.shape)}.")
     if not len(heatmaps) == len(boxes) == len(image_sizes):
@@ -78,9 +79,7 @@ def check_maps_and_regions(heatmaps: Tensor, boxes: Sequence[Region], image_size
             f"`heatmaps`, `boxes` and `image_sizes` must be of the same images, got {len(heatmaps)}, {len(boxes)} and "
             f"{len(image_sizes)}: `boxes` holds one [M,4] per image."
         )
-    broken = ~heatmaps.isfinite().flatten(1).all(dim=1)
-    if broken.any():
-        raise ArgumentError(f"`heatmaps` must be finite, got NaN or infinity at index {int(broken.nonzero()[0])}.")
+    check_finite("heatmaps", heatmaps)
 
 
 class LocalisationMetric(PerSampleMetric):

@@ -80,10 +80,10 @@ def kept_pixels(
 
 
 def upsample(heatmaps: Tensor, size: tuple[int, int]) -> Tensor:
-    """`[...,h,w]` to `[...,H,W]` as the published code does it: bilinear, `align_corners=True`; float32 or better.
+    """Heatmaps `[...,h,w]` at the size `[...,H,W]`, as in the published code: bilinear, `align_corners=True`.
 
-    The centres of the corner cells come to lie on the corner pixels: the map is stretched further than by
-    `contrex.ops.heatmap.resize`, where they lie half a cell inside.
+    The result is float32 or better. The centres of the corner cells come to lie on the corner pixels: the map is
+    stretched further than by `contrex.ops.heatmap.resize`, where they lie half a cell inside.
 
     >>> upsample(torch.tensor([[[0.0, 3.0]]]), (1, 4))
     tensor([[[0., 1., 2., 3.]]])
@@ -102,7 +102,7 @@ def _count(heatmap: Tensor, sign: str) -> Tensor:
 
 
 def _first(heatmap: Tensor, number: Tensor, *, descending: bool) -> Tensor:
-    """Boolean `[N,H,W]`: the `number [N]` first pixels of each map in order, of equal ones the lower index."""
+    """The `number [N]` first pixels of each map in order, boolean `[N,H,W]`; of equal ones the lower index is first."""
     return pixel_ranks(heatmap, descending=descending) < number[:, None, None]
 
 

@@ -78,7 +78,7 @@ class Answers:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Inside, the model can be asked: it is in eval mode and records no gradients."""
+        """Put the model into eval mode, recording no gradients: inside, it can be asked."""
         with eval_mode(self.model), torch.inference_mode():
             yield
 
@@ -101,7 +101,7 @@ class Answers:
         return chosen_target(self._target, self.logits, self.task)
 
     def target_or(self, labels: Tensor) -> Tensor:
-        """`target` where it was given, else `labels` instead of the predicted classes."""
+        """The classes `[N]` that were given as `target`, else `labels`, not those that are predicted."""
         return self.target if self._target is not None else chosen_target(labels, self.logits, self.task)
 
     def whole(self, output: Output = "probability") -> Tensor:
@@ -109,9 +109,9 @@ class Answers:
         return self._value(self.logits, self.target, output)
 
     def of(self, changed: Tensor, index: Tensor, output: Output = "probability") -> Tensor:
-        """The same for changed copies `[n,C,H,W]` of the images with these places `[n]`; inside a `session`.
+        """The probability, or the logit, of the class for changed copies `[n,C,H,W]` of the images `index` [n].
 
-        Nothing is split: the copies are one pass.
+        To be called inside a `session`. Nothing is split: the copies are one pass.
         """
         return self._value(model_logits(self.model, changed), self.target[index], output)
 
@@ -213,7 +213,7 @@ def chosen_target(target: Tensor | None, logits: Tensor, task: str | None = None
 
 
 def class_probability(logits: Tensor, target: Tensor, task: str | None = None) -> Tensor:
-    """`p_target` of the softmax, or of a sigmoid where `task` says so, [N], float32 or better.
+    """The probability of the target, by softmax or sigmoids as `task` says, [N], float32 or better.
 
     >>> class_probability(torch.tensor([[0.0, 0.0], [0.0, 100.0]]), torch.tensor([0, 1]))
     tensor([0.5000, 1.0000])
@@ -222,7 +222,7 @@ def class_probability(logits: Tensor, target: Tensor, task: str | None = None) -
 
 
 def in_chunks(function: Callable[..., Tensor], *columns: Tensor, num_images: int) -> Tensor:
-    """`function(*columns)` for at most `num_images` images at a time, joined along the first axis.
+    """What `function(*columns)` gives, asked for `num_images` rows of the columns at a time and joined again.
 
     >>> in_chunks(torch.add, torch.arange(5), torch.arange(5), num_images=2)
     tensor([0, 2, 4, 6, 8])

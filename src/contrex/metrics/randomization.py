@@ -15,12 +15,13 @@ from torch.nn.functional import conv2d, pad
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics.per_sample import PerSampleMetric
+from contrex.metrics.probing import check_finite
 
 KINDS = {"spearman": "Spearman", "spearman_abs": "Spearman of absolute values", "ssim": "SSIM"}
 """How maps are compared: rank correlation of the signed maps, of their absolute values, or structural similarity."""
 
 ROUNDING = 1e-9
-"""Of means of correlations: equal maps correlate by 1 up to this."""
+"""How far from 1 the mean correlation of equal maps may be."""
 
 _SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels; smaller maps have no pixel with a whole one around it."""
@@ -188,7 +189,7 @@ def _layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _stops(network: nn.Module, stages: Sequence[str] | None) -> dict[str, str]:
-    """After which layer to yield, and under which name."""
+    """The layers after which to yield, each with the name to yield."""
     names = [name for name, _ in _layers(network)]
     if not names:
         raise ArgumentError(f"`network` must have parameters to randomise, {type(network).__name__} has none.")
@@ -205,7 +206,7 @@ def _stops(network: nn.Module, stages: Sequence[str] | None) -> dict[str, str]:
 
 
 def _reset(layer: nn.Module, seed: int) -> None:
-    """New parameters for one layer, the same ones on every device."""
+    """Draw new parameters for one layer, the same ones on every device."""
     devices = {parameter.device for parameter in layer.parameters(recurse=False)}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
@@ -235,7 +236,7 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def _correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Pearson's, `[N]`; 0/0, NaN, where one is constant."""
+    """Pearson's correlation of two rows `[N]`; NaN, from 0/0, where one is constant."""
     first, second = (values - values.mean(dim=1, keepdim=True) for values in (first, second))
     similarity: Tensor = (first * second).sum(dim=1) / (first.norm(dim=1) * second.norm(dim=1))
     return similarity.clamp(-1, 1)
@@ -290,9 +291,7 @@ def _check(heatmaps: Tensor, others: Tensor, kind: str) -> None:
             f"got {list(heatmaps.shape)} and {list(others.shape)}."
         )
     for name, maps in (("heatmaps", heatmaps), ("others", others)):
-        broken = ~maps.isfinite().flatten(1).all(dim=1)
-        if broken.any():
-            raise ArgumentError(f"`{name}` must be finite, got NaN or infinity at index {int(broken.nonzero()[0])}.")
+        check_finite(name, maps)
     if kind == "ssim" and min(heatmaps.shape[1:]) < _SSIM_WINDOW:
         raise ArgumentError(
             f"`heatmaps` must be at least {_SSIM_WINDOW}x{_SSIM_WINDOW} for 'ssim', got {list(heatmaps.shape[1:])}: "

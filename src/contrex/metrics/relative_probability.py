@@ -212,14 +212,14 @@ _IN_WORDS = {"blur": "blurred", "zero": "zero", "mean": "the channels' mean"}
 
 
 def _of_pair(logits: Tensor, top2: Tensor) -> Tensor:
-    """`[N,2]`: the relative probabilities of both classes."""
+    """The relative probabilities of both classes, `[N,2]`."""
     return logits.gather(1, top2).double().softmax(dim=1)
 
 
 def _kept(
     heatmaps: Tensor, other: Tensor | None, chosen: Tensor, images: Tensor, signs: Sequence[str], protocol: str
 ) -> Tensor:
-    """Boolean `[S,n,2,H,W]`: what each map of the chosen images keeps."""
+    """What each map of the chosen images keeps, boolean `[S,n,2,H,W]`."""
     size = (images.shape[2], images.shape[3])
     if not len(chosen):
         return torch.zeros(len(signs), 0, 2, *size, dtype=torch.bool, device=images.device)
@@ -230,7 +230,7 @@ def _kept(
 
 
 def _of_masked(answers: Answers, chosen: Tensor, kept: Tensor, fillings: list[Tensor], top2: Tensor) -> Tensor:
-    """`[n,S,B,2]` of the `chosen` images, in as many variants at once as a pass has room for."""
+    """The values `[n,S,B,2]` of the `chosen` images, in as many variants at once as a pass has room for."""
     images, top2, num_images = answers.images[chosen], top2[chosen], answers.batch_size
     variants = list(product(range(len(kept)), range(len(fillings)), range(2)))
     total = len(variants) * len(images)

@@ -65,7 +65,9 @@ def pixel_ranks(saliency: Tensor, *, descending: bool = True) -> Tensor:
     return ranks_of(pixel_order(saliency, descending=descending)).view(saliency.shape)
 
 
-def replaced(images: Tensor, removed: Tensor, baseline: Tensor | str, *, seeds: Sequence[int] | None = None) -> Tensor:
+def replaced_images(
+    images: Tensor, removed: Tensor, baseline: Tensor | str, *, seeds: Sequence[int] | None = None
+) -> Tensor:
     """The images with the removed pixels replaced, in all channels.
 
     Args:
@@ -82,9 +84,9 @@ def replaced(images: Tensor, removed: Tensor, baseline: Tensor | str, *, seeds: 
         ArgumentError: shapes do not match, or for `road` an image is not finite.
 
     >>> image, removed = torch.tensor([[[[1.0, 2.0, 6.0]]]]), torch.tensor([[[False, True, False]]])
-    >>> replaced(image, removed, "zero")
+    >>> replaced_images(image, removed, "zero")
     tensor([[[[1., 0., 6.]]]])
-    >>> replaced(image, removed, "mean")
+    >>> replaced_images(image, removed, "mean")
     tensor([[[[1., 3., 6.]]]])
     """
     if is_road(baseline):
@@ -119,7 +121,9 @@ def baseline_image(images: Tensor, baseline: Tensor | str, *, sigma: float | Ten
         exact = images.to(torch.promote_types(images.dtype, torch.float32))
         return _expand(exact.mean(dim=(2, 3), keepdim=True), images)
     if is_road(baseline):
-        raise ArgumentError("`baseline` 'road' depends on the removed pixels and is not one image: use `replaced`.")
+        raise ArgumentError(
+            "`baseline` 'road' depends on the removed pixels and is not one image: use `replaced_images`."
+        )
     raise unknown_name("`baseline`", baseline, BASELINES)
 
 
@@ -146,12 +150,12 @@ def baseline_images(
 
 
 def is_road(baseline: Tensor | str) -> bool:
-    """Whether the removed pixels have to be known before the baseline is."""
+    """Whether a baseline is `road`: the removed pixels have to be known before what they become is."""
     return isinstance(baseline, str) and baseline == "road"
 
 
 def road(images: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
-    """Noisy linear imputation: `linear_imputation`, and `noise` where pixels are removed.
+    """The images with removed pixels imputed from their neighbours, and `noise` on them (noisy linear imputation).
 
     ROAD, "Remove and Debias" (Rong et al., ICML 2022): a hole filled from around it tells the network as little as
     possible of its shape, from which alone the class can often be read. The noise is there because a filling without
@@ -169,7 +173,7 @@ def road(images: Tensor, removed: Tensor, noise: Tensor) -> Tensor:
 
 
 class Road:
-    """`road` of the same images, for one set of removed pixels after another."""
+    """Imputes the same images, as `road` does, for one set of removed pixels after another."""
 
     def __init__(self, images: Tensor, noise: Tensor) -> None:
         self._images, self._noise, self._imputed = images, noise, LinearImputation(images)
@@ -202,7 +206,7 @@ def imputation_noise(images: Tensor, seeds: Sequence[int] | None = None, *, devi
 
 
 def _field(shape: torch.Size, seed: int) -> Tensor:
-    """Normal noise, the same whatever the default device and type are."""
+    """Normal noise for one image, the same whatever the default device and type are."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 

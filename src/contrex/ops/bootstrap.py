@@ -19,7 +19,7 @@ DRAWS_AT_ONCE = 2**20
 
 
 def resampled_means(rows: Values, num_resamples: int, generator: np.random.Generator) -> Values:
-    """`[R,S]`: the mean of each row over n images drawn with replacement, the same draw for every row."""
+    """The mean of each row over n images drawn with replacement, R times, `[R,S]`; every row has the same draws."""
     num_images = rows.shape[1]
     means = np.empty((num_resamples, len(rows)))
     at_once = max(1, DRAWS_AT_ONCE // num_images)
@@ -33,7 +33,7 @@ def resampled_means(rows: Values, num_resamples: int, generator: np.random.Gener
 
 @dataclass(frozen=True)
 class SignTest:
-    """Of how many images a difference is above, below and exactly zero, and the two-sided p value."""
+    """How many images have a difference above, below and of exactly zero, and the two-sided p value."""
 
     num_above: int
     num_below: int
@@ -58,7 +58,9 @@ def sign_test(differences: Values) -> SignTest:
 
 
 def binomial_p_value(fewer: int, total: int) -> float:
-    """`min(1, 2 sum_{i <= fewer} C(total, i) / 2^total)`, in logarithms, so that no power overflows."""
+    """The two-sided p value of `fewer` heads among `total` tosses of a coin.
+
+    `min(1, 2 sum_{i <= fewer} C(total, i) / 2^total)` is summed in logarithms, so that no power overflows."""
     steps = np.arange(1, fewer + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log((total - steps + 1) / steps))]) - total * math.log(2)
     largest = float(logs.max())

@@ -40,7 +40,7 @@ class Enlarged:
 
     @property
     def num_pixels(self) -> int:
-        """S_y S_x."""
+        """How many pixels an enlarged map has, S_y S_x."""
         return self.rows.shape[1] * self.columns.shape[1]
 
     def total(self) -> Tensor:
@@ -81,7 +81,7 @@ def positive_similarity(query: Enlarged, key: Enlarged) -> Tensor:
 
 
 def upsampling_matrices(cells: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """`U_y [S_y,h]`, `U_x [S_x,w]` for maps `cells` [N,h,w]."""
+    """The matrices `U_y [S_y,h]`, `U_x [S_x,w]` that enlarge maps `cells` [N,h,w]."""
     rows, columns = (
         geometry.upsampling_matrix(cells.shape[1 + axis], side, like=cells) for axis, side in enumerate(size)
     )
@@ -89,6 +89,6 @@ def upsampling_matrices(cells: Tensor, size: tuple[int, int]) -> tuple[Tensor, T
 
 
 def transformed_matrices(rows: Tensor, columns: Tensor, crop: Crop, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """`V_y [N,S_y,h]`, `V_x [N,S_x,w]`: upsampled by `rows` and `columns`, then transformed by the N crops."""
+    """The matrices `V_y [N,S_y,h]`, `V_x [N,S_x,w]` that enlarge by `rows` and `columns` and then crop."""
     row_positions, column_positions = geometry.warp_positions(crop, size, like=rows)
     return geometry.interpolate_rows(rows, row_positions), geometry.interpolate_rows(columns, column_positions)

@@ -90,7 +90,7 @@ class Crop:
 
     @staticmethod
     def stack(crops: list[Crop]) -> Crop:
-        """One batch from several."""
+        """The crops of several batches as one batch."""
         if len({crop.image_size for crop in crops}) != 1:
             raise ArgumentError(f"crops of different image sizes cannot be stacked: {[c.image_size for c in crops]}.")
         columns = {name: torch.cat([getattr(crop, name) for crop in crops]) for name in _PER_SAMPLE}
@@ -200,8 +200,8 @@ def _sources(crop: Crop, scale: tuple[float, float], num: tuple[int, int], *, li
     """`warp_positions` for `num` = (rows, columns) of output, in pixels of the image enlarged by `scale`."""
     top, left, height, width = (v.to(like.device, like.dtype) for v in (crop.top, crop.left, crop.height, crop.width))
     length_y, length_x = height * scale[0], width * scale[1]
-    rows = (top * scale[0])[:, None] + _held(_centres(length_y, num[0]) - 0.5, length_y)
-    columns = (left * scale[1])[:, None] + _held(_centres(length_x, num[1]) - 0.5, length_x)
+    rows = (top * scale[0])[:, None] + _clamped(_centres(length_y, num[0]) - 0.5, length_y)
+    columns = (left * scale[1])[:, None] + _clamped(_centres(length_x, num[1]) - 0.5, length_x)
     return rows, _mirrored(columns, crop.flip)
 
 
@@ -224,7 +224,7 @@ def interpolate_rows(matrix: Tensor, positions: Tensor) -> Tensor:
 
 
 def upsampling_matrix(size_in: int, size_out: int, *, like: Tensor) -> Tensor:
-    """`U [size_out, size_in]`: bilinear resizing with `align_corners=False`, one axis of it."""
+    """The matrix `U [size_out, size_in]` of bilinear resizing along one axis, with `align_corners=False`."""
     length = torch.full((1,), float(size_in), dtype=like.dtype, device=like.device)
     return interpolation_matrix((_centres(length, size_out) - 0.5).clamp(0, size_in - 1), size_in)[0]
 
@@ -243,7 +243,7 @@ def crop_image(image: Image.Image, crop: Crop, index: int = 0) -> Image.Image:
 
 
 def _as_tensor(value: object) -> Tensor:
-    """A tensor where it is; numbers on the CPU, whatever the default device is."""
+    """Numbers as a tensor on the CPU, whatever the default device is; a tensor stays where it is."""
     return value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
 
 
@@ -252,8 +252,8 @@ def _centres(length: Tensor, num: int) -> Tensor:
     return (torch.arange(num, dtype=length.dtype, device=length.device) + 0.5) * (length[:, None] / num)
 
 
-def _held(positions: Tensor, length: Tensor) -> Tensor:
-    """Positions kept between the first and the last pixel centre of a crop `length` pixels long."""
+def _clamped(positions: Tensor, length: Tensor) -> Tensor:
+    """Positions, none before the first or after the last pixel centre of a crop `length` pixels long."""
     return positions.clamp(min=0).minimum((length[:, None] - 1).clamp(min=0))
 
 

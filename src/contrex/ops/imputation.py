@@ -12,11 +12,11 @@ TOLERANCE = 1 / 255
 """Largest error, as a share of the range of the image's pixels: one level of 8-bit pixel values."""
 
 MAX_STEPS = 100
-"""For a tolerance beyond what the dtype can tell; float64 takes about 30 for 1e-12."""
+"""Where to stop when the tolerance is beyond what the dtype can tell; float64 takes about 30 for 1e-12."""
 
 
 def linear_imputation(images: Tensor, removed: Tensor, *, tolerance: float = TOLERANCE) -> Tensor:
-    """Removed pixels as the weighted mean of their neighbours, removed or not.
+    """Images whose removed pixels are the weighted mean of their neighbours, removed or not.
 
     `x_i = sum_j w_ij x_j / sum_j w_ij` for every removed pixel i, channel by channel, j over the up to eight neighbours
     inside the image, `w = 1/6` for direct and `1/12` for diagonal ones.
@@ -49,7 +49,7 @@ def linear_imputation(images: Tensor, removed: Tensor, *, tolerance: float = TOL
 
 
 class LinearImputation:
-    """`linear_imputation` of the same images for one set of removed pixels after another, in memory that is made once.
+    """Imputes the same images for one set of removed pixels after another, in memory that is made once.
 
     >>> imputed = LinearImputation(torch.tensor([[[[1.0, 9.0, 2.0]]]]))
     >>> imputed(torch.tensor([[[False, True, False]]])), imputed(torch.tensor([[[True, False, False]]]))

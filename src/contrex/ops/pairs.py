@@ -16,7 +16,7 @@ from contrex.errors import ArgumentError
 
 
 def positive_pairs(labels: Tensor, num_views: int, *, num_background: int = 0) -> Tensor:
-    """Boolean `[A,M]`: `P(i)`, the other views of an anchor's own image and all views of its class.
+    """The positives `P(i)` of each anchor, boolean `[A,M]`: the other views of its image, and all views of its class.
 
     Args:
         labels: integers `[n]`; equal labels are one class. `torch.arange(n)` makes each image its own class.
@@ -42,7 +42,7 @@ def positive_pairs(labels: Tensor, num_views: int, *, num_background: int = 0) -
 def contrasted_pairs(
     num_images: int, num_views: int, *, num_background: int = 0, device: torch.device | str | None = None
 ) -> Tensor:
-    """Boolean `[A,M]`: what stands in an anchor's denominator, every embedding but itself.
+    """What stands in the denominator of each anchor, boolean `[A,M]`: every embedding but itself.
 
     Raises:
         ArgumentError: `num_views` is below 1 or `num_background` is negative.

@@ -12,7 +12,7 @@ from contrex.errors import ArgumentError
 from contrex.ops import heatmap
 
 SPAN_EPS = 1e-8
-"""The published code's of ExCon: added to the span of a heatmap that min-max normalises it."""
+"""Added to the span of a heatmap before it is divided by it, as in the published code of ExCon."""
 
 
 def gaussian_blur(images: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> Tensor:
@@ -114,7 +114,7 @@ def reflected_blur(images: Tensor, sigma: float | Tensor = 15.0, kernel_size: in
 
 
 def explanation_mask(heatmaps: Tensor, size: int | tuple[int, int], *, threshold: float = 0.5) -> Tensor:
-    """Boolean `[N,H,W]`, True at the pixels that the explanation points at (ExCon, ICLR 2022 submission, section 3.3).
+    """The pixels that the explanation points at, boolean `[N,H,W]` (ExCon, ICLR 2022 submission, section 3.3).
 
     `(u - min u) / (max u - min u + 1e-8) > threshold`, u the signed map upsampled bilinearly (`align_corners=False`)
     to the image; extremes are those of each map at image size. Steps and eps are the published code's, the paper gives
@@ -169,7 +169,7 @@ def masked_images(images: Tensor, mask: Tensor) -> Tensor:
 
 
 def _blur_matrix(size: int, sigma: Tensor, kernel_size: int) -> Tensor:
-    """`[N,size,size]`: the 1-D blur of a line of pixels with mirrored ends, float64."""
+    """The matrix `[N,size,size]` that blurs a line of pixels with mirrored ends, float64."""
     offset = torch.arange(kernel_size, device=sigma.device) - kernel_size // 2
     weight = torch.softmax(-0.5 * (offset / sigma[:, None]) ** 2, dim=1)
     period = max(2 * (size - 1), 1)

@@ -75,7 +75,7 @@ def task_of(logits: Tensor, task: str | None = None) -> str:
 
 
 def class_logits(logits: Tensor, task: str | None = None) -> Tensor:
-    """`z` `[...,Z]`, what speaks for each class: `(-y, y)` of one logit, else the logits themselves.
+    """What speaks for each class, `z` `[...,Z]`: `(-y, y)` of one logit, else the logits themselves.
 
     >>> class_logits(torch.tensor([[3.0], [-1.0]]))
     tensor([[-3.,  3.],
@@ -85,52 +85,52 @@ def class_logits(logits: Tensor, task: str | None = None) -> Tensor:
 
 
 def probabilities(logits: Tensor, task: str | None = None) -> Tensor:
-    """`p` `[...,Z]`: the softmax over several logits, the sigmoids of both class logits of one, or of each label's."""
+    """The probabilities `p` `[...,Z]`: a softmax of several logits, sigmoids of both sides of one, or of each label."""
     task = task_of(logits, task)
     return logits.softmax(-1) if task == "multiclass" else class_logits(logits, task).sigmoid()
 
 
 def log_probabilities(logits: Tensor, task: str | None = None) -> Tensor:
-    """`log p` `[...,Z]`, finite also where p underflows."""
+    """The logarithms of the probabilities, `log p` `[...,Z]`, finite also where p underflows."""
     task = task_of(logits, task)
     return logits.log_softmax(-1) if task == "multiclass" else F.logsigmoid(class_logits(logits, task))
 
 
 def logit(logits: Tensor, target: Tensor, task: str | None = None) -> Tensor:
-    """`z_t`: the ordinary, non-contrastive score, `y_t` where there are several logits."""
+    """The logit of the target, `z_t`: the ordinary score without contrast, `y_t` where there are several logits."""
     return _at(class_logits(logits, task), target)
 
 
 def probability(logits: Tensor, target: Tensor, task: str | None = None) -> Tensor:
-    """`p_t`; its gradient vanishes for confident predictions."""
+    """The probability of the target, `p_t`; its gradient vanishes for confident predictions."""
     return _at(probabilities(logits, task), target)
 
 
 def log_probability(logits: Tensor, target: Tensor, task: str | None = None) -> Tensor:
-    """`log p_t`."""
+    """The logarithm of the probability of the target, `log p_t`."""
     return _at(log_probabilities(logits, task), target)
 
 
 def mean_contrast(logits: Tensor, target: Tensor) -> Tensor:
-    """`y_t - mean_{s != t} y_s`; for one logit, whose classes this function does not know, see `score`."""
+    """The target against the mean of the others, `y_t - mean_{s != t} y_s`; of one logit, see `score`."""
     own = _at(_several(logits), target)
     return own - (logits.sum(1) - own) / (logits.shape[1] - 1)
 
 
 def max_contrast(logits: Tensor, target: Tensor) -> Tensor:
-    """`y_t - max_{s != t} y_s`; among equal runners-up the first is the foil. One logit as in `mean_contrast`."""
+    """The target against the strongest other class, `y_t - max_{s != t} y_s`; of one logit, see `score`."""
     foil = _without_target(_several(logits).detach(), target).argmax(1)
     return pair_contrast(logits, target, foil)
 
 
 def weighted_contrast(logits: Tensor, target: Tensor) -> Tensor:
-    """`y_t - logsumexp_{s != t} y_s`, the log-odds of `p_t`: each other class weighs as much as it competes. One logit
-    as in `mean_contrast`."""
+    """The target against all others, `y_t - logsumexp_{s != t} y_s`, the log-odds of `p_t`: each of them weighs as much
+    as it competes. Of one logit, see `score`."""
     return _at(_several(logits), target) - _without_target(logits, target).logsumexp(1)
 
 
 def pair_contrast(logits: Tensor, target: Tensor, foil: Tensor) -> Tensor:
-    """`y_t - y_s`: why `target` rather than `foil`. One logit as in `mean_contrast`."""
+    """The target against one other class, `y_t - y_s`: why `target` rather than `foil`. Of one logit, see `score`."""
     return _at(_several(logits), target) - _at(logits, foil)
 
 
@@ -171,7 +171,7 @@ def score(logits: Tensor, target: Tensor, contrast: Contrast = None, task: str |
 def class_weights(
     logits: Tensor, target: Tensor, contrast: Contrast = None, task: str | None = None, *, score: str = "logit"
 ) -> Tensor:
-    """`[N,Z]`: 1 at the target, minus what each other class weighs in the contrast; a row of a `Question`.
+    """The weights of the classes `[N,Z]`, 1 of the target and less than 0 of its rivals: a row of a `Question`.
 
     The weights of the weighted contrast are a function of the logits, and a loss on the explanation sees through them.
     The two class logits of one logit are each other's negative, and their contrast z_t is half their difference.
@@ -195,7 +195,7 @@ def contrast_scale(task: str, score: str) -> float:
 
 
 def cotangent(logits: Tensor, target: Tensor, contrast: Contrast = None, task: str | None = None) -> Tensor:
-    """`dS/dy` `[N,K]`: the row that turns one backward pass into the explanation of any score (Proposition 3).
+    """The gradient `dS/dy` `[N,K]` that makes one backward pass the explanation of any score (Proposition 3).
 
     It is written out (`class_weights`) rather than differentiated, so it costs no backward pass. Errors as in `score`.
     """
@@ -246,11 +246,11 @@ class Question:
         return weighed(self.rows, self.outputs(logits)[:, None])[..., 0]
 
     def outputs(self, logits: Tensor) -> Tensor:
-        """`f(y)`, `[...,Z]` of logits `[...,K]`."""
+        """What is weighed of each class, `f(y)` `[...,Z]`, at logits `[...,K]`."""
         return OUTPUTS[self.score](logits, self.task)
 
     def cotangents(self, logits: Tensor) -> Tensor:
-        """`dS/dy` `[N,M,K]`: the rows pulled back through f at these logits."""
+        """The gradients `dS/dy` `[N,M,K]` of the scores at these logits: the rows pulled back through f."""
         task = task_of(logits, self.task)
         pulled = self._at_softmax(logits) if task == "multiclass" else self._at_sigmoids(class_logits(logits, task))
         return pulled[..., 1:] - pulled[..., :1] if task == "binary" else pulled
@@ -264,7 +264,7 @@ class Question:
         return p * (self.rows - (self.rows * p).sum(-1, keepdim=True))
 
     def _at_sigmoids(self, z: Tensor) -> Tensor:
-        """`[N,M,Z]`, at the class logits: `p' = p (1 - p)` and `(log p)' = 1 - p`, where `1 - p = sigmoid(-z)`."""
+        """The rows pulled back through sigmoids, `[N,M,Z]`: `p' = p (1 - p)`, `(log p)' = 1 - p = sigmoid(-z)`."""
         if self.score == "logit":
             return self.rows
         slope = (-z).sigmoid() if self.score == "log_probability" else z.sigmoid() * (-z).sigmoid()
@@ -397,12 +397,12 @@ def _integers(value: object, logits: Tensor, name: str) -> Tensor:
 
 
 def _at(values: Tensor, target: Tensor) -> Tensor:
-    """`[N]` of values `[N,Z]`: those of the targets."""
+    """The values of the targets, `[N]` of `[N,Z]`."""
     return values.gather(1, target[:, None])[:, 0]
 
 
 def _several(logits: Tensor) -> Tensor:
-    """The logits, if there is anything to set against a class."""
+    """The logits, or an error where there is only one, and nothing to set against a class."""
     if logits.shape[1] < 2:
         raise ArgumentError(
             f"`contrast` needs at least two classes, the model has {logits.shape[1]}: pass contrast=None."
