@@ -31,7 +31,7 @@ Kind = Callable[[nn.Module], Explainer]
 
 
 class ContractError(AssertionError):
-    """A promise that an explainer breaks."""
+    """Raised for the first promise that an explainer breaks."""
 
 
 def check_contract(kind: Kind, model: nn.Module, images: Tensor) -> None:
@@ -326,7 +326,7 @@ def _expect_same(before: Mapping[str, list[object]], after: Mapping[str, list[ob
 
 @contextlib.contextmanager
 def _some_modules_training(model: nn.Module) -> Iterator[None]:
-    """Every other module in train mode, and all as before afterwards."""
+    """Put every other module into train mode, and all back afterwards."""
     modes = {module: module.training for module in model.modules()}
     try:
         for index, module in enumerate(modes):
@@ -339,7 +339,7 @@ def _some_modules_training(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient."""
+    """Freeze all parameters, and undo it afterwards."""
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
         model.requires_grad_(False)

@@ -84,7 +84,7 @@ class AttentionExplainer(Explainer):
         return AttentionPass(run.images, run.logits, run.features, attention=recorder.weights, read=read)
 
     def _map(self, run: AttentionPass, weights: Sequence[Tensor]) -> Tensor:
-        """The map `[N,h,w]` of one `[N,T,T]` per layer."""
+        """The map `[N,h,w]` that follows from the weights of the layers, `[N,T,T]` each."""
         influence = self._rolled(weights)[:, run.read].mean(1)
         reshape = self._reshape or self._sites.token_grid(run.images, influence.shape[1])
         return reshape(influence[..., None])[:, 0]
@@ -154,7 +154,7 @@ class _Recorder:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """`softmax(q k^T / sqrt d + mask) v`."""
+        """Compute `softmax(q k^T / sqrt d + mask) v`, and keep the softmax."""
         if is_causal or enable_gqa or query.ndim != 4:
             raise LayerError(
                 "attention rollout needs plain attention [N,h,T,d], neither causal nor with grouped heads."

@@ -37,7 +37,7 @@ class Aliases:
         return {key: self.now(item) for key, item in value.items()} if type(value) is dict else value
 
     def of(self, tensor: Tensor) -> list[Tensor]:
-        """All that share the memory of `tensor`."""
+        """All known tensors that share the memory of `tensor`."""
         return [self._now[key] for key in self._sharing.get(_memory(tensor), ())]
 
     def replace(self, target: Tensor, value: Tensor) -> list[Tensor]:

@@ -43,7 +43,7 @@ def forward_features(model: nn.Module, images: Tensor, head: nn.Module) -> tuple
 
 @contextlib.contextmanager
 def head_rows(head: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """What `head` gets and gives, `[n,D]` and `[n,K]` without a graph, each time it runs in this thread inside.
+    """Keep what `head` gets and gives, `[n,D]` and `[n,K]` without a graph, each time it runs in this thread inside.
 
     Where the head's output is the logits, those of an explanation tell which of its passes had the features of the
     images themselves. Passes that give the head anything but one row per image are left out.
