@@ -102,6 +102,7 @@ class _Recorder:
         """Outputs `[N,h,T,d]` of the attention, before the heads are joined."""
         self._num_images, self._cuts_graph = num_images, cuts_graph
         self._num_tokens: set[int] = set()
+        # By id, as tensors compare by their numbers; all are kept, so that no other tensor takes over an id.
         self._softmaxes: dict[int, Tensor] = {}
 
     def __call__(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

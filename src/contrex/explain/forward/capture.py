@@ -143,6 +143,7 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
     runs: list[Run] = []
     owner = threading.get_ident()
 
+    # Set on every module: it notes where input and output are in the graph, and hands on a view where both are one.
     def see(module: nn.Module, inputs: tuple[object, ...], output: object) -> Tensor | None:
         if threading.get_ident() != owner:
             return None
@@ -176,6 +177,7 @@ def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Ten
     """
     owner = threading.get_ident()
 
+    # A clone for each pass: what follows the layer may change it in place, and `output` may be used again.
     def replace(module: nn.Module, inputs: object, own: object) -> Tensor | None:
         return output.clone() if threading.get_ident() == owner else None
 
@@ -195,6 +197,7 @@ def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], Non
     if modules and not visible:
         raise scripted(f"{type(modules[0]).__name__} is")
 
+    # It only looks: returning None leaves the module's output as it is.
     def watch(module: nn.Module, inputs: object, output: object) -> None:
         if threading.get_ident() == owner:
             see(module, output)
@@ -208,6 +211,7 @@ def exchanged(modules: Sequence[nn.Module], exchange: Callable[[object], object]
     """Let `modules` give `exchange(output)` instead of their output, in this thread."""
     owner = threading.get_ident()
 
+    # Returning None for the other threads leaves their output as it is.
     def give(module: nn.Module, inputs: object, output: object) -> object:
         return exchange(output) if threading.get_ident() == owner else None
 
