@@ -333,6 +333,8 @@ def test_one_record_is_not_asked_of_several_explainers():
         options("top1", explainers=("cam", "cam()"))
     with pytest.raises(ArgumentError, match="`num_masks` must be at least 1, got 0"):
         check_names(options("top1", explainers=("cam", "rise(num_masks=0)")))
+    with pytest.raises(ArgumentError, match="`layer` 'features' means nothing to rise"):
+        check_names(options("top1", explainers=("cam", "rise(num_masks=8)"), layer="features"))
 
 
 # --- a metric is its file and one line ------------------------------------------------------------------------------

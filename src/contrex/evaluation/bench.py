@@ -228,7 +228,7 @@ class Group:
         for position, views in enumerate(self.views):
             if views.whole is not None:
                 by_shape[tuple(views.whole.pixels.shape)].append(position)
-        return [self._wholes(positions) for positions in by_shape.values()]
+        return [_explained_wholes(self, positions) for positions in by_shape.values()]
 
     def pictures(self) -> list[tuple[int, Picture, NDArray[np.float32]]]:
         """The pictures for the report by the place of their image, with the heatmap of the whole image."""
@@ -239,30 +239,25 @@ class Group:
             if views.picture is not None
         ]
 
-    def _wholes(self, positions: Sequence[int]) -> Wholes:
-        same = [self.views[position] for position in positions]
-        return Wholes(same, self._whole_maps(same, self.labels[positions]))
 
-    def _whole_maps(self, same: Sequence[Views], labels: Tensor) -> Tensor:
-        """The heatmaps of whole images, or an error that knows of networks made for one size."""
-        images = self.bench.normalise(torch.stack([whole.pixels for whole in _wholes(same)]))
-        try:
-            return self.bench.explain(images, labels, same, contrast=self.bench.options.contrast).heatmap
-        except torch.OutOfMemoryError:
+def _explained_wholes(group: Group, positions: Sequence[int]) -> Wholes:
+    """Whole images of one shape, explained for their labels; or an error that knows of networks made for one size."""
+    bench, same = group.bench, [group.views[position] for position in positions]
+    images = bench.normalise(torch.stack([views.whole.pixels for views in same if views.whole is not None]))
+    try:
+        found = bench.explain(images, group.labels[positions], same, contrast=bench.options.contrast)
+    except torch.OutOfMemoryError:
+        raise
+    except (AssertionError, RuntimeError) as error:
+        if images.shape[2:] == same[0].square.shape[1:]:
             raise
-        except (AssertionError, RuntimeError) as error:
-            if images.shape[2:] == same[0].square.shape[1:]:
-                raise
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise ArgumentError(
-                f"{same[0].path}: the classifier does not take the whole image, {images.shape[2]} x "
-                f"{images.shape[3]} pixels ({reason}). For a network of one input size set "
-                '`content_heatmap_protocol` to "square".'
-            ) from error
-
-
-def _wholes(group: Sequence[Views]) -> list[Whole]:
-    return [views.whole for views in group if views.whole is not None]
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ArgumentError(
+            f"{same[0].path}: the classifier does not take the whole image, {images.shape[2]} x "
+            f"{images.shape[3]} pixels ({reason}). For a network of one input size set "
+            '`content_heatmap_protocol` to "square".'
+        ) from error
+    return Wholes(same, found.heatmap)
 
 
 def _features_of(logits: Tensor, seen: Sequence[tuple[Tensor, Tensor]], chunk: int) -> Tensor | None:

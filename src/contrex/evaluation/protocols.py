@@ -83,6 +83,6 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
                 "Leave it out."
             )
     for text in options.explainers or (options.explainer,):
-        check_explainer(text)
+        check_explainer(text, options.layer)
     if options.contrast is not None and options.contrast not in CONTRASTS:
         raise unknown_name("`contrast`", options.contrast, CONTRASTS)

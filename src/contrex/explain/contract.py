@@ -13,7 +13,7 @@ import contextlib
 import copy
 import gc
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from contrex.errors import ArgumentError, ContrexError, NotDifferentiableError
 from contrex.explain.contract_networks import Changing, Clipping, turn_classifier
+from contrex.explain.contract_states import frozen, some_modules_training, state_of
 from contrex.explain.explainer import Explainer
 from contrex.explain.forward.capture import watched
 from contrex.models import model_logits
@@ -31,7 +32,7 @@ Kind = Callable[[nn.Module], Explainer]
 
 
 class ContractError(AssertionError):
-    """A promise that an explainer breaks."""
+    """Raised for the first promise that an explainer breaks."""
 
 
 def check_contract(kind: Kind, model: nn.Module, images: Tensor) -> None:
@@ -96,23 +97,23 @@ def answers_classes_as_single_calls(kind: Kind, model: nn.Module, images: Tensor
 def leaves_no_trace(kind: Kind, model: nn.Module, images: Tensor) -> None:
     """Gradients, flags, parameters, buffers, modes, hooks and random state are as before, also when the call raises."""
     explainer = kind(model)
-    with _some_modules_training(model):
-        before = _state(model)
+    with some_modules_training(model):
+        before = state_of(model)
         explainer(images)
         if explainer.is_class_specific:
             explainer(images, contrast="weighted")
-        _expect_same(before, _state(model), "a call")
+        _expect_same(before, state_of(model), "a call")
         with contextlib.suppress(ContrexError):
             explainer(images, target=10**6)
         with contextlib.suppress(RuntimeError, ContrexError):
             explainer(torch.zeros(1, 11, *images.shape[2:], dtype=images.dtype, device=images.device))
-        _expect_same(before, _state(model), "a call that raised")
+        _expect_same(before, state_of(model), "a call that raised")
 
 
 def works_in_every_context(kind: Kind, model: nn.Module, images: Tensor) -> None:
     """Under no_grad and inference_mode, with modules in train mode and with frozen parameters the map is the same."""
     expected = kind(model)(images, target=0).heatmap
-    for context in (torch.no_grad(), torch.inference_mode(), _some_modules_training(model), _frozen(model)):
+    for context in (torch.no_grad(), torch.inference_mode(), some_modules_training(model), frozen(model)):
         with context:
             found = kind(model)(images.clone(), target=0).heatmap
         _expect_close(found, expected, f"the map under {type(context).__name__} and without")
@@ -301,52 +302,11 @@ CHECKS: Mapping[str, Callable[[Kind, nn.Module, Tensor], None]] = {
 }
 
 
-def _state(model: nn.Module) -> dict[str, list[object]]:
-    """Everything of a model and of the process that a call must leave alone."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return {
-        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "requires_grad": [p.requires_grad for p in model.parameters()],
-        "values": [t.detach().clone() for t in (*model.parameters(), *model.buffers())],
-        "modes": [m.training for m in model.modules()],
-        "hooks": [len(getattr(m, name)) for m in model.modules() for name in hooks],
-        "attributes": [sorted(vars(m)) for m in model.modules()],
-        "flags": [{k: v for k, v in vars(m).items() if isinstance(v, bool)} for m in model.modules()],
-        "random state": [torch.get_rng_state()],
-        "grad mode": [torch.is_grad_enabled()],
-    }
-
-
 def _expect_same(before: Mapping[str, list[object]], after: Mapping[str, list[object]], what: str) -> None:
     for name, values in before.items():
         for old, new in zip(values, after[name], strict=True):
             same = torch.equal(old, new) if isinstance(old, Tensor) and isinstance(new, Tensor) else old == new
             _expect(bool(same), f"{what} changed the model's or the process's {name}")
-
-
-@contextlib.contextmanager
-def _some_modules_training(model: nn.Module) -> Iterator[None]:
-    """Every other module in train mode, and all as before afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        for index, module in enumerate(modes):
-            module.training = index % 2 == 0
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextlib.contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient."""
-    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.requires_grad_(False)
-        yield
-    finally:
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
 
 
 def _expect(holds: bool, otherwise: str) -> None:

@@ -35,7 +35,7 @@ Targets = Target | Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a call asks about the classes, with the `task` that the logits turned out to have."""
+    """What a call asks about the classes of a model, with the `task` that the logits turned out to have."""
 
     contrast: Contrast
     score: str
@@ -46,7 +46,7 @@ class Asked:
         return scores.class_indices(target(logits) if callable(target) else target, logits, self.task)
 
     def question(self, logits: Tensor, classes: Tensor) -> Question:
-        """One row for each of `classes` [N,M]."""
+        """What is asked about `classes` [N,M]: a row of weights for each."""
         rows = [
             scores.class_weights(logits, column, self.contrast, self.task, score=self.score)
             for column in classes.unbind(1)
@@ -172,7 +172,7 @@ class Explainer(ABC):
 
     @abstractmethod
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
-        """One forward pass that keeps what `_maps` needs."""
+        """Run the model once and keep what `_maps` needs."""
 
     @abstractmethod
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
@@ -204,7 +204,7 @@ class Explainer(ABC):
 
     @contextmanager
     def _started(self, images: Tensor, *, differentiable: bool) -> Iterator[Tensor]:
-        """Everything around a call that leaves no trace; gives the checked images."""
+        """Surround a call so that it leaves no trace; gives the checked images."""
         if differentiable and not self.is_differentiable:
             raise NotDifferentiableError(
                 f"`differentiable=True`: {type(self).__name__} has no differentiable map; GradCAM and HiResCAM have."
@@ -308,7 +308,7 @@ class LayerExplainer(Explainer):
         return known or self._checked_run(images, [site], graph="head")
 
     def _checked_run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
-        """A pass in eval mode, the first one of its kind compared with the model's own."""
+        """Run a pass in eval mode, and compare the first one of its kind with the model's own."""
         run = self._run(images, layers, graph=graph)
         self._sites.check_pass(run)
         return run
@@ -323,7 +323,7 @@ class LayerExplainer(Explainer):
         return self._site
 
     def _choose(self, survey: Survey) -> Site:
-        """The layer for a caller who named none."""
+        """Choose the layer for a caller who named none."""
         return survey.choose(self._reshape)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Heatmaps with what they explain.
+    """Heatmaps of images, with the classes and logits that they explain.
 
     `heatmap` [N,h,w] is raw and signed, float32 (float64 for a float64 model), on the images' device, at layer size:
     positive cells speak for the target, negative ones against it - or, with a contrast, for the other classes.
@@ -34,7 +34,7 @@ class Explanation:
 
     @classmethod
     def cat(cls, parts: Sequence[Explanation]) -> Explanation:
-        """Explanations of one task, one after the other; at least one.
+        """Join explanations of one task, in their order; at least one.
 
         Raises:
             ArgumentError: there are none, or their tasks differ.
@@ -63,11 +63,11 @@ class Explanation:
         return scores.probability(self.logits, self.target, self.task)
 
     def positive(self) -> Explanation:
-        """The evidence for the target only (ReLU)."""
+        """The same explanation with the evidence for the target only (ReLU)."""
         return replace(self, heatmap=heatmaps.positive(self.heatmap))
 
     def resize(self, size: int | tuple[int, int]) -> Explanation:
-        """The maps resized bilinearly to `size`, a square or (H, W)."""
+        """The same explanation with maps resized bilinearly to `size`, a square or (H, W)."""
         return replace(self, heatmap=heatmaps.resize(self.heatmap, size))
 
     def show(

@@ -126,7 +126,7 @@ def _drawn_channels(num_channels: int, channels: Sequence[int] | None) -> list[i
 
 
 def _ratio(picture: NDArray[np.float32]) -> float:
-    """Height to width, as it is drawn."""
+    """Height of a picture to its width, as it is drawn."""
     height, width = picture.shape[:2]
     return min(max(float(height / width), 1 / LARGEST_RATIO), LARGEST_RATIO)
 

@@ -50,25 +50,25 @@ def build_explainer(model: nn.Module, text: str, layer: str | None = None) -> Ex
     """
     asked, kind = read_explainer(text), explainer_class(text)
     options = checked_options(text)
-    if layer is not None and "layer" in options:
-        raise ArgumentError(f"`layer` {layer!r} and `explainer` {text} both name a layer: give one of them.")
-    if layer is not None and not issubclass(kind, (LayerExplainer, Captum)):
-        raise ArgumentError(f"`layer` {layer!r} means nothing to {asked.name}, which explains the input: drop it.")
     if layer is not None:
+        _check_layer(text, layer)
         options["layer"] = layer
     make: Callable[..., Explainer] = kind
     return make(model, *_leading(asked), **options)
 
 
-def check_explainer(text: str) -> None:
+def check_explainer(text: str, layer: str | None = None) -> None:
     """Refuse a text that names no explainer, or options that it has not, before there is a model to explain.
 
     Raises:
         UnknownNameError: there is no such explainer, or it has no such option.
-        ArgumentError: an option has a value of a wrong type, or one that the explainer refuses.
+        ArgumentError: an option has a value of a wrong type, or one that the explainer refuses; or a layer was given to
+            an explainer of the pixels, or twice.
     """
     asked, kind = read_explainer(text), explainer_class(text)
     options = checked_options(text)
+    if layer is not None:
+        _check_layer(text, layer)
     if kind.__module__.partition(".")[0] == "contrex":  # others may look at their model
         make: Callable[..., Explainer] = kind
         of_any_model = {name: value for name, value in options.items() if "layer" not in name}
@@ -107,6 +107,14 @@ def options_in_words(text: str) -> str:
     """All options of the explainer that a text names, given or by default, without its layer: "steps=32, seed=0"."""
     options = {**default_options(explainer_class(text)), **read_explainer(text).options}
     return ", ".join(f"{name}={value!r}" for name, value in options.items() if "layer" not in name)
+
+
+def _check_layer(text: str, layer: str) -> None:
+    asked = read_explainer(text)
+    if "layer" in asked.options:
+        raise ArgumentError(f"`layer` {layer!r} and `explainer` {text} both name a layer: give one of them.")
+    if not issubclass(explainer_class(text), (LayerExplainer, Captum)):
+        raise ArgumentError(f"`layer` {layer!r} means nothing to {asked.name}, which explains the input: drop it.")
 
 
 def _leading(asked: ExplainerText) -> Sequence[str]:

@@ -25,12 +25,12 @@ class Factor(NamedTuple):
 
     @property
     def is_coarsest(self) -> bool:
-        """Whether it goes from one end of the image to the other."""
+        """Whether the part goes from one end of the image to the other."""
         return self.whole in (0, self.size * self.stride)
 
     @property
     def is_grid(self) -> bool:
-        """Whether it is all rows, or all columns."""
+        """Whether the part is all rows, or all columns."""
         return self.role in ("h", "w") and self.is_coarsest and self.stride == 1
 
     @property
@@ -83,7 +83,7 @@ Known = Axes | Foreign | Lost | None
 
 
 def grid(roles: str, shape: Sequence[int]) -> Axes:
-    """Axes of these roles, a letter each, and sizes.
+    """The axes of a tensor with these roles, a letter each, and sizes.
 
     >>> [axis.roles for axis in grid("nchw", (1, 3, 32, 48))]
     ['n', 'c', 'h', 'w']

@@ -9,7 +9,7 @@ from contrex.models.axis_step import Step
 
 
 def grid_of(step: Step) -> Known:
-    """[N,C,h,w] of a convolution, a pooling or an upsampling: the axes keep their roles, the grid is a new one.
+    """The axes [N,C,h,w] behind a convolution, a pooling or an upsampling: roles stay, the grid is a new one.
 
     Of an unknown input these functions say themselves which axis is which; that is presumed.
     """
@@ -68,18 +68,19 @@ def _reach(step: Step, side: int) -> int:
 
 
 def pointwise(step: Step, before: Axes) -> Axes | None:
-    """A convolution [N,C,T] that leaves each of the tokens alone."""
+    """The axes [N,C,T] behind a convolution that leaves each of the tokens alone; None behind another."""
     is_pointwise = len(before) == 3 and not _reach(step, 0)
     return (before[0], channels(step.shape[1]), before[2]) if is_pointwise else None
 
 
 def normalised(step: Step) -> Known:
-    """Batch and group norm: as the input; on four unknown axes they say themselves that channels are the second."""
+    """The axes behind batch and group norm: those of the input; on four unknown axes the norm itself says that the
+    second is the channels."""
     return step.inputs[0] or grid_of(step)
 
 
 def unfolded(step: Step, before: Axes) -> Axes | None:
-    """Patches [N,C k k,h w] of `F.unfold`."""
+    """The axes [N,C k k,h w] of the patches of `F.unfold`."""
     if len(before) != 4 or sides_of(before[2], before[3]) != "hw":
         return None
     options = [step.saved(name) for name in ("kernel_size", "dilation", "padding", "stride")]

@@ -31,7 +31,7 @@ class Step:
 
 
 def _signed(value: Any) -> Any:
-    """Numbers that torch shows without their sign."""
+    """Numbers with their sign, which torch does not show."""
     if isinstance(value, (tuple, list)):
         return [_signed(one) for one in value]
     return value - 2**64 if isinstance(value, int) and value >= 2**63 else value
@@ -62,12 +62,12 @@ def of_first(rule: FirstRule) -> Rule:
 
 
 def left_in_place(step: Step) -> Known:
-    """Without a rule: the axes of the inputs that have the output's shape."""
+    """What stands for a rule where there is none: the axes of the inputs that have the output's shape."""
     return agreed(axes for axes in step.known if sizes(axes) == step.shape)
 
 
 def agreed(candidates: Iterable[Axes]) -> Axes | None:
-    """The one that all are, but for those that were cut out of a larger one."""
+    """The axes that all candidates agree on, but for those that were cut out of a larger tensor; None without any."""
     found = list(candidates)
     uncut = [axes for axes in found if all(min(axis.before, axis.after) >= 0 for axis in axes)] or found
     is_one = bool(uncut) and all(alike(axes) == alike(uncut[0]) for axes in uncut)
@@ -84,7 +84,7 @@ def _split_up(axis: Axis) -> Sequence[Factor]:
 
 
 def lost_or_not(step: Step) -> Known:
-    """Unknown where an input is; otherwise lost."""
+    """Unknown (None) where the axes of an input are; otherwise lost."""
     return None if None in step.inputs else LOST
 
 

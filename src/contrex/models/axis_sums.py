@@ -10,7 +10,7 @@ from contrex.models.axis_step import Step, agreed, alike, lost_or_not, shape_at,
 
 
 def elementwise(step: Step) -> Known:
-    """Those of the inputs that have the output's shape, where all that are known agree."""
+    """The axes behind a function of each element: those of the inputs of its shape, if all that are known agree."""
     full = [axes for axes in step.known if sizes(axes) == step.shape]
     if full:
         return agreed(full) or LOST
@@ -39,7 +39,7 @@ def joined(step: Step) -> Known:
 
 
 def stacked(step: Step) -> Known:
-    """All inputs along a new axis of channels."""
+    """The axes of what is stacked: all inputs along a new axis of channels."""
     place = step.saved("dim") % len(step.shape)
     one = agreed(step.known)
     return (*one[:place], channels(step.shape[place]), *one[place:]) if one else lost_or_not(step)

@@ -25,7 +25,7 @@ def transposed(step: Step, before: Axes) -> Axes:
 
 
 def turned(step: Step, before: Axes) -> Axes:
-    """`x.t()`."""
+    """The axes of `x.t()`: in the opposite order."""
     return before[::-1]
 
 
@@ -39,7 +39,7 @@ def with_new_axis(step: Step, before: Axes) -> Axes:
 
 
 def expanded(step: Step, before: Axes) -> Axes:
-    """Copies along axes of size 1 and new ones."""
+    """The axes of what is expanded: copies along axes of size 1 and along new ones."""
     axes = (Axis(()),) * (len(step.shape) - len(before)) + before
     return tuple(
         axis if axis.size == size else Axis((Factor("r", size),)) for axis, size in zip(axes, step.shape, strict=True)
@@ -47,7 +47,7 @@ def expanded(step: Step, before: Axes) -> Axes:
 
 
 def reduced(step: Step, before: Axes) -> Axes:
-    """The mean, sum or maximum over some axes: the others stay."""
+    """The axes that stay when others are averaged, added up or searched for their maximum."""
     return _removed(before, listed(step.saved("dim")), step.shape)
 
 
@@ -78,7 +78,7 @@ def _stretch(axis: Axis, start: int, num: int, stride: int = 1) -> Axis | None:
 
 
 def _with_ends(axis: Axis, front: int, back: int) -> Axis:
-    """With entries added to its ends, or cut off where the numbers are negative; a few of many rows are no matter."""
+    """An axis with entries added to its ends, or cut off by negative numbers; a few of many rows are no matter."""
     before, after = axis.before + front, axis.after + back
     whole = axis.size - axis.before - axis.after
     if whole + min(before, 0) + min(after, 0) <= 0:  # no cell is left, only tokens that stood beside the grid
@@ -107,12 +107,12 @@ def split(step: Step, before: Axes) -> Axes | None:
 
 
 def unbound(step: Step, before: Axes) -> Axes:
-    """Entries of an axis."""
+    """The axes of the entries of an axis: all but that one."""
     return _removed(before, [step.saved("dim")], step.shape)
 
 
 def windowed(step: Step, before: Axes) -> Axes | None:
-    """`x.unfold(axis, size, step)`: windows of the axis, what is inside one becomes the last axis."""
+    """The axes of `x.unfold(axis, size, step)`: windows of the axis, and last what is inside of one."""
     place, num = step.saved("dimension"), step.shape[step.saved("dimension")]
     axis = before[place]
     is_side = len(axis.factors) == 1 and axis.is_whole and axis.roles in ("h", "w")
@@ -137,7 +137,7 @@ def moved(step: Step, before: Axes) -> Axes | None:
 
 
 def lost(step: Step, before: Axes) -> None:
-    """Nothing is left in its place."""
+    """Say that nothing is left in its place."""
 
 
 def strided(step: Step) -> Known:

@@ -50,5 +50,5 @@ def compiled_as_it_is() -> Iterator[None]:
 
 
 def _eager() -> AbstractContextManager[None]:
-    """The stance that compiles nothing, set when it is made."""
+    """Set the stance that compiles nothing."""
     return cast("AbstractContextManager[None]", cast(Any, torch.compiler.set_stance)("force_eager"))

@@ -36,7 +36,7 @@ class ConvNet(nn.Module):
         self.fc = nn.Linear(pointwise, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `[N,3,H,W]` to logits `[N,K]`."""
+        """The logits `[N,K]` of images `[N,3,H,W]`."""
         features: Tensor = self.features(images)
         logits: Tensor = self.fc(features.mean((2, 3)))
         return logits

@@ -39,11 +39,11 @@ class Followed:
                     self._follow((node, place), Step(node, place, inputs, shape))
 
     def axes(self, edge: Edge | None) -> Known:
-        """Those of a tensor; None where they are unknown."""
+        """The axes of a tensor, by its edge; None where they are unknown."""
         return None if edge is None else self._found.get(edge)
 
     def is_presumed(self, edge: Edge | None) -> bool:
-        """Whether they rest on a function without a rule."""
+        """Whether what is known of a tensor's axes rests on a function without a rule."""
         return edge in self._presumed
 
     def _follow(self, edge: Edge, step: Step) -> None:

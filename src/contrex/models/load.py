@@ -36,7 +36,7 @@ class Normalisation(nn.Module):
             self.register_buffer(name, channels, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `[N,3,H,W]`, uint8 or in [0, 1], normalised."""
+        """Normalise images `[N,3,H,W]`, uint8 or in [0, 1]."""
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
         return (scaled - self.mean) / self.std
 
@@ -45,7 +45,7 @@ class Normalisation(nn.Module):
         return images * self.std + self.mean
 
     def on(self, device: torch.device) -> Normalisation:
-        """Itself, on `device`."""
+        """Move the numbers to `device`, and return them."""
         if self.mean.device != device:
             with torch.inference_mode(False):  # gradients may be asked for later, which tensors made in it do not have
                 self.to(device)
@@ -68,7 +68,7 @@ class Classifier:
         object.__setattr__(self, "_normalisation", Normalisation(self.mean, self.std))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images `[N,3,H,W]`, uint8 or in [0, 1], as the network expects them."""
+        """Normalise images `[N,3,H,W]`, uint8 or in [0, 1], as the network expects them."""
         normalised: Tensor = self._normalisation.on(images.device)(images)
         return normalised
 

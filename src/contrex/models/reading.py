@@ -51,7 +51,7 @@ class Reading:
         return [len(sizes) for sizes in self.factors] == [1, 1, 1] and not self.has_prefix
 
     def of_any_size(self, output: Tensor) -> Tensor:
-        """Maps from an output of another size, read like this one."""
+        """Read maps from an output of another size like this one."""
         return output.permute(0, *self.order)
 
 

@@ -105,7 +105,7 @@ class ProjectionHead(nn.Module):
         self.out = nn.Linear(dim_hidden, dim_out)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features `[...,D]` to embeddings `[...,E]`."""
+        """The embeddings `[...,E]` of features `[...,D]`."""
         embeddings: Tensor = self.out(self.hidden(features).relu())
         return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
 
@@ -121,7 +121,7 @@ def _classifier(network: nn.Module) -> object:
 
 
 def _part_of_classes(network: nn.Module) -> object:
-    """As `_classifier`, None where nothing tells."""
+    """The part of the network that makes the logits; None where nothing tells."""
     try:
         return _classifier(network)
     except Exception:  # a stranger's `get_classifier` may raise anything

@@ -109,6 +109,6 @@ def _closed_form(linear: nn.Linear, logits: Tensor, activation: Tensor, question
 
 
 def _weights(rows: Tensor, falls: Tensor) -> Tensor:
-    """`[M,C]` of `[M,Z]` and `[C,Z]`."""
+    """The weight of each channel, `[M,C]`, of outputs `[M,Z]` and `[C,Z]`."""
     with torch.autocast(rows.device.type, enabled=False):
         return weighed(rows, falls)

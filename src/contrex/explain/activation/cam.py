@@ -24,7 +24,7 @@ class CAM(ActivationExplainer):
     name = "cam"
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """`[N,C,h,w]` and `W^T (dS/dy) / (h w)` `[N,C,1,1]` to `[N,h,w]`."""
+        """Combine an activation `[N,C,h,w]` and `W^T (dS/dy) / (h w)` `[N,C,1,1]` into the map `[N,h,w]`."""
         height, width = activation.shape[2:]
         if gradient.shape[2:] != (1, 1) and bool(gradient.any()):  # the gradient of a head that is not linear
             raise LayerError(

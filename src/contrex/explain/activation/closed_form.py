@@ -83,7 +83,7 @@ class Verified(NamedTuple):
 
 
 def closed_form(linear: nn.Linear, activation: Tensor, rows: Tensor) -> Tensor:
-    """`W^T (dS/dy) / (h w)`, [N,M,C,1,1] for rows [N,M,K]."""
+    """The gradient `W^T (dS/dy) / (h w)`, [N,M,C,1,1] for rows [N,M,K]."""
     h, w = activation.shape[2:]
     with torch.autocast(rows.device.type, enabled=False):
         return (rows @ linear.weight.to(rows.dtype) / (h * w))[..., None, None]

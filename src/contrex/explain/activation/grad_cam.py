@@ -17,5 +17,5 @@ class GradCAM(ActivationExplainer):
     name = "grad_cam"
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """`[N,C,h,w]` twice to `[N,h,w]`."""
+        """Combine an activation and its gradient, `[N,C,h,w]` each, into the map `[N,h,w]`."""
         return torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), activation)

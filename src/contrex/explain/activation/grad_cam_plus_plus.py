@@ -24,7 +24,7 @@ class GradCAMPlusPlus(ActivationExplainer):
     is_linear = False
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """`[N,C,h,w]` twice to `[N,h,w]`."""
+        """Combine an activation and its gradient, `[N,C,h,w]` each, into the map `[N,h,w]`."""
         denominator = 2 + gradient * activation.sum((2, 3), keepdim=True)
         alpha = denominator.masked_fill(denominator == 0, 1).reciprocal()
         weights = (alpha * gradient.relu()).expand_as(activation).sum((2, 3))

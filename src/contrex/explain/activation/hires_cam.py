@@ -18,5 +18,5 @@ class HiResCAM(ActivationExplainer):
     name = "hires_cam"
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """`[N,C,h,w]` twice to `[N,h,w]`."""
+        """Combine an activation and its gradient, `[N,C,h,w]` each, into the map `[N,h,w]`."""
         return (activation * gradient).sum(1)

@@ -21,5 +21,5 @@ class LayerCAM(ActivationExplainer):
     is_linear = False
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """`[N,C,h,w]` twice to `[N,h,w]`."""
+        """Combine an activation and its gradient, `[N,C,h,w]` each, into the map `[N,h,w]`."""
         return (gradient.relu() * activation).sum(1)

@@ -20,7 +20,7 @@ class XGradCAM(ActivationExplainer):
     name = "xgrad_cam"
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """`[N,C,h,w]` twice to `[N,h,w]`."""
+        """Combine an activation and its gradient, `[N,C,h,w]` each, into the map `[N,h,w]`."""
         total = activation.sum((2, 3))
         rounding = 10 * torch.finfo(total.dtype).eps * activation.abs().sum((2, 3))
         nothing = total.abs() <= rounding

@@ -106,11 +106,11 @@ class Captum(Explainer):
 
 
 class CaptumMissingError(ContrexError, ImportError):
-    """The package captum is not installed."""
+    """Raised where the package captum is not installed."""
 
 
 class _Score(nn.Module):
-    """The model with its score as the only output, [N]."""
+    """A model whose only output is the score of a question, [N]."""
 
     def __init__(self, model: nn.Module, question: Question) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ def _attributes_outputs(kind: Any) -> bool:
 def _sorted(
     name: str, options: dict[str, Any], made_with: list[inspect.Parameter], called_with: list[inspect.Parameter]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of the constructor and those of `attribute()`."""
+    """Sort options into those of the constructor of captum's class `name` and those of its `attribute()`."""
     ours = ("target", "additional_forward_args", "return_convergence_delta")
     kinds = [
         {each.name: each for each in parameters if each.kind is not each.VAR_KEYWORD and each.name not in ours}

@@ -84,7 +84,7 @@ class AttentionExplainer(Explainer):
         return AttentionPass(run.images, run.logits, run.features, attention=recorder.weights, read=read)
 
     def _map(self, run: AttentionPass, weights: Sequence[Tensor]) -> Tensor:
-        """The map `[N,h,w]` of one `[N,T,T]` per layer."""
+        """The map `[N,h,w]` that follows from the weights of the layers, `[N,T,T]` each."""
         influence = self._rolled(weights)[:, run.read].mean(1)
         reshape = self._reshape or self._sites.token_grid(run.images, influence.shape[1])
         return reshape(influence[..., None])[:, 0]
@@ -102,6 +102,7 @@ class _Recorder:
         """Outputs `[N,h,T,d]` of the attention, before the heads are joined."""
         self._num_images, self._cuts_graph = num_images, cuts_graph
         self._num_tokens: set[int] = set()
+        # By id, as tensors compare by their numbers; all are kept, so that no other tensor takes over an id.
         self._softmaxes: dict[int, Tensor] = {}
 
     def __call__(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -154,7 +155,7 @@ class _Recorder:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """`softmax(q k^T / sqrt d + mask) v`."""
+        """Compute `softmax(q k^T / sqrt d + mask) v`, and keep the softmax."""
         if is_causal or enable_gqa or query.ndim != 4:
             raise LayerError(
                 "attention rollout needs plain attention [N,h,T,d], neither causal nor with grouped heads."

@@ -19,8 +19,11 @@ class Aliases:
 
     def __init__(self) -> None:
         self._kept: list[tuple[Tensor, int]] = []
+        """Each tensor with its version: a change that was not seen has raised it."""
         self._now: dict[int, Tensor] = {}
+        """By the id of a tensor, as tensors compare by their numbers: what stands for it now."""
         self._sharing: dict[int, list[int]] = {}
+        """By the place of a memory: the ids of the tensors that share it."""
 
     def add(self, tensor: Tensor) -> None:
         """Know a tensor that a function has made."""
@@ -37,7 +40,7 @@ class Aliases:
         return {key: self.now(item) for key, item in value.items()} if type(value) is dict else value
 
     def of(self, tensor: Tensor) -> list[Tensor]:
-        """All that share the memory of `tensor`."""
+        """All known tensors that share the memory of `tensor`."""
         return [self._now[key] for key in self._sharing.get(_memory(tensor), ())]
 
     def replace(self, target: Tensor, value: Tensor) -> list[Tensor]:

@@ -99,7 +99,7 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
 
 
 def _forward_from_pixels(model: nn.Module, images: Tensor, graph: str) -> Pass:
-    """The pass that records, if anything, from the images on."""
+    """Run `model` on `images` and record, if anything, from the images on."""
     if graph != "none":
         images = images if images.requires_grad else images.detach().requires_grad_()
     products = sdpa_kernel(SDPBackend.MATH) if graph == "all" else contextlib.nullcontext()
@@ -125,12 +125,12 @@ class Run:
 
     @property
     def shape(self) -> torch.Size | None:
-        """That of the output."""
+        """The shape of the output; None where it is no tensor."""
         return None if self.output is None else self.output.shape
 
 
 def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tuple[Tensor, Tensor, Sequence[Run]]:
-    """A plain pass, recorded from the pixels on: the images in its graph, the logits, and each run of each module.
+    """Run a plain pass, recorded from the pixels on: the images in its graph, the logits, each run of each module.
 
     Where a module gives the very memory it got (an identity, an in-place ReLU, a view) the rest of the model gets a
     view of it. So the graph tells those who go on with what the module gave from those who use its input, and a change
@@ -143,6 +143,7 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
     runs: list[Run] = []
     owner = threading.get_ident()
 
+    # Set on every module: it notes where input and output are in the graph, and hands on a view where both are one.
     def see(module: nn.Module, inputs: tuple[object, ...], output: object) -> Tensor | None:
         if threading.get_ident() != owner:
             return None
@@ -176,6 +177,7 @@ def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Ten
     """
     owner = threading.get_ident()
 
+    # A clone for each pass: what follows the layer may change it in place, and `output` may be used again.
     def replace(module: nn.Module, inputs: object, own: object) -> Tensor | None:
         return output.clone() if threading.get_ident() == owner else None
 
@@ -185,7 +187,7 @@ def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Ten
 
 @contextlib.contextmanager
 def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], None]) -> Iterator[None]:
-    """`see(module, output)` for each pass of `modules` in this thread; a ScriptModule among them is not seen.
+    """Call `see(module, output)` for each pass of `modules` in this thread; a ScriptModule among them is not seen.
 
     Raises:
         LayerError: there is nothing but ScriptModules.
@@ -195,6 +197,7 @@ def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], Non
     if modules and not visible:
         raise scripted(f"{type(modules[0]).__name__} is")
 
+    # It only looks: returning None leaves the module's output as it is.
     def watch(module: nn.Module, inputs: object, output: object) -> None:
         if threading.get_ident() == owner:
             see(module, output)
@@ -205,9 +208,10 @@ def watched(modules: Sequence[nn.Module], see: Callable[[nn.Module, object], Non
 
 @contextlib.contextmanager
 def exchanged(modules: Sequence[nn.Module], exchange: Callable[[object], object]) -> Iterator[None]:
-    """What `modules` give in this thread is `exchange(output)` instead."""
+    """Let `modules` give `exchange(output)` instead of their output, in this thread."""
     owner = threading.get_ident()
 
+    # Returning None for the other threads leaves their output as it is.
     def give(module: nn.Module, inputs: object, output: object) -> object:
         return exchange(output) if threading.get_ident() == owner else None
 
@@ -238,7 +242,7 @@ def turn(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode inside; afterwards every module's own mode and the random state as they were."""
+    """Put the model into eval mode, and afterwards every module's own mode and the random state back."""
     devices = [device] if device.type == "cuda" else []
     with eval_mode(model), torch.random.fork_rng(devices=devices):
         yield
@@ -292,7 +296,7 @@ R = TypeVar("R")
 
 
 def only_run(seen: Sequence[R], layer: nn.Module, model: nn.Module) -> R:
-    """The one run of a layer in a pass, or `LayerError`."""
+    """The only run of a layer in a pass, or `LayerError` where it ran never or several times."""
     if len(seen) == 1:
         return seen[0]
     name = layer_name(layer, model)

@@ -57,7 +57,7 @@ class Program:
         self._made: dict[int, tuple[weakref.ref[Tensor], int]] = {}
 
     def record(self, function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        """Call a function, and keep what it was."""
+        """Call a function, and keep its name, what it took and what it gave."""
         taken = (*args, *(value for _, value in sorted(kwargs.items())))
         name = getattr(function, "__name__", "")
         if self.is_paused:  # a hook of contrex hands a tensor on
@@ -90,7 +90,7 @@ class Program:
 
 @contextlib.contextmanager
 def program() -> Iterator[list[tuple[object, ...]]]:
-    """What the model calls in the passes of this thread inside.
+    """Record what the model calls in the passes of this thread inside.
 
     A network that calls the same functions for images of another size has the same graph there.
     """
@@ -102,7 +102,7 @@ def program() -> Iterator[list[tuple[object, ...]]]:
 
 
 def called(model: nn.Module, images: Tensor) -> object:
-    """What the model gives for a copy of the images, which it may change."""
+    """Call the model with a copy of the images, which it may change, and record what it calls where that is asked."""
     recorded: Program | None = getattr(_RECORDING, "program", None)
     if recorded is None:
         return model(images.clone())
@@ -112,7 +112,7 @@ def called(model: nn.Module, images: Tensor) -> object:
 
 @contextlib.contextmanager
 def unrecorded() -> Iterator[None]:
-    """What a hook of contrex calls is none of the model's program."""
+    """Pause the recording: what a hook of contrex calls is none of the model's program."""
     recorded: Program | None = getattr(_RECORDING, "program", None)
     if recorded is None:
         yield

@@ -31,7 +31,7 @@ class Gradients:
         return weights.to(self._logits).expand_as(self._logits)
 
     def arriving(self, edges: Sequence[Edge]) -> dict[Edge, Tensor]:
-        """What arrives at each edge, by one backward pass."""
+        """The gradients that arrive at edges of the graph, by one backward pass."""
         wanted = list(dict.fromkeys(edges))
         found = torch.autograd.grad(
             self._logits, [as_gradient_edge(e) for e in wanted], self._cotangent, retain_graph=True, allow_unused=True

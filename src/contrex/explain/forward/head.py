@@ -27,6 +27,7 @@ def forward_features(model: nn.Module, images: Tensor, head: nn.Module) -> tuple
     seen: list[tuple[object, ...]] = []
     owner = threading.get_ident()
 
+    # It only looks, and keeps the inputs with their graph: the features are trained through.
     def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         if threading.get_ident() == owner:
             seen.append(inputs)
@@ -43,7 +44,7 @@ def forward_features(model: nn.Module, images: Tensor, head: nn.Module) -> tuple
 
 @contextlib.contextmanager
 def head_rows(head: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """What `head` gets and gives, `[n,D]` and `[n,K]` without a graph, each time it runs in this thread inside.
+    """Keep what `head` gets and gives, `[n,D]` and `[n,K]` without a graph, each time it runs in this thread inside.
 
     Where the head's output is the logits, those of an explanation tell which of its passes had the features of the
     images themselves. Passes that give the head anything but one row per image are left out.
@@ -51,6 +52,7 @@ def head_rows(head: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     seen: list[tuple[Tensor, Tensor]] = []
     owner = threading.get_ident()
 
+    # It only looks, and detaches what it keeps: the graph of each pass would stay in memory with it.
     def keep(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         rows = inputs[0] if len(inputs) == 1 and threading.get_ident() == owner else None
         if isinstance(rows, Tensor) and isinstance(output, Tensor) and rows.ndim == output.ndim == 2:

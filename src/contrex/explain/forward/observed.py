@@ -49,7 +49,7 @@ class Observed:
         return Followed(self.graph)
 
     def may_be_explained(self, run: Run) -> bool:
-        """Whether the layer's kind and number of runs allow it."""
+        """Whether the kind of a layer and the number of its runs allow to explain it."""
         is_changed_image = run.output is not None and run.output.shape == self.images.shape
         return not (
             run.module is self.model

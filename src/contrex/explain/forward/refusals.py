@@ -76,7 +76,7 @@ def nothing_found(seen: Observed, misplaced_runs: Sequence[Run], gradients: Grad
 
 
 def _shares_past(seen: Observed, gradients: Gradients) -> list[str]:
-    """The last few layers that give maps, with the share of the gradient that flows past each."""
+    """The last few layers that give maps, in words, with the share of the gradient that flows past each."""
     found: dict[str, str] = {}
     for run in reversed(seen.runs):
         name = layer_name(run.module, seen.model)

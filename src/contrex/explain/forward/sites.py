@@ -43,7 +43,7 @@ class _Seen:
     has_single_cells_behind: bool
 
     def encloses(self, images: Tensor) -> bool:
-        """Whether these images are nowhere larger."""
+        """Whether images are nowhere larger than those that were seen."""
         return all(side <= known for side, known in zip(images.shape[2:], self.images[2:], strict=True))
 
     def scales_to(self, grid: Sequence[int], images: Tensor) -> bool:

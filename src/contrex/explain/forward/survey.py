@@ -45,7 +45,7 @@ class Candidate:
 
     @property
     def num_cells(self) -> int:
-        """Cells of its map."""
+        """The number of cells of its map."""
         return self.reading.height * self.reading.width
 
 

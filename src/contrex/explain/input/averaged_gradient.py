@@ -46,7 +46,7 @@ class AveragedGradient(InputExplainer):
         )
 
     def _run(self, points: Tensor, num_images: int, *, differentiable: bool) -> Pass:
-        """One pass of some copies; the call was about `num_images`."""
+        """Run some copies of the images in one pass; the call was about `num_images`."""
         try:
             return capture.forward(self.model, points, (), graph="all" if differentiable else "head")
         except (torch.OutOfMemoryError, LayerError):

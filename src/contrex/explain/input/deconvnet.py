@@ -21,5 +21,5 @@ class Deconvnet(ReLURuleExplainer):
     name = "deconvnet"
 
     def rule(self, sent: Tensor, received: Tensor) -> Tensor:
-        """`max(R_out, 0)`."""
+        """What a ReLU sends back: `max(R_out, 0)`."""
         return received.clamp(min=0)

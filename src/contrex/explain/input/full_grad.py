@@ -263,7 +263,7 @@ def _magnitude(contribution: Tensor) -> Tensor:
 
 
 def _part(contribution: Tensor, maps: Reshape | None) -> Tensor:
-    """`sum_c b_c dS/dz_c` `[N,h,w]`; one cell where z is no grid."""
+    """The part of one bias in the map, `sum_c b_c dS/dz_c` `[N,h,w]`; one cell where z is no grid."""
     total = contribution.flatten(1).sum(1)[:, None, None]
     if maps is None:
         return total
@@ -314,7 +314,7 @@ def _batch_norm_bias(
 def _activation_bias(
     function: Function, args: Sequence[Any], kwargs: Mapping[str, Any], *, differentiable: bool
 ) -> Tensor:
-    """`eta(x) - eta'(x) x`, cell by cell."""
+    """The bias of an activation function eta: `eta(x) - eta'(x) x`, cell by cell."""
     with torch.enable_grad():
         x = args[0].clone() if differentiable else args[0].detach().requires_grad_()  # it may be changed in place
         y = cast(Tensor, function(x.clone(), *args[1:], **kwargs))

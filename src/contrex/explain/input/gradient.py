@@ -17,5 +17,5 @@ class Gradient(InputExplainer):
     name = "gradient"
 
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
-        """Pixels and their gradient `[N,C,H,W]` to `[N,H,W]`."""
+        """Combine pixels and their gradient, `[N,C,H,W]` each, into the map `[N,H,W]`."""
         return gradient.sum(1)

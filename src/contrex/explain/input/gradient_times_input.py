@@ -19,5 +19,5 @@ class GradientTimesInput(InputExplainer):
     name = "gradient_times_input"
 
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
-        """Pixels and their gradient `[N,C,H,W]` to `[N,H,W]`."""
+        """Combine pixels and their gradient, `[N,C,H,W]` each, into the map `[N,H,W]`."""
         return (images * gradient).sum(1)

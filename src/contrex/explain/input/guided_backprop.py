@@ -21,5 +21,5 @@ class GuidedBackprop(ReLURuleExplainer):
     name = "guided_backprop"
 
     def rule(self, sent: Tensor, received: Tensor) -> Tensor:
-        """`[x > 0] max(R_out, 0)`."""
+        """What a ReLU sends back: `[x > 0] max(R_out, 0)`."""
         return sent.clamp(min=0)

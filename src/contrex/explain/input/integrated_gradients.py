@@ -42,5 +42,5 @@ class IntegratedGradients(AveragedGradient):
             yield float(weight), start + float(position) * (images - start)
 
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
-        """Pixels and the mean gradient on the path `[N,C,H,W]` to `[N,H,W]`."""
+        """Combine pixels and the mean gradient on the path, `[N,C,H,W]` each, into the map `[N,H,W]`."""
         return ((images - baseline_of(images, self._baseline)) * gradient).sum(1)

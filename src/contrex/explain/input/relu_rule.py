@@ -39,7 +39,7 @@ class ReLURuleExplainer(InputExplainer):
         """What a ReLU sends back, from what it would send and what it received."""
 
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
-        """Pixels and what arrives there `[N,C,H,W]` to `[N,H,W]`."""
+        """Combine pixels and what arrives there, `[N,C,H,W]` each, into the map `[N,H,W]`."""
         return gradient.sum(1)
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
@@ -58,7 +58,7 @@ class ReLURuleExplainer(InputExplainer):
 
 
 def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor], copies: Sequence[Node | None]) -> None:
-    """Every ReLU in the graph behind `logits` sends back `rule(gradient it would send, gradient it received)`.
+    """Let every ReLU in the graph behind `logits` send back `rule(gradient it would send, gradient it received)`.
 
     The rule is set in the graph of this one pass, not in the model, and goes with it; so modules, functions and
     in-place ReLUs are caught alike. ReLU6 counts, and so does any hardtanh, clamp or threshold that clips at the number

@@ -39,7 +39,7 @@ class SmoothGrad(AveragedGradient):
         self._num_samples, self._noise, self._seed = num_samples, noise, seed
 
     def copies(self, images: Tensor) -> Iterator[tuple[float, Tensor]]:
-        """Weight 1/n and a noisy copy `[N,C,H,W]`, n times."""
+        """Give n times a weight, 1/n, and a noisy copy `[N,C,H,W]`."""
         generator = torch.Generator("cpu").manual_seed(self._seed)
         low, high = images.detach().flatten(1).aminmax(dim=1)
         deviation = (self._noise * (high - low))[:, None, None, None]
@@ -48,5 +48,5 @@ class SmoothGrad(AveragedGradient):
             yield 1 / self._num_samples, images + deviation * noise.to(images)
 
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
-        """Pixels and the mean gradient `[N,C,H,W]` to `[N,H,W]`."""
+        """Combine pixels and the mean gradient, `[N,C,H,W]` each, into the map `[N,H,W]`."""
         return gradient.sum(1)

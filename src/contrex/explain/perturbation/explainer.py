@@ -34,7 +34,7 @@ class PerturbationExplainer(Explainer):
 
 
 def checked_batch_size(batch_size: int | None) -> int | None:
-    """`batch_size`, or `ArgumentError`."""
+    """The number of images in one pass, if it is one; otherwise `ArgumentError`."""
     if batch_size is not None and batch_size < 1:
         raise ArgumentError(f"`batch_size` must be at least 1 image, got {batch_size}.")
     return batch_size

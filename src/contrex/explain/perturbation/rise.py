@@ -71,7 +71,7 @@ class RISE(PerturbationExplainer):
 
 
 def _masks(grids: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
-    """Masks `[n,H,W]` from grids and corners."""
+    """The masks `[n,H,W]` that grids, enlarged and cut out at their corners, are."""
     cells = grids.shape[1]
     size = [(cells + 1) * _cell(length, cells) for length in (height, width)]
     large = F.interpolate(grids[:, None], size, mode="bilinear", align_corners=False)[:, 0]
@@ -82,5 +82,5 @@ def _masks(grids: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
 
 
 def _cell(length: int, cells: int) -> int:
-    """Pixels in one of `cells` cells that cover `length` pixels."""
+    """The number of pixels in one of `cells` cells that cover `length` pixels."""
     return -(-length // cells)

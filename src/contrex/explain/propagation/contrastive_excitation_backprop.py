@@ -75,6 +75,6 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
 
 
 def _normalised(relevance: Tensor) -> Tensor:
-    """Sum 1 for each image; zeros stay."""
+    """Relevance scaled to the sum 1 for each image; zeros stay."""
     total = relevance.sum(tuple(range(1, relevance.ndim)), keepdim=True)
     return torch.where(total == 0, 0.0, relevance / torch.where(total == 0, 1.0, total))

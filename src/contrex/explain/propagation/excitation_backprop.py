@@ -71,7 +71,7 @@ class ExcitationBackprop(RelevanceExplainer):
 
 
 class _Excitation(Rules):
-    """The paper's rule."""
+    """The rule of the paper: only what excites a neuron shares its relevance."""
 
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
         if layer.kind == "normalisation":
@@ -86,7 +86,7 @@ class _Excitation(Rules):
 
 
 class _SignedExcitation(Rules):
-    """The rule of the published code."""
+    """The rule of the published code: negative neurons and branches take part with their sign."""
 
     folds_batch_norm: ClassVar[bool] = False
 

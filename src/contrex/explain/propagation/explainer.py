@@ -50,7 +50,7 @@ class RelevanceExplainer(LayerExplainer):
 
     @abstractmethod
     def _rules(self) -> Rules:
-        """The rules of this method."""
+        """The rules by which this method shares relevance out."""
 
     @abstractmethod
     def _start(self, run: Pass, row: Tensor) -> Tensor:

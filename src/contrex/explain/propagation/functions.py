@@ -45,7 +45,7 @@ _WEIGHTED: dict[str, Kind] = {"conv1d": "convolution", "conv2d": "convolution", 
 
 
 class _Relevance(torch.autograd.Function):
-    """A value whose backward pass is `rule`: from its relevance to that of each of `inputs`."""
+    """Gives a value a backward pass that is `rule`: from its relevance to that of each of `inputs`."""
 
     @staticmethod
     def forward(ctx: Any, rule: Callable[[Tensor], Sequence[Tensor]], value: Tensor, *inputs: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class _Relevance(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class _Normalised:
-    """`x * scale + shift` per channel, which batch norm has made of `x`."""
+    """What batch norm has made of `x`: `x * scale + shift` per channel."""
 
     x: Tensor
     scale: Tensor
@@ -246,5 +246,5 @@ def _given(rule: Callable[[Tensor], Sequence[Tensor]], value: Tensor, *inputs: T
 
 
 def _precise(tensor: Tensor) -> Tensor:
-    """Without a graph, in float32 or better."""
+    """A tensor without its graph, in float32 or better."""
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))

@@ -32,7 +32,7 @@ class Rule(ABC):
 
     @abstractmethod
     def __call__(self, layer: LinearMap, relevance: Tensor) -> Tensor:
-        """Relevance of the layer's input."""
+        """Share the relevance of a layer's output out, and return that of its input."""
 
 
 def _check_not_negative(name: str, value: float) -> None:

@@ -23,7 +23,7 @@ Term = tuple[Tensor, Tensor | None]
 
 
 class NoRuleError(Exception):
-    """A function of the network has no rule."""
+    """Raised where a function of the network has no rule."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class LinearMap:
         return sum(products[1:], products[0])
 
     def output(self) -> Tensor:
-        """`z`."""
+        """The output `z` of the layer, made again."""
         return self._with(self.bias, self.function(self.x, self.weight))
 
     def weights(self, sign: int) -> Tensor | None:
@@ -91,7 +91,7 @@ def part(values: Tensor, sign: int) -> Tensor:
 
 
 def ratio(relevance: Tensor, total: Tensor, epsilon: float) -> Tensor:
-    """`R / (z + epsilon sign(z))`; 0 where z is 0 and so is epsilon."""
+    """The relevance per unit of output, `R / (z + epsilon sign(z))`; 0 where z is 0 and so is epsilon."""
     if epsilon:
         return relevance / (total + epsilon * torch.where(total < 0, -1.0, 1.0))
     return torch.where(total == 0, 0.0, relevance / torch.where(total == 0, 1.0, total))
@@ -104,7 +104,7 @@ class Rules(ABC):
 
     @abstractmethod
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
-        """Relevance of the input of a linear map."""
+        """Share the relevance of a linear map's output out, and return that of its input."""
 
     @abstractmethod
     def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:
