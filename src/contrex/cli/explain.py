@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 
 from contrex import settings
 from contrex.cli.options import Arguments, parsed
 from contrex.errors import ArgumentError, printable
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import tyro
 
 from contrex.cli.options import Arguments, parsed
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 
 from contrex import settings
 from contrex.cli.options import Arguments, Nothing, parsed
 from contrex.errors import ArgumentError, printable
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

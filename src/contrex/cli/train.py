@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -15,9 +15,6 @@ from contrex.cli.inspect import recipes
 from contrex.cli.options import Arguments, console, named_data, parsed, print_summary
 from contrex.errors import ArgumentError, DataError
 from contrex.settings import run_name
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -10,24 +10,19 @@ lock: there, nothing is noticed.
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from contrex import ranks
 from contrex.errors import BusyRunError
 
 NAME = "lock"
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _held: dict[tuple[Path, int], int] = {}
 """The descriptors of the locks that this process holds, by folder and thread."""
@@ -45,18 +40,6 @@ def locked(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         ranks.from_first(lambda: stack.enter_context(_taken(folder)))
         yield
-
-
-def locking(train: Callable[P, R]) -> Callable[P, R]:
-    """`train(recipe, folder, ...)`, which holds the lock of its folder while it runs."""
-
-    @functools.wraps(train)
-    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        folder = kwargs["folder"] if "folder" in kwargs else args[1]
-        with locked(Path(str(folder))):
-            return train(*args, **kwargs)
-
-    return alone
 
 
 def is_locked(folder: Path) -> bool:

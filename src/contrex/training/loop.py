@@ -39,7 +39,7 @@ from contrex.settings import Recipe
 from contrex.training import distributed
 from contrex.training.contact_sheet import write_shown
 from contrex.training.distributed import Runner
-from contrex.training.lock import locking
+from contrex.training.lock import locked
 from contrex.training.log import VALIDATION, progress_bar, say
 from contrex.training.optimization import learning_rates, take_step
 from contrex.training.preparing import prepare
@@ -49,7 +49,6 @@ from contrex.training.timing import Pace, in_words
 from contrex.training.trained import trained_classifier
 
 
-@locking
 def train(
     recipe: Recipe,
     folder: Path,
@@ -74,12 +73,23 @@ def train(
         InterruptedRunError: Ctrl-C or SIGTERM, in whichever process; a checkpoint was written first.
         ProcessError: another process has failed.
     """
-    run = prepare(recipe, folder, resume=resume, console=console)
+    with locked(folder):
+        run = prepare(recipe, folder, resume=resume, console=console)
+        _finish_epochs(run, on_step)
+        if recipe.training.shard:
+            return trained_classifier(run.state())
+        run.averages.keep()
+        run.plan.finish()
+        return run.classifier
+
+
+def _finish_epochs(run: Run, on_step: Callable[[int, int], None] | None) -> None:
+    """Take all steps that are left, and save, validate and stop where that is due."""
     with (
         closing(run.loader),
         closing(run.to_validate),
         signals() as requests,
-        progress_bar(recipe.name, total=run.num_steps, done=run.place.step, console=run.console) as bar,
+        progress_bar(run.recipe.name, total=run.num_steps, done=run.place.step, console=run.console) as bar,
     ):
         while not run.is_finished:
             pace = Pace()
@@ -92,18 +102,13 @@ def train(
                 if stopped_by or is_due:
                     run.save()
                 if stopped_by:
-                    raise interrupted(stopped_by, folder, run.place)
+                    raise interrupted(stopped_by, run.folder.path, run.place)
             is_saved = end_epoch(run, pace)
             (stopped_by,) = ranks.largest(requests.number())  # sync point: it may have come during the validation
             if stopped_by:
                 if not is_saved:
                     run.save()
-                raise interrupted(stopped_by, folder, run.place)
-    if recipe.training.shard:
-        return trained_classifier(run.state())
-    run.averages.keep()
-    run.plan.finish()
-    return run.classifier
+                raise interrupted(stopped_by, run.folder.path, run.place)
 
 
 def epoch_batches(run: Run, pace: Pace) -> Iterator[list[Batch]]:
