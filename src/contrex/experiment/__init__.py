@@ -20,12 +20,12 @@ from rich.console import Console
 from contrex import ranks
 from contrex.evaluation import check_names
 from contrex.experiment.measuring import evaluate_model, evaluate_run
-from contrex.experiment.sharing import Task, carried_out
+from contrex.experiment.sharing import Task, carry_out
 from contrex.records import RunRecord, read_run
 from contrex.report import write_report
 from contrex.settings import Recipe
 
-__all__ = ["SplitReport", "Task", "carried_out", "evaluate_model", "evaluate_run", "run_experiment"]
+__all__ = ["SplitReport", "Task", "carry_out", "evaluate_model", "evaluate_run", "run_experiment"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ def run_experiment(
     The first recipe is the baseline that the others are compared with. A record that is there already is used again
     only if it measured these very weights in this very way.
 
-    Several processes may share the runs, `jobs` of them started here; see `carried_out`, which raises what is raised.
+    Several processes may share the runs, `jobs` of them started here; see `carry_out`, which raises what is raised.
     """
     for recipe in recipes:
         check_names(recipe.evaluation)
     tasks = [Task(recipe, [(replace(recipe.evaluation, split=split), None) for split in splits]) for recipe in recipes]
-    records = carried_out(tasks, folder, console=console, jobs=jobs)
+    records = carry_out(tasks, folder, console=console, jobs=jobs)
     reports = []
     for number, split in enumerate(splits):
         found = [of_run[number] for of_run in records]

@@ -24,7 +24,8 @@ Configuration = Mapping[str, Any]
 
 
 def record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
-    """`evaluation-SPLIT` and what differs from the recipe's own evaluation, at most 120 long."""
+    """The name of a record's folder: `evaluation-SPLIT`, and what differs from the recipe's own evaluation; at most
+    120 long."""
     own, asked = to_plain(replace(recipe.evaluation, split=options.split)), to_plain(options)
     parts = [f"{field}={as_word(asked[field])}" for field in different(own, asked)]
     if data != recipe.data:
@@ -39,7 +40,7 @@ def data_name(data: Data) -> str:
 
 
 def record_folder(output: Path | None, default: Path, configuration: Configuration) -> Path:
-    """`output` or the default folder; where the default holds another record, one with a name of its own."""
+    """The folder that a record goes to: `output` or the default; where that holds another record, one of its own."""
     folder = default if output is None else output
     recorded = recorded_configuration(folder)
     if recorded is None:

@@ -101,9 +101,9 @@ def _explained_places(run: RunRecord) -> list[str]:
     return list(dict.fromkeys(f"{one['layer']}, {one['grid']}" for one in details))
 
 
-def measured_run(run: Path, options: Evaluation, *, console: Console, data: Data | None = None) -> Path:
-    """The folder of the record of the run's weights, on `data` instead of its recipe's where that is given; evaluated
-    unless they have been."""
+def measure_run(run: Path, options: Evaluation, *, console: Console, data: Data | None = None) -> Path:
+    """Evaluate a run unless it has a record of these weights, on `data` where that is given, and return the record's
+    folder."""
     subject, default = _trained_subject(run, options, data)
     configuration = configuration_of(subject, options)
     folder = record_folder(None, default, configuration)
@@ -149,7 +149,8 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
 
 
 def _images(run: Path, recipe: Recipe, split: str, labelled_sha256: str | None, data: Data) -> ImageSet:
-    """What `split` of `data` means to a run: its own draw where they are the run's, wherever they lie now."""
+    """The images of a split as a run has them: those of its own draw where the data are its own, wherever they lie
+    now."""
     same = type(data) is type(recipe.data) and {**vars(data), "path": None} == {**vars(recipe.data), "path": None}
     if not same:
         return image_set(data, split)

@@ -30,7 +30,7 @@ _held: dict[tuple[Path, int], int] = {}
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Inside, no other process is in `folder`. A thread that holds the lock already may come in again.
+    """Keep all other processes out of `folder` for a while. A thread that holds the lock already may come in again.
 
     Of several processes of one run (`contrex.ranks`) all call it, and the first one holds the lock.
 
@@ -96,7 +96,8 @@ def _acquired(folder: Path) -> int:
 
 
 def _let_go() -> None:
-    """A loader's process is no part of the run: it must not keep the lock when the process that has it is killed."""
+    """Close the locks in a forked process: a loader's worker must not keep the lock when the run's process is
+    killed."""
     for descriptor in _held.values():
         os.close(descriptor)
     _held.clear()
