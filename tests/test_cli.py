@@ -412,7 +412,7 @@ def test_quickstart_with_a_shortcut_reports_both_splits(tmp_path, monkeypatch, c
 
 # --- every recipe, on 30 images or less, through the real command ---------------------------------------------------
 
-QUICK = {"pets_cgc", "tiny_imagenet10_cgc", "imagenet_resnet18_cgc", "exconb_cifar10", "supcon_ori_cifar10"}
+QUICK = {"digits_cgc", "digits_gcc", "digits_exconb", "digits_10_percent_cgc", "pets_cgc", "tiny_imagenet10_cgc"}
 
 
 @pytest.fixture(scope="module")
@@ -467,9 +467,8 @@ def imagenet(photos, tmp_path_factory):
 
 
 def marked(name):
-    """Networks of full size take seconds each."""
-    is_quick = name.startswith("digits") or name in QUICK
-    return name if is_quick else pytest.param(name, marks=pytest.mark.slow)
+    """One recipe for each kind of method and of data; the others take seconds each."""
+    return name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in RECIPES])

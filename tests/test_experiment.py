@@ -193,7 +193,7 @@ def test_an_experiment_measures_with_each_explainer_and_nothing_twice(tmp_path, 
         told = [run.record.configuration["evaluation"]["explainer"] for run in report.runs]
         assert told == ["cam", "gradient"]
     more = replace(recipe, evaluation=replace(recipe.evaluation, explainers=("cam", "hires_cam", "gradient")))
-    experiment.measuring.measured_runs(tmp_path / "tiny-seed3", more.evaluation, console=quiet())
+    experiment.measuring.measure_run_by_each(tmp_path / "tiny-seed3", more.evaluation, console=quiet())
     assert asked == [("cam", "gradient"), ("hires_cam",)]
 
 

@@ -18,6 +18,7 @@ from contrex.recipes.published import NUMBERS
 from contrex.recipes.tables import SOURCES, reference_of
 from contrex.records import to_plain, write_json
 from contrex.records.scopes import differing
+from sampling import crossed
 
 NAMES = tuple(
     """
@@ -65,13 +66,8 @@ def network_and_map(name, options, stem, side, layer):
     return {module for module, _ in network.named_modules()}, heatmap.shape[1:]
 
 
-def marked(name):
-    """A VGG's 138 million weights take seconds to draw."""
-    return pytest.param(name, marks=pytest.mark.slow) if "vgg" in name else name
-
-
 @pytest.mark.filterwarnings("ignore:.*of the gradient.*flows past:contrex.errors.LayerWarning")  # ExCon's own layer
-@pytest.mark.parametrize("name", [marked(name) for name in RECIPES])
+@pytest.mark.parametrize("name", crossed(RECIPES, one_in=4))
 def test_maps_are_large_enough_to_point_at_something(name):
     recipe = RECIPES[name]()
     model, layer = recipe.model, getattr(recipe.method, "layer", None)

@@ -48,7 +48,7 @@ def world_size() -> int:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Inside, the processes that torchrun started talk to each other; a process alone changes nothing.
+    """Let the processes that torchrun started talk to each other for a while; a process alone changes nothing.
 
     Each has the GPU of its `LOCAL_RANK`, where there are GPUs: `cuda` means that one from then on.
 
@@ -79,7 +79,7 @@ def _take_gpu(number: int, available: int) -> None:
 
 
 def gathered(own: T) -> list[T]:
-    """What every process passes, in the order of their ranks; all must call it.
+    """The values of all processes in the order of their ranks; all must call it.
 
     >>> gathered("only")
     ['only']
@@ -92,7 +92,7 @@ def gathered(own: T) -> list[T]:
 
 
 def largest(*own: int) -> list[int]:
-    """The largest of what the processes pass, number by number; all must call it.
+    """The largest value among all processes, number by number; all must call it.
 
     >>> largest(0, 15)
     [0, 15]
@@ -165,7 +165,8 @@ def _small_device() -> torch.device:
 
 
 def from_first(made: Callable[[], T]) -> T:
-    """What `made()` gives in the first process, in all of them; an error there is an error in all of them."""
+    """Call `made` in the first process and give its result to all of them; an error there is an error in all of
+    them."""
     if not is_distributed():
         return made()
     found: list[Any] = [None, None]
@@ -182,7 +183,7 @@ def from_first(made: Callable[[], T]) -> T:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """What each process does alone inside either succeeds in all of them or ends all of them, with the message of the
+    """End all processes where one of them fails in what each does alone inside, with the message of the
     one that failed. Nothing inside may wait for another process.
 
     Raises:
@@ -204,7 +205,7 @@ def together() -> Iterator[None]:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """An error inside ends the other processes too, with its message, also where they wait for this one.
+    """End the other processes too where this one fails inside, with its message, also where they wait for this one.
 
     The process that fails leaves its message for the others before its connections break.
 
@@ -257,7 +258,7 @@ def _message_of_another() -> tuple[int, str] | None:
 
 
 def _store() -> Any:
-    """The table of words by which the processes found each other; torch has no public name for it."""
+    """The store by which the processes found each other; torch has no public name for it."""
     return dist.distributed_c10d._get_default_store()
 
 

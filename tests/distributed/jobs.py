@@ -22,6 +22,7 @@ from contrex.models.convnet import ConvNet
 from contrex.recipes import recipe_from
 from contrex.settings import Digits, Model, Recipe, Training
 from contrex.training import compiling, distributed, loop, preparing, sharding, train
+from contrex.training import trained as trained_module
 from contrex.training.checkpoint import Checkpoints
 from evaluation.test_run import DATA, subject
 from evaluation.test_run import options as evaluation_options
@@ -269,7 +270,10 @@ def plain_classifier(*_, **__):
 def trained(recipe, folder, resume=False, plain=False, fault=None):
     """Train in all processes; `fault` = (kind, rank, step) happens in one of them. The digest of the weights."""
     load = plain_classifier if plain else preparing.load_classifier
-    with mock.patch.object(preparing, "load_classifier", load), faulty(*fault) if fault else nullcontext():
+    with ExitStack() as patches:
+        for module in (preparing, trained_module):  # at the start, and at the end where weights were shared out
+            patches.enter_context(mock.patch.object(module, "load_classifier", load))
+        patches.enter_context(faulty(*fault) if fault else nullcontext())
         found = train(recipe, folder, resume=resume, console=quiet())
     return digest(value for value in found.network.state_dict().values())
 

@@ -301,7 +301,6 @@ def ran(tmp_path_factory):
         ("plain", jobs.trained, (tiny(), folder / "plain"), {"plain": True}),
         ("turns", jobs.trained, (in_turns(), folder / "turns"), {"plain": True}),
         ("counted", jobs.counted, (in_turns(), folder / "counted")),
-        ("compiled", jobs.compiled, (tiny(epochs=1), folder / "compiled")),
         ("sharded", jobs.trained, (tuned(shard=True), folder / "sharded")),
         ("taught", jobs.taught, (tiny(accumulate=2), folder / "taught", f"{EXAMPLE}:digits")),
         ("taught, sharded", jobs.taught, (tiny(shard=True), folder / "taught-sharded", f"{EXAMPLE}:digits")),
@@ -479,8 +478,9 @@ def test_a_step_is_one_call_of_ddp_and_one_backward_pass(ran):
     assert of(found, "counted") == [(12, 12, 12)] * 2
 
 
-def test_a_compiled_run_of_two_processes_is_that_of_one_to_rounding(ran):
-    for found in of(ran[1], "compiled"):
+@pytest.mark.slow
+def test_a_compiled_run_of_two_processes_is_that_of_one_to_rounding(tmp_path):
+    for found in processes.results_of(2, jobs.compiled, tiny(epochs=1), tmp_path):
         assert isinstance(found[0], dict), found
         plain, compiled, num_pieces = found
         assert num_pieces > 0

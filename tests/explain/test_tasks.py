@@ -12,6 +12,7 @@ from contrex.explain import EXPLAINERS, ClassExplanations, Explanation
 from contrex.explain.contract import CHECKS
 from explain.networks import images, network
 from explain.test_contract import CHEAPER, small_network
+from sampling import crossed
 
 OF_A_CLASS = [name for name, kind in EXPLAINERS.items() if kind.is_class_specific]
 every_method = pytest.mark.parametrize("method", OF_A_CLASS)
@@ -41,7 +42,7 @@ def twin(net, row=1):
 
 
 @every_method
-@pytest.mark.parametrize("score", ["probability", "log_probability"])
+@pytest.mark.parametrize("score", ["probability", pytest.param("log_probability", marks=pytest.mark.slow)])
 def test_maps_of_probabilities_are_those_of_the_softmax_twin(method, score):
     net, x = small_network(method)
     pairs = [
@@ -190,7 +191,7 @@ def test_differentiable_maps_of_a_probability():
 PROMISES = ("gives_what_it_promises", "explains_a_batch_as_single_images", "answers_classes_as_single_calls")
 
 
-@pytest.mark.parametrize("method", EXPLAINERS)
+@pytest.mark.parametrize("method", crossed(EXPLAINERS, one_in=3))
 def test_the_contract_holds_for_one_logit(method):
     net, x = small_network(method)
     for check in PROMISES if method not in CHEAPER else PROMISES[:1]:

@@ -18,6 +18,7 @@ from contrex.models.convnet import ConvNet
 from contrex.ops.geometry import Crop, random_crop, warp_images
 from contrex.settings import GCC
 from oracles import gcc as oracle
+from sampling import crossed
 
 
 def make_classifier():
@@ -59,9 +60,10 @@ def maps_of(network, images, labels, contrast):
     return (gradient * activation).sum(1), logits
 
 
-@pytest.mark.parametrize("contrast", [None, "weighted"])
-@pytest.mark.parametrize("views", ["both", "plain", "transformed"])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("views", "contrast", "training"),
+    crossed(["both", "plain", "transformed"], [None, "weighted"], [True, False], one_in=3),
+)
 def test_the_step_is_its_equation(views, contrast, training):
     """Loss to 1e-8 and every parameter's gradient to 1e-6, through both maps, in both modes of batch norm."""
     batch, classifier = make_batch(), make_classifier()

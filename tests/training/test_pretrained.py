@@ -13,6 +13,7 @@ from contrex.cli import main
 from contrex.models import load_classifier
 from contrex.recipes import RECIPES
 from contrex.training import load_trained
+from sampling import crossed
 
 MODEL = RECIPES["digits_10_percent_cgc"]().model
 SMALL = (
@@ -80,7 +81,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("kind", "zipped"), [*((kind, True) for kind in FILES), ("moco", False)])
+@pytest.mark.parametrize(("kind", "zipped"), crossed(FILES, [True, False], one_in=3))
 def test_a_probe_on_a_checkpoint_has_its_encoder(kind, zipped, tmp_path, capsys):
     """All that is frozen is what the file has, bit for bit, and the run says what it left out; files of before torch
     1.6 are no zip archives."""

@@ -140,7 +140,7 @@ class Wholes:
     @property
     def images(self) -> list[Whole]:
         """The whole images themselves, with what is known of their objects."""
-        return _wholes(self.views)
+        return [views.whole for views in self.views if views.whole is not None]
 
 
 class Group:

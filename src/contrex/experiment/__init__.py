@@ -25,7 +25,7 @@ from contrex.experiment.measuring import (
     evaluate_run,
     evaluate_run_by_each,
 )
-from contrex.experiment.sharing import Task, carried_out
+from contrex.experiment.sharing import Task, carry_out
 from contrex.records import RunRecord, read_run
 from contrex.report import write_report
 from contrex.settings import Recipe
@@ -33,7 +33,7 @@ from contrex.settings import Recipe
 __all__ = [
     "SplitReport",
     "Task",
-    "carried_out",
+    "carry_out",
     "evaluate_model",
     "evaluate_model_by_each",
     "evaluate_run",
@@ -60,12 +60,12 @@ def run_experiment(
     The first recipe is the baseline that the others are compared with. A record that is there already is used again
     only if it measured these very weights in this very way.
 
-    Several processes may share the runs, `jobs` of them started here; see `carried_out`, which raises what is raised.
+    Several processes may share the runs, `jobs` of them started here; see `carry_out`, which raises what is raised.
     """
     for recipe in recipes:
         check_names(recipe.evaluation)
     tasks = [Task(recipe, [(replace(recipe.evaluation, split=split), None) for split in splits]) for recipe in recipes]
-    records = carried_out(tasks, folder, console=console, jobs=jobs)
+    records = carry_out(tasks, folder, console=console, jobs=jobs)
     reports = []
     for number, split in enumerate(splits):
         found = [record for of_run in records for record in _of_split(of_run, number, len(splits))]

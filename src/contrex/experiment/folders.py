@@ -19,7 +19,8 @@ Configuration = Mapping[str, Any]
 
 
 def record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
-    """`evaluation-SPLIT` and what differs from the recipe's own evaluation, at most 120 long; for one explainer."""
+    """The name of a record's folder, of one explainer: `evaluation-SPLIT`, and what differs from the recipe's own
+    evaluation; at most 120 long."""
     own, asked = (to_plain(replace(way, split=options.split, explainers=())) for way in (recipe.evaluation, options))
     values = dict(flat(asked))
     parts = [f"{name}={as_word(values.get(name))}" for name in differing(own, asked)]
@@ -34,8 +35,8 @@ def data_name(data: Data) -> str:
 
 
 def record_folder(output: Path | None, default: Path, configuration: Configuration, taken: Sequence[Path] = ()) -> Path:
-    """`output` or the default folder; where the default holds another record, or is `taken`, one with a name of its
-    own."""
+    """The folder that a record goes to: `output` or the default; where that holds another record, or is `taken`, one of
+    its own."""
     folder = default if output is None else output
     recorded = {} if folder in taken else recorded_configuration(folder)
     if recorded is None:

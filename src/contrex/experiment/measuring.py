@@ -160,9 +160,9 @@ def _explained_places(run: RunRecord) -> list[str]:
     return list(dict.fromkeys(f"{one['layer']}, {one['grid']}" for one in details))
 
 
-def measured_runs(run: Path, options: Evaluation, *, console: Console, data: Data | None = None) -> list[Path]:
-    """The folders of the records of the run's weights, one for each explainer, on `data` instead of its recipe's where
-    that is given; evaluated unless they have been."""
+def measure_run_by_each(run: Path, options: Evaluation, *, console: Console, data: Data | None = None) -> list[Path]:
+    """Evaluate a run by each explainer that has no record of these weights, on `data` where that is given, and return
+    the folders of all records."""
     subject, defaults = _trained_subject(run, options, data)
     folders, ways = _places(subject, options, defaults, None), options.of_each_explainer()
     missing = []
@@ -212,7 +212,8 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
 
 
 def _images(run: Path, recipe: Recipe, split: str, labelled_sha256: str | None, data: Data) -> ImageSet:
-    """What `split` of `data` means to a run: its own draw where they are the run's, wherever they lie now."""
+    """The images of a split as a run has them: those of its own draw where the data are its own, wherever they lie
+    now."""
     own, asked = ({"data": to_plain(one)} for one in (recipe.data, data))
     if differing(own, asked, ignoring={"place"}):
         return image_set(data, split)

@@ -13,7 +13,7 @@ from rich.console import Console
 from contrex import ranks
 from contrex.errors import ArgumentError, BusyRunError, printable
 from contrex.experiment.folders import record_name, recorded_configuration
-from contrex.experiment.measuring import measured_runs
+from contrex.experiment.measuring import measure_run_by_each
 from contrex.records import to_plain
 from contrex.records.scopes import differing
 from contrex.settings import Data, Evaluation, Recipe, run_name
@@ -28,15 +28,15 @@ POLL = 1.0
 
 @dataclass(frozen=True)
 class Task:
-    """A run, and how it is measured: in which ways, and on which data where they are not its own."""
+    """A run to be trained, and the ways in which it is measured, each on data of its own where it names some."""
 
     recipe: Recipe
     ways: Sequence[tuple[Evaluation, Data | None]]
 
 
-def carried_out(tasks: Sequence[Task], folder: Path, *, console: Console, jobs: int = 1) -> list[list[Path]]:
-    """Train and measure what has not been yet, and return the folders of the records: of each task, one for each way
-    and each explainer that the way names.
+def carry_out(tasks: Sequence[Task], folder: Path, *, console: Console, jobs: int = 1) -> list[list[Path]]:
+    """Train and measure every task that is not done yet; return the folders of each one's records, one for each way of
+    measuring and each explainer that it names.
 
     The tasks are shared with whatever other process is given the same ones and the same folder, on this machine or on
     another that has the folder too: each takes the next run that is neither done nor being worked on, and all wait for
@@ -51,19 +51,20 @@ def carried_out(tasks: Sequence[Task], folder: Path, *, console: Console, jobs: 
     if jobs > 1:
         if ranks.world_size() > 1:
             raise ArgumentError(f"`jobs` {jobs} is for single processes, torchrun started {ranks.world_size()}: 1.")
-        spread(partial(_all_done, tasks, folder), min(jobs, len(tasks)), console=console)
-    return _all_done(tasks, folder, console)
+        spread(partial(_finish_all, tasks, folder), min(jobs, len(tasks)), console=console)
+    return _finish_all(tasks, folder, console)
 
 
-def _all_done(tasks: Sequence[Task], folder: Path, console: Console) -> list[list[Path]]:
-    """The folders of the records, once all runs are trained and measured, by whichever process."""
+def _finish_all(tasks: Sequence[Task], folder: Path, console: Console) -> list[list[Path]]:
+    """Go through the runs until all are trained and measured, by whichever process; return the folders of the
+    records."""
     found: dict[int, list[Path]] = {}
     is_told = False
     while len(found) < len(tasks):
         before = len(found)
         for number, task in enumerate(tasks):
             place = f"{run_name(task.recipe)}, run {number + 1} of {len(tasks)}"
-            if number not in found and (records := _own_or_done(task, folder, console, place)) is not None:
+            if number not in found and (records := _finish_one(task, folder, console, place)) is not None:
                 found[number] = records
         if len(found) == before:
             if not is_told:
@@ -73,8 +74,9 @@ def _all_done(tasks: Sequence[Task], folder: Path, console: Console) -> list[lis
     return [found[number] for number in range(len(tasks))]
 
 
-def _own_or_done(task: Task, folder: Path, console: Console, place: str) -> list[Path] | None:
-    """The folders of a run's records, made now where they are missing; None where another process works on the run."""
+def _finish_one(task: Task, folder: Path, console: Console, place: str) -> list[Path] | None:
+    """Train and measure one run unless that is done; return its records' folders, None where another process works on
+    it."""
     recipe, run = task.recipe, folder / run_name(task.recipe)
     ways = [(way, data) for options, data in task.ways for way in options.of_each_explainer()]
     done = ranks.from_first(lambda: [finished(run, recipe, *way) for way in ways])
@@ -84,7 +86,7 @@ def _own_or_done(task: Task, folder: Path, console: Console, place: str) -> list
         with locked(run):
             console.print(printable(place), highlight=False, markup=False)
             train(recipe, run, resume=True, console=console)
-            measured = [measured_runs(run, options, console=console, data=data) for options, data in task.ways]
+            measured = [measure_run_by_each(run, options, console=console, data=data) for options, data in task.ways]
             return [record for records in measured for record in records]
     except BusyRunError:
         return None

@@ -20,7 +20,7 @@ from contrex.settings.ranges import check
 
 
 def follow(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float) -> None:
-    """Move each of `averages` by (1 - decay) of its way to its value, in place, all in one go on their device."""
+    """Move each average by (1 - decay) of the way to its value, in place, all in one go on their device."""
     averaging: Any = get_ema_multi_avg_fn  # torch has no types for it
     averaging(decay)(list(averages), list(values), None)
 
@@ -46,7 +46,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def after_step(self, network: nn.Module) -> None:
-        """Follow `network`, which has just moved."""
+        """Move the teacher towards `network`, which has just taken a step."""
         follow(list(self.network.parameters()), [weight.detach() for weight in network.parameters()], self.decay)
         for own, value in zip(self.network.buffers(), network.buffers(), strict=True):
             own.copy_(value)

@@ -51,7 +51,7 @@ class ConsistencyStep(Step):
         self._explainer = HiResCAM(classifier.network, settings.layer)
 
     def forward(self, batch: Batch) -> StepOutput:
-        """Network -> heatmaps -> geometry -> loss."""
+        """The loss of a batch: explain both views, put one map into the frame of the other, compare them."""
         if batch.unlabelled is not None:
             return self._with_unlabelled(batch, batch.unlabelled)
         g = self._explain(batch)
@@ -141,13 +141,13 @@ class CGCStep(ConsistencyStep):
         return ranks.gathered_rows(heatmaps_view.detach()) if self.settings.queue else [heatmaps_view]
 
     def _others(self, everyones: list[Tensor]) -> list[Tensor]:
-        """Of the maps of all processes those that are negatives beside the process' own."""
+        """The maps of the other processes, which are negatives beside this process' own."""
         if self.settings.variant == "published-code":
             return []
         return [maps for number, maps in enumerate(everyones) if number != ranks.rank()]
 
     def _enqueue(self, heatmaps: Tensor) -> None:
-        """Newest first, the oldest fall out."""
+        """Put maps at the front of the queue; the oldest fall out."""
         queued = torch.cat([heatmaps, self.queue]) if len(self.queue) else heatmaps
         self.queue = queued[: self.settings.queue]
 
@@ -159,7 +159,7 @@ class CGCStep(ConsistencyStep):
 
 
 class CGCNoNegativesStep(ConsistencyStep):
-    """The ablation of Table 5: the positive pair alone, which a uniform map satisfies."""
+    """CGC without negatives (the ablation of Table 5): the positive pair alone, which a uniform map satisfies too."""
 
     settings: CGCNoNegatives
 

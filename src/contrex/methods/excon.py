@@ -48,7 +48,8 @@ class ExConStep(SupConStep):
             )
 
     def forward(self, batch: Batch) -> StepOutput:
-        """Explain, mask, check, choose views; then the contrast of them in one forward pass."""
+        """The loss of a batch: explain, mask, check whether the class is kept, choose views, and contrast them in one
+        pass."""
         if self.epoch < self.settings.starting_epoch:
             return super().forward(batch)
         first, second = map(self.normalise, two_views_of(batch))

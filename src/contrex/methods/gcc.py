@@ -46,7 +46,8 @@ class GCCStep(Step):
         self._took_composites = False
 
     def forward(self, batch: Batch) -> StepOutput:
-        """Two passes -> heatmaps -> loss; the plain images go through the network only where the cross-entropy asks."""
+        """The loss of a batch, from the maps of views and composites; plain images are classified only where the
+        cross-entropy asks."""
         images, views = views_of(batch)
         composites, cells = composites_of(batch)
         seen = [views] if self.settings.views == "transformed" else [images, views]

@@ -20,7 +20,7 @@ TRUNK = "trunk"
 
 
 def frozen(plan: Plan, network: nn.Module, names: Sequence[str]) -> Plan:
-    """The plan without the modules of `network` that `names` names: they stay in eval mode, their parameters as they
+    """Leave the modules of `network` called `names` out of a plan: they stay in eval mode, and their parameters as they
     are.
 
     Raises:
@@ -64,7 +64,7 @@ def _without(phase: Phase, modules: Sequence[nn.Module], kept: set[nn.Parameter]
 
 
 def with_rates(plan: Plan, network: nn.Module) -> Plan:
-    """The plan with the classifier's parameters told apart where a phase has a rate for them, `optimizer.head_lr`.
+    """Give the classifier's parameters their own learning rate in each phase that has one, `optimizer.head_lr`.
 
     Raises:
         LayerError: the network does not end in linear layers.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    """One objective, what it moves, how, and on which views.
+    """One part of a method: its objective, the parameters that it trains, how, and on which views.
 
     `name` stands before the names of its terms in the log; `epochs` is how many it has in the whole run.
     """
@@ -46,7 +46,7 @@ class Phase:
         return f"{self.name}_{name}" if self.name else name
 
     def begin(self, epoch: int) -> None:
-        """Make it ready for an epoch: gradients for its own parameters only, its modules in their modes.
+        """Make the phase ready for an epoch: gradients for its own parameters only, its modules in their modes.
 
         Phases take turns with one network, so each sets all of it. What a step froze on purpose is no phase's own, and
         gets no gradients.
@@ -76,7 +76,8 @@ class Plan:
         return (phase.step for phase in self.phases)
 
     def finish(self) -> None:
-        """Eval mode, and what the run moved or held free to move again; what a step froze on purpose stays frozen."""
+        """Put everything into eval mode and let all parameters have gradients again, but for those that a step froze
+        itself."""
         for phase in self.phases:
             phase.step.eval()
             for parameter in (*phase.parameters, *phase.held):

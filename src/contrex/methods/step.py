@@ -71,7 +71,7 @@ class Wants:
 
 
 class _Renamed:
-    """A name of before `wants`, which answers with a warning."""
+    """An old name of something in `wants`, which answers with a warning."""
 
     def __init__(self, name: str, now: str, answer: Callable[[Wants], bool]) -> None:
         self._warning = f"`{name}` is `{now}` now."
@@ -120,7 +120,8 @@ class Step(nn.Module):
         self.denormalise = classifier.denormalise
 
     def plan(self, recipe: Recipe) -> Plan:
-        """How a run trains it: one phase that moves `trained_parameters()`, where a method does not say otherwise."""
+        """The phases of a run with this step: one that trains `trained_parameters()`, where a method does not say
+        otherwise."""
         return one_phase(self, recipe)
 
     def trained_parameters(self) -> list[nn.Parameter]:
@@ -135,11 +136,11 @@ class Step(nn.Module):
         return [module for module in self.modules() if not (module.training or module is self or module in left)]
 
     def begin_epoch(self, epoch: int) -> None:
-        """The loop calls it before the first batch of an epoch, also when it resumes within it."""
+        """Get ready for an epoch: called before its first batch, also when a run resumes within it."""
         self.epoch = epoch
 
     def after_step(self, number: int) -> None:
-        """The loop calls it after optimiser step `number` (from 1) of the step's phase, without gradients: teachers
+        """Act after optimiser step `number` (from 1) of the step's phase, without gradients: teachers
         follow, queues move on. Once in each step, also with `training.accumulate`, and in all processes, which hold the
         same weights and running statistics then and must do the same."""
 

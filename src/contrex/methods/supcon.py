@@ -58,7 +58,7 @@ class SupConStep(Step):
         return supcon_plan(self, recipe)
 
     def forward(self, batch: Batch) -> StepOutput:
-        """Views -> encoder -> projection -> loss; one forward pass in training mode."""
+        """The loss of a batch: encode and project both views in one forward pass, and contrast them."""
         first, second = two_views_of(batch)
         loss = self.contrast(self.normalise(torch.cat([first, second])), batch.labels)
         return StepOutput(loss, {"loss": loss.detach()})
@@ -132,7 +132,7 @@ class ClassifierStep(Step):
         return self
 
     def forward(self, batch: Batch) -> StepOutput:
-        """Features without gradients -> classifier -> cross-entropy."""
+        """The loss of a batch: classify its features, which have no gradients, and take the cross-entropy."""
         with torch.no_grad():
             features = self._cached(batch) if self.settings.cache_features else self._computed(batch)
         logits = self._encoder[0].head(features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def render_page(template: str, **content: Any) -> str:
     return _environment().get_template(template).render(**_page(), **content)
 
 
+@cache  # templates are compiled once in a process, which takes longer than to fill them in
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("contrex.report"),

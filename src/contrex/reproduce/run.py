@@ -10,7 +10,7 @@ from rich.console import Console
 
 from contrex import ranks
 from contrex.evaluation.subject import command_line
-from contrex.experiment import Task, carried_out
+from contrex.experiment import Task, carry_out
 from contrex.recipes.published import Number
 from contrex.recipes.tables import PaperTable, TableLine, trials
 from contrex.records import write_atomically
@@ -40,7 +40,7 @@ class Reproduction:
 def reproduce(order: Order, folder: Path, *, console: Console, jobs: int = 1) -> Reproduction:
     """Train what is not trained yet, measure what is not measured yet, and write the pages.
 
-    Several processes may share the runs, `jobs` of them started here (`contrex.experiment.carried_out`).
+    Several processes may share the runs, `jobs` of them started here (`contrex.experiment.carry_out`).
     Raises what `ordered` raises, and what training and evaluating raise.
     """
     found = ordered(order)
@@ -68,7 +68,7 @@ def _measured(found: Ordered, folder: Path, console: Console, jobs: int) -> list
     """The folders of the records: of each work, of each way of measuring, one for each seed."""
     ways = [[(measured.evaluation, measured.data) for measured in work.measurements] for work in found.works]
     tasks = [Task(recipe, own) for work, own in zip(found.works, ways, strict=True) for recipe in work.recipes()]
-    done = iter(carried_out(tasks, folder, console=console, jobs=jobs))
+    done = iter(carry_out(tasks, folder, console=console, jobs=jobs))
     of_works = [[next(done) for _ in work.recipes()] for work in found.works]
     return [[list(records) for records in zip(*of_seeds, strict=True)] for of_seeds in of_works]
 

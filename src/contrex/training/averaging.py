@@ -26,7 +26,7 @@ from contrex.methods.averaging import follow
 
 
 class Averages:
-    """The averages of what the phases of a plan move of its network; without a decay there is nothing to average.
+    """Moving averages of the parameters that a run trains; without a decay there are none.
 
     Where the processes of a run share out weights, each averages its share.
     """
@@ -39,7 +39,7 @@ class Averages:
         self._averages = _copies(self._parameters)
 
     def update(self, phase: Phase, step: int) -> None:
-        """Take in the weights after optimiser step number `step` (from 1) of a phase."""
+        """Move the averages towards the weights after optimiser step number `step` (from 1) of a phase."""
         moved = set(phase.parameters)
         names = [name for name, parameter in self._parameters.items() if parameter in moved]
         if names:
@@ -49,7 +49,7 @@ class Averages:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside, the network has the averages; afterwards the trained weights again, bit for bit."""
+        """Put the averages into the network for a while; afterwards it has the trained weights again, bit for bit."""
         trained = _copies(self._parameters)
         self.keep()
         try:
@@ -68,14 +68,15 @@ class Averages:
     def load_state_dict(
         self, state: Mapping[str, Tensor], own_share: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> None:
-        """Go on from a checkpoint's averages; `own_share` cuts out of a tensor what a process keeps of a parameter."""
+        """Go on from the averages of a checkpoint; `own_share` cuts out of a tensor what this process keeps of a
+        parameter."""
         _fill(
             self._averages, {n: v if own_share is None else own_share(self._averages[n], v) for n, v in state.items()}
         )
 
 
 def load_averages(network: nn.Module, averages: Mapping[str, Tensor]) -> None:
-    """Put a checkpoint's averages, by the names of parameters, into a network; the rest of it stays."""
+    """Put the averages of a checkpoint, which has them by the names of parameters, into a network."""
     _fill(dict(network.named_parameters()), averages)
 
 

@@ -45,7 +45,7 @@ class Checkpoints:
         return self._read_index().get(which, {}).get("file")
 
     def finished(self, which: str = "last") -> str | None:
-        """`file`, once the last checkpoint is that of the run's end; otherwise None."""
+        """The checkpoint's file as `file` gives it, where the run has come to its end; otherwise None."""
         return self.file(which) if self._read_index().get("last", {}).get("finished") else None
 
     def save(self, content: Mapping[str, Any], *, step: int, best: bool) -> None:
@@ -110,7 +110,7 @@ class Checkpoints:
 
 
 class _Hashing:
-    """A file as `torch.save` writes into it, with the SHA-256 of all that was written; no copy of it is kept."""
+    """A file for `torch.save` to write into, which takes the SHA-256 of what goes through it and keeps no copy."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -157,7 +157,7 @@ def _files(index: Mapping[str, Mapping[str, Any]]) -> set[str]:
 
 
 def _kept(index: Mapping[str, Mapping[str, Any]]) -> str:
-    """What is left after a failed save, and what to do."""
+    """The sentences of an error about what a failed save has left, and what to do."""
     if "last" not in index:
         return "there is none before it: free space on the disk and start again"
     return (

@@ -24,7 +24,8 @@ RECOMPILE_LIMIT = 64
 
 
 def compile_network(step: Step, images: Tensor) -> list[str]:
-    """Compile, in place, what of the network of `step` may be; the names of the pieces, "" for all of it.
+    """Compile, in place, the parts of a step's network that come before what it explains; return their names, "" for
+    all of it.
 
     `images` [N,3,S,S] in [0, 1] are run once, in eval mode, to see what runs before what.
     """

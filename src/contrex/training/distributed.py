@@ -32,7 +32,7 @@ from contrex.settings import Training
 
 
 def check_device(options: Training, device: torch.device) -> None:
-    """Refuse what this number of processes cannot do.
+    """Refuse options that do not fit the device or the number of processes.
 
     Raises:
         ArgumentError: the batch cannot be shared out evenly, the device is one GPU for all, there is nothing to shard,
@@ -71,7 +71,7 @@ def check_shares(name: str, size: int, options: Training) -> None:
 
 
 def check_plan(options: Training, plan: Plan) -> None:
-    """Refuse what the gradient of a method does not allow.
+    """Refuse options under which a method's gradient would be another one.
 
     Raises:
         ArgumentError: parts of a batch would have fewer negatives, or one network would be sharded for two phases.
@@ -121,7 +121,7 @@ def check_batch_norm(step: Step, names_after: Sequence[str]) -> None:
 
 
 def own_parts(options: Training, batch_size: int | None = None) -> list[slice]:
-    """Which parts of each batch this process reads, one for each part of `training.accumulate`; `batch_size` is the
+    """The parts of each batch that this process reads, one for each part of `training.accumulate`; `batch_size` is the
     labelled one where it is None."""
     whole = options.batch_size if batch_size is None else batch_size
     size = whole // (ranks.world_size() * options.accumulate)
@@ -143,11 +143,11 @@ class Runner:
         return output
 
     def unsynchronised(self) -> AbstractContextManager[None]:
-        """Inside, gradients stay with the process: of all parts of a batch but the last."""
+        """Keep gradients in this process for a while: those of all parts of a batch but the last."""
         return nullcontext()
 
     def whole(self) -> AbstractContextManager[None]:
-        """Inside, the network can be called by itself: its parameters are whole."""
+        """Put the parameters together for a while, so that the network can be called by itself."""
         return nullcontext()
 
 
@@ -182,7 +182,7 @@ def runner(step: Step) -> Runner:
 
 
 def average_running_statistics(step: Step) -> None:
-    """The mean over the processes of the running means and variances of batch norms in train mode."""
+    """Give the batch norms in train mode the mean over all processes of their running means and variances."""
     if ranks.world_size() == 1:
         return
     statistics = [
@@ -203,7 +203,7 @@ def average_running_statistics(step: Step) -> None:
 
 
 def check_equal(plan: Plan) -> None:
-    """Every process must begin with the same weights and state.
+    """Refuse to begin where the processes do not all have the same weights and state.
 
     Raises:
         ProcessError: one does not.

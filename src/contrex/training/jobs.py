@@ -36,7 +36,7 @@ POLL = 0.05
 
 
 class Job(NamedTuple):
-    """A process, and where it tells why it failed."""
+    """A process, and the pipe by which it says why it failed."""
 
     number: int
     process: BaseProcess
@@ -75,7 +75,7 @@ def spread(work: Work, jobs: int, *, console: Console) -> None:
 
 
 def environments(jobs: int, *, num_gpus: int, num_threads: int, visible: str | None) -> list[dict[str, str]]:
-    """What is set in the environment of each process: its GPU, where there are several, and its number of threads.
+    """The environment variables of each process: its GPU, where there are several, and its number of threads.
 
     `visible` is the CUDA_VISIBLE_DEVICES of this process.
 
@@ -120,7 +120,7 @@ def _environment(own: Mapping[str, str]) -> Iterator[None]:
 
 
 def _failure(job: Job) -> ProcessError | None:
-    """Why a process failed, once it has told."""
+    """The reason that a process has given for its failure."""
     try:
         if not job.failure.poll():
             return None
@@ -133,7 +133,7 @@ def _failure(job: Job) -> ProcessError | None:
 
 
 def _job(work: Work, number: int, writing: Connection) -> None:
-    """The process itself."""
+    """Do the work in a process of its own, and report how it ended."""
     if sys.platform != "win32":
         os.setsid()  # Ctrl-C is for the one that waits, which passes it on once
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -10,24 +10,19 @@ lock: there, nothing is noticed.
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from contrex import ranks
 from contrex.errors import BusyRunError
 
 NAME = "lock"
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _held: dict[tuple[Path, int], int] = {}
 """The descriptors of the locks that this process holds, by folder and thread."""
@@ -35,7 +30,7 @@ _held: dict[tuple[Path, int], int] = {}
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Inside, no other process is in `folder`. A thread that holds the lock already may come in again.
+    """Keep all other processes out of `folder` for a while. A thread that holds the lock already may come in again.
 
     Of several processes of one run (`contrex.ranks`) all call it, and the first one holds the lock.
 
@@ -45,18 +40,6 @@ def locked(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         ranks.from_first(lambda: stack.enter_context(_taken(folder)))
         yield
-
-
-def locking(train: Callable[P, R]) -> Callable[P, R]:
-    """`train(recipe, folder, ...)`, which holds the lock of its folder while it runs."""
-
-    @functools.wraps(train)
-    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        folder = kwargs["folder"] if "folder" in kwargs else args[1]
-        with locked(Path(str(folder))):
-            return train(*args, **kwargs)
-
-    return alone
 
 
 def is_locked(folder: Path) -> bool:
@@ -113,7 +96,8 @@ def _acquired(folder: Path) -> int:
 
 
 def _let_go() -> None:
-    """A loader's process is no part of the run: it must not keep the lock when the process that has it is killed."""
+    """Close the locks in a forked process: a loader's worker must not keep the lock when the run's process is
+    killed."""
     for descriptor in _held.values():
         os.close(descriptor)
     _held.clear()

@@ -82,7 +82,7 @@ class Bar:
         self._task = progress.add_task(printable(name), total=total, completed=done, terms="")
 
     def step(self, terms: Mapping[str, float]) -> None:
-        """One optimiser step is done."""
+        """Count one optimiser step, and show its terms."""
         shown = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
         self._progress.update(self._task, advance=1, terms=shown)
 

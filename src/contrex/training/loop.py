@@ -40,17 +40,16 @@ from contrex.settings import Recipe
 from contrex.training import distributed
 from contrex.training.contact_sheet import write_shown
 from contrex.training.distributed import Runner
-from contrex.training.lock import locking
+from contrex.training.lock import locked
 from contrex.training.log import VALIDATION, progress_bar, say
 from contrex.training.optimization import learning_rates, take_step
 from contrex.training.preparing import prepare
 from contrex.training.run import Run
-from contrex.training.stopping import Watched, interrupted, nonfinite, signals
+from contrex.training.stopping import Watched, interrupted, report_nonfinite, signals
 from contrex.training.timing import Pace, in_words
 from contrex.training.trained import trained_classifier
 
 
-@locking
 def train(
     recipe: Recipe,
     folder: Path,
@@ -75,12 +74,23 @@ def train(
         InterruptedRunError: Ctrl-C or SIGTERM, in whichever process; a checkpoint was written first.
         ProcessError: another process has failed.
     """
-    run = prepare(recipe, folder, resume=resume, console=console)
+    with locked(folder):
+        run = prepare(recipe, folder, resume=resume, console=console)
+        _finish_epochs(run, on_step)
+        if recipe.training.shard:
+            return trained_classifier(run.state())
+        run.averages.keep()
+        run.plan.finish()
+        return run.classifier
+
+
+def _finish_epochs(run: Run, on_step: Callable[[int, int], None] | None) -> None:
+    """Take all steps that are left, and save, validate and stop where that is due."""
     with (
         closing(run.loader),
         closing(run.to_validate),
         signals() as requests,
-        progress_bar(recipe.name, total=run.num_steps, done=run.place.step, console=run.console) as bar,
+        progress_bar(run.recipe.name, total=run.num_steps, done=run.place.step, console=run.console) as bar,
     ):
         while not run.is_finished:
             pace = Pace()
@@ -93,23 +103,18 @@ def train(
                 if stopped_by or is_due:
                     run.save()
                 if stopped_by:
-                    raise interrupted(stopped_by, folder, run.place)
+                    raise interrupted(stopped_by, run.folder.path, run.place)
             is_saved = end_epoch(run, pace)
             (stopped_by,) = ranks.largest(requests.number())  # sync point: it may have come during the validation
             if stopped_by:
                 if not is_saved:
                     run.save()
-                raise interrupted(stopped_by, folder, run.place)
-    if recipe.training.shard:
-        return trained_classifier(run.state())
-    run.averages.keep()
-    run.plan.finish()
-    return run.classifier
+                raise interrupted(stopped_by, run.folder.path, run.place)
 
 
 def epoch_batches(run: Run, pace: Pace) -> Iterator[list[Batch]]:
-    """The batches of what is left of an epoch, phase by phase; of each the parts that this process has, one for each
-    part of `training.accumulate`. Each phase begins before its first batch."""
+    """The batches that are left of an epoch, phase by phase, each as the parts that this process has of it, one for
+    each part of `training.accumulate`. Each phase begins before its first batch."""
     place, options = run.place, run.recipe.training
     while place.phase < len(run.plan.epochs[place.epoch]):
         run.begin_phase()
@@ -125,7 +130,7 @@ def epoch_batches(run: Run, pace: Pace) -> Iterator[list[Batch]]:
 
 
 def train_step(run: Run, parts: Sequence[Batch]) -> dict[str, float]:
-    """Take one optimiser step of the current phase; the terms of its loss by their names in the log.
+    """Take one optimiser step of the current phase, and return the terms of its loss by their names in the log.
 
     Raises:
         NonFiniteLossError: the loss or its gradient is NaN or infinite; the weights are those of before.
@@ -141,7 +146,7 @@ def train_step(run: Run, parts: Sequence[Batch]) -> dict[str, float]:
     along, clip_norm = math.isfinite(loss), phase.optimizer.clip_norm
     if not take_step(run.optimizers[run.number], rates=list(rates.values()), clip_norm=clip_norm, along=along):
         with run.runners[run.number].whole():
-            raise nonfinite(run.folder.checkpoints, loss, run.classifier, parts, place, run.device)
+            raise report_nonfinite(run.folder.checkpoints, loss, run.classifier, parts, place, run.device)
     distributed.average_running_statistics(phase.step)  # sync point: all processes hold one network
     with torch.no_grad():  # the hooks after a step: teachers follow, averages take in the new weights
         phase.step.after_step(done + 1)
@@ -155,7 +160,7 @@ def train_step(run: Run, parts: Sequence[Batch]) -> dict[str, float]:
 
 
 def end_epoch(run: Run, pace: Pace) -> bool:
-    """Log the pace, validate and save where that is due, and go on to the next epoch; whether it was saved."""
+    """Log the pace, validate and save where that is due, and go on to the next epoch; return whether it was saved."""
     place, options = run.place, run.recipe.training
     took = pace.line(place.epoch, options.batch_size)
     if ranks.rank() == 0:
@@ -179,7 +184,7 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 
 
 def _gradient(run: Run, parts: Sequence[Batch]) -> StepOutput:
-    """Leave the gradient of the mean loss of the parts in the parameters; that loss and its terms."""
+    """Put the gradient of the mean loss of the parts into the parameters, and return that loss and its terms."""
     options, runner = run.recipe.training, run.runners[run.number]
     run.optimizers[run.number].zero_grad(set_to_none=True)
     outputs = []
@@ -203,7 +208,8 @@ def _forward(runner: Runner, batch: Batch, precision: str) -> StepOutput:
 
 
 def _validation(run: Run) -> Validation:
-    """The accuracy and the loss of the weights that count, on the validation images, written into the log."""
+    """Measure accuracy and loss on the validation images, of the averaged weights where there are some, and log
+    them."""
     place, runner = run.place, run.runners[run.plan.epochs[run.place.epoch][-1]]
     watched = replace(run.classifier, network=Watched(run.classifier.network, place))
     # the averages take the weights' places, shares are put together; compiled code would be compiled for eval mode

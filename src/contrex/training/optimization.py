@@ -32,14 +32,14 @@ def build_optimizer(
 
 
 def by_rate(parameters: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> Mapping[str, list[nn.Parameter]]:
-    """The parameters by the setting that is their rate, `lr` or `head_lr`, where there are any: an optimiser's groups,
+    """The parameters by the setting that is their learning rate, `lr` or `head_lr`: an optimiser's groups,
     in their order."""
     rest = [parameter for parameter in parameters if all(parameter is not own for own in head)]
     return {rate: own for rate, own in (("lr", rest), ("head_lr", list(head))) if own}
 
 
 def learning_rates(step: int, steps_per_epoch: int, phase: Phase) -> dict[str, float]:
-    """The rate of each group of a phase's parameters at its optimiser step `step`, by its name in the log."""
+    """The learning rate of each group of a phase's parameters at optimiser step `step`, by its name in the log."""
     return {
         rate: learning_rate(step, steps_per_epoch, phase.epochs, getattr(phase.optimizer, rate), phase.schedule)
         for rate in by_rate(phase.parameters, phase.head)
@@ -47,7 +47,7 @@ def learning_rates(step: int, steps_per_epoch: int, phase: Phase) -> dict[str, f
 
 
 def learning_rate(step: int, steps_per_epoch: int, epochs: int, peak: float, schedule: settings.Schedule) -> float:
-    """The rate of optimiser step `step` (from 0): a pure function, so resuming needs no scheduler state.
+    """The learning rate of optimiser step `step` (from 0): a pure function, so resuming needs no scheduler state.
 
     Warm-up rises linearly and reaches the peak at its end; the cosine falls over the steps that follow it.
 
@@ -68,7 +68,7 @@ def learning_rate(step: int, steps_per_epoch: int, epochs: int, peak: float, sch
 
 
 def take_step(optimizer: Optimizer, *, rates: Sequence[float], clip_norm: float | None, along: bool = True) -> bool:
-    """One optimiser step along the gradients that are there, with a rate for each group; without `along`, or where the
+    """Take one optimiser step along the gradients, with a learning rate for each group; without `along`, or where the
     gradients are NaN or infinite, no step, and False."""
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate

@@ -38,7 +38,7 @@ SKIPPED = "skipped_images.json"
 
 
 def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Console | None = None) -> Run:
-    """The run of `recipe` in `folder`, ready for its first step, or for the one after its last checkpoint.
+    """Make the run of `recipe` in `folder`, ready for its first step, or for the one after its last checkpoint.
 
     Raises what `contrex.training.train` does, but for what happens in a step.
     """
@@ -66,7 +66,7 @@ def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Cons
     averages = Averages(plan, options.ema)
     if saved is not None:
         load_optimizers(optimizers, saved, sharding.shared_out if options.shard else None)
-        averages.load_state_dict(saved.averages, sharding.shared_as if options.shard else None)
+        averages.load_state_dict(saved.averages, sharding.own_share_of if options.shard else None)
         if (warning := other_world(saved)) is not None:
             say(console, warning)
     place = Place() if saved is None else saved.place
@@ -97,7 +97,8 @@ def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Cons
 
 
 def on_all_processes(plan: Plan, recipe: Recipe, device: torch.device) -> tuple[Plan, dict[int, Runner]]:
-    """The plan as the processes share it, its network compiled where that is asked for, and the runners there are."""
+    """Compile the network and share it out where that is asked for; return the plan, and the runners that there are
+    now."""
     options, (step, *_) = recipe.training, plan.modules()
     if options.compile or (options.sync_batch_norm and step.explains_in_training):
         side = view_sizes(recipe.data)[1]
@@ -114,7 +115,7 @@ def on_all_processes(plan: Plan, recipe: Recipe, device: torch.device) -> tuple[
 
 
 def phase_seed(seed: int, phase: int) -> int:
-    """The seed of the order and the views of a later phase."""
+    """The seed of the order of images and of their views in a later phase."""
     return int(stream("phase", seed, phase).integers(2**31))
 
 
@@ -157,7 +158,7 @@ def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> Train
 
 
 def _check_images(recipe: Recipe, found: TrainingImages) -> None:
-    """Refuse now what would fail after an epoch."""
+    """Refuse images on which the run would fail after an epoch."""
     images, validation, options, count = found.labelled, found.validation, recipe.training, len(found.labelled.classes)
     if len(images) < options.batch_size:
         raise ArgumentError(

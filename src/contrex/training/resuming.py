@@ -28,7 +28,7 @@ ones, may lie elsewhere."""
 
 
 def saved_content(checkpoints: Checkpoints, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from, if any; refuses to mix two runs in one folder."""
+    """Read the checkpoint to go on from, if there is one, and refuse to mix two runs in one folder."""
     if not checkpoints.exists():
         return None
     run = checkpoints.folder.parent
@@ -101,7 +101,7 @@ def check_same_images(images: TrainingImages, state: RunState) -> None:
 
 
 def other_world(state: RunState) -> str | None:
-    """What to say where the run was on another number of processes so far."""
+    """A sentence about a run that was on another number of processes so far; None where it was not."""
     before, now = state.world_size, ranks.world_size()
     if before == now:
         return None
@@ -117,7 +117,7 @@ def _check_number(name: str, saved: int, now: int) -> None:
 
 
 def _line(error: Exception) -> str:
-    """What torch says in several lines, in one."""
+    """The message of an error in one line."""
     return " ".join(str(error).split())
 
 

@@ -105,8 +105,8 @@ class Run:
             self.runners[self.number] = distributed.runner(self.phase.step)
 
     def state(self) -> RunState:
-        """The run by value, as a checkpoint keeps it. Sync point: where processes share out weights, all must call it,
-        as the shares of all are put together."""
+        """The part of the run that a checkpoint keeps, by value. Sync point: where processes share weights, all must
+        call it, as the shares of all are put together."""
         whole = sharding.whole_state if self.recipe.training.shard else lambda value: value
         return RunState(
             recipe=self.recipe,

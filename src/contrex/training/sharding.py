@@ -68,7 +68,7 @@ class _Whole(nn.Module):
 
 
 def sharded(plan: Plan, device: torch.device) -> tuple[Plan, ShardedRunner]:
-    """The plan with the parameters of its only phase shared out, and the runner of that phase."""
+    """Share out the parameters of a plan's only phase among the processes; return the plan and the phase's runner."""
     (phase,) = plan.phases
     names = {parameter: name for name, parameter in phase.step.named_parameters()}
     runner = ShardedRunner(phase.step, device)
@@ -78,7 +78,7 @@ def sharded(plan: Plan, device: torch.device) -> tuple[Plan, ShardedRunner]:
 
 
 def whole_state(value: Any) -> Any:
-    """A state dict with the tensors that are shared out put together; all processes must call it."""
+    """Put together the tensors of a state dict that are shared out; all processes must call it."""
     if isinstance(value, DTensor):
         return value.full_tensor()
     if isinstance(value, Mapping):
@@ -87,17 +87,18 @@ def whole_state(value: Any) -> Any:
 
 
 def shared_out(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole state of `optimizer`, of which each process keeps the share that it has of the parameters."""
+    """Cut the whole state of an optimiser down to the part that this process keeps."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shares = {
-        number: {name: shared_as(parameters[number], value) for name, value in own.items()}
+        number: {name: own_share_of(parameters[number], value) for name, value in own.items()}
         for number, own in state["state"].items()
     }
     return {**state, "state": shares}
 
 
-def shared_as(parameter: Tensor, value: Any) -> Any:
-    """Of a whole tensor the share that this process has of `parameter`; what is not shared out is whole in each."""
+def own_share_of(parameter: Tensor, value: Any) -> Any:
+    """The part of `value` that this process keeps, as it keeps one of `parameter`; all of it where that is not shared
+    out."""
     if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value  # the number of steps, which each process has
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

@@ -76,7 +76,7 @@ class RunState:
     """Processes that the run was on last."""
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """The content of a checkpoint: tensors and plain values by name."""
+        """The content of a checkpoint: tensors and plain values by their names."""
         return {
             "steps": list(self.steps),
             "optimizers": list(self.optimizers),
@@ -96,7 +96,7 @@ class RunState:
 
     @classmethod
     def from_checkpoint(cls, content: Mapping[str, Any]) -> RunState:
-        """The inverse of `to_checkpoint`, for checkpoints of this contrex and of those before it.
+        """Read the content of a checkpoint, of this contrex or of one before it.
 
         Raises:
             CheckpointError: something is missing that every checkpoint has, or the place has another form.

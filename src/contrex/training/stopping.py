@@ -32,14 +32,14 @@ ORPHANED = int(getattr(signal, "SIGHUP", signal.SIGTERM))
 
 
 class Requests:
-    """What asks a run to stop at its next step."""
+    """The requests to stop that a run has had: signals, and the end of the process that started it."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
         self._launcher = os.getppid()
 
     def number(self) -> int:
-        """The number of a signal, or 0.
+        """The number of the signal that asks the run to stop, 0 where none does.
 
         torchrun cannot end its processes when it is killed itself: they would go on unseen, beside those of the next
         start. So they stop when they have another parent.
@@ -50,7 +50,7 @@ class Requests:
 
 @contextmanager
 def signals() -> Iterator[Requests]:
-    """Collects the first SIGINT or SIGTERM instead of dying from it; a second one acts as usual.
+    """Collect the first SIGINT or SIGTERM instead of dying from it; a second one acts as usual.
 
     In a run of several processes none acts as usual: torchrun passes on what its processes have received already, and
     kills them itself when they take too long.
@@ -86,7 +86,7 @@ def interrupted(number: int, folder: Path, place: Place) -> InterruptedRunError:
 
 
 class Watched(nn.Module):
-    """The network in validation: NaN logits have no first class."""
+    """The network during validation, which raises where a logit is NaN: there would be no most probable class."""
 
     def __init__(self, network: nn.Module, place: Place) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Watched(nn.Module):
         return logits
 
 
-def nonfinite(
+def report_nonfinite(
     checkpoints: Checkpoints,
     loss: float,
     classifier: Classifier,
@@ -116,7 +116,7 @@ def nonfinite(
     place: Place,
     device: torch.device,
 ) -> NonFiniteLossError:
-    """The error for a NaN or infinite loss or gradient, after writing which images it came from.
+    """Write down which images a NaN or infinite loss or gradient came from, and return the error.
 
     `parts` are what this process had of the batch; all processes must call it.
     """

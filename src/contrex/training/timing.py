@@ -33,15 +33,15 @@ class Pace:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """A step begins; inside, it waits for its images, those of the slowest process in a run of several."""
+        """Count the time in which a step waits for its images, those of the slowest process in a run of several."""
         began = time.perf_counter()
         self._steps += 1
         yield
         self._waited += time.perf_counter() - began
 
     def line(self, epoch: int, batch_size: int) -> dict[str, Any]:
-        """What `timing.jsonl` has of an epoch: the steps of this start of the run, seconds, and `waited`, the share of
-        them that no process could compute in, for want of images."""
+        """One line of `timing.jsonl`: the steps of an epoch since the run was started, seconds, and `waited`, the
+        share of them that no process could compute in, for want of images."""
         seconds = time.perf_counter() - self._began
         return {
             "epoch": epoch,
@@ -53,7 +53,7 @@ class Pace:
 
 
 def in_words(line: dict[str, Any]) -> str:
-    """A line of `timing.jsonl` for people; "" of an epoch without steps.
+    """What a person is told of an epoch's pace; "" where it had no steps.
 
     >>> in_words({"epoch": 0, "steps": 61, "seconds": 8.3, "images_per_second": 469.8, "waited": 0.042})
     ', 470 images/s'

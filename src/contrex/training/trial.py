@@ -20,7 +20,7 @@ STEPS = 10
 
 @dataclass(frozen=True)
 class Trial:
-    """What a run would take, by the median of its first steps.
+    """What a run would take, estimated from the median of its first steps.
 
     Of a method of two phases these are the encoder's, which take longer than the classifier's; ExCon's take longer from
     its starting epoch on. Validation and checkpoints are not in it.
@@ -37,7 +37,7 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """How long the whole run would take."""
         return self.num_steps * self.seconds_per_step
 
 
@@ -46,7 +46,7 @@ class _EnoughError(Exception):
 
 
 def trial(recipe: Recipe, *, steps: int = STEPS) -> Trial:
-    """Make the first `steps` steps of `recipe` and throw the result away; data and views are waited for as in the run.
+    """Train the first `steps` steps of `recipe` and throw the result away; images are waited for as in a real run.
 
     Raises what `train` raises: a recipe that cannot start fails here, in seconds.
     """

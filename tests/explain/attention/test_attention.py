@@ -12,6 +12,7 @@ from contrex.explain.attention.gradient_attention_rollout import GradientAttenti
 from contrex.explain.contract import CHECKS
 from explain.networks import images, network
 from oracles import cams, propagation
+from sampling import crossed
 
 timm = pytest.importorskip("timm")
 METHODS = {"plain": AttentionRollout, "gradient": GradientAttentionRollout}
@@ -311,8 +312,7 @@ def test_a_loss_on_a_map_goes_back_through_fused_attention(layer):
 
 
 @pytest.mark.parametrize("name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
-@every_method
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=3))
 def test_contract(method, name, check):
     if name == "written out" and check == "frees_its_memory":
         pytest.skip("the network itself keeps its weights")
