@@ -391,6 +391,7 @@ class Shards(Skipping, Photos):
         check(plain, "data.pattern", self.pattern, "archives below `path`, with {split} and no other braces")
 
 
+# by globals, not __subclasses__: in the order in which they stand here, and without kinds from files
 _OWN = [one for one in list(globals().values()) if isinstance(one, type) and issubclass(one, Data)]
 
 DATA_PREFIXES: dict[str, type[Data]] = {prefix: kind for kind in _OWN for prefix in kind.marks}
