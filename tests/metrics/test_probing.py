@@ -78,6 +78,7 @@ def test_in_short_is_in_full(function, model, images):
         given["target"] = torch.tensor([2, 2, 1, 0])
     full = tensors(function(Answers(model, images, **given), *args, **options))
     for found in (
+        function(*args, answers=Answers(model, images, **given), **options),
         function(model, images, *args, **given, **options),
         function(model, *args, images=images, **given, **options),
         function(*args, model=model, images=images, **given, **options),

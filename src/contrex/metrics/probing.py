@@ -143,14 +143,16 @@ class Asking(Protocol[P, R]):
 def asking(*options: str) -> Callable[[Callable[Concatenate[Answers, P], R]], Asking[P, R]]:
     """A decorator that lets a function of `answers` be called in short, with those `options` of `Answers` it uses.
 
-    An `Answers` of another class, or another task, than the function would look at is refused.
+    An `Answers` with a `target` or a `task` that the function would not look at is refused.
     """
     unused = {"target", "task"}.difference(options)
 
     def decorate(function: Callable[Concatenate[Answers, P], R]) -> Asking[P, R]:
         @functools.wraps(function)
         def ask(*args: Any, **given: Any) -> R:
-            if not (args and isinstance(args[0], Answers)):
+            if "answers" in given:
+                args = (given.pop("answers"), *args)
+            elif not (args and isinstance(args[0], Answers)):
                 taken = {name: given.pop(name) for name in ("model", "images", *options) if name in given}
                 num_places = 2 - len(taken.keys() & {"model", "images"})
                 args = (Answers(*args[:num_places], **taken), *args[num_places:])
