@@ -104,3 +104,39 @@ for command in COMMANDS:
 def test_hooks_are_set_in_one_file():
     users = [path.name for path in files() if "register_forward" in path.read_text(encoding="utf-8")]
     assert users == ["capture.py"]
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+MOST_COMPLEX, MOST_METHODS, MOST_FIELDS, MOST_PARAMETERS = 20, 12, 14, 8
+AS_TORCH_HAS_THEM = {"_multi_head", "_batch_norm", "_batch_norm_bias"}
+"""Functions with the parameters of a function of torch."""
+BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp, ast.comprehension, ast.Assert, ast.match_case)
+
+
+def complexity(function):
+    """McCabe's: one, and one for each branch and each further operand of `and` and `or`."""
+    operands = sum(len(node.values) - 1 for node in ast.walk(function) if isinstance(node, ast.BoolOp))
+    return 1 + operands + sum(isinstance(node, BRANCHES) for node in ast.walk(function))
+
+
+def number_of_parameters(function):
+    its = function.args
+    named = [one.arg for one in (*its.posonlyargs, *its.args, *its.kwonlyargs) if one.arg not in ("self", "cls")]
+    return len(named) + bool(its.vararg) + bool(its.kwarg)
+
+
+def number_of_fields(kind):
+    fields = [one for one in kind.body if isinstance(one, ast.AnnAssign)]
+    return sum("ClassVar" not in ast.unparse(one.annotation) for one in fields)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_nothing_is_too_large(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            assert complexity(node) <= MOST_COMPLEX, node.name
+            assert number_of_parameters(node) <= MOST_PARAMETERS or node.name in AS_TORCH_HAS_THEM, node.name
+        elif isinstance(node, ast.ClassDef):
+            assert sum(isinstance(one, ast.FunctionDef) for one in node.body) <= MOST_METHODS, node.name
+            assert number_of_fields(node) <= MOST_FIELDS or part_of(path) == "settings", node.name

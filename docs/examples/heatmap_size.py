@@ -1,6 +1,6 @@
 """A protocol of one's own: two metrics of one measurement, what sets them apart, and words that fit the options.
 
-    contrex evaluate RUN --metrics top1 docs/examples/heatmap_size.py:HeatmapSize --contrast weighted
+contrex evaluate RUN --metrics top1 docs/examples/heatmap_size.py:HeatmapSize --contrast weighted
 """
 
 import torch

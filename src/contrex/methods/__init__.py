@@ -7,7 +7,7 @@ from functools import partial
 
 from contrex.errors import ArgumentError
 from contrex.methods.averaging import Teacher, follow
-from contrex.methods.cgc import CGCNoNegativesStep, CGCStep
+from contrex.methods.cgc import CGCNoNegativesStep, CGCStep, ConsistencyStep
 from contrex.methods.cross_entropy import CrossEntropyStep
 from contrex.methods.excon import ExConStep
 from contrex.methods.gcc import GCCStep
@@ -16,21 +16,17 @@ from contrex.methods.phase import Phase, Plan, one_phase
 from contrex.methods.step import Shown, Step, StepOutput, Wants, step_output, transformed_of, views_of
 from contrex.methods.supcon import ClassifierStep, SupConStep
 from contrex.models import Classifier
-from contrex.settings import CGC, GCC, CGCNoNegatives, CrossEntropy, ExCon, Method, Recipe, SupCon
+from contrex.settings import Method, Recipe
+from contrex.settings import method as settings
 from contrex.settings.family import implementation_of
 
 METHODS: dict[str, Callable[..., Method]] = {
-    "cross_entropy": CrossEntropy,
-    "cgc": CGC,
-    "cgc_no_negatives": CGCNoNegatives,
-    "gcc": GCC,
-    "supcon": SupCon,
-    "supcon_ori": partial(SupCon, order="encoder-first"),
-    "simclr": partial(SupCon, order="encoder-first", labels=False),
-    "excon": ExCon,
-    "exconb": partial(ExCon, background=True),
+    name: partial(kind, **options)
+    for kind in vars(settings).values()
+    if isinstance(kind, type) and issubclass(kind, Method)
+    for name, options in kind.papers_names.items()
 }
-"""What makes the settings of each method, by its name in the papers."""
+"""What makes the settings of each of contrex's methods, by its name in the papers."""
 
 
 def step_class(kind: type[Method]) -> type[Step]:
@@ -39,7 +35,7 @@ def step_class(kind: type[Method]) -> type[Step]:
     Raises:
         ArgumentError: they name none, or something else.
     """
-    return implementation_of(kind, Step, "contrex.methods.Step")
+    return implementation_of(kind, Step, "contrex.methods.Step")  # type: ignore[type-abstract]
 
 
 def training_step(classifier: Classifier, settings: Method) -> Step:
@@ -67,6 +63,7 @@ __all__ = [
     "CGCNoNegativesStep",
     "CGCStep",
     "ClassifierStep",
+    "ConsistencyStep",
     "CrossEntropyStep",
     "ExConStep",
     "GCCStep",

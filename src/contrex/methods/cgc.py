@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,9 +80,9 @@ class ConsistencyStep(Step):
         """The explained layer."""
         return [explained_layer(self._explainer, self.normalise(images))]
 
+    @abstractmethod
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
         """The consistency loss between raw maps `[N,h,w]` of the plain and of the transformed images."""
-        raise NotImplementedError
 
     def _explain(self, batch: Batch) -> Explanation:
         """Maps and logits `[2N]` of the plain and the transformed images, for the plain images' top classes."""

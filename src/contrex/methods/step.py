@@ -9,6 +9,7 @@ the processes' gradients is that of one process with the whole batch.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,7 @@ class _Renamed:
         return self._answer(step.wants)
 
 
-class Step(nn.Module):
+class Step(nn.Module, ABC):
     """A training objective around a classifier. Subclasses implement `forward(batch) -> StepOutput`.
 
     Its life: `plan` says how a run trains it; then, for each epoch, `begin_epoch`, and for each step `forward`, once or
@@ -175,9 +176,9 @@ class Step(nn.Module):
         logits = self.logits(torch.cat(seen)).chunk(len(seen))
         return view_cross_entropy(logits[0], logits[-1], batch.labels, views), logits[0]
 
+    @abstractmethod
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of one batch on the device, pixel values in [0, 1]."""
-        raise NotImplementedError
 
 
 def views_of(batch: Batch) -> tuple[Tensor, Tensor]:

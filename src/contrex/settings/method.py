@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from contrex.errors import ArgumentError
 from contrex.settings.explainer import read_explainer
@@ -21,12 +22,16 @@ class Method(Family):
 
     is_family: ClassVar[bool] = True
 
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What papers call it: each name with the options that it stands for."""
+
 
 @dataclass(frozen=True)
 class CrossEntropy(Method):
     """Cross-entropy alone: the baseline, on the same views as the methods it is compared with."""
 
     implementation: ClassVar[str] = "contrex.methods.cross_entropy:CrossEntropyStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"cross_entropy": {}}
 
     views: Views = "both"
     """Classify the untransformed image, its transformed view, or both (mean)."""
@@ -37,6 +42,7 @@ class CGC(Method):
     """Cross-entropy + `weight` x contrastive Grad-CAM consistency (CVPR 2022)."""
 
     implementation: ClassVar[str] = "contrex.methods.cgc:CGCStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"cgc": {}}
 
     weight: float = 1.0
     """lambda: the weight of the consistency loss."""
@@ -67,6 +73,7 @@ class CGCNoNegatives(Method):
     """Cross-entropy + `weight` x squared L2 distance of the normalised heatmaps (CGC, Table 5)."""
 
     implementation: ClassVar[str] = "contrex.methods.cgc:CGCNoNegativesStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"cgc_no_negatives": {}}
 
     weight: float = 1.0
     """lambda: the weight of the consistency loss."""
@@ -93,6 +100,7 @@ class GCC(Method):
     images of other classes (AAAI 2021)."""
 
     implementation: ClassVar[str] = "contrex.methods.gcc:GCCStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"gcc": {}}
 
     weight: float = 25.0
     """lambda: the weight of the consistency loss. It is a mean over the cells of the map: finer maps need more."""
@@ -136,6 +144,11 @@ class SupCon(Method):
     """Supervised contrastive learning of the encoder, and a linear classifier on it (ExCon, section 3)."""
 
     implementation: ClassVar[str] = "contrex.methods.supcon:SupConStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "supcon": {},
+        "supcon_ori": {"order": "encoder-first"},
+        "simclr": {"order": "encoder-first", "labels": False},
+    }
 
     temperature: float = 0.1
     """tau: the temperature of the similarities."""
@@ -171,6 +184,7 @@ class ExCon(SupCon):
     is the first view (section 3.3); with `background`, where it is wrong, that is a negative of all (ExConB, 3.4)."""
 
     implementation: ClassVar[str] = "contrex.methods.excon:ExConStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"excon": {}, "exconb": {"background": True}}
 
     background: bool = False
     """ExConB: masked images that are not classified right are added as background, in denominators only."""
