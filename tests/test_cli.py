@@ -314,7 +314,7 @@ def test_explain_the_top_two_classes_by_two_methods(trained, photos, tmp_path, c
     assert re.findall(r"^(\w+) explains (.*)$", text, re.MULTILINE) == [("grad_cam", "features, 4 x 5")]
     assert run("explain", photo, "--run", trained, "--top", "0") == 2
     assert run("explain", photo, "--run", trained, "--top", "2", "--target", "3") == 2
-    assert "--top 2 must be 1 or more, and not with --target" in capsys.readouterr().err
+    assert "--top 2 must be 1 or more, and cannot be combined with --target: give one" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("default::contrex.errors.LayerWarning")

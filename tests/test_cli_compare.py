@@ -49,7 +49,7 @@ def test_it_writes_nothing_unasked(folders, tmp_path, capsys):
     [
         ([], "name two runs or more, the baseline first"),
         (["one"], "name two runs or more, the baseline first"),
-        (["one", "two"], "no record in one, and none of an evaluation below it"),
+        (["one", "two"], "no record in one, and no evaluation in it that has one"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(words, message, capsys, tmp_path, monkeypatch):

@@ -149,6 +149,6 @@ def test_jobs_that_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(ArgumentError, match=r"`jobs` must be at least 1, got 0"):
         experiment_of(RECIPES, tmp_path, console=quiet(), jobs=0)
     monkeypatch.setattr(experiment.sharing.ranks, "world_size", lambda: 2)
-    with pytest.raises(ArgumentError, match=r"`jobs` 2 is for single processes, torchrun started 2"):
+    with pytest.raises(ArgumentError, match=r"`jobs` 2 is for single processes, and torchrun started 2"):
         experiment_of(RECIPES, tmp_path, console=quiet(), jobs=2)
     assert not os.listdir(tmp_path)  # noqa: PTH208

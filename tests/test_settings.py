@@ -104,6 +104,6 @@ def test_nesterov_is_not_ignored():
 
 @pytest.mark.parametrize("task", ["binary", "multilabel"])
 def test_training_makes_no_sigmoids(task):
-    with pytest.raises(ArgumentError, match=rf"`evaluation.task` {task} is none that training gives"):
+    with pytest.raises(ArgumentError, match=rf"`evaluation.task` {task} is not for training, which minimises"):
         Recipe("r", Digits(), Model(), CGC(), evaluation=Evaluation(task=task))
     assert Recipe("r", Digits(), Model(), CGC(), evaluation=Evaluation(task="multiclass")).evaluation.task

@@ -1,7 +1,7 @@
-"""Looking at a data set before training on it: what was found, what is wrong with it, and a sheet of its images.
+"""Looking at a data set before training on it: what is in it, what is wrong with it, and a sheet of its images.
 
-A wrong path, a half-unpacked archive, boxes in the wrong pixels and classes that one split lacks cost hours when they
-are found by training. Names from disk are printed with their control characters escaped.
+A wrong path, a half-unpacked archive, boxes in the wrong pixels, or classes that one split lacks cost hours if training
+is the first to notice. Names from disk are printed with their control characters escaped.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from contrex.errors import ContrexError, DataError
 from contrex.settings import Data
 
 SPLITS = ("train", "val", "test")
-"""What is looked at without being asked for."""
+"""The splits that are looked at by default."""
 
 NUM_NAMES = 8
-"""Class names and faults that are listed before they are counted."""
+"""How many class names or faults are listed; the others are counted."""
 
 SIDE, MARGIN, LINE = 192, 8, 16
-"""Pixels of a picture in the sheet, between two of them, and of a line of text below."""
+"""In pixels: the side of a picture in the sheet, the space between two, and the height of a line of text."""
 
 COLUMNS = 6
 FONT = ImageFont.load_default(LINE - 4)
@@ -34,7 +34,7 @@ BOX, INK, PAPER, EMPTY = "#ff6a00", "#222222", "#ffffff", "#dddddd"
 
 @dataclass(frozen=True, eq=False)
 class SplitOverview:
-    """One split: its images, the `checked` ones' sizes (width, height), and the numbers of boxes and masks on them."""
+    """One split. `sizes` (width, height), `num_boxes` and `num_masks` are of the `checked` images only."""
 
     split: str
     images: ImageSet
@@ -46,7 +46,7 @@ class SplitOverview:
     problems: Sequence[str]
 
     def lines(self) -> list[str]:
-        """What was found, a fact a line; problems come separately."""
+        """What is in the split, a fact on each line, without the problems."""
         classes = self.images.classes
         counts = np.bincount(self.labels[self.labels >= 0], minlength=len(classes))
         present = counts[counts > 0]
@@ -64,7 +64,7 @@ class SplitOverview:
         return f"on {self.num_masks} of {len(self.sizes)} images" if self.num_masks else "none"
 
     def _left_out(self) -> list[str]:
-        """What the reader itself leaves out, and counts."""
+        """A line on the boxes that the reader leaves out; none if there are none."""
         counts = self.images.left_out(self.checked)
         return [f"boxes left out: {', '.join(f'{number} {why}' for why, number in counts.items())}"] if counts else []
 
@@ -80,25 +80,27 @@ class Overview:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
+        """What is wrong with the data set, a sentence for each problem."""
         own = [f"{split.split}: {problem}" for split in self.splits for problem in split.problems]
         return [*own, *self.disagreements]
 
     def lines(self) -> list[str]:
-        """Everything as text, free of control characters."""
-        found = [f"{type(self.data).__name__} {self.data.location or '(built in)'}"]
+        """The whole overview as text, without control characters."""
+        lines = [f"{type(self.data).__name__} {self.data.location or '(built in)'}"]
         for split in self.splits:
-            found += [
+            lines += [
                 f"  {head:6} {line}" for head, line in zip((split.split, "", "", ""), split.lines(), strict=False)
             ]
-        found += [f"  {reason}" for reason in self.not_read]
-        found += [f"PROBLEM {problem}" for problem in self.problems]
-        return [printable(line) for line in found]
+        lines += [f"  {reason}" for reason in self.not_read]
+        lines += [f"PROBLEM {problem}" for problem in self.problems]
+        return [printable(line) for line in lines]
 
     def save_sheets(self, output: Path | None, *, num: int) -> list[Path]:
-        """Draw a sheet of at most `num` images of each split; several splits put their names into `output`'s.
+        """Draw a sheet of at most `num` images for each split. With several splits, the files have the split in the
+        name.
 
-        Raises `DataError` for a name whose suffix is no format of a picture.
+        Raises:
+            DataError: the suffix of `output` is not that of a picture format.
         """
         name = "" if self.data.location is None else self.data.location.name
         name = name or type(self.data).__name__.lower()
@@ -115,13 +117,14 @@ class Overview:
 
 
 def overview(data: Data, splits: Sequence[str] = (), *, check: int = 500) -> Overview:
-    """Read the splits of a data set, and `check` of the images of each, evenly spread (0: all).
+    """Read the splits of a data set, and `check` images of each, evenly spread (0: all).
 
-    Without `splits` it is those of train, val and test that can be read.
+    Without `splits`, those of train, val and test that can be read are read.
 
-    Raises `DataError` for a named split that cannot be read, or where none can.
+    Raises:
+        DataError: a split that was named cannot be read, or none can.
     """
-    found: list[SplitOverview] = []
+    read: list[SplitOverview] = []
     not_read: list[str] = []
     errors: list[ContrexError] = []
     for split in splits or SPLITS:
@@ -133,18 +136,18 @@ def overview(data: Data, splits: Sequence[str] = (), *, check: int = 500) -> Ove
             errors.append(error)
             not_read.append(f"{split:6} not read: {error}")
             continue
-        same = next((one.split for one in found if one.images.name == images.name), None)
+        same = next((one.split for one in read if one.images.name == images.name), None)
         if same is None:
-            found.append(_split_overview(split, images, check))
+            read.append(_split_overview(split, images, check))
         else:
             not_read.append(f"{split:6} the same images as {same}")
-    if not found:
+    if not read:
         raise errors[0]
-    return Overview(data, found, not_read, _disagreements(found))
+    return Overview(data, read, not_read, _disagreements(read))
 
 
 def printable(text: str) -> str:
-    r"""`text` with everything escaped that a terminal would obey, or not show.
+    r"""The text with escapes for everything that a terminal would obey or not show.
 
     >>> printable("tabby\x1b[2J, café")
     'tabby\\x1b[2J, café'
@@ -181,7 +184,7 @@ def _split_overview(split: str, images: ImageSet, check: int) -> SplitOverview:
 
 
 def _read(images: ImageSet, indices: Sequence[int]) -> tuple[list[Sample], list[str]]:
-    """The samples without their pixels, and the reasons why others cannot be read."""
+    """Read samples; return them without their pixels, and the reasons why others cannot be read."""
     read, faults = [], []
     for index in indices:
         try:
@@ -194,32 +197,32 @@ def _read(images: ImageSet, indices: Sequence[int]) -> tuple[list[Sample], list[
 
 
 def _reaches_beyond(sample: Sample) -> bool:
-    """Whether a box leaves its image by more than the pixel by which conventions differ."""
+    """Whether a box reaches out of its image by more than one pixel, in which conventions differ."""
     width, height = sample.image.size
     low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
     return bool((low < -1).any() or (high > (width + 1, height + 1)).any())
 
 
 def _disagreements(splits: Sequence[SplitOverview]) -> list[str]:
-    """What the splits do not agree on: the classes, and which of them have images."""
+    """What splits disagree on: the classes, and which of them have images."""
     first, *others = splits
-    found = [
+    sentences = [
         f"{first.split} and {other.split} have different classes: {_classes(sorted(different))}"
         for other in others
         if (different := set(first.images.classes).symmetric_difference(other.images.classes))
     ]
     train = next((split for split in splits if split.split == "train"), None)
-    for split in splits if train is not None and not found else ():
+    for split in splits if train is not None and not sentences else ():
         lacking = sorted(set(split.labels.tolist()) - set(train.labels.tolist()) - {-1}) if train is not None else []
         if lacking:
             names = _classes([split.images.classes[label] for label in lacking])
-            found.append(
+            sentences.append(
                 f"{split.split} has images of {_count(len(lacking), 'class')} without training images: {names}"
             )
     if train is not None and (empty := sorted(set(range(len(train.images.classes))) - set(train.labels.tolist()))):
         names = _classes([train.images.classes[label] for label in empty])
-        found.append(f"train has no image of {len(empty)} of its {len(train.images.classes)} classes: {names}")
-    return found
+        sentences.append(f"train has no image of {len(empty)} of its {len(train.images.classes)} classes: {names}")
+    return sentences
 
 
 # --- words ----------------------------------------------------------------------------------------------------------
@@ -231,7 +234,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _classes(names: Sequence[str]) -> str:
-    """The first of each name's synonyms."""
+    """The names of classes in a sentence, each without its synonyms."""
     return _names([name.split(",")[0] for name in names])
 
 
@@ -241,7 +244,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _extent(sizes: Sequence[tuple[int, int]]) -> str:
-    """The smallest and the largest image, width x height."""
+    """The sizes of the smallest and the largest image, width x height, in words."""
     if not sizes:
         return "none can be read"
     ordered = sorted(sizes, key=lambda size: size[0] * size[1])
@@ -260,7 +263,7 @@ def _boxes(numbers: Sequence[int]) -> str:
 
 
 def contact_sheet(split: SplitOverview, *, num: int) -> Image.Image:
-    """At most `num` images of as many classes as there are, with boxes, masks and the names of their classes."""
+    """A picture of at most `num` images, of as many classes as possible, with boxes, masks and class names."""
     chosen = _chosen(split.labels, num)
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
@@ -275,7 +278,7 @@ def contact_sheet(split: SplitOverview, *, num: int) -> Image.Image:
 
 
 def _chosen(labels: NDArray[np.int64], num: int) -> list[int]:
-    """Images of evenly spread classes, the first of each, then the seconds and so on; by class."""
+    """At most `num` images of evenly spread classes: the first of each class, then the second, and so on."""
     present = np.unique(labels)
     if len(present) > num:
         present = present[np.linspace(0, len(present) - 1, num).round().astype(int)]
@@ -289,7 +292,7 @@ def _chosen(labels: NDArray[np.int64], num: int) -> list[int]:
 
 
 def _draw_sample(sheet: Image.Image, corner: tuple[int, int], split: SplitOverview, index: int) -> None:
-    """A picture, and below it class and size; a grey square and the reason where it cannot be read."""
+    """Draw a picture with its class and size below, or a grey square with the reason if it cannot be read."""
     left, top = corner
     label = int(split.labels[index])
     name = split.images.classes[label] if label >= 0 else "no label"
@@ -309,7 +312,7 @@ def _draw_sample(sheet: Image.Image, corner: tuple[int, int], split: SplitOvervi
 
 
 def _picture(sample: Sample) -> Image.Image:
-    """The image inside a square, small ones enlarged with their pixels, its background dimmed, its boxes on it."""
+    """The image, resized to fit a square; the background of its mask is dimmed, and boxes are drawn."""
     scale = SIDE / max(sample.image.size)
     size = (max(round(sample.image.width * scale), 1), max(round(sample.image.height * scale), 1))
     picture = sample.image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR)
@@ -317,26 +320,26 @@ def _picture(sample: Sample) -> Image.Image:
         mask = Image.fromarray(sample.mask).resize(size, Image.Resampling.NEAREST)
         picture = Image.composite(picture, Image.blend(picture, Image.new("RGB", size, PAPER), 0.7), mask)
     draw = ImageDraw.Draw(picture)
-    for color, width in ((PAPER, 4), (BOX, 2)):  # the light edges of all first: none hides another box
+    for color, width in ((PAPER, 4), (BOX, 2)):  # all light edges first, so that none hides another box
         for box in (sample.boxes * scale).tolist():
             draw.rectangle(_inside(box, size), outline=color, width=width)
     return picture
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The pixels of a box's outline, moved into the picture where it reaches beyond."""
+    """The pixels of a box's outline, moved into the picture if they are outside."""
     left, top = (min(max(round(edge), 0), side - 1) for edge, side in zip(box[:2], size, strict=True))
     right, bottom = (min(max(round(edge) - 1, 0), side - 1) for edge, side in zip(box[2:], size, strict=True))
     return left, top, max(left, right), max(top, bottom)
 
 
 def _write(sheet: Image.Image, corner: tuple[int, int], text: str, width: int) -> None:
-    """A line of text, cut to fit."""
+    """Write a line of text, cut to fit."""
     ImageDraw.Draw(sheet).text(corner, _fitting(text, width), fill=INK, font=FONT)
 
 
 def _fitting(text: str, width: float, *, keep_end: bool = False) -> str:
-    """`text` without what is beyond `width` pixels, at its end or, with `keep_end`, at its beginning."""
+    """The text, cut to `width` pixels at its end or, with `keep_end`, at its beginning."""
     text = printable(text)
     if FONT.getlength(text) <= width:
         return text

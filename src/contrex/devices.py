@@ -1,4 +1,4 @@
-"""Which device to compute on, and how many images at once."""
+"""The device to compute on, and how many images it takes at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contrex.errors import ArgumentError
 
 
 def device_named(name: str) -> torch.device:
-    """The device called `name`; `auto` is CUDA when there is one, otherwise the CPU.
+    """The device called `name`; `auto` is CUDA if there is one, otherwise the CPU.
 
     Raises:
         ArgumentError: torch does not know the device, or this machine does not have it.
@@ -24,10 +24,11 @@ def device_named(name: str) -> torch.device:
 
 
 def images_at_once(device: torch.device, batch_size: int | None = None) -> int:
-    """The most images in one pass through a network: `batch_size`, or where that is None 8 on a CPU and 64 elsewhere.
+    """The most images in one pass through a network: `batch_size`, by default 8 on a CPU and 64 elsewhere.
 
-    A CPU is fastest while what a few images need fits its cache; a GPU wants many, and 64 of 224 pixels with their
-    gradients fit 16 GB in the usual networks. One rule for explainers, metrics and evaluations.
+    A CPU is fastest when the values of a few images fit into its cache. A GPU wants many images, and 64 of 224 pixels
+    with their gradients fit into 16 GB for the usual networks. Explainers, metrics and evaluations all follow this
+    rule.
 
     Raises:
         ArgumentError: `batch_size` is below 1.

@@ -1,4 +1,4 @@
-"""What this machine can do, and what is wrong with it, in plain words. Works when torch does not."""
+"""Telling what this machine can do and what is wrong with it, even where torch cannot be imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contrex._version import __version__
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, what was found, and whether it is as it should be."""
+    """One line of the report: what was checked, what it is, and whether that is fine."""
 
     subject: str
     text: str
@@ -24,7 +24,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything worth knowing before a long run."""
+    """Check everything that is worth knowing before a long run."""
     checks: list[Callable[[], Finding]] = [_python, _contrex, _torch, _torchvision_pair, _device, _libraries, _disk]
     return [check() for check in checks]
 
@@ -48,7 +48,7 @@ def _torch() -> Finding:
 
 
 def _torchvision_pair() -> Finding:
-    """A torch and a torchvision that were not built for each other import, and fail at the first operator."""
+    """Check that torch and torchvision were built for each other: if not, they import, but the first operator fails."""
     try:
         import torch
         import torchvision

@@ -1,7 +1,7 @@
-"""Every exception contrex raises on purpose, and the one sentence each of them is built from.
+"""The exceptions that contrex raises on purpose.
 
-A message names the argument, the value it had and the fix. All of them derive from `ContrexError`, so that the
-command line can print the sentence without a traceback, and from the built-in a caller would expect.
+A message names the argument, its value and the fix. All exceptions derive from `ContrexError`, so that the command line
+can print the message without a traceback, and from the built-in exception that a caller would expect.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 
 class ContrexError(Exception):
-    """Base of all errors raised on purpose; `exit_code` is what the command line exits with."""
+    """The base of all errors that are raised on purpose; `exit_code` is that of the command line."""
 
     exit_code = 2
 
@@ -33,19 +33,20 @@ class LayerError(ArgumentError):
 
 
 class LayerWarning(UserWarning):
-    """The layer to explain is not the only way from the pixels to the logits: its map is a part of the explanation."""
+    """The layer to explain is not the only way from the pixels to the logits, so its map is only a part of the
+    reasons."""
 
 
 class NotDifferentiableError(ContrexError, TypeError):
-    """A differentiable map was asked of a method that cannot give one."""
+    """A differentiable heatmap was asked of an explainer that cannot give one."""
 
 
 class DataError(ContrexError, ValueError):
-    """A data set on disk is not laid out as its reader expects."""
+    """A data set on disk is not as its reader expects."""
 
 
 class ImageError(DataError):
-    """An image file cannot be read right."""
+    """An image file cannot be read, or not correctly."""
 
 
 class WeightsError(ContrexError, ValueError):
@@ -53,7 +54,7 @@ class WeightsError(ContrexError, ValueError):
 
 
 class CheckpointError(ContrexError, ValueError):
-    """A checkpoint is missing, damaged or of another run."""
+    """A checkpoint is missing, damaged, or from another run."""
 
 
 class BusyRunError(ContrexError, RuntimeError):
@@ -61,7 +62,7 @@ class BusyRunError(ContrexError, RuntimeError):
 
 
 class RecordError(ContrexError, ValueError):
-    """A record of a run is missing, damaged or of another schema version."""
+    """A record is missing, damaged, or of another schema version."""
 
 
 class NonFiniteLossError(ContrexError, ArithmeticError):
@@ -71,7 +72,7 @@ class NonFiniteLossError(ContrexError, ArithmeticError):
 
 
 class ProcessError(ContrexError, RuntimeError):
-    """Another process of this run has failed, and this one ends with it."""
+    """Another process of this run has failed, so this one ends too."""
 
     exit_code = 1
 
@@ -85,7 +86,7 @@ class InterruptedRunError(ContrexError):
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the line of the caller's own code that led here, past contrex and torch."""
+    """Warn with the line of the user's own code that led here, outside of contrex and torch."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("contrex", "torch"):
         frame, level = frame.f_back, level + 1
@@ -96,7 +97,7 @@ E = TypeVar("E", bound=ContrexError)
 
 
 def unwrapped(error: E) -> E:
-    """`error` as it was raised: a DataLoader puts the traceback of its worker into the message.
+    """The error as it was raised, without the worker's traceback that a DataLoader puts into the message.
 
     >>> unwrapped(ImageError("Caught ImageError in a worker.\\nTraceback:\\ncontrex.errors.ImageError: no pixels.\\n"))
     ImageError('no pixels.')
@@ -107,13 +108,13 @@ def unwrapped(error: E) -> E:
 
 
 _STEERS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Change the direction of the text that follows."""
+"""Characters that change the direction of the text that follows."""
 
 
 def printable(text: object) -> str:
-    """`text` with what steers a terminal, or cannot be encoded, as escapes; lines stay lines.
+    """The text with escapes for what steers a terminal or cannot be encoded; line breaks stay.
 
-    Names of files and classes come from whoever made the data: one may clear the screen or read backwards.
+    Names of files and classes come from whoever made the data: one could clear the screen, or run backwards.
 
     >>> print(printable(f"cat{chr(27)}[2J.jpg, {chr(0xDCFF)}.jpg, größe.jpg"))
     cat\\x1b[2J.jpg, \\udcff.jpg, größe.jpg
@@ -127,11 +128,11 @@ def printable(text: object) -> str:
 
 
 _LISTED = 24
-"""Longer lists of choices are shortened to the nearest ones."""
+"""The most choices that a message lists; of more it gives the nearest ones."""
 
 
 def unknown_name(what: str, name: object, choices: Iterable[str]) -> UnknownNameError:
-    """The error for a `name` that is not in `choices`, with the nearest choice.
+    """The error for a `name` that is not among `choices`, with the nearest choice.
 
     >>> str(unknown_name("`explainer`", "grad_can", ["grad_cam", "gradient"]))
     "`explainer` must be one of grad_cam, gradient; got 'grad_can'. Did you mean 'grad_cam'?"

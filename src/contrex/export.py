@@ -1,4 +1,4 @@
-"""A trained classifier for use elsewhere: in safetensors, torchvision, timm or ONNX.
+"""Exporting a trained classifier for use elsewhere: safetensors, torchvision, timm or ONNX.
 
     RUN/classifier-last.safetensors              the state_dict with plain keys, and what it is in its metadata
     RUN/classifier-last.torchvision.pth          for torchvision.models.get_model(NAME, num_classes=K).load_state_dict
@@ -6,10 +6,10 @@
     RUN/classifier-last.onnx                     a graph from pixel values in [0, 1] to logits
     RUN/classifier-last.onnx.json                beside each of them: classes, normalisation, size, and how to load it
 
-Each file is loaded back by the library that it is for, and its logits are compared with the run's, before it gets its
-name. The ONNX graph normalises its input itself, as whoever runs it has no other code of ours: it takes RGB float32
-[N,3,S,S], any N, with values in [0, 1]. The other three are weights alone, so their input is (image - mean) / std with
-the mean and std of the file beside them.
+Each file is loaded back by the library that it is for, and its logits are compared with the run's; only then it gets
+its name. The ONNX graph normalises its input itself, as it may run without any of our code: it takes RGB float32
+[N,3,S,S] with values in [0, 1], for any N. The other three files are weights only. Their input is (image - mean) / std,
+with the mean and std in the JSON file beside them.
 
 Legend: N images, K classes, S side of the square in pixels.
 """
@@ -41,15 +41,15 @@ from contrex.training.trained import trained, without_file
 SCHEMA_VERSION = 1
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit from the run's, as a share of the largest logit, or of 1 where that is smaller."""
+"""The largest allowed difference of a logit, as a share of the largest logit, or of 1 if that is smaller."""
 
 NUM_PROBES = 2
-"""Random images that the logits are compared on."""
+"""How many random images the logits are compared on."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The file, the card beside it, and how it was checked: one sentence."""
+    """The exported file, the JSON file beside it (its card), and a sentence on how it was checked."""
 
     path: Path
     card: Path
@@ -58,7 +58,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Trained:
-    """What is exported. `card` tells whoever finds the file what it is."""
+    """The classifier that is exported. `card` is what the JSON file beside it says."""
 
     recipe: Recipe
     classifier: Classifier
@@ -76,25 +76,25 @@ class _Trained:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the library's builder is called with."""
+        """The arguments for the library's builder."""
         options = {key: literal(text) for key, text in self.recipe.model.options.items()}
         return {**options, "num_classes": len(self.classes)}
 
 
 Logits = Callable[[Tensor], Tensor]
-"""Pixel values in [0, 1] `[N,3,S,S]` to logits `[N,K]`."""
+"""A function from pixel values in [0, 1] `[N,3,S,S]` to logits `[N,K]`."""
 
 
 def export_run(run: Path, kind: str, *, output: Path | None = None, checkpoint: str = "last") -> Exported:
-    """Write the trained classifier of a run folder as `kind`, one of `FORMATS`, and check it there.
+    """Write the trained classifier of a run in the format `kind`, one of `FORMATS`, and check the file.
 
-    `output` is by default RUN/classifier-CHECKPOINT and the format's suffix; a file that is there is replaced.
+    `output` is by default RUN/classifier-CHECKPOINT with the format's suffix. An existing file is replaced.
 
     Raises:
         UnknownNameError: there is no such format.
         ArgumentError: the format cannot hold this network, or needs a package that is not installed.
         CheckpointError: the run has no such checkpoint.
-        WeightsError: loaded back there, it gives other logits; nothing is left of it.
+        WeightsError: loaded back, the file gives other logits; it is then deleted.
     """
     if kind not in FORMATS:
         raise unknown_name("`format`", kind, FORMATS)
@@ -103,22 +103,22 @@ def export_run(run: Path, kind: str, *, output: Path | None = None, checkpoint: 
     suffix = f".{form.suffix.rpartition('.')[2]}"
     if path.suffix != suffix:
         raise ArgumentError(f"`output` {path} needs the suffix {suffix} of the format {kind}.")
-    found = _found(run, checkpoint, kind)
-    form.refuse(found)
+    classifier = _loaded(run, checkpoint, kind)
+    form.refuse(classifier)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
-        form.write(found, written)
-        checked = _checked(found, form, written)
+        form.write(classifier, written)
+        checked = _check(classifier, form, written)
         digest = hashlib.sha256(written.read_bytes()).hexdigest()
         written.replace(path)
     card = path.with_name(f"{path.name}.json")
-    load = form.how.format(name=found.architecture, file=path.name, arguments=_keywords(found.arguments))
-    write_json(card, {"file": path.name, "sha256": digest, **found.card, "load": load, "checked": checked})
+    load = form.how.format(name=classifier.architecture, file=path.name, arguments=_keywords(classifier.arguments))
+    write_json(card, {"file": path.name, "sha256": digest, **classifier.card, "load": load, "checked": checked})
     return Exported(path, card, checked)
 
 
-def _found(run: Path, checkpoint: str, kind: str) -> _Trained:
+def _loaded(run: Path, checkpoint: str, kind: str) -> _Trained:
     content = Checkpoints(run).load(checkpoint)
     recipe, classifier, classes = trained(content)
     resize, size = view_sizes(recipe.data)
@@ -142,28 +142,28 @@ def _found(run: Path, checkpoint: str, kind: str) -> _Trained:
 # --- checking -------------------------------------------------------------------------------------------------------
 
 
-def _checked(found: _Trained, form: _Format, path: Path) -> str:
-    """What loaded the file back, and how far its logits are from the run's."""
+def _check(own: _Trained, form: _Format, path: Path) -> str:
+    """Load the file back and compare its logits with the run's; return a sentence on what was done."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(NUM_PROBES, 3, found.size, found.size, generator=generator)
-    where, logits = form.load(found, path)
+    images = torch.rand(NUM_PROBES, 3, own.size, own.size, generator=generator)
+    where, logits = form.load(own, path)
     if logits is None:
         return where
     with torch.inference_mode():
-        expected, got = _own_logits(found)(images), logits(images)
+        expected, got = _own_logits(own)(images), logits(images)
     fits = expected.shape == got.shape
     difference = float((expected - got).abs().max()) if fits else float("nan")
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise WeightsError(
-            f"exported as {found.card['format']} and loaded back by {where}, {found.recipe.model.name} gives other "
+            f"exported as {own.card['format']} and loaded back by {where}, {own.recipe.model.name} gives other "
             f"logits: {list(got.shape)} instead of {list(expected.shape)}, largest difference {difference:.3g}. "
             "Nothing was written."
         )
     return f"loaded back by {where}; largest difference of a logit {difference:.1e}"
 
 
-def _own_logits(found: _Trained) -> Logits:
-    return _logits(found.classifier, found.classifier.network)
+def _own_logits(own: _Trained) -> Logits:
+    return _logits(own.classifier, own.classifier.network)
 
 
 def _logits(classifier: Classifier, network: nn.Module) -> Logits:
@@ -177,45 +177,43 @@ def _logits(classifier: Classifier, network: nn.Module) -> Logits:
 # --- safetensors ----------------------------------------------------------------------------------------------------
 
 
-def _state(found: _Trained) -> dict[str, Tensor]:
-    """The state_dict, each tensor with memory of its own."""
+def _state(own: _Trained) -> dict[str, Tensor]:
+    """The state_dict on the CPU, each tensor with memory of its own."""
     return {
-        key: value.detach().cpu().clone().contiguous() for key, value in found.classifier.network.state_dict().items()
+        key: value.detach().cpu().clone().contiguous() for key, value in own.classifier.network.state_dict().items()
     }
 
 
-def _write_safetensors(found: _Trained, path: Path) -> None:
+def _write_safetensors(own: _Trained, path: Path) -> None:
     from safetensors.torch import save_file
 
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in found.card.items()}
-    save_file(_state(found), path, metadata={**texts, "format": "pt"})  # the value that other readers expect
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in own.card.items()}
+    save_file(_state(own), path, metadata={**texts, "format": "pt"})  # the "format" that other readers expect
 
 
-def _load_safetensors(found: _Trained, path: Path) -> tuple[str, Logits | None]:
-    model = without_file(found.recipe.model)
+def _load_safetensors(own: _Trained, path: Path) -> tuple[str, Logits | None]:
+    model = without_file(own.recipe.model)
     again = load_classifier(
-        Model(model.name, model.options, model.stem, len(found.classes), path, mean=model.mean, std=model.std)
+        Model(model.name, model.options, model.stem, len(own.classes), path, mean=model.mean, std=model.std)
     )
     return "contrex", _logits(again, again.network)
 
 
-def _refuse_nothing(found: _Trained) -> None:
-    """Every network has a state_dict."""
+def _refuse_nothing(own: _Trained) -> None:
+    """Refuse no network: each has a state_dict."""
 
 
 # --- torchvision and timm -------------------------------------------------------------------------------------------
 
 
 def _refuse_others(library: str) -> Callable[[_Trained], None]:
-    def refuse(found: _Trained) -> None:
-        name = found.recipe.model.name
-        if found.library != library:
-            whose = "contrex's own" if found.library == "contrex" else f"one of {found.library}"
+    def refuse(own: _Trained) -> None:
+        name = own.recipe.model.name
+        if own.library != library:
+            whose = "contrex's own" if own.library == "contrex" else f"one of {own.library}"
             reason = f"{name} is {whose}, and {library} could not build it"
-        elif found.recipe.model.stem != "built-in":
-            reason = (
-                f"{name} was trained with the stem {found.recipe.model.stem!r}, and {library} builds it with its own"
-            )
+        elif own.recipe.model.stem != "built-in":
+            reason = f"{name} was trained with the stem {own.recipe.model.stem!r}, and {library} builds it with its own"
         else:
             return
         raise ArgumentError(
@@ -225,30 +223,30 @@ def _refuse_others(library: str) -> Callable[[_Trained], None]:
     return refuse
 
 
-def _write_pickle_free(found: _Trained, path: Path) -> None:
-    torch.save(_state(found), path)
+def _write_pickle_free(own: _Trained, path: Path) -> None:
+    torch.save(_state(own), path)
 
 
-def _load_torchvision(found: _Trained, path: Path) -> tuple[str, Logits | None]:
+def _load_torchvision(own: _Trained, path: Path) -> tuple[str, Logits | None]:
     import torchvision
 
-    network: nn.Module = torchvision.models.get_model(found.architecture, weights=None, **found.arguments)
+    network: nn.Module = torchvision.models.get_model(own.architecture, weights=None, **own.arguments)
     network.load_state_dict(torch.load(path, weights_only=True))
-    return f"torchvision {torchvision.__version__}", _logits(found.classifier, network)
+    return f"torchvision {torchvision.__version__}", _logits(own.classifier, network)
 
 
-def _load_timm(found: _Trained, path: Path) -> tuple[str, Logits | None]:
+def _load_timm(own: _Trained, path: Path) -> tuple[str, Logits | None]:
     import timm
 
-    network: nn.Module = timm.create_model(found.architecture, checkpoint_path=str(path), **found.arguments)
-    return f"timm {timm.__version__}", _logits(found.classifier, network)
+    network: nn.Module = timm.create_model(own.architecture, checkpoint_path=str(path), **own.arguments)
+    return f"timm {timm.__version__}", _logits(own.classifier, network)
 
 
 # --- ONNX -----------------------------------------------------------------------------------------------------------
 
 
 class _Normalising(nn.Module):
-    """The network behind its own normalisation, which becomes part of the graph."""
+    """The network with its normalisation in front, which so becomes part of the graph."""
 
     mean: Tensor
     std: Tensor
@@ -260,22 +258,22 @@ class _Normalising(nn.Module):
         self.register_buffer("std", torch.tensor(classifier.std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network((images - self.mean) / self.std)  # no look at N, which the graph leaves open
+        logits: Tensor = self.network((images - self.mean) / self.std)  # no check of N, which the graph leaves open
         return logits
 
 
-def _refuse_without_exporter(found: _Trained) -> None:
+def _refuse_without_exporter(own: _Trained) -> None:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise ArgumentError(f"`format` onnx needs {' and '.join(missing)}: pip install 'contrex[onnx]'.")
 
 
-def _write_onnx(found: _Trained, path: Path) -> None:
-    images = torch.rand(NUM_PROBES, 3, found.size, found.size)
-    with eval_mode(found.classifier.network):
+def _write_onnx(own: _Trained, path: Path) -> None:
+    images = torch.rand(NUM_PROBES, 3, own.size, own.size)
+    with eval_mode(own.classifier.network):
         try:
             program = torch.onnx.export(
-                _Normalising(found.classifier).eval(),
+                _Normalising(own.classifier).eval(),
                 (images,),
                 input_names=["images"],
                 output_names=["logits"],
@@ -285,16 +283,16 @@ def _write_onnx(found: _Trained, path: Path) -> None:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise ArgumentError(
-                f"`format` onnx: torch's exporter cannot translate {found.recipe.model.name}: "
+                f"`format` onnx: torch's exporter cannot translate {own.recipe.model.name}: "
                 f"{str(error).splitlines()[0].rstrip('.')}. Use safetensors."
             ) from None
-    assert program is not None  # it writes nothing itself without a file name
-    for key, value in found.card.items():
+    assert program is not None  # without a file name it returns the program
+    for key, value in own.card.items():
         program.model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
     program.save(path, external_data=False)
 
 
-def _load_onnx(found: _Trained, path: Path) -> tuple[str, Logits | None]:
+def _load_onnx(own: _Trained, path: Path) -> tuple[str, Logits | None]:
     if find_spec("onnxruntime") is not None:
         import onnxruntime
 
@@ -315,7 +313,7 @@ def _run_onnx(session: Any, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Format:
-    """How a format is refused, written and loaded back, and the line of Python that loads it."""
+    """A format: what it refuses, how it is written and loaded back, and the line of Python that loads it."""
 
     suffix: str
     refuse: Callable[[_Trained], None]
@@ -350,7 +348,7 @@ FORMATS: Mapping[str, _Format] = {
         "onnxruntime.InferenceSession({file!r}).run(['logits'], {{'images': images}})",
     ),
 }
-"""What `contrex export` writes."""
+"""The formats that `contrex export` writes."""
 
 
 def _keywords(arguments: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
-"""What comes from outside of contrex: `FILE.py:NAME`, `MODULE:NAME`, or a name that an installed package adds.
+"""Things from outside of contrex: `FILE.py:NAME`, `MODULE:NAME`, or a name that an installed package adds.
 
-A package adds names by entry points, in one group for each kind of thing (`contrex.explainers`, `contrex.protocols`):
+A package adds names by entry points, with a group for each kind of thing (`contrex.explainers`, `contrex.protocols`):
 
     [project.entry-points."contrex.explainers"]
     my_cam = "my_package.cams:MyCAM"
 
-Naming something loads its file, as importing it does; nothing is loaded that nobody names.
+To name something is to load its file, as an import does. Nothing else is loaded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, SupportsIndex
 from contrex.errors import ArgumentError, unknown_name
 
 _SOURCE = "__contrex_source__"
-"""In a module that was loaded from a file: the file as the user wrote it, which records keep."""
+"""The attribute of a module loaded from a file with the path as the user wrote it, which records keep."""
 
 
 def is_outside(name: str) -> bool:
@@ -37,7 +37,7 @@ def is_outside(name: str) -> bool:
 
 
 def outside(name: str, what: str) -> object:
-    """What `FILE.py:NAME` or `MODULE:NAME` names; a file is loaded once. `what` is the argument, for the error.
+    """Load what `FILE.py:NAME` or `MODULE:NAME` names; a file is loaded once. `what` is the argument, for the error.
 
     Raises:
         ArgumentError: the file or module cannot be loaded, or has nothing of that name.
@@ -53,12 +53,12 @@ def outside(name: str, what: str) -> object:
 
 
 def find(name: str, what: str, own: Mapping[str, object], group: str) -> object:
-    """Find what `name` means: contrex's own thing of that name, else an installed package's, else `FILE.py:NAME`.
+    """Find what `name` means: a thing in `own`, one that an installed package adds, or `FILE.py:NAME`.
 
-    `what` is the argument, for the error; `group` is that of the entry points, without "contrex.".
+    `what` is the argument, for the error. `group` is the group of the entry points, without "contrex.".
 
     Raises:
-        UnknownNameError: there is nothing of that name.
+        UnknownNameError: nothing has that name.
         ArgumentError: a file, module or package cannot be loaded, or lacks the name.
 
     >>> find("one", "`number`", {"one": 1}, "numbers")
@@ -74,7 +74,7 @@ def find(name: str, what: str, own: Mapping[str, object], group: str) -> object:
     return outside(added[name], what)
 
 
-@cache  # reading the metadata of all packages takes tenths of a second, and they stay as they are
+@cache  # reading the metadata of all packages takes tenths of a second
 def installed(group: str) -> Mapping[str, str]:
     """List the names that installed packages add to a group, each with the `MODULE:NAME` that it stands for."""
     return {point.name: point.value for point in importlib.metadata.entry_points(group=f"contrex.{group}")}
@@ -85,7 +85,7 @@ def outside_name(kind: type) -> str:
     module = sys.modules[kind.__module__]
     source = getattr(module, _SOURCE, None)
     if source is None and kind.__module__ == "__main__":
-        source = getattr(module, "__file__", None)  # a script that is run: its file is found again, "__main__" is not
+        source = getattr(module, "__file__", None)  # the file of a script can be loaded again, "__main__" cannot
     return f"{source or kind.__module__}:{kind.__qualname__}"
 
 
@@ -95,7 +95,7 @@ def is_from_file(kind: type) -> bool:
 
 
 class FromAnywhere:
-    """What derives from it can be pickled for other processes, also where its class is from a file."""
+    """A base that lets objects be pickled for other processes, even if their class is from a file."""
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         if not is_from_file(type(self)):
@@ -104,18 +104,18 @@ class FromAnywhere:
 
 
 def remade(name: str, fields: Mapping[str, Any]) -> object:
-    """An instance of the class called `name` with these fields, as another process had it."""
+    """Make an instance of the class called `name` with these fields again, in another process."""
     kind: Any = outside(name, "the class")
-    found = object.__new__(kind)
-    vars(found).update(fields)
-    return found
+    instance = object.__new__(kind)
+    vars(instance).update(fields)
+    return instance
 
 
 def _from_file(source: str) -> ModuleType:
     path = Path(source).resolve()
     main = sys.modules.get("__main__")
     if main is not None and Path(getattr(main, "__file__", None) or ".").resolve() == path:
-        return main  # the script that is run: loaded again, its classes would be others
+        return main  # the script that runs: loaded again, its classes would be different ones
     name = f"contrex_outside_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     if name in sys.modules:
         return sys.modules[name]

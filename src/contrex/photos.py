@@ -23,15 +23,16 @@ from contrex.settings import Model
 from contrex.training import load_trained
 
 NUM_TOP = 5
-"""Most probable classes that are named."""
+"""How many of the most probable classes are named."""
 
 DEFAULT_SIDE = 224
-"""Shorter side in pixels of a photo for a classifier that does not say."""
+"""The shorter side of a photo, in pixels, for a classifier that does not say."""
 
 
 @dataclass(frozen=True, eq=False)
 class PhotoExplanation:
-    """One photo, explained by one method: its image [1,3,H,W] in [0, 1] and the maps with the question each answers."""
+    """One photo, explained by one explainer: the image [1,3,H,W] in [0, 1], and panels, each a heatmap with its
+    question."""
 
     path: Path
     image: Tensor
@@ -40,17 +41,18 @@ class PhotoExplanation:
     top: Sequence[tuple[str, float]]
     """The most probable classes, by name, with their probabilities."""
     place: str | None = None
-    """The explained layer and its grid, in words; None for the pixels."""
+    """The explained layer and its grid, in words; None if the pixels are explained."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What to draw of each photo: maps by every explainer, of every class, with every contrast.
+    """What to draw of each photo: heatmaps by every explainer, of every class, with every contrast.
 
-    `classes` are names or indices; without any it is the `top` most probable classes of each photo, or, without `top`,
-    the most probable one; for labels (`task="multilabel"`) all with a probability above `threshold` (0.5), at least
-    one. A contrast is `"none"`, `"mean"`, `"max"`, `"weighted"`, or a class by name or index; without any it is none,
-    and with `top` the weighted one too, where classes compete in a softmax. `task` as in `contrex.ops.scores`.
+    `classes` are names or indices. Without them, the `top` most probable classes of each photo are explained, or,
+    without `top`, the most probable one; for labels (`task="multilabel"`) it is all with a probability above
+    `threshold` (0.5), at least one. A contrast is `"none"`, `"mean"`, `"max"`, `"weighted"`, or a class by name or
+    index. Without contrasts it is none; with `top`, where classes compete in a softmax, the weighted one too. `task` is
+    as in `contrex.ops.scores`.
     """
 
     explainers: Sequence[str] = ("grad_cam",)
@@ -64,41 +66,48 @@ class Asked:
     def __post_init__(self) -> None:
         if self.threshold is not None and (self.classes or self.top is not None):
             raise ArgumentError(
-                f"`threshold` {self.threshold} chooses the labels to explain, and so do `target` and `top`: give one."
+                f"`threshold` {self.threshold} chooses the labels to explain, and so do `target` and `top`: give "
+                "one of them."
             )
 
     def classes_of(self, logits: Tensor, names: Sequence[str]) -> list[int]:
-        """The classes to explain of the photo with these logits [1,K]."""
+        """The classes to explain for a photo with the logits [1,K]."""
         if self.classes:
             return [class_index(text, names) for text in self.classes]
         task = scores.task_of(logits, self.task)
         k = 1 if self.top is None and task != "multilabel" else self.top
         k = None if k is None else min(k, len(names))
-        found: list[int] = scores.many_classes(None, logits, k, task, self.threshold)[0].tolist()
-        return found
+        classes: list[int] = scores.many_classes(None, logits, k, task, self.threshold)[0].tolist()
+        return classes
 
     def contrasts_of(self, logits: Tensor) -> Sequence[str]:
-        """The contrasts to draw, those of the classes where they are not named."""
+        """The contrasts to draw for a photo with these logits."""
         competes = scores.task_of(logits, self.task) == "multiclass"
         return self.contrasts or (("none", "weighted") if self.top is not None and competes else ("none",))
 
 
 @dataclass(frozen=True, eq=False)
 class NamedClassifier:
-    """A classifier with its class names (empty: ImageNet's for 1000 classes, else indices) and the image side in pixels
-    that it was made for."""
+    """A classifier, the names of its classes, and the side of the images that it was made for, in pixels.
+
+    Empty names stand for ImageNet's if there are 1000 classes, else for indices.
+    """
 
     classifier: Classifier
     names: Sequence[str]
     side: int
 
     def names_of(self, num_classes: int) -> Sequence[str]:
-        """One name per class, or `ArgumentError`."""
+        """A name for each class.
+
+        Raises:
+            ArgumentError: there are more or fewer names than classes.
+        """
         names = self.names or class_names(num_classes)
         if len(names) != num_classes:
             raise ArgumentError(
                 f"`classes` has {len(names)} names, the classifier {num_classes} classes (one logit has two): "
-                "pass its own."
+                "give one name for each."
             )
         return names
 
@@ -117,7 +126,7 @@ def classifier_of(run: Path | None, model: Model, classes: Path | None) -> Named
 def explain_photos(
     paths: Sequence[Path], named: NamedClassifier, asked: Asked, *, side: int | None = None
 ) -> list[PhotoExplanation]:
-    """Explain each photo on its own, whole, its shorter side resized to `side` pixels (None: the classifier's).
+    """Explain each photo by itself, uncropped, with a shorter side of `side` pixels (None: the classifier's).
 
     Raises:
         ArgumentError: `side` is below 1, or an argument does not fit the classifier.
@@ -148,14 +157,14 @@ def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _most_probable(logits: Tensor, names: Sequence[str], task: str | None) -> list[tuple[str, float]]:
-    """The first classes of one photo, by name, with their probabilities."""
+    """The most probable classes of one photo, by name, with their probabilities."""
     probs = scores.probabilities(logits, task)[0].tolist()
     order = scores.many_classes(None, logits, min(NUM_TOP, len(names)), task)[0].tolist()
     return [(names[index], probs[index]) for index in order]
 
 
 def _panels(explain: Explainer, inputs: Tensor, logits: Tensor, asked: Asked, names: Sequence[str]) -> list[Panel]:
-    """The maps of one photo, class by class and, within a class, contrast by contrast."""
+    """The panels of one photo, class by class and, within a class, contrast by contrast."""
     classes, columns = asked.classes_of(logits, names), []
     for text in asked.contrasts_of(logits):
         against = _contrast(text, names)
@@ -171,10 +180,10 @@ def _contrast(text: str, names: Sequence[str]) -> str | int | None:
 
 
 def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
-    """All photos and their maps in one picture, written to exactly `output`; its suffix is the format.
+    """Draw all photos and their heatmaps in one picture, and write it to `output`; the suffix is the format.
 
     Raises:
-        ArgumentError: there is no suffix, or none of a picture format.
+        ArgumentError: `output` has no suffix, or not that of a picture format.
     """
     if not output.suffix:
         raise ArgumentError(f"`output` {output} must end in a picture format, as in {output}.png.")

@@ -253,8 +253,11 @@ def test_no_rest():
         ({"share": 1.5}, r"`labelled.share` must be"),
         ({"per_class": 0}, r"`labelled.per_class` must be at least 1, got 0"),
         ({"per_class": 1, "seed": -1}, r"`labelled.seed` must be at least 0, got -1"),
-        ({"share": 0.1, "per_class": 1}, r"`labelled.share` and `labelled.per_class` are not for one run: set one"),
-        ({"rest": "val"}, r"`labelled.rest` val is of images that are not drawn: set `labelled.share`"),
+        (
+            {"share": 0.1, "per_class": 1},
+            r"`labelled.share` and `labelled.per_class` exclude each other: set all but one",
+        ),
+        ({"rest": "val"}, r"`labelled.rest` val is for images that were not drawn: set `labelled.share`"),
         ({"seed": 1}, r"`labelled.seed` 1 draws nothing: set `labelled.share`"),
         ({"seed": 1, "file": "list.txt"}, r"`labelled.seed` 1 draws nothing"),
     ],

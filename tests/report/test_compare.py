@@ -104,5 +104,5 @@ def test_a_run_stands_for_its_only_evaluation(make_run, tmp_path: Path) -> None:
     write_run(tmp_path / "run" / "evaluation-val", make_run())
     with pytest.raises(ArgumentError, match=r"run has 2 evaluations: name the one to compare of .*test, .*val"):
         record_folder(tmp_path / "run")
-    with pytest.raises(RecordError, match=r"no record in .*nowhere, and none of an evaluation below it"):
+    with pytest.raises(RecordError, match=r"no record in .*nowhere, and no evaluation in it that has one"):
         record_folder(tmp_path / "nowhere")

@@ -47,7 +47,7 @@ def test_runs_of_other_images_are_not_paired(make_run) -> None:
     other = make_run("cgc", [80.0, 81.0, 82.0, 83.0], dataset={"name": "digits", "split": "test"})
     text = printed([make_run(dataset={"name": "digits", "split": "val"}), other])
     assert "+26.5 not paired" in text
-    assert "not paired: of other images than the first's" in " ".join(text.split())
+    assert "not paired: measured on other images than the first" in " ".join(text.split())
     assert "not paired" not in printed([make_run(), make_run("cgc")])
 
 

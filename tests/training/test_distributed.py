@@ -60,7 +60,7 @@ def test_what_two_processes_cannot_do(two, options, device, message):
 def test_one_process_has_nothing_to_share_out(tmp_path):
     with pytest.raises(ArgumentError, match=r"`training.shard` shares weights out among processes, and there is one"):
         train(tiny(shard=True), tmp_path, console=quiet())
-    with pytest.raises(ArgumentError, match=r"`training.compile` and `training.shard` are not for one run"):
+    with pytest.raises(ArgumentError, match=r"`training.compile` and `training.shard` exclude each other: leave one"):
         Training(compile=True, shard=True)
     with pytest.raises(
         ArgumentError, match=r"`training.batch_size` must be a multiple of `training.accumulate`, 3, got"
@@ -159,7 +159,7 @@ def test_other_commands_are_for_one_process(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["recipes"]) == 2
-    message = "contrex recipes is for one process: torchrun starts contrex train, evaluate or reproduce"
+    message = "contrex recipes is for one process: start it without torchrun, which runs train, evaluate, reproduce"
     assert message in capsys.readouterr().err
 
 

@@ -1,6 +1,7 @@
-"""The command line: parse, call, print. `contrex --help` lists the commands, `contrex COMMAND --help` its options.
+"""The command line: parse, call, print.
 
-Nothing heavy is imported before a command runs.
+`contrex --help` lists the commands, `contrex COMMAND --help` the options of one. Nothing heavy is imported before a
+command runs.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
 
 
 def main(arguments: Arguments | None = None) -> int:
-    """Run one command and return the exit code: 2 for a wrong argument, 3 for a NaN loss, 128 + n after signal n."""
+    """Run one command and return its exit code: 2 for a wrong argument, 3 for a NaN loss, 128 + n after signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
@@ -68,7 +69,7 @@ def main(arguments: Arguments | None = None) -> int:
 
 @contextlib.contextmanager
 def _warnings_in_words() -> Iterator[None]:
-    """Around a command: contrex's own warnings are printed as its errors are, without a place in the code."""
+    """Print contrex's own warnings as its errors, without a place in the code, while a command runs."""
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
@@ -84,15 +85,17 @@ def _warnings_in_words() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _processes(command: str) -> Iterator[None]:
-    """Around a command: where torchrun started several processes they talk to each other, and the first one prints."""
+    """Connect the processes that torchrun has started, while a command runs; only the first one prints."""
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         yield
         return
     if command not in ("train", "evaluate", "reproduce"):
         raise ArgumentError(
-            f"contrex {command} is for one process: torchrun starts contrex train, evaluate or reproduce."
+            f"contrex {command} is for one process: start it without torchrun, which runs train, evaluate, reproduce."
         )
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # otherwise each process advises to trade exactness for speed
+    os.environ.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # else torch advises each process to trade exactness for speed
     from contrex import ranks
 
     with ranks.process_group(), contextlib.ExitStack() as silenced:
@@ -106,5 +109,5 @@ def _processes(command: str) -> Iterator[None]:
 def _overview() -> str:
     lines = [f"  {name:11} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     head = ["usage: contrex COMMAND [OPTIONS]", "", "Contrastive explanations of image classifiers.", ""]
-    foot = ["", "contrex COMMAND --help lists a command's options; contrex --version the version."]
+    foot = ["", "contrex COMMAND --help lists the options of a command; contrex --version prints the version."]
     return "\n".join([*head, *lines, *foot])

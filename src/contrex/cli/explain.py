@@ -1,4 +1,4 @@
-"""The command that draws: `explain`."""
+"""The command `explain`, which draws explanations of photos."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ from contrex.settings.explainer import read_explainer
 
 @dataclass(frozen=True)
 class Explain:
-    """Draw why a photo is one class - and, with --contrast, not another."""
+    """Draw why a photo is of one class and, with --contrast, not of another."""
 
     photos: tyro.conf.Positional[tuple[Path, ...]]
     """Image files."""
     run: Path | None = None
-    """A trained run to explain with, instead of --model."""
+    """The folder of a trained run, instead of --model."""
     model: settings.Model = field(default_factory=settings.Model)
     explainer: tuple[str, ...] = ("grad_cam",)
-    """One row of maps for each: a name (contrex explainers lists them), FILE.py:CLASS, MODULE:CLASS or captum:CLASS,
-    with options where it has some: "rise(num_masks=500, seed=1)"."""
+    """Explainers, a row of heatmaps for each: a name (contrex explainers lists them), FILE.py:CLASS, MODULE:CLASS or
+    captum:CLASS. Options stand in brackets: "rise(num_masks=500, seed=1)"."""
     layer: str | None = None
-    """Layer to explain; None is the last feature map."""
+    """The layer to explain; None is the last feature map."""
     target: tuple[str, ...] = ()
-    """Classes to explain, by name or index; none are the most probable ones of each photo."""
+    """Classes to explain, by name or index. If none are given, the most probable ones of each photo."""
     top: int | None = None
-    """How many of the most probable classes to explain; without --contrast each has its map and its weighted contrast
-    side by side."""
+    """How many of the most probable classes to explain. Without --contrast, each has its heatmap and its weighted
+    contrast."""
     contrast: tuple[str, ...] = ()
-    """One map for each: none, against the others (mean, max, weighted), or against one class by name or index."""
+    """Contrasts, a heatmap for each: none, the other classes (mean, max, weighted), or one class by name or index."""
     task: settings.Task | None = None
-    """A softmax over the logits (multiclass), a sigmoid of one with two classes (binary), or of each, one per label
-    (multilabel); None is binary for a classifier with one logit, else multiclass."""
+    """What the logits are: a softmax over the classes (multiclass), one logit for two classes (binary), or one for each
+    label (multilabel). None is binary for a classifier with one logit, else multiclass."""
     threshold: float | None = None
-    """With --task multilabel, and without --target and --top, every label with a probability above it is explained, at
-    least the most probable one; None is 0.5."""
+    """With --task multilabel, without --target and --top: labels with a probability above this are explained, at least
+    the most probable one. None is 0.5."""
     classes: Path | None = None
-    """File of class names, one a line or `index<TAB>id<TAB>names`; None takes the run's, or ImageNet's for 1000."""
+    """A file of class names, one a line or `index<TAB>id<TAB>names`. None takes the run's, or ImageNet's for 1000
+    classes."""
     side: int | None = None
-    """Shorter side of the photo as the network sees it, in pixels, nothing is cropped; None is the run's, or 224."""
+    """The shorter side of the photo that the network sees, in pixels; nothing is cropped. None is the run's, or 224."""
     output: Path = Path("explanation.png")
-    """The picture; its suffix names the format."""
+    """The file of the picture; its suffix names the format."""
 
 
 def explain(arguments: Arguments) -> int:
-    """Draw why a photo is what the classifier says it is, and name its most probable classes."""
+    """Draw why a photo is of the class that the classifier says, and name its most probable classes."""
     options = parsed(Explain, "explain", arguments)
     if not options.photos:
         raise ArgumentError("name one photo or more: contrex explain PHOTO ... --run RUN")
@@ -59,7 +60,7 @@ def explain(arguments: Arguments) -> int:
         raise ArgumentError(f"`output` {options.output} needs the suffix of a format: .png, .jpg, .webp, .pdf or .svg.")
     if options.top is not None and (options.top < 1 or options.target):
         raise ArgumentError(
-            f"--top {options.top} must be 1 or more, and not with --target: the classes are one or other."
+            f"--top {options.top} must be 1 or more, and cannot be combined with --target: give one of them."
         )
     for text in options.explainer:
         read_explainer(text)

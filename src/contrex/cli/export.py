@@ -1,4 +1,4 @@
-"""The command that takes a classifier elsewhere: `export`."""
+"""The command `export`, which writes a classifier for use elsewhere."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from contrex.cli.options import Arguments, parsed
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained classifier for use elsewhere, and check there that it gives the same logits."""
+    """Write a trained classifier for use elsewhere, and check that it gives the same logits there."""
 
     run: tyro.conf.Positional[Path]
-    """A run folder."""
+    """The folder of a run."""
     format: Literal["safetensors", "torchvision", "timm", "onnx"]
-    """`safetensors` is the plain state_dict; torchvision and timm take theirs by name; `onnx` needs contrex[onnx]."""
+    """`safetensors` is the plain state_dict; torchvision and timm load theirs by the network's name; `onnx` needs
+    contrex[onnx]."""
     output: Path | None = None
-    """The file; None is RUN/classifier-CHECKPOINT with the format's suffix. Classes and normalisation lie beside it."""
+    """The file; None is RUN/classifier-CHECKPOINT with the format's suffix. Classes and normalisation are written
+    beside it."""
     checkpoint: Literal["last", "best"] = "last"
-    """The last weights, or those of the best validation accuracy."""
+    """The last weights, or those with the best validation accuracy."""
 
 
 def export(arguments: Arguments) -> int:
-    """Write a trained classifier as safetensors, for torchvision or timm, or as ONNX, checked there."""
+    """Write a trained classifier as safetensors, for torchvision or timm, or as ONNX, and check it."""
     options = parsed(Export, "export", arguments)
     from contrex.export import export_run
 

@@ -1,4 +1,4 @@
-"""Commands that look and list: `data`, `recipes`, `explainers`, `metrics` and `doctor`."""
+"""The commands that show and list things: `data`, `recipes`, `explainers`, `metrics` and `doctor`."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from contrex.outside import installed
 
 @dataclass(frozen=True)
 class ShowData:
-    """Say what a data set holds and what is wrong with it, and draw some of its images with their boxes."""
+    """Say what is in a data set and what is wrong with it, and draw some of its images with their boxes."""
 
     data: settings.Data
     split: tuple[str, ...] = ()
-    """Splits to look at; none are those of train, val and test that it has."""
+    """Splits to look at. If none are given, those of train, val and test that the data set has."""
     output: Path | None = None
-    """Where the picture goes; None is data-NAME-SPLIT.png, or data-KIND-SPLIT.png."""
+    """The file of the picture; None is data-NAME-SPLIT.png, or data-KIND-SPLIT.png."""
     num: int = 24
-    """How many images are drawn, of as many classes as there are."""
+    """How many images are drawn, from as many classes as possible."""
     check: int = 500
-    """How many images of each split are read, spread evenly; 0 reads all."""
+    """How many images of each split are read, evenly spread; 0 reads all."""
 
 
 def data(arguments: Arguments) -> int:
-    """Look at a data set before training on it: what is found, what is wrong, a contact sheet."""
+    """Look at a data set before training on it: what is in it, what is wrong, and a contact sheet."""
     if not arguments or arguments[0].startswith("-"):
         print("usage: contrex data PATH|PREFIX:PATH [--split SPLIT ...] [--num N] [--check N] [--data.FIELD VALUE ...]")
-        print(f"prefixes: {', '.join(settings.DATA_PREFIXES)}, or FILE.py:NAME of your own; a plain PATH is looked at")
+        print(f"prefixes: {', '.join(settings.DATA_PREFIXES)}, or FILE.py:NAME of your own; a plain PATH is recognised")
         if arguments and arguments[0] in ("-h", "--help"):
             return 0
         raise ArgumentError("name a data set, as PATH or PREFIX:PATH, before the options.")
@@ -46,16 +46,16 @@ def data(arguments: Arguments) -> int:
         raise ArgumentError(f"--num {options.num} must be at least 1, and --check {options.check} at least 0.")
     from contrex.data_overview import overview
 
-    found = overview(options.data, options.split, check=options.check)
-    print(printable("\n".join(found.lines())))
-    for output in found.save_sheets(options.output, num=options.num):
+    shown = overview(options.data, options.split, check=options.check)
+    print(printable("\n".join(shown.lines())))
+    for output in shown.save_sheets(options.output, num=options.num):
         print(f"picture: {output}")
-    return 1 if found.problems else 0
+    return 1 if shown.problems else 0
 
 
 def explainers(arguments: Arguments) -> int:
     """List the explainers and their options."""
-    about = "List the explainers and their options, with defaults. They are set as in 'rise(num_masks=500, seed=1)'."
+    about = "List the explainers with their options and defaults. Set them as in 'rise(num_masks=500, seed=1)'."
     tyro.cli(Nothing, prog="contrex explainers", description=about, args=arguments)
     from contrex.explain import EXPLAINERS
     from contrex.explain.named import default_options
@@ -69,7 +69,7 @@ def explainers(arguments: Arguments) -> int:
 
 
 def metrics(arguments: Arguments) -> int:
-    """List what `evaluation.metrics` may name."""
+    """List the metrics, by the names that `evaluation.metrics` takes."""
     tyro.cli(Nothing, prog="contrex metrics", description="List the metrics.", args=arguments)
     from contrex.evaluation import PROTOCOLS
 
@@ -89,7 +89,7 @@ def recipes(arguments: Arguments) -> int:
 
 
 def _print_listed(own: Mapping[str, object], *groups: str) -> None:
-    """Print contrex's own things with what they say of themselves, then those that installed packages add."""
+    """Print the names in `own` with their first docstring lines, then the names that installed packages add."""
     words = {name: (thing.__doc__ or "").partition("\n")[0] for name, thing in own.items()}
     words = {**{name: place for group in groups for name, place in installed(group).items()}, **words}
     width = max(map(len, words))
@@ -98,7 +98,7 @@ def _print_listed(own: Mapping[str, object], *groups: str) -> None:
 
 
 def doctor(arguments: Arguments) -> int:
-    """Tell what this machine can do and what is wrong with it; exits with 1 when something is."""
+    """Tell what this machine can do and what is wrong with it; the exit code is 1 if something is."""
     tyro.cli(Nothing, prog="contrex doctor", description="Tell what this machine can do.", args=arguments)
     from contrex.doctor import examine
 

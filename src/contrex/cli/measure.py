@@ -1,4 +1,4 @@
-"""Commands that measure and put side by side: `evaluate`, `report` and `compare`."""
+"""The commands that measure runs and put them side by side: `evaluate`, `report` and `compare`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class EvaluateModel:
     data: settings.Data
     evaluation: Evaluation = field(default_factory=settings.Evaluation)
     output: Path | None = None
-    """Where the record goes; None is runs/evaluation-NAME. With --explainers the folder of their folders."""
+    """The folder of the record; None is runs/evaluation-NAME. With --explainers, the folder that holds one for each."""
     name: str | None = None
-    """What reports call it; None is the model's name."""
+    """The name in reports; None is the model's name."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class EvaluateRun:
     evaluation: Evaluation
     data: settings.Data
     output: Path | None = None
-    """Where the record goes; None is RUN/evaluation-SPLIT, and what differs from the run's own settings. With
-    --explainers the folder of their folders."""
+    """The folder of the record; None is RUN/evaluation-SPLIT, with what differs from the run's own settings. With
+    --explainers, the folder that holds one for each."""
 
 
 def evaluate(arguments: Arguments) -> int:
@@ -85,7 +85,7 @@ class Report:
     """Put evaluated runs side by side in one self-contained HTML page; the first is the baseline."""
 
     records: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders with a record.json, as `contrex evaluate` and `contrex train` leave them."""
+    """Folders with a record.json, as `contrex evaluate` and `contrex train` write them."""
     output: Path = Path("report.html")
     title: str | None = None
 

@@ -1,4 +1,4 @@
-"""What all commands share: reading options, naming a data set, printing a summary."""
+"""Reading options, naming a data set and printing a summary, for all commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Arguments = Sequence[str]
 T = TypeVar("T")
 Evaluation = Annotated[settings.Evaluation, tyro.conf.arg(name="")]
-"""The evaluation's fields without its name in front: `--metrics` instead of `--evaluation.metrics`."""
+"""The evaluation with short option names: `--metrics` instead of `--evaluation.metrics`."""
 
 DATA_HELP = (
     "--data PREFIX:PATH reads another data set, and has the options --data.FIELD of its kind: "
@@ -36,15 +36,15 @@ WRONG_DATA = "--data takes one data set, PREFIX:PATH or PATH, and is given once;
 
 
 def named_data(arguments: Arguments) -> tuple[settings.Data | None, Arguments]:
-    """The data set that `--data PREFIX:PATH` or `--data PATH` names, if it is there, and the other arguments."""
-    found, rest = named_data_sets(arguments)
-    if len(found) > 1:
+    """The data set that `--data PREFIX:PATH` or `--data PATH` names (None without it), and the other arguments."""
+    named, rest = named_data_sets(arguments)
+    if len(named) > 1:
         raise ArgumentError(WRONG_DATA)
-    return (found[0] if found else None), rest
+    return (named[0] if named else None), rest
 
 
 def named_data_sets(arguments: Arguments) -> tuple[list[settings.Data], Arguments]:
-    """The data sets that `--data` names, which may be given several times, and the other arguments."""
+    """The data sets that `--data` names, given any number of times, and the other arguments."""
     names, rest, words = [], [], iter(arguments)
     for word in words:
         if word == "--data":
@@ -70,10 +70,10 @@ class Nothing:
 def parsed(
     kind: type[T], command: str, arguments: Arguments, *, default: T | None = None, reads_data: bool = False
 ) -> T:
-    """The options of a command; exits with 2 and a message on an unknown one, with 0 after --help.
+    """Parse the options of a command. It exits with 2 and a message on an unknown option, with 0 after --help.
 
     Raises:
-        ArgumentError: a value that its dataclass refuses; tyro prints those in its own words and exits.
+        ArgumentError: the dataclass refuses a value. tyro would print that in its own words and exit.
     """
     prog, config, printed = f"contrex {command}", (tyro.conf.AvoidSubcommands,), io.StringIO()
     about = f"{kind.__doc__}\n\n{DATA_HELP}" if reads_data else None
@@ -91,19 +91,19 @@ def parsed(
 
 
 def _refusal(error: BaseException | None) -> ArgumentError | None:
-    """The `ArgumentError` that led to `error`, if one did."""
+    """The `ArgumentError` that led to `error`, or None."""
     while error is not None and not isinstance(error, ArgumentError):
         error = error.__context__
     return error
 
 
 RULES = ConstructorRegistry()
-"""Where the command line differs from tyro's own."""
+"""The rules in which our command line differs from tyro's own."""
 
 
 @RULES.primitive_rule
 def _pairs(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, str]] | None:
-    """Dictionaries are `KEY VALUE KEY VALUE ...`, which replaces all of the default, or nothing, which empties it."""
+    """Read a dictionary as `KEY VALUE KEY VALUE ...`. It replaces the whole default; without a word it is empty."""
     if info.type != dict[str, str]:
         return None
     return PrimitiveConstructorSpec(
@@ -122,12 +122,14 @@ def _paired(words: Sequence[str]) -> dict[str, str]:
 
 
 def console() -> Console:
+    """A console on stderr, so that progress does not mix with the output."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def print_summary(runs: Sequence[RunRecord], title: str) -> None:
+    """Print the table of `runs` that compares them with the first."""
     from rich.console import Console
     from rich.text import Text
 

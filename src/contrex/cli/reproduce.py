@@ -1,4 +1,4 @@
-"""The command that runs the papers' tables again: `reproduce`."""
+"""The command `reproduce`, which runs the papers' tables again."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ TINY = settings.Model("contrex:convnet")
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Run tables of the papers again: train every row with every seed, measure it, and show it beside the paper's.
+    """Run tables of the papers again: train and measure every row with every seed, and show the numbers side by side.
 
-    What is there is gone on with. --data PREFIX:PATH names a data set that the tables need, as often as there are some.
+    Work that is already done is kept. --data PREFIX:PATH names a data set that the tables need; it may be repeated.
     """
 
     tables: tyro.conf.Positional[tuple[str, ...]]
-    """Which tables: cgc-table5, excon-table1a, contrast-table2 ..., or all of a paper's, cgc."""
+    """Tables, such as cgc-table5, excon-table1a or contrast-table2, or all tables of a paper: cgc."""
     scale: Literal["paper", "tiny"] = "paper"
-    """The paper's networks, data and epochs, or the same experiment with a small network on the built-in digits, or on
-    the one data set that --data names."""
+    """`paper` has the paper's networks, data and epochs; `tiny` is the same experiment with a small network on the
+    built-in digits, or on the one data set that --data names."""
     rows: tuple[str, ...] = ()
-    """Only rows of these names, in which * stands for anything; none are all."""
+    """Only the rows with these names, in which * stands for anything. If none are given, all rows."""
     data: settings.Data | None = None
     weights: Path | None = None
-    """The folder of the weights that rows start from, under the names that the recipes have for them."""
+    """The folder with the weights files that rows start from, under the names in the recipes."""
     model: settings.Model = field(default_factory=lambda: TINY)
-    """The network of the scale tiny."""
+    """The network for the scale tiny."""
     seeds: int | None = None
-    """Runs of each row; None is the paper's number of trials, and one at the scale tiny."""
+    """Runs of each row. None is the paper's number of trials, or one at the scale tiny."""
     epochs: int | None = None
     """Epochs of each run; None is the recipe's number."""
     limit: int | None = None
-    """Measure on the first images only."""
+    """Measure on this many images only, the first ones."""
     workers: int | None = None
     """Loader processes; None is the recipe's number."""
     device: str = "auto"
     jobs: int = 1
-    """Processes that share the runs among them."""
+    """Processes that share the runs."""
     folder: Path = Path("runs/reproduce")
-    """Where runs and pages go; what is there is continued."""
+    """The folder for runs and pages; what is there is continued."""
     plan: bool = False
-    """Only tell the commands, the images and the time that it would take, from a trial of ten steps of each row."""
+    """Only print the commands, the numbers of images and the time needed, from a trial of ten steps of each row."""
 
 
 def reproduce(arguments: Arguments) -> int:

@@ -1,4 +1,4 @@
-"""Commands that train: `quickstart` and `train`."""
+"""The commands that train: `quickstart` and `train`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Quickstart:
     """Train cross-entropy, CGC and CGC without negatives on the built-in digits, measure them, write a report."""
 
     folder: Path = Path("runs/quickstart")
-    """Where runs and report go; what is there is continued."""
+    """The folder for runs and report; what is there is continued."""
     seeds: int = 1
-    """Repeat everything with this many seeds."""
+    """Runs of each method, each with another seed."""
     shortcut: float = 0.0
-    """Share of the training images whose background texture agrees with the class; then both the validation split,
-    where it agrees as often, and the test split, where it does not, are reported."""
+    """Share of the training images whose background texture gives the class away. Two splits are then reported:
+    validation, where it does so as often, and test, where it never does."""
     epochs: int | None = None
-    """Epochs of training; None takes the recipes'."""
+    """Epochs of each run; None is the recipes' number."""
     jobs: int = 1
     """Processes that share the runs."""
 
 
 def quickstart(arguments: Arguments) -> int:
-    """The main job on built-in data: train three methods, measure them, write a report."""
+    """Train three methods on built-in data, measure them, and write a report."""
     options = parsed(Quickstart, "quickstart", arguments)
     from contrex.experiment import run_experiment
     from contrex.recipes.digits import comparison
@@ -48,9 +48,9 @@ def quickstart(arguments: Arguments) -> int:
         title="Digits with a planted shortcut" if options.shortcut else "Digits, explained consistently",
         jobs=options.jobs,
     )
-    for found in reports:
-        print_summary(found.runs, f"{found.split} split")
-        print(f"report: {found.report}")
+    for one in reports:
+        print_summary(one.runs, f"{one.split} split")
+        print(f"report: {one.report}")
     return 0
 
 
@@ -60,14 +60,14 @@ class Train:
 
     recipe: Annotated[settings.Recipe, tyro.conf.arg(name="")]
     folder: Path | None = None
-    """Where the run goes; None is runs/NAME-seedSEED. With several runs, the folder that holds them and their report;
-    None is runs/NAME, the names joined by "+"."""
+    """The folder of the run; None is runs/NAME-seedSEED. With several runs, the folder that holds them and their
+    report; None is then runs/NAME, the names joined by "+"."""
     seeds: int = 1
-    """Repeat with this many seeds, from training.seed on; the report has means and standard deviations."""
+    """Runs of each recipe, with seeds from training.seed on; the report has means and standard deviations."""
     jobs: int = 1
-    """Processes of this machine that share several runs; each has a GPU, where there are several."""
+    """Processes on this machine that share several runs; with several GPUs, each process has its own."""
     resume: bool = False
-    """Continue the run in the folder, which must be there, from the step after its last checkpoint."""
+    """Continue the run in the folder, from the step after its last checkpoint. The run must be there."""
     evaluate: bool = True
     """Evaluate the trained classifier on `evaluation.split`."""
 
@@ -84,10 +84,10 @@ def train(arguments: Arguments) -> int:
     from contrex.recipes import recipe_from
 
     data, rest = named_data(arguments[len(names) :])
-    found = [recipe if data is None else replace(recipe, data=data) for recipe in map(recipe_from, names)]
+    chosen = [recipe if data is None else replace(recipe, data=data) for recipe in map(recipe_from, names)]
     asked = [
         parsed(Train, f"train {name}", rest, default=Train(recipe), reads_data=True)
-        for name, recipe in zip(names, found, strict=True)
+        for name, recipe in zip(names, chosen, strict=True)
     ]
     if asked[0].seeds < 1:
         raise ArgumentError(f"--seeds {asked[0].seeds} must be at least 1.")
@@ -121,14 +121,14 @@ def _train_one(options: Train) -> int:
 
 
 def _train_several(asked: Sequence[Train]) -> int:
-    """Every recipe with every seed, one report; the first recipe is the baseline."""
+    """Train every recipe with every seed, and write one report; the first recipe is the baseline."""
     first = asked[0]
     if not first.evaluate:
         raise ArgumentError("--no-evaluate leaves several runs without a report: train them one by one.")
     names = [options.recipe.name for options in asked]
     if len(set(names)) < len(names):
         raise ArgumentError(f"the recipes {', '.join(names)} must have different names: give each once.")
-    found = [
+    repeated = [
         replace(recipe, training=replace(recipe.training, seed=recipe.training.seed + number))
         for recipe in (options.recipe for options in asked)
         for number in range(first.seeds)
@@ -137,16 +137,16 @@ def _train_several(asked: Sequence[Train]) -> int:
     from contrex.experiment import run_experiment
     from contrex.training.lock import is_locked
 
-    runs = [folder / run_name(recipe) for recipe in found]
+    runs = [folder / run_name(recipe) for recipe in repeated]
     begun = [run.name for run in runs if (run / "recipe.json").is_file()]
     if begun and not first.resume and not any(map(is_locked, runs)):  # otherwise the same command is at work there
         raise ArgumentError(f"{folder} already holds {begun[0]}: continue with --resume, or choose another --folder.")
     for options in asked:
         _check_evaluation(options.recipe)
     (report,) = run_experiment(
-        found,
+        repeated,
         folder,
-        splits=(found[0].evaluation.split,),
+        splits=(repeated[0].evaluation.split,),
         console=console(),
         title=" · ".join(names),
         jobs=first.jobs,
@@ -157,7 +157,7 @@ def _train_several(asked: Sequence[Train]) -> int:
 
 
 def _check_evaluation(recipe: settings.Recipe) -> None:
-    """Refuse an evaluation that cannot be made now rather than after hours of training."""
+    """Check the evaluation, to fail now rather than after hours of training."""
     from contrex.data.labelled import run_images
     from contrex.devices import device_named
     from contrex.evaluation import check_names

@@ -1,12 +1,13 @@
 """Running explainers and metrics over a data set: `evaluate(subject, options)` returns a record.
 
 `PROTOCOLS` has what `evaluation.metrics` may name. Each protocol shows groups of images to metrics of
-`contrex.metrics`; what several need (squares, logits, heatmaps, whole images) a `Group` computes once. A new one is a
-subclass of `Protocol` in one of the package's files, or in one of your own, which `evaluation.metrics` names as
-`FILE.py:NAME`; a metric without a protocol may be named so too (`bare_metric.py`).
+`contrex.metrics`. What several protocols need (squares, logits, heatmaps, whole images) is computed once, by a `Group`.
+A new protocol is a subclass of `Protocol` in one of the package's files, or in a file of your own, which
+`evaluation.metrics` names as `FILE.py:NAME`. A metric without a protocol can be named in the same way
+(`bare_metric.py`).
 
-Which class is explained: the label's for localisation; the predicted one for consistency and for everything that
-changes pixels, where it is also the one scored (the published CGC code explains the label's class there).
+Which class is explained depends on the metric. Localisation explains the label. Consistency, and everything that
+changes pixels, explains the predicted class and scores it too (the published CGC code explains the label there).
 """
 
 from contrex.evaluation.bench import Bench, Group

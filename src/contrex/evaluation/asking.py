@@ -1,4 +1,4 @@
-"""Asking the network of a bench about a group's images and changed copies of them."""
+"""What the network says about the images of a group, and about changed copies of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from contrex.metrics import Answers
 
 
 def answers_about(group: Group) -> Answers:
-    """The network about the squares of `group`, whose logits are known, of the predicted class."""
+    """The network's answers about the squares of `group`, for the predicted class. The known logits are used again."""
     bench = group.bench
     return Answers(bench.network, group.squares, logits=group.logits, batch_size=bench.chunk, task=bench.options.task)

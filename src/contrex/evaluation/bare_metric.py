@@ -1,4 +1,4 @@
-"""A metric without a protocol, such as a user's from one file: it is shown every group of images as it is."""
+"""Metrics without a protocol of their own, such as a user's from one file: each group is shown to them as it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OfGroup = Callable[[Group], Tensor]
 
 
 class BareMetric(Protocol):
-    """Shows each group to one metric, whose `update` takes a `Group`."""
+    """Show each group to one metric, whose `update` takes a `Group`."""
 
     needs_heatmaps = True
     metric: ClassVar[Callable[[], PerSampleMetric]]
@@ -44,47 +44,48 @@ class BareMetric(Protocol):
 
 
 _ABOUT = ("min_classes", "unfit", "needs_heatmaps", "needs_features", "needs_whole")
-"""What a bare metric may say of itself as a protocol does, by attributes of the same names."""
+"""The attributes of a protocol that a bare metric may have too, with the same meaning."""
 
 
-def protocol_of(found: object, name: str) -> type[Protocol]:
-    """The protocol for what `name` stands for: a `Protocol`, a `PerSampleMetric`, or a function of a `Group`.
+def protocol_of(thing: object, name: str) -> type[Protocol]:
+    """The protocol that shows images to `thing`: a `Protocol` itself, a `PerSampleMetric`, or a function of a `Group`.
 
     A metric is made without arguments, and its `update` takes a group. A function returns one value per image; its
-    attributes `title`, `unit`, `higher_is_better` and `skip_reason`, where it has them, are those of the metric. What
-    either needs of a group is said by the attributes that protocols have; without them it is the heatmaps.
+    attributes `title`, `unit`, `higher_is_better` and `skip_reason`, where it has them, become those of the metric. A
+    metric or a function says what it needs of a group by the same attributes as a protocol; without them it gets
+    heatmaps. `name` is what the user wrote, for the errors.
 
     Raises:
-        ArgumentError: it is none of these, or a protocol or a metric without a name.
+        ArgumentError: `thing` is none of these, or it is a protocol or a metric without a name or a title.
     """
-    if isinstance(found, type) and issubclass(found, Protocol):
-        _check_named(found, name)
-        return found
-    if isinstance(found, type) and issubclass(found, PerSampleMetric):
-        _check_named(found, name)
-        return _around(found, found)
-    if callable(found) and not isinstance(found, type):
-        return _around(found, _metric_of(found))
+    if isinstance(thing, type) and issubclass(thing, Protocol):
+        _check_named(thing, name)
+        return thing
+    if isinstance(thing, type) and issubclass(thing, PerSampleMetric):
+        _check_named(thing, name)
+        return _around(thing, thing)
+    if callable(thing) and not isinstance(thing, type):
+        return _around(thing, _metric_of(thing))
     raise ArgumentError(
         f"`evaluation.metrics` {name!r} must be a contrex.evaluation.Protocol, a contrex.metrics.PerSampleMetric or a "
-        f"function of a group of images, got {found!r}."
+        f"function of a group of images, got {thing!r}."
     )
 
 
-def _check_named(found: object, name: str) -> None:
-    missing = [word for word in ("name", "title") if not isinstance(getattr(found, word, None), str)]
+def _check_named(thing: object, name: str) -> None:
+    missing = [word for word in ("name", "title") if not isinstance(getattr(thing, word, None), str)]
     if missing:
         raise ArgumentError(f"`evaluation.metrics` {name!r} must have a {missing[0]!r}: give the class one, as a text.")
 
 
-def _around(found: Any, metric: Any) -> type[Protocol]:
-    about = {word: getattr(found, word) for word in _ABOUT if hasattr(found, word)}
+def _around(thing: Any, metric: Any) -> type[Protocol]:
+    about = {word: getattr(thing, word) for word in _ABOUT if hasattr(thing, word)}
     words = {"__doc__": metric.__doc__, "name": metric.name, "title": metric.title}
-    return type(found.__name__, (BareMetric,), {**about, **words, "metric": metric})
+    return type(thing.__name__, (BareMetric,), {**about, **words, "metric": metric})
 
 
 def _metric_of(function: Any) -> type[PerSampleMetric]:
-    """A metric that keeps what a function gives."""
+    """A metric class whose values are those that `function` returns for each group."""
 
     class OfFunction(PerSampleMetric):
         __doc__ = function.__doc__
@@ -95,7 +96,7 @@ def _metric_of(function: Any) -> type[PerSampleMetric]:
         skip_reason = getattr(function, "skip_reason", "no value")
 
         def update(self, group: Group) -> None:
-            """Keep the function's values of a group."""
+            """Add the function's values for the images of `group`."""
             self.append(torch.as_tensor(function(group)))
 
     return OfFunction

@@ -1,8 +1,8 @@
-"""The classifier and its explainer on their device, and one group of images with what they give for it.
+"""The bench: a classifier with its explainer on a device. And groups: images, with what the bench computes of them.
 
-Two views of every image are judged. The *square* is what the network was made for (shorter side resized, central
-square): accuracy, curves, consistency and everything that changes pixels use it. The *whole* image, uncropped, is what
-localisation uses, as the published protocol does, so that no part of a box is cut off.
+Every image is judged in two forms. The *square* is what the network was made for: the shorter side is resized, and the
+central square cut out. Accuracy, curves, consistency and everything that changes pixels use it. The *whole* image,
+uncropped, is for localisation, as in the published protocol, so that no part of a box is cut off.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from contrex.ops import heatmap
 
 
 class Bench:
-    """Runs the network and the explainer in chunks; names the image where one of them fails."""
+    """Run the network and the explainer chunk by chunk; an error names the image that caused it."""
 
     def __init__(self, subject: Subject, options: settings.Evaluation) -> None:
         self.subject = subject
@@ -42,20 +42,20 @@ class Bench:
         self.network = subject.classifier.network.to(self.device)
         self.explainer: Explainer = build_explainer(self.network, options.explainer, options.layer)
         self._places: set[tuple[str, tuple[int, int]]] = set()
-        """The layers and grids that its explainer has explained."""
+        """The layers and grids that the explainer has explained so far."""
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images as the network expects them, on the device."""
+        """The uint8 `images` on the device, normalised as the network expects."""
         return self.subject.classifier.normalise(images.to(self.device))
 
     def logits(self, images: Tensor) -> Tensor:
-        """The network's logits in eval mode, in chunks."""
+        """The logits of normalised `images`, in eval mode."""
         with eval_mode(self.network), torch.inference_mode():
             chunks = images.split(self.chunk)  # type: ignore[no-untyped-call]
             return torch.cat([model_logits(self.network, chunk).float() for chunk in chunks])
 
     def features(self, images: Tensor) -> Tensor:
-        """What the network's last linear layer gets [N,D], in eval mode, in chunks."""
+        """The features of normalised `images`: the input of the last linear layer, [N,D], in eval mode."""
         _, head = classifier_head(self.network)
         with eval_mode(self.network), torch.no_grad():
             chunks = images.split(self.chunk)  # type: ignore[no-untyped-call]
@@ -70,8 +70,10 @@ class Bench:
         contrast: str | None = None,
         explainer: Explainer | None = None,
     ) -> Explanation:
-        """`explainer(images)` in chunks, the bench's own without one; `group` names the images where one cannot be
-        explained."""
+        """The explanation of normalised `images`, by `explainer` or else the bench's own.
+
+        `group` has the paths of the images, for the error of one that cannot be explained.
+        """
         chosen = explainer or self.explainer
 
         def part(start: int, num: int) -> Explanation:
@@ -88,13 +90,17 @@ class Bench:
     def explain_classes(
         self, images: Tensor, classes: Tensor, group: Sequence[Views], contrasts: Sequence[str | None]
     ) -> Tensor:
-        """The signed maps [B,N,M,h,w] of several `classes` [N,M] of each image for each of B `contrasts`, in one
-        forward pass of each chunk."""
+        """The signed heatmaps [B,N,M,h,w]: for each of B `contrasts` and N images those of M `classes` [N,M].
+
+        Each chunk of images takes one forward pass.
+        """
 
         def part(start: int, num: int) -> Tensor:
             some = slice(start, start + num)
-            found = self.explainer.contrasts(images[some], contrasts, classes=classes[some], task=self.options.task)
-            return torch.stack([explanations.heatmap for explanations in found])
+            explanations = self.explainer.contrasts(
+                images[some], contrasts, classes=classes[some], task=self.options.task
+            )
+            return torch.stack([explanations.heatmap for explanations in explanations])
 
         try:
             parts = [part(start, self.chunk) for start in range(0, len(images), self.chunk)]
@@ -104,12 +110,12 @@ class Bench:
         return torch.cat(parts, dim=1)
 
     def seeds(self, purpose: str, indices: Sequence[int]) -> list[int]:
-        """A seed for each image, a function of its index and `evaluation.seed`."""
+        """A seed for each image, made of its index and `evaluation.seed`: no batch or process changes it."""
         return [int(stream(purpose, self.options.seed, index).integers(2**62)) for index in indices]
 
     def shared_details(self) -> dict[str, object]:
-        """How the heatmaps behind a number were made: at which layer, and on which grid where all images had one."""
-        # A sync point: each process has seen the sizes of its own images, and the record is one for all.
+        """How the heatmaps behind a number were made: by which explainer, at which layer, on which grid."""
+        # Sync point: each process knows the grids of its own images only, and there is one record for all.
         places = sorted(set(itertools.chain.from_iterable(ranks.gathered(sorted(self._places)))))
         layers, grids = ", ".join(sorted({layer for layer, _ in places})), sorted({grid for _, grid in places})
         own = self.explainer.layer if isinstance(self.explainer, LayerExplainer) else "input"
@@ -132,7 +138,7 @@ class Bench:
 
 @dataclass(frozen=True, eq=False)
 class Wholes:
-    """Whole images of one shape: their views, and the heatmaps [N,h,w] of their labels' classes."""
+    """Whole images of one shape, with the heatmaps [N,h,w] of their labels."""
 
     views: Sequence[Views]
     heatmaps: Tensor
@@ -144,7 +150,7 @@ class Wholes:
 
 
 class Group:
-    """Images judged together. What several protocols ask for is computed once, and nothing that nobody asks for."""
+    """Images that are judged together. Each property is computed when first asked for, and once."""
 
     def __init__(
         self,
@@ -160,24 +166,25 @@ class Group:
         self.has_heatmaps = has_heatmaps
         self.has_features = has_features
         self._beside = beside
-        """The same images for another explainer: what needs no explainer is taken from there."""
+        """The group of the same images for another explainer; what needs no explainer is taken from it."""
         self._features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.views)
 
     def alone(self, position: int) -> Group:
-        """One image as a group of its own."""
+        """A group of one image, the one at `position`."""
         return Group(self.bench, [self.views[position]], has_heatmaps=self.has_heatmaps, has_features=self.has_features)
 
     @cached_property
     def indices(self) -> list[int]:
-        """The place of each image in the data set."""
+        """The index of each image in the data set."""
         return [views.index for views in self.views]
 
     @cached_property
     def labels(self) -> Tensor:
-        """[N]; where several classes are right, the one with the largest logit (UnRel: a category is many classes)."""
+        """The labels [N]. Where several classes are right, the one with the largest logit (in UnRel a category is many
+        classes)."""
         if not any(views.also for views in self.views):
             return torch.tensor([views.label for views in self.views], device=self.bench.device)
         right = [[views.label, *views.also] for views in self.views]
@@ -186,14 +193,14 @@ class Group:
 
     @cached_property
     def squares(self) -> Tensor:
-        """[N,3,S,S], normalised."""
+        """The normalised squares [N,3,S,S]."""
         if self._beside is not None:
             return self._beside.squares
         return self.bench.normalise(torch.stack([views.square for views in self.views]))
 
     @cached_property
     def explanation(self) -> Explanation:
-        """The squares explained for the class predicted on them, with the contrast asked for."""
+        """The explanation of the squares, for the predicted classes and with `evaluation.contrast`."""
         contrast = self.bench.options.contrast
         if not self.has_features:
             return self.bench.explain(self.squares, None, self.views, contrast=contrast)
@@ -204,26 +211,28 @@ class Group:
 
     @cached_property
     def features(self) -> Tensor:
-        """[N,D]: what the classifier's last linear layer gets of the squares; with `has_features` from the
-        explanation's own forward pass, where that was an ordinary one."""
+        """The features of the squares [N,D]: the input of the classifier's last linear layer.
+
+        With `has_features` they are taken from the explanation's forward pass, if that was an ordinary one.
+        """
         known = self._features if self.has_features and self.explanation is not None else None
         return self.bench.features(self.squares) if known is None else known
 
     @cached_property
     def logits(self) -> Tensor:
-        """[N,K], of the squares; from the explanation's own forward pass where there is one."""
+        """The logits of the squares [N,K], from the explanation's forward pass where there is one."""
         if self.has_heatmaps:
             return self.explanation.logits
         return self.bench.logits(self.squares) if self._beside is None else self._beside.logits
 
     @cached_property
     def saliency(self) -> Tensor:
-        """[N,S,S]: the signed heatmaps of the explanation, resized to the squares."""
+        """The signed heatmaps of the explanation, resized to the squares: [N,S,S]."""
         return heatmap.resize(self.explanation.heatmap, (self.squares.shape[2], self.squares.shape[3]))
 
     @cached_property
     def wholes(self) -> list[Wholes]:
-        """The whole images, those of one shape together, explained for their labels' classes."""
+        """The whole images with the heatmaps of their labels, grouped by shape."""
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position, views in enumerate(self.views):
             if views.whole is not None:
@@ -231,7 +240,7 @@ class Group:
         return [_explained_wholes(self, positions) for positions in by_shape.values()]
 
     def pictures(self) -> list[tuple[int, Picture, NDArray[np.float32]]]:
-        """The pictures for the report by the place of their image, with the heatmap of the whole image."""
+        """The pictures for the report: (index of the image, picture, heatmap of the whole image)."""
         return [
             (views.index, views.picture, values)
             for same in self.wholes
@@ -241,11 +250,14 @@ class Group:
 
 
 def _explained_wholes(group: Group, positions: Sequence[int]) -> Wholes:
-    """Whole images of one shape, explained for their labels; or an error that knows of networks made for one size."""
+    """The whole images at `positions`, all of one shape, with the heatmaps of their labels.
+
+    A network that takes squares only fails here; the error then says which setting helps.
+    """
     bench, same = group.bench, [group.views[position] for position in positions]
     images = bench.normalise(torch.stack([views.whole.pixels for views in same if views.whole is not None]))
     try:
-        found = bench.explain(images, group.labels[positions], same, contrast=bench.options.contrast)
+        explanation = bench.explain(images, group.labels[positions], same, contrast=bench.options.contrast)
     except torch.OutOfMemoryError:
         raise
     except (AssertionError, RuntimeError) as error:
@@ -257,11 +269,14 @@ def _explained_wholes(group: Group, positions: Sequence[int]) -> Wholes:
             f"{images.shape[3]} pixels ({reason}). For a network of one input size set "
             '`content_heatmap_protocol` to "square".'
         ) from error
-    return Wholes(same, found.heatmap)
+    return Wholes(same, explanation.heatmap)
 
 
 def _features_of(logits: Tensor, seen: Sequence[tuple[Tensor, Tensor]], chunk: int) -> Tensor | None:
-    """The rows the head made these logits of, chunk by chunk, among all it was `seen` to get; None where one is not."""
+    """The inputs of the head that gave these `logits`, chunk by chunk; None if one of them was not `seen`.
+
+    `seen` has (input, logits) of every call of the head, of which an explainer may make more than one.
+    """
     parts = []
     for part in logits.split(chunk):  # type: ignore[no-untyped-call]
         rows = next((rows for rows, given in seen if given.shape == part.shape and given.to(part).equal(part)), None)
@@ -272,7 +287,10 @@ def _features_of(logits: Tensor, seen: Sequence[tuple[Tensor, Tensor]], chunk: i
 
 
 def of_an_image(error: ArgumentError, group: Sequence[Views], alone: Callable[[int], object]) -> ArgumentError:
-    """The error of the first image of the group that raises one `alone`, with its path; else `error` itself."""
+    """The error with the path of the image that caused it: the first image for which `alone` fails as well.
+
+    `error` itself where no image fails alone.
+    """
     if any(str(error).startswith(f"{views.path}: ") for views in group):
         return error
     for position, views in enumerate(group):

@@ -1,4 +1,4 @@
-"""How well the classifier classifies, how well it knows that, and how little it takes to fool it."""
+"""Protocols for the classifier alone: accuracy, calibration, and accuracy under attack."""
 
 from __future__ import annotations
 

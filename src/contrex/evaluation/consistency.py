@@ -1,4 +1,4 @@
-"""Whether the explanation moves with the picture: the CGC loss as in the paper, and the equivariance error."""
+"""Protocols that ask whether the explanation moves with the picture: the paper's CGC loss, and equivariance error."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BATCH = 32
 """Images judged together: the CGC loss is defined on batches of 32 (CVPR 2022, section 4)."""
 
 TEMPERATURE = settings.CGC.temperature
-"""tau of the CGC loss as a metric: the paper's, whatever a run was trained with."""
+"""tau of the CGC loss as a metric: always the paper's, whatever the run was trained with."""
 
 
 class CGCLoss(Protocol):
-    """CGC loss, with the other images of the group as negatives; a last, incomplete group is skipped."""
+    """CGC loss, with the other images of the group as negatives. An incomplete last group is skipped."""
 
     name = "cgc_loss"
     title = "CGC loss"
@@ -65,7 +65,7 @@ class CGCLoss(Protocol):
         return group.indices
 
     def crop(self, views: Views) -> Crop:
-        """The transform of one image, a function of its index and `evaluation.seed`."""
+        """The crop of one image. It depends on the image's index and `evaluation.seed` only."""
         augmentation = self.bench.subject.augmentation
         return geometry.random_crop(
             1,
@@ -107,8 +107,8 @@ class Equivariance(Protocol):
 
     def judge(self, group: Group) -> Sequence[int]:
         similarities = [self._similarity(group, error) for error in self.errors]
-        for error, found in zip(self.errors, similarities, strict=True):
-            error.update(found)
+        for error, similarity in zip(self.errors, similarities, strict=True):
+            error.update(similarity)
         self.mean.update(1 - torch.stack(similarities[1:], dim=1))
         return group.indices
 

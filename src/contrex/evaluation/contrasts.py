@@ -1,4 +1,4 @@
-"""Whether an explanation tells one class from another ("Why Not Other Classes?", NeurIPS 2022, section 5)."""
+"""Protocols that ask whether an explanation tells classes apart ("Why Not Other Classes?", NeurIPS 2022, section 5)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TARGETS = ("t1", "t2")
 SCORES: dict[str, str | None] = {"original": None, "mean": "mean", "max": "max", "weighted": "weighted"}
 """The scores that the paper compares, as `contrast` takes them."""
 BASELINE_WORDS = {"blur": "blurred", "zero": "zero", "mean": "mean colour"}
-"""What becomes of the pixels that are not kept."""
+"""Words for what the pixels that are not kept become."""
 QUANTITIES = {"accuracy": "accuracy, %", "logit": "change of y_t", "probability": "change of p_t"}
 
 
@@ -99,7 +99,8 @@ class RelativeProbabilityUnderMasking(Protocol):
         }
 
     def _values(self, group: Group, top2: Tensor) -> Tensor:
-        """`[N,signs,baselines,2]`; only images whose second class counts are explained."""
+        """The relative probabilities `[N,signs,baselines,2]`; NaN, and not explained, where the second class is too
+        improbable."""
         shape = (len(group), len(SIGNS), len(self.options.baselines), 2)
         values = torch.full(shape, torch.nan, dtype=torch.float64, device=self.bench.device)
         second = group.logits.double().softmax(1).gather(1, top2[:, 1:])[:, 0]
@@ -173,7 +174,7 @@ class GradientSigns(Protocol):
         classifier, epsilons = self.bench.subject.classifier, self.options.epsilons
         network, squares, labels = self.bench.network, group.squares, group.labels
         first = score_gradients(network, squares, labels, SCORES, batch_size=self.bench.chunk)
-        found = gradient_sign_curves(
+        curves_of = gradient_sign_curves(
             answers_about(group),
             labels,
             {name: (score_gradient(network, contrast), first[name]) for name, contrast in SCORES.items()},
@@ -182,7 +183,7 @@ class GradientSigns(Protocol):
             mean=classifier.mean,
             std=classifier.std,
         )
-        for name, curves in found.items():
+        for name, curves in curves_of.items():
             for metric in self.columns[name]:
                 metric.update(curves, epsilons)
             before = 100 * curves.correct_before[:, None]

@@ -1,4 +1,4 @@
-"""Insertion and deletion: the probability of the predicted class while the most salient pixels come, or go."""
+"""Insertion and deletion: the probability of the predicted class while the most salient pixels come back, or go."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from contrex.records import Profile
 
 
 class PixelCurve(Protocol):
-    """A curve over the share of changed pixels, and the area under it."""
+    """Measure the area under a curve over the share of changed pixels."""
 
     needs_heatmaps = True
     curve: ClassVar[str]
-    """What the drawing of the curve is called."""
+    """The title of the curve's drawing."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
@@ -66,7 +66,7 @@ class PixelCurve(Protocol):
 
     @abstractmethod
     def _area(self) -> CurveArea:
-        """The metric, named by the baseline where that is not the usual one."""
+        """The metric; its name has the baseline in it where that is not the usual one."""
 
     @abstractmethod
     def _curves(self, group: Group) -> Tensor:
@@ -74,7 +74,7 @@ class PixelCurve(Protocol):
 
     @abstractmethod
     def _baseline(self) -> str:
-        """The name of what removed pixels become."""
+        """The name of what removed pixels become, such as "blur"."""
 
 
 class Insertion(PixelCurve):

@@ -1,4 +1,4 @@
-"""Where images, their augmentations and their masked images lie in the space of features (ExCon, section 4.4)."""
+"""The protocol that shows where images, views and masked images lie among the features (ExCon, section 4.4)."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ class EmbeddingOfViews(Protocol):
 
 
 def tsne(features: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None:
-    """Points `[P,2]` by t-SNE (van der Maaten and Hinton 2008) of features `[P,D]`; None for fewer than 4.
+    """The t-SNE (van der Maaten and Hinton 2008) of features `[P,D]` as points `[P,2]`; None for fewer than 4.
 
-    scikit-learn's, on features of unit length, started from the principal components; the perplexity is 30, or less
-    with few points.
+    scikit-learn computes it, on features of unit length, starting from their principal components. The perplexity is
+    30, or less with few points.
     """
     from sklearn.manifold import TSNE
 

@@ -1,4 +1,4 @@
-"""Whether the heatmap says what the network uses: keeping pixels, adding noise, changing the image a little."""
+"""Protocols that ask whether the heatmap shows what the network uses: pixels are kept, noise is added."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class DropIncrease(Protocol):
 
 
 class InfidelityToNoise(Protocol):
-    """Infidelity: how far the heatmap is from predicting the response to noise."""
+    """Infidelity: how badly the heatmap predicts how the network responds to noise."""
 
     name = "infidelity"
     title = "Infidelity"

@@ -1,4 +1,4 @@
-"""Whether the heatmap of the label's class lies on the object: whole images, their boxes or masks."""
+"""Protocols that ask whether the heatmap of the label lies on the object, given by boxes or a mask."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from contrex.metrics import ContentHeatmap, PointingGame, Region, StochasticPoin
 
 
 class Localisation(Protocol):
-    """A metric of heatmaps and regions, by `evaluation.content_heatmap_protocol` and `evaluation.region`."""
+    """Show whole images to one metric, with `evaluation.region` as the object.
+
+    `evaluation.content_heatmap_protocol` says how large the whole images are.
+    """
 
     needs_whole = True
 
     @property
     def _object(self) -> str:
-        """Where the object is, in words."""
+        """The name of the region in a sentence."""
         return "object's box" if self.bench.options.region == "boxes" else "object's mask"
 
     @property

@@ -1,4 +1,4 @@
-"""What one name in `evaluation.metrics` stands for: metrics, the images they are shown, and what the numbers mean."""
+"""The protocol: how one entry of `evaluation.metrics` is measured, and what its numbers mean."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ M = TypeVar("M", bound=PerSampleMetric)
 
 
 class Protocol(ABC):
-    """Shows groups of images to one metric or a few, and says what it chose in doing so.
+    """Show groups of images to one metric or a few, and say which choices were made in doing so.
 
-    A subclass has a name, a title and a docstring whose first line says what it measures, sets `metrics` in `__init__`
-    and writes `judge`, which updates each of them with one value per image. What a group offers, see `Group`; several
-    protocols share it.
+    A subclass has a name, a title and a docstring whose first line says what it measures. It sets `metrics` in
+    `__init__`, and its `judge` updates each of them with one value per image. `Group` has what can be asked of a group;
+    several protocols share it, and what it computes is computed once.
     """
 
     name: ClassVar[str]
-    """What `evaluation.metrics` calls it, and the family of its metrics in a record."""
+    """The entry of `evaluation.metrics`, and the name of the family of its metrics in a record."""
     title: ClassVar[str]
-    """What a report calls the family."""
+    """The title of the family in a report."""
     min_classes: ClassVar[int] = 1
     """How many classes a classifier must have for the numbers to mean something."""
     unfit: ClassVar[Mapping[str, str]] = {}
@@ -37,7 +37,7 @@ class Protocol(ABC):
     needs_whole: ClassVar[bool] = False
     """Whether it uses the whole images."""
     judges_classifier_only: ClassVar[bool] = False
-    """Whether it uses nothing of the explainer: for several explainers it is measured once."""
+    """Whether it does without the explainer; it is then measured once for several explainers."""
 
     metrics: Sequence[PerSampleMetric] = ()
 
@@ -47,38 +47,44 @@ class Protocol(ABC):
 
     @abstractmethod
     def judge(self, group: Group) -> Sequence[int]:
-        """Update each metric with one value per image; the images' indices in the order of those values."""
+        """Update each metric with one value per image, and return the images' indices in the order of those values."""
 
     def meaning(self) -> str:
-        """What the numbers say, in a sentence or two that are true of these very options."""
+        """A sentence or two on what the numbers say, true for the options at hand."""
         return (type(self).__doc__ or "").partition("\n")[0]
 
     def details(self) -> dict[str, Any]:
-        """The choices behind the numbers that another protocol could make differently."""
+        """The choices behind the numbers that could have been made differently, for the record."""
         return {}
 
     def profiles(self) -> Sequence[Profile]:
-        """Curves that belong to the numbers, averaged over the images; with several processes all must call it."""
+        """Curves that belong to the numbers, averaged over the images. A sync point: all processes must call it."""
         return ()
 
     def scatters(self) -> Sequence[Scatter]:
-        """Points in a plane for a person to look at; with several processes all must call it."""
+        """Points in a plane for a person to look at. A sync point: all processes must call it."""
         return ()
 
     def placed(self, metric: M, dims: Dims, **place: str) -> M:
-        """Say what sets `metric` apart from the others: `dims` for programs, and its `table`, `section` or `row` in
-        words (`contrex.records.MetricFamily`)."""
+        """Note what sets `metric` apart from the others of the family, and return it.
+
+        `dims` say it for programs; `place` is its `table`, `section` or `row` in words
+        (`contrex.records.MetricFamily`).
+        """
         self._placed[metric.name] = dims, place
         return metric
 
     def records(self, more: Mapping[str, Any]) -> list[MetricRecord]:
-        """The entries of its metrics in a record; `more` joins the details. With several processes all must call it."""
+        """The entries of the metrics in a record; `more` is added to the details.
+
+        A sync point: all processes must call it.
+        """
         options, details = self.bench.options, {**self.details(), **more}
         family = MetricFamily(self.name, self.title, self.meaning())
-        found = []
+        entries = []
         for metric in self.metrics:
             dims, place = self._placed.get(metric.name, (metric.dims, {}))
             record = metric.record(options.num_bootstrap, options.seed, protocol=details)
             own = replace(family, **place)
-            found.append(replace(record, family=own, dims=dict(dims), per_image=metric.per_image))
-        return found
+            entries.append(replace(record, family=own, dims=dict(dims), per_image=metric.per_image))
+        return entries

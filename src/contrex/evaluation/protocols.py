@@ -1,4 +1,4 @@
-"""The protocols by the names they have in `evaluation.metrics`, and those from outside of contrex."""
+"""The protocols by their names in `evaluation.metrics`, and those from outside of contrex."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MODULES = (
     randomization,
     embedding,
 )
-"""Those that `contrex metrics` lists first come first."""
+"""In the order in which `contrex metrics` lists their protocols."""
 
 PROTOCOLS: dict[str, type[Protocol]] = {
     kind.name: kind
@@ -41,26 +41,27 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     and kind.__module__ == module.__name__
     and hasattr(kind, "name")
 }
-"""Every protocol of the package that has a name, in the order of their modules and in these."""
+"""Every protocol of the package that has a name, in the order of the modules and of the classes in them."""
 
 
 def protocol_named(name: str) -> type[Protocol]:
     """The protocol that an entry of `evaluation.metrics` names.
 
-    That is one of contrex, one that an installed package adds (entry points `contrex.protocols`, or a metric of
-    `contrex.metrics`), or `FILE.py:NAME`, `MODULE:NAME`: a `Protocol`, or a metric without one, see `protocol_of`.
+    `name` is one of contrex's own, one that an installed package adds (entry points `contrex.protocols`, or
+    `contrex.metrics` for a metric), or `FILE.py:NAME` or `MODULE:NAME` of a `Protocol` or of a metric without one
+    (see `protocol_of`).
 
     Raises:
-        UnknownNameError: there is nothing of that name.
-        ArgumentError: it cannot be loaded, or is neither.
+        UnknownNameError: nothing has that name.
+        ArgumentError: it cannot be loaded, or it is neither a protocol nor a metric.
     """
     what = "`evaluation.metrics`"
-    found = find(name, what, {**installed("metrics"), **PROTOCOLS}, "protocols")
-    return protocol_of(outside(found, what) if isinstance(found, str) else found, name)
+    named = find(name, what, {**installed("metrics"), **PROTOCOLS}, "protocols")
+    return protocol_of(outside(named, what) if isinstance(named, str) else named, name)
 
 
 def check_names(options: settings.Evaluation, num_classes: int | None = None, task: str | None = None) -> None:
-    """Raise now rather than after hours of training.
+    """Check every name in `options`, to fail now rather than after hours of training.
 
     Raises:
         UnknownNameError: a metric, an explainer or its option, the contrast or the task does not exist.

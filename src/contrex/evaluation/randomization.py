@@ -1,4 +1,4 @@
-"""Whether the explanation depends on the network at all: parameters are randomised from the top down."""
+"""The protocol that asks whether the explanation depends on the network: parameters are randomised from the top."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class ParameterRandomization(Protocol):
 
     def judge(self, group: Group) -> Sequence[int]:
         options, plain = self.bench.options, group.explanation
-        found = [torch.ones(len(group), dtype=torch.float64, device=self.bench.device)]
+        similarities = [torch.ones(len(group), dtype=torch.float64, device=self.bench.device)]
         for _, network in randomized(self.bench.network, stages=self.stages, seed=options.seed):
             explainer = build_explainer(network, options.explainer, options.layer)
             other = self.bench.explain(
                 group.squares, plain.target, group.views, contrast=options.contrast, explainer=explainer
             )
-            found.append(map_similarity(plain.heatmap, other.heatmap))
-        self.similarity.update(found[-1])
-        self.mean.update(torch.stack(found, dim=1))
+            similarities.append(map_similarity(plain.heatmap, other.heatmap))
+        self.similarity.update(similarities[-1])
+        self.mean.update(torch.stack(similarities, dim=1))
         if len(group) > 1:
             self._chance.append(chance_similarity(plain.heatmap))
         return group.indices
@@ -78,7 +78,7 @@ class ParameterRandomization(Protocol):
         }
 
     def _all_chance(self) -> torch.Tensor | None:
-        """How alike maps of different images are, of every process; None where that is not known."""
+        """The similarities of heatmaps of different images, from all processes; None where there are none."""
         parts = [part for parts in ranks.gathered([part.cpu() for part in self._chance]) for part in parts]
         chance = torch.cat(parts) if parts else torch.empty(0)
         return None if chance.isnan().all() else chance

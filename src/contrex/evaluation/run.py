@@ -1,4 +1,4 @@
-"""Measuring everything a run asks for over a data set, and writing down what came out."""
+"""The evaluation: all protocols over a data set, and the record of what they measured."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ GROUP = consistency.BATCH
 """Images judged together."""
 
 PUBLISHED_SHORT_SIDE = 448
-"""Shorter side of the whole image in the published content-heatmap protocol."""
+"""Shorter side of the whole image, in pixels, in the published content-heatmap protocol."""
 
 
 def evaluate(
     subject: Subject, options: settings.Evaluation, *, progress: Callable[[int, int], None] | None = None
 ) -> RunRecord:
-    """Measure everything `options.metrics` names, with one explainer, and keep a row per image.
+    """Measure everything that `options.metrics` names, with one explainer, and return the record.
 
     `progress(done, total)` is called after each group of images. With several processes (`contrex.ranks`) each judges
     its share of the groups, none twice, and all return the record that one process would have written.
@@ -50,8 +50,8 @@ def evaluate(
     Raises:
         UnknownNameError: a metric or the explainer does not exist.
         DataError: the split is empty, or its classes are not the classifier's.
-        ArgumentError: a box or a heatmap cannot be judged (the message names the image), or the classifier has too few
-            classes for a metric, or it takes squares only; or the options name several explainers.
+        ArgumentError: a box or a heatmap cannot be judged (the message names the image), the classifier has too few
+            classes for a metric or takes squares only, or the options name several explainers.
     """
     if len(options.of_each_explainer()) > 1:
         raise ArgumentError(
@@ -64,10 +64,10 @@ def evaluate(
 def evaluate_each(
     subject: Subject, options: settings.Evaluation, *, progress: Callable[[int, int], None] | None = None
 ) -> list[RunRecord]:
-    """Measure with each of `options.explainers` and return a record for each, equal to the one that `evaluate` gives
-    for that explainer alone, to the last bit.
+    """Measure with each of `options.explainers`, and return a record for each.
 
-    Images are read once for all, and what needs no explainer is measured once. `progress` and errors as in `evaluate`.
+    Each record equals, to the last bit, the one that `evaluate` gives for that explainer alone. Images are read once,
+    and what needs no explainer is measured once. `progress` and errors are as in `evaluate`.
     """
     check_names(options)
     total = min(len(subject.images), options.limit or len(subject.images))
@@ -95,11 +95,11 @@ def evaluate_each(
             if progress is not None:
                 progress(done, total)
     records = [panel.record(total) for panel in (first, *others)]
-    return ranks.from_first(lambda: records)
+    return ranks.from_first(lambda: records)  # a sync point: all return the records of the first process, bit by bit
 
 
 def _judge_by_each(first: Panel, others: Sequence[Panel], views: Sequence[Views]) -> None:
-    """Judge a group of images with several explainers, each on the logits of its own passes."""
+    """Judge a group of images by several explainers, each with the logits of its own forward passes."""
     group = first.group(views)
     groups = [panel.group(views, beside=group) for panel in others]
     for panel, own in zip(others, groups, strict=True):
@@ -120,7 +120,7 @@ class Validation(NamedTuple):
 
 
 def validation_groups(images: ImageSet, data: settings.Data, *, workers: int = 0) -> Groups:
-    """The square views of `images`, for `validate` to see as often as it is called.
+    """The squares of `images` in groups, which `validate` may read again and again.
 
     Raises:
         DataError: there are no images.
@@ -132,7 +132,10 @@ def validation_groups(images: ImageSet, data: settings.Data, *, workers: int = 0
 
 
 def validate(classifier: Classifier, groups: Groups, *, device: torch.device) -> Validation:
-    """Accuracy and cross-entropy on the square views, in eval mode; the network's mode is restored."""
+    """Accuracy and cross-entropy on the squares, in eval mode. The network's mode is restored.
+
+    A sync point: all processes must call it.
+    """
     network, correct = classifier.network, 0
     losses: list[float] = []
     with eval_mode(network), torch.inference_mode():
@@ -148,7 +151,7 @@ def validate(classifier: Classifier, groups: Groups, *, device: torch.device) ->
 
 @dataclass
 class ImageRow:
-    """What is known of one image: itself, what the classifier says, and its values of the metrics by name."""
+    """One image: its path and label, what the classifier predicts, and the values of the metrics by name."""
 
     path: str
     label: int
@@ -158,14 +161,17 @@ class ImageRow:
 
 
 class Panel:
-    """The protocols that judge one subject, the rows they fill and the pictures that are kept."""
+    """All protocols of one explainer, with the rows that they fill and the pictures that are kept.
+
+    `beside` is the panel of the first explainer. What needs no explainer is measured there, for both.
+    """
 
     def __init__(self, subject: Subject, options: settings.Evaluation, *, beside: Panel | None = None) -> None:
         self.subject = subject
         self.options = options
         self.bench = Bench(subject, options)
         self._shared = {} if beside is None else beside.of_classifier()
-        """What the panel beside this one measures for both, as it needs no explainer."""
+        """The protocols that `beside` runs for both panels, by name."""
         self.protocols: dict[str, Protocol] = {
             name: self._shared.get(name) or protocol_named(name)(self.bench) for name in options.metrics
         }
@@ -174,7 +180,7 @@ class Panel:
         self.needs_features = any(protocol.needs_features for protocol in self.protocols.values())
         self.needs_whole = any(protocol.needs_whole for protocol in self.protocols.values())
         self.task: str | None = None
-        """What the classifier's logits are, once it has given some."""
+        """What the classifier's logits are, known once it has given some."""
         self._order: dict[str, list[int]] = {
             name: beside._order[name] if beside is not None and name in self._shared else [] for name in options.metrics
         }
@@ -183,7 +189,7 @@ class Panel:
 
     @property
     def wants_maps(self) -> bool:
-        """Whether any protocol judges heatmaps."""
+        """Whether any protocol needs heatmaps."""
         return self.needs_heatmaps or self.needs_whole
 
     def of_classifier(self) -> dict[str, Protocol]:
@@ -191,10 +197,10 @@ class Panel:
         return {name: protocol for name, protocol in self.protocols.items() if protocol.judges_classifier_only}
 
     def group(self, views: Sequence[Views], *, beside: Group | None = None) -> Group:
-        """Images to judge together; `beside` has the same ones for another explainer.
+        """The group of `views`; `beside` is the group of the same images for another explainer.
 
         Raises:
-            DataError: one has no label.
+            DataError: an image has no label.
         """
         unlabelled = [view.path for view in views if view.label < 0]
         if unlabelled:
@@ -203,9 +209,11 @@ class Panel:
         return Group(self.bench, views, **has, beside=beside)
 
     def part_from(self, beside: Panel) -> None:
-        """Measure everything by itself from now on, going on with what was measured for both."""
+        """Measure everything here from now on, starting from copies of what `beside` has measured for both."""
         for name in self._shared:
-            known = {id(beside.bench): self.bench}  # the network must not be copied, nor the other's explainer kept
+            # deepcopy looks objects up here by `id`. The bench stands for its own copy, so that the network is not
+            # copied and the other explainer is not used on.
+            known = {id(beside.bench): self.bench}
             self.protocols[name] = copy.deepcopy(beside.protocols[name], known)
             self._order[name] = list(beside._order[name])
         self._shared = {}
@@ -228,7 +236,7 @@ class Panel:
             self._shown |= {index: (picture, values) for index, picture, values in group.pictures()}
 
     def record(self, total: int) -> RunRecord:
-        """What came out, the same on every process."""
+        """The record of all that was measured, equal on every process. A sync point: all processes must call it."""
         subject, options, protocols = self.subject, self.options, self.protocols.values()
         self.task = next(filter(None, ranks.gathered(self.task)), None)  # a process may have no images
         record = Record(
@@ -255,7 +263,7 @@ class Panel:
         return RunRecord(record, self._samples(rows), self._gallery(rows), subject.sheets)
 
     def _all_rows(self) -> dict[int, ImageRow]:
-        """A row per image of every process."""
+        """The rows of all processes by the index of their image."""
         for name, protocol in self.protocols.items():
             for metric in protocol.metrics:
                 for index, value in zip(self._order[name], metric.own_values().tolist(), strict=True):
@@ -263,7 +271,7 @@ class Panel:
         return {index: row for rows in ranks.gathered(self._rows) for index, row in rows.items()}
 
     def _samples(self, rows: Mapping[int, ImageRow]) -> Samples:
-        """The rows in the order of the images, as columns."""
+        """The rows as columns, in the order of the images."""
         ordered = [rows[index] for index in sorted(rows)]
         names = [metric.name for protocol in self.protocols.values() for metric in protocol.metrics]
         return Samples(
@@ -276,11 +284,11 @@ class Panel:
 
     def _gallery(self, rows: Mapping[int, ImageRow]) -> Gallery | None:
         """The pictures kept for a report."""
-        found = {index: pair for part in ranks.gathered(self._shown) for index, pair in part.items()}
-        if not found:
+        pictures = {index: pair for part in ranks.gathered(self._shown) for index, pair in part.items()}
+        if not pictures:
             return None
-        shown = [found[index] for index in sorted(found)]
-        kept = [rows[index] for index in sorted(found)]
+        shown = [pictures[index] for index in sorted(pictures)]
+        kept = [rows[index] for index in sorted(pictures)]
         return Gallery(
             images=[picture.pixels for picture, _ in shown],
             heatmaps=[values for _, values in shown],
@@ -292,11 +300,14 @@ class Panel:
         )
 
     def _task_detail(self) -> dict[str, Any]:
-        """The task as a choice behind the numbers, where it is not the usual one, named or not in the options."""
+        """The task as a detail of every metric, unless it is multiclass."""
         return {} if self.task in (None, "multiclass") else {"task": self.task}
 
     def _checked_task(self, logits: Tensor) -> str:
-        """What the logits are. Labels are positions among the classes: they mean nothing to a classifier of others."""
+        """The task of `logits`, after a check that the data set's classes are the classifier's.
+
+        Labels are positions among the classes, so they mean nothing to a classifier of other classes.
+        """
         images, task = self.subject.images, scores.task_of(logits, self.options.task)
         num_classes = scores.class_logits(logits, task).shape[1]
         if len(images.classes) != num_classes:
@@ -310,11 +321,10 @@ class Panel:
 
 
 class Groups:
-    """This process' share of the groups of `size` images, from the same workers each time; the last group may be
-    smaller.
+    """This process' share of the groups of `size` images. The last group may be smaller.
 
-    Shares follow each other in the order of the processes, so what they give, joined, is in the order of the images and
-    adds up to the same number, bit for bit, as in one process.
+    The shares follow each other in the order of the processes. Joined, their values are in the order of the images and
+    add up to the same number, bit for bit, as in one process. The loader's workers stay between two rounds.
     """
 
     def __init__(self, views: EvaluationViews, total: int, *, workers: int, size: int = GROUP) -> None:
@@ -331,12 +341,12 @@ class Groups:
         return self._loader.read(positions[first:last])
 
     def close(self) -> None:
-        """End the workers."""
+        """End the loader's workers."""
         self._loader.close()
 
 
 def _check_apart(protocols: Mapping[str, Protocol]) -> None:
-    """Refuse two metrics of one name, which a record could not tell apart."""
+    """Refuse two metrics with one name: a record could not tell them apart."""
     owners: dict[str, str] = {}
     for entry, protocol in protocols.items():
         for metric in protocol.metrics:

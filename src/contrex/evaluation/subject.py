@@ -1,4 +1,4 @@
-"""What is evaluated, and what a record says about its making."""
+"""The subject of an evaluation, and what a record says about how it was made."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from contrex.records import to_plain
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is evaluated: a classifier, the data it is judged on, and where it comes from.
+    """What is evaluated: a classifier, the images it is judged on, and where it comes from.
 
-    `checkpoint` says which weights of a training run these are; the record adds the SHA-256 of the weights.
+    `checkpoint` says which weights of a training run the classifier has; a record adds their SHA-256.
     """
 
     name: str
@@ -36,13 +36,12 @@ class Subject:
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     sheets: Mapping[str, bytes] = field(default_factory=dict)
-    """Pictures of what it was trained on, PNG files by title."""
+    """Pictures of the images that it was trained on: PNG files by title."""
     seed: int = 0
 
 
 def configuration_of(subject: Subject, options: settings.Evaluation) -> dict[str, Any]:
-    """What a record says about its making, as plain values: the subject's configuration, how it was measured, and
-    which weights were."""
+    """How a record was made, as plain values: the subject's configuration, the evaluation, and the checkpoint."""
     checkpoint = {**subject.checkpoint, "sha256": weights_sha256(subject.classifier.network)}
     plain: dict[str, Any] = to_plain({**subject.configuration, "evaluation": options, "checkpoint": checkpoint})
     plain["evaluation"].pop("explainers")  # a record is by one explainer, and earlier records do not have the field
@@ -50,7 +49,7 @@ def configuration_of(subject: Subject, options: settings.Evaluation) -> dict[str
 
 
 def weights_sha256(network: torch.nn.Module) -> str:
-    """A fingerprint of all parameters and buffers: names, types, shapes and values."""
+    """The SHA-256 of all parameters and buffers: their names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         values = value.detach().cpu().contiguous()
@@ -60,14 +59,14 @@ def weights_sha256(network: torch.nn.Module) -> str:
 
 
 def command_line() -> str:
-    """The command as a shell reads it, where contrex's own command line is running; otherwise empty."""
+    """The command that is running, as for a shell; empty unless it is contrex's own."""
     program = Path(sys.argv[0])
     is_own = program.stem == "contrex" or program.parts[-2:] == ("contrex", "__main__.py")
     return shlex.join(["contrex", *sys.argv[1:]]) if is_own else ""
 
 
 def versions() -> dict[str, str]:
-    """What computed this."""
+    """The versions of contrex, Python, torch and torchvision, and the platform."""
     import torchvision
 
     return {

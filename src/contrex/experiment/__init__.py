@@ -1,12 +1,12 @@
-"""Several recipes, one report: train each, evaluate each, put them side by side.
+"""Experiments: train several recipes, evaluate each, and put them side by side in one report.
 
 FOLDER/
     digits_cgc-seed0/        a run folder per recipe and seed (`contrex.training.loop`)
         evaluation-test/     a record per evaluated split (`contrex.records`)
-        evaluation-test-contrast=weighted/    and one per other way of measuring it, named by what differs
+        evaluation-test-contrast=weighted/    and one per other way of measuring, named by what differs
     report.html              the first split's report; report-SPLIT.html for further ones
 
-A record is replaced by one of the same settings only: looking at a run in another way never changes what it recorded.
+A record is only replaced by one with the same settings: measuring a run in another way never changes what is recorded.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What an experiment found on one split: the runs in the order of the recipes, each by each of its explainers, and
-    the page that shows them."""
+    """The records of one split, in the order of the recipes and their explainers, and the page that shows them."""
 
     split: str
     runs: Sequence[RunRecord]
@@ -55,12 +54,12 @@ class SplitReport:
 def run_experiment(
     recipes: Sequence[Recipe], folder: Path, *, splits: Sequence[str], console: Console, title: str, jobs: int = 1
 ) -> list[SplitReport]:
-    """Train and evaluate every recipe, continuing what is there, and write a report per split.
+    """Train and evaluate every recipe, and write a report for each split. Work that is already done is kept.
 
-    The first recipe is the baseline that the others are compared with. A record that is there already is used again
-    only if it measured these very weights in this very way.
+    The first recipe is the baseline that the others are compared with. A record in the folder is used again only if it
+    measured the same weights in the same way.
 
-    Several processes may share the runs, `jobs` of them started here; see `carry_out`, which raises what is raised.
+    Several processes may share the runs, and `jobs` starts some here: see `carry_out`, also for the errors.
     """
     for recipe in recipes:
         check_names(recipe.evaluation)
@@ -68,16 +67,16 @@ def run_experiment(
     records = carry_out(tasks, folder, console=console, jobs=jobs)
     reports = []
     for number, split in enumerate(splits):
-        found = [record for of_run in records for record in _of_split(of_run, number, len(splits))]
+        folders = [record for of_run in records for record in _of_split(of_run, number, len(splits))]
         output = folder / ("report.html" if number == 0 else f"report-{split}.html")
         with ranks.together():
             if ranks.rank() == 0:
-                write_report(found, output, title=title)
-        reports.append(SplitReport(split, [read_run(record) for record in found], output))
+                write_report(folders, output, title=title)
+        reports.append(SplitReport(split, [read_run(record) for record in folders], output))
     return reports
 
 
 def _of_split(records: Sequence[Path], number: int, num_splits: int) -> Sequence[Path]:
-    """The records of one split, among those of a run: equally many for each split, split after split."""
+    """The records of one split, among a run's: one split after the other, with equally many records each."""
     num = len(records) // num_splits
     return records[number * num : (number + 1) * num]

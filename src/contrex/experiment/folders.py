@@ -1,4 +1,4 @@
-"""Where a record goes: one folder for each way of measuring, and never over a record of other settings."""
+"""The folders of records: one for each way of measuring. A record of other settings is never written over."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ Configuration = Mapping[str, Any]
 
 
 def record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
-    """The name of a record's folder, of one explainer: `evaluation-SPLIT`, and what differs from the recipe's own
-    evaluation; at most 120 long."""
+    """The name of the folder for one explainer's record, at most 120 characters.
+
+    It is `evaluation-SPLIT`, followed by the settings that differ from the recipe's own evaluation.
+    """
     own, asked = (to_plain(replace(way, split=options.split, explainers=())) for way in (recipe.evaluation, options))
     values = dict(flat(asked))
     parts = [f"{name}={as_word(values.get(name))}" for name in differing(own, asked)]
@@ -30,18 +32,23 @@ def record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
 
 
 def data_name(data: Data) -> str:
-    """What a data set is called in a folder's name: its folder's, or its kind's where it has none."""
+    """The name of a data set in a folder's name: that of its own folder, or of its kind where it has none."""
     return type(data).__name__ if data.location is None else data.location.name
 
 
 def record_folder(output: Path | None, default: Path, configuration: Configuration, taken: Sequence[Path] = ()) -> Path:
-    """The folder that a record goes to: `output` or the default; where that holds another record, or is `taken`, one of
-    its own."""
+    """The folder for a record: `output`, or `default`.
+
+    If the default is `taken` or holds a record of other settings, six characters are added to its name.
+
+    Raises:
+        RecordError: `output` holds a record of other settings.
+    """
     folder = default if output is None else output
     recorded = {} if folder in taken else recorded_configuration(folder)
     if recorded is None:
         return folder
-    # how far a run has come: its last checkpoint, measured again later, replaces its record
+    # A record of a run's last checkpoint may be replaced by one of a later checkpoint, so progress may differ.
     ignored = SAME_RESULT | {"progress"} if "name" in configuration["checkpoint"] else SAME_RESULT
     others = differing(recorded, configuration, ignored)
     if not others:
@@ -56,7 +63,7 @@ def record_folder(output: Path | None, default: Path, configuration: Configurati
 
 
 def recorded_configuration(folder: Path) -> Configuration | None:
-    """The configuration of the record in `folder`, None without one; empty for a record that cannot be read."""
+    """The configuration of the record in `folder`: None where there is no record, empty where it cannot be read."""
     if not (folder / "record.json").is_file():
         return None
     try:
@@ -66,7 +73,7 @@ def recorded_configuration(folder: Path) -> Configuration | None:
 
 
 def as_word(value: object) -> str:
-    """A value as a part of a folder's name.
+    """The text of a value as a part of a folder's name.
 
     >>> as_word(["top1", "top5"]), as_word("timm:resnet18"), as_word("rise(num_masks=200)"), as_word(None)
     ('top1+top5', 'timm-resnet18', 'rise-num_masks=200', 'None')
@@ -76,5 +83,6 @@ def as_word(value: object) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names in a sentence, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

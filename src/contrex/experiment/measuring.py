@@ -1,4 +1,4 @@
-"""One trained run, or one file of weights: measure it and write its record."""
+"""Measuring one trained run, or one weights file, and writing its record."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def evaluate_run(
     output: Path | None = None,
     data: Data | None = None,
 ) -> tuple[RunRecord, Path]:
-    """Evaluate a trained run with one explainer, on `data` instead of its recipe's where that is given, and return
-    record and folder.
+    """Evaluate a trained run with one explainer; return the record and its folder.
 
-    The record goes to `output`, by default to RUN/evaluation-SPLIT; the default names what differs from the recipe's
-    own evaluation, as in `evaluation-test-contrast=weighted`.
+    The images are those of `data`, by default the recipe's. The record goes to `output`, by default to
+    RUN/evaluation-SPLIT followed by what differs from the recipe's own evaluation, as in
+    `evaluation-test-contrast=weighted`.
 
     Raises:
         RecordError: `output` holds a record of other settings.
@@ -52,10 +52,10 @@ def evaluate_run(
 def evaluate_run_by_each(
     run: Path, options: Evaluation, *, console: Console, output: Path | None = None, data: Data | None = None
 ) -> list[tuple[RunRecord, Path]]:
-    """Evaluate a trained run with each of `options.explainers`, reading its images once, and return record and folder
-    of each.
+    """Evaluate a trained run with each of `options.explainers`; return each record and its folder.
 
-    Records go where `evaluate_run` puts them, or, of several, to OUTPUT/EXPLAINER. Errors as there.
+    The images are read once. The default folders are those of `evaluate_run`; several records with an `output` go to
+    OUTPUT/EXPLAINER. Errors are as in `evaluate_run`.
     """
     subject, defaults = _trained_subject(run, options, data)
     return _evaluate(subject, options, _places(subject, options, defaults, output), console)
@@ -70,13 +70,13 @@ def evaluate_model(
     console: Console,
     name: str | None = None,
 ) -> tuple[RunRecord, Path]:
-    """Evaluate a classifier from a weights file on a data set with one explainer, and return record and folder.
+    """Evaluate a classifier from a weights file with one explainer; return the record and its folder.
 
-    The record goes to `output`, by default to runs/evaluation-NAME; NAME is the model's without `name`.
+    The record goes to `output`, by default to runs/evaluation-NAME. NAME is `name`, or else the model's.
 
     Raises:
         RecordError: `output` holds a record of other settings, or of other weights.
-        ArgumentError: a checkpoint is asked for, which only runs have; or the options name several explainers.
+        ArgumentError: the options name a checkpoint, which only runs have, or several explainers.
     """
     _check_one(options, "evaluate_model_by_each")
     return evaluate_model_by_each(model, data, options, output, console=console, name=name)[0]
@@ -91,14 +91,15 @@ def evaluate_model_by_each(
     console: Console,
     name: str | None = None,
 ) -> list[tuple[RunRecord, Path]]:
-    """Evaluate a classifier from a weights file with each of `options.explainers`, reading its images once, and return
-    record and folder of each.
+    """Evaluate a classifier from a weights file with each of `options.explainers`; return each record and its folder.
 
-    Records go where `evaluate_model` puts them; of several, to runs/evaluation-NAME-explainer=EXPLAINER or to
-    OUTPUT/EXPLAINER. Errors as there.
+    The images are read once. One record goes where `evaluate_model` puts it; several go to
+    runs/evaluation-NAME-explainer=EXPLAINER, or to OUTPUT/EXPLAINER. Errors are as in `evaluate_model`.
     """
     if options.checkpoint != "last":
-        raise ArgumentError(f"`evaluation.checkpoint` {options.checkpoint} is a run's: a weights file has only one.")
+        raise ArgumentError(
+            f"`evaluation.checkpoint` {options.checkpoint} is for runs; a weights file has only one: leave it out."
+        )
     subject = Subject(
         name=name or model.name,
         classifier=load_classifier(model),
@@ -120,18 +121,18 @@ def _check_one(options: Evaluation, instead: str) -> None:
 
 
 def _places(subject: Subject, options: Evaluation, defaults: Sequence[Path], output: Path | None) -> list[Path]:
-    """The folder of each explainer's record: below `output` where that is given, else by default, each another."""
-    ways, found = options.of_each_explainer(), list[Path]()
+    """The folder of each explainer's record, below `output` or by default; no two are the same."""
+    ways, folders = options.of_each_explainer(), list[Path]()
     for way, default in zip(ways, defaults, strict=True):
         own = output if output is None or len(ways) == 1 else output / as_word(way.explainer)
-        found.append(record_folder(own, default, configuration_of(subject, way), taken=found))
-    return found
+        folders.append(record_folder(own, default, configuration_of(subject, way), taken=folders))
+    return folders
 
 
 def _evaluate(
     subject: Subject, options: Evaluation, outputs: Sequence[Path], console: Console
 ) -> list[tuple[RunRecord, Path]]:
-    """Measure with each explainer and write each record to its folder."""
+    """Measure with each explainer, and write each record to its folder."""
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"evaluating {subject.name}", total=None)
 
@@ -155,14 +156,13 @@ def _evaluate(
 
 
 def _explained_places(run: RunRecord) -> list[str]:
-    """The layer that was explained and its grid, as often as they differ between metrics."""
+    """The explained layers with their grids, each once; metrics may differ in them."""
     details = [metric.protocol for metric in run.record.metrics if "grid" in metric.protocol]
     return list(dict.fromkeys(f"{one['layer']}, {one['grid']}" for one in details))
 
 
 def measure_run_by_each(run: Path, options: Evaluation, *, console: Console, data: Data | None = None) -> list[Path]:
-    """Evaluate a run by each explainer that has no record of these weights, on `data` where that is given, and return
-    the folders of all records."""
+    """Evaluate a run by each explainer that has no record of these weights yet; return the folders of all records."""
     subject, defaults = _trained_subject(run, options, data)
     folders, ways = _places(subject, options, defaults, None), options.of_each_explainer()
     missing = []
@@ -177,7 +177,7 @@ def measure_run_by_each(run: Path, options: Evaluation, *, console: Console, dat
 
 
 def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple[Subject, list[Path]]:
-    """What to evaluate, and the default folder of each explainer's record."""
+    """The subject of a run's evaluation, and the default folder of each explainer's record."""
     checkpoints = Checkpoints(run)
     content = checkpoints.load(options.checkpoint)
     recipe, classifier, classes = trained(content)
@@ -212,8 +212,7 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
 
 
 def _images(run: Path, recipe: Recipe, split: str, labelled_sha256: str | None, data: Data) -> ImageSet:
-    """The images of a split as a run has them: those of its own draw where the data are its own, wherever they lie
-    now."""
+    """The images of a split. Of the run's own data, wherever they lie now, they are those of the run's own draw."""
     own, asked = ({"data": to_plain(one)} for one in (recipe.data, data))
     if differing(own, asked, ignoring={"place"}):
         return image_set(data, split)

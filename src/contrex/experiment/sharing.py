@@ -1,4 +1,4 @@
-"""Runs that several processes share: each trains and measures the next one that nobody works on."""
+"""Sharing runs among processes: each trains and measures the next run that nobody works on."""
 
 from __future__ import annotations
 
@@ -28,55 +28,56 @@ POLL = 1.0
 
 @dataclass(frozen=True)
 class Task:
-    """A run to be trained, and the ways in which it is measured, each on data of its own where it names some."""
+    """A run to train, and the ways to measure it: each an evaluation, and data or None for the run's own."""
 
     recipe: Recipe
     ways: Sequence[tuple[Evaluation, Data | None]]
 
 
 def carry_out(tasks: Sequence[Task], folder: Path, *, console: Console, jobs: int = 1) -> list[list[Path]]:
-    """Train and measure every task that is not done yet; return the folders of each one's records, one for each way of
-    measuring and each explainer that it names.
+    """Train and measure every task that is not done yet; return the folders of the records, one list per task.
 
-    The tasks are shared with whatever other process is given the same ones and the same folder, on this machine or on
-    another that has the folder too: each takes the next run that is neither done nor being worked on, and all wait for
-    the last one. `jobs` starts so many processes here.
+    A task has a record for each way of measuring and each explainer that it names.
+
+    Every process that is given the same tasks and the same folder shares the work, on this machine or on another that
+    has the folder too. Each takes the next run that is neither done nor being worked on, and all wait for the last one.
+    `jobs` processes work here.
 
     Raises:
-        ArgumentError: no jobs, or several of a run of several processes.
+        ArgumentError: `jobs` is below 1, or above 1 where torchrun has started several processes.
         ProcessError: one of the jobs failed; the message is its own.
     """
     if jobs < 1:
         raise ArgumentError(f"`jobs` must be at least 1, got {jobs}.")
     if jobs > 1:
         if ranks.world_size() > 1:
-            raise ArgumentError(f"`jobs` {jobs} is for single processes, torchrun started {ranks.world_size()}: 1.")
+            raise ArgumentError(
+                f"`jobs` {jobs} is for single processes, and torchrun started {ranks.world_size()}: set it to 1."
+            )
         spread(partial(_finish_all, tasks, folder), min(jobs, len(tasks)), console=console)
     return _finish_all(tasks, folder, console)
 
 
 def _finish_all(tasks: Sequence[Task], folder: Path, console: Console) -> list[list[Path]]:
-    """Go through the runs until all are trained and measured, by whichever process; return the folders of the
-    records."""
-    found: dict[int, list[Path]] = {}
+    """Go through the runs until all are trained and measured, here or elsewhere; return the folders of the records."""
+    done: dict[int, list[Path]] = {}
     is_told = False
-    while len(found) < len(tasks):
-        before = len(found)
+    while len(done) < len(tasks):
+        before = len(done)
         for number, task in enumerate(tasks):
             place = f"{run_name(task.recipe)}, run {number + 1} of {len(tasks)}"
-            if number not in found and (records := _finish_one(task, folder, console, place)) is not None:
-                found[number] = records
-        if len(found) == before:
+            if number not in done and (records := _finish_one(task, folder, console, place)) is not None:
+                done[number] = records
+        if len(done) == before:
             if not is_told:
                 console.print(f"waiting for {len(tasks) - before} runs that other processes work on", highlight=False)
             is_told = True
             time.sleep(POLL)
-    return [found[number] for number in range(len(tasks))]
+    return [done[number] for number in range(len(tasks))]
 
 
 def _finish_one(task: Task, folder: Path, console: Console, place: str) -> list[Path] | None:
-    """Train and measure one run unless that is done; return its records' folders, None where another process works on
-    it."""
+    """Train and measure one run unless that is done; return its records' folders, or None if it is in other hands."""
     recipe, run = task.recipe, folder / run_name(task.recipe)
     ways = [(way, data) for options, data in task.ways for way in options.of_each_explainer()]
     done = ranks.from_first(lambda: [finished(run, recipe, *way) for way in ways])
@@ -93,8 +94,10 @@ def _finish_one(task: Task, folder: Path, console: Console, place: str) -> list[
 
 
 def finished(run: Path, recipe: Recipe, options: Evaluation, data: Data | None = None) -> Path | None:
-    """The folder of the record of a run that has come to its end and was measured so, as far as can be told without
-    reading weights or images; None where it is not known."""
+    """The folder with the record of a finished run that was measured with these options; None where there is none.
+
+    It is told without reading weights or images: the record names the checkpoint file that it measured.
+    """
     file = Checkpoints(run).finished(options.checkpoint)
     used = recipe.data if data is None else data
     folder = run / record_name(recipe, options, used)

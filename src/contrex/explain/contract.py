@@ -65,7 +65,7 @@ def gives_what_it_promises(kind: Kind, model: nn.Module, images: Tensor) -> None
 
 
 def explains_a_batch_as_single_images(kind: Kind, model: nn.Module, images: Tensor) -> None:
-    """A batch of mixed targets and foils is one image at a time."""
+    """Check that a batch with different targets and contrasts gives what each image gives alone."""
     explainer = kind(model)
     whole = explainer(images)
     num_classes = scores.class_logits(whole.logits, whole.task).shape[1]

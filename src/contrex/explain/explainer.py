@@ -101,8 +101,8 @@ class Explainer(ABC):
             images: `[N,C,H,W]`, floating point, normalised as the model expects.
             target: the explained class: None (top prediction), an int, a sequence or tensor `[N]`, or a function from
                 the logits `[N,K]` to classes `[N]`.
-            contrast: None, `"mean"`, `"max"`, `"weighted"`, a foil class (an int, or one per image `[N]`), or several
-                foils (`[1,F]`, or `[N,F]`).
+            contrast: None, `"mean"`, `"max"`, `"weighted"`, another class (an int, or one per image `[N]`), or several
+                other classes (`[1,F]`, or `[N,F]`).
             score: what is explained of a class: its `"logit"`, `"probability"` or `"log_probability"`.
             task: what the logits are: `"multiclass"` (a softmax over K >= 2), `"binary"` (a sigmoid of one) or
                 `"multilabel"` (a sigmoid of each, also of one, whose only class is 0); None is binary for one logit,

@@ -1,9 +1,9 @@
 """Recipes: functions that return one frozen `Recipe`, a whole run.
 
-`contrex train NAME` runs one; every field can be overridden on the command line. A variant calls its parent and changes
-a field or two. One file per paper or data set; a new recipe is one function with `@recipe` in one of them. From outside
-of contrex it is a function that `contrex train` finds as `FILE.py:NAME`, or by the name that an installed package gives
-it among its entry points `contrex.recipes`.
+`contrex train NAME` runs one, and every field can be overridden on the command line. A variant calls its parent and
+changes a field or two. There is a file for each paper or data set; a new recipe is one function with `@recipe` in one
+of them. `contrex train` also takes a function from outside of contrex: as `FILE.py:NAME`, or by the name that an
+installed package gives it in its entry points `contrex.recipes`.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ _MODULES = (
     "contrast",
     "excon",
 )
-"""In the order in which `contrex recipes` lists what is in them."""
+"""The modules with recipes, in the order in which `contrex recipes` lists them."""
 
 for _module in _MODULES:
     importlib.import_module(f"contrex.recipes.{_module}")
 
 
 def recipe_named(name: str) -> Recipe:
-    """The recipe called `name`, or that the function `name` gives, `FILE.py:NAME` or `MODULE:NAME`; hyphens may stand
-    for underscores.
+    """The recipe called `name`, or the one that the function `FILE.py:NAME` or `MODULE:NAME` returns.
+
+    Hyphens may stand for underscores.
 
     Raises:
         UnknownNameError: there is no such recipe.
-        ArgumentError: there is no such function, or it gives no recipe.
+        ArgumentError: there is no such function, or it returns no recipe.
     """
     made = find(_key(name), "the recipe", RECIPES, "recipes")
-    found = made() if callable(made) else made
-    if not isinstance(found, Recipe):
+    result = made() if callable(made) else made
+    if not isinstance(result, Recipe):
         raise ArgumentError(f"the recipe {name!r} is no function that returns a contrex.settings.Recipe.")
-    return found
+    return result
 
 
 def recipe_from(source: str) -> Recipe:
-    """The recipe called `source` as `recipe_named` finds it, or the one saved in the file `source` (a run's
-    `recipe.json`, or its folder).
+    """The recipe that `source` names: by name, as in `recipe_named`, or by a run's folder or `recipe.json`.
 
-    A name wins over a folder that is called the same: write ./NAME for the folder.
+    A name wins over a folder with the same name: write ./NAME for the folder.
 
     Raises:
         UnknownNameError, ArgumentError: as `recipe_named`.

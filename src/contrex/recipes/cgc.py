@@ -1,14 +1,14 @@
 """CGC's ImageNet experiments with the paper's settings (CVPR 2022): Tables 1-5 and 10, and Table 1 of the supplement.
 
 Section 4, "Implementation Details": SGD, lr 0.1, momentum 0.9, weight decay 1e-4, batch 256, 90 epochs, x0.1 every 30;
-tau 0.5; lambda 1.0 for ResNet-18 and 0.5 for ResNet-50; scaling, flipping and translation, which the baseline has too.
-Untransformed view: resize 256, central 224. GCC: weight 25, the other settings the same (its published code).
+tau 0.5; lambda 1.0 for ResNet-18 and 0.5 for ResNet-50; scaling, flipping and translation, for the baseline too. The
+plain view is the central 224 after a resize to 256. GCC has weight 25 and else the same settings (its published code).
 
 What the paper leaves open is in `OPEN`. Baseline and GCC see transformed images only, as in their published code; the
 baseline's numbers are those of torchvision's weights.
 
-Content heatmaps are measured as its code does, with a shorter side of 448. Tables 2-4 measure the networks of Table 1
-again, on UnRel in Table 3, by contrastive excitation backprop at layer3 in Table 4: `contrex reproduce` does it.
+Content heatmaps are measured as in CGC's code, with a shorter side of 448. Tables 2-4 measure the networks of Table 1
+again: Table 3 on UnRel, Table 4 by contrastive excitation backprop at layer3. `contrex reproduce` does that.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ OPEN = (
 
 
 def imagenet(network: str, method: Method, row: str, *tables: str) -> Recipe:
-    """A row of an ImageNet table: `row` is what the paper compares there."""
+    """The recipe of a row in ImageNet tables. `row` names what the paper compares."""
     experiment = f"imagenet_{network}"
     return Recipe(
         name=f"{experiment}_{row}",

@@ -1,11 +1,13 @@
-"""The masking experiments of "Why Not Other Classes?" (NeurIPS 2022): AlexNet and VGG-16-BN with ImageNet weights,
-fine-tuned on five data sets, and the relative probability of their two most probable classes under masking.
+"""The masking experiments of "Why Not Other Classes?" (NeurIPS 2022), on five data sets.
 
-The published code trains by SGD with lr 1e-3, momentum 0.9 and weight decay 5e-4, batch 128, 200 epochs. AlexNet's
-Table 2 keeps what each map is positive (negative) at; VGG-16-BN's Table 3 has both maps keep equally many pixels
-(protocol `published-code`). The recipes measure Grad-CAM: `contrex evaluate RUN` takes `--contrast weighted` for the
-contrast, and `--explainer hires_cam` for the linear approximation. What the paper
-leaves open is in `OPEN`.
+AlexNet and VGG-16-BN with ImageNet weights are fine-tuned, and the relative probability of their two most probable
+classes under masking is measured.
+
+The published code trains by SGD with lr 1e-3, momentum 0.9 and weight decay 5e-4, batch 128, 200 epochs. In Table 2
+(AlexNet) each map keeps the pixels where it is positive, or negative; in Table 3 (VGG-16-BN) both maps keep equally
+many pixels (protocol `published-code`). The recipes measure Grad-CAM. `contrex evaluate RUN` takes
+`--contrast weighted` for the contrast, and `--explainer hires_cam` for the linear approximation. What the paper leaves
+open is in `OPEN`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The built-in digits: CGC's Table 5 in minutes (the main job), its Table 9 with a tenth of the labels, few-shot
-episodes, and the four systems of ExCon."""
+"""Recipes for the built-in digits: CGC's Table 5 in minutes, its Table 9 with a tenth of the labels, few-shot episodes,
+and the four methods of ExCon."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def ten_percent_cgc() -> Recipe:
 def few_shot_cross_entropy() -> Recipe:
     """The built-in digits, five of each with a label, cross-entropy: the baseline of few-shot episodes.
 
-    One run is one episode (CGC, section 4.2): `--seeds 20` draws twenty. The other training images are validated and
-    measured on, at the end only. So few images must not be told apart by their colours, which change strongly in the
-    transformed views, and the digits are plainer and larger in their images than those of the other recipes.
+    One run is one episode (CGC, section 4.2): `--seeds 20` draws twenty. The other training images are for validation
+    and measuring, at the end only. A network could tell so few images apart by their colours, so colours change
+    strongly in the transformed views; and the digits are plainer, and larger in their images, than in other recipes.
     """
     parent = cross_entropy()
     return replace(
@@ -122,9 +122,9 @@ def few_shot_cgc() -> Recipe:
 def supcon() -> Recipe:
     """The built-in digits, SupCon: encoder and classifier in turns.
 
-    The digits are larger and less crowded than those of the other recipes, the rate is small, and colours stay: a
-    contrastive loss first unlearns that images of one class have different backgrounds, and where that takes all the
-    embeddings together it takes it long to come back.
+    The digits are larger and less crowded than in other recipes, the learning rate is small, and colours stay. A
+    contrastive loss first learns to ignore the backgrounds; if all embeddings collapse while it does, it takes long to
+    come back.
     """
     parent = cross_entropy()
     metrics = ("top1", "content_heatmap", "calibration", "drop_increase", "infidelity", "fgsm", "embedding")
@@ -155,18 +155,18 @@ def simclr() -> Recipe:
 
 @recipe
 def excon() -> Recipe:
-    """The built-in digits, ExCon: what explains an image is one of its views, from epoch 4."""
+    """The built-in digits, ExCon: from epoch 4 the explanation of an image is one of its views."""
     return replace(supcon(), name="digits_excon", method=ExCon(classifier=LINEAR, starting_epoch=4))
 
 
 @recipe
 def exconb() -> Recipe:
-    """The built-in digits, ExConB: as ExCon, and what explains an image wrongly is a negative."""
+    """The built-in digits, ExConB: ExCon with wrong explanations as negatives."""
     return replace(supcon(), name="digits_exconb", method=ExCon(classifier=LINEAR, starting_epoch=4, background=True))
 
 
 def comparison(*, seeds: int = 1, shortcut: float = 0.0, epochs: int | None = None) -> list[Recipe]:
-    """The three methods, each with `seeds` seeds, on digits with or without a planted shortcut; the baseline first."""
+    """The recipes of the quickstart: three methods with `seeds` seeds each, the baseline first."""
     if seeds < 1:
         raise ArgumentError(f"`seeds` must be at least 1, got {seeds}.")
     return [

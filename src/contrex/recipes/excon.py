@@ -2,10 +2,10 @@
 
 Section 4: SupCon, SupConOri, ExCon and ExConB with ResNet-50 on CIFAR-100 (batch 128 and 256) and on Tiny-ImageNet
 (batch 128): 200 epochs, tau 0.1, SGD with lr 0.5, momentum 0.9 and weight decay 1e-4, cosine to a thousandth of the
-rate; two views by random resized crop (0.2, 1), flip, colour jitter and greyscale, the classifier's by crop and flip
-alone; the weights of the best validation accuracy are measured. Starting epochs: ExCon 0 and 100 (batch 128 and 256),
-ExConB 50 on CIFAR-100; 0 on Tiny-ImageNet. The heatmaps are Grad-CAM at `layer2.3.conv3` on CIFAR-100, `layer4.2.conv3`
-on Tiny-ImageNet.
+rate. Two views are made by random resized crop (0.2, 1), flip, colour jitter and greyscale, those of the classifier by
+crop and flip. The weights with the best validation accuracy are measured. Starting epochs on CIFAR-100 are 0 and 100
+for ExCon (batch 128 and 256) and 50 for ExConB; on Tiny-ImageNet they are 0. The heatmaps are Grad-CAM at
+`layer2.3.conv3` on CIFAR-100, `layer4.2.conv3` on Tiny-ImageNet.
 
 What the paper leaves open is in `OPEN`. Tables 2-8 are measured on the networks of Table 1.
 """
@@ -55,7 +55,7 @@ TABLES = {
     "cifar100_256": ("1a", "2a", "3b", "5b", "6b"),
     "tiny_imagenet": ("1b", "2b", "4", "7", "8"),
 }
-"""Of each experiment."""
+"""The tables that have numbers of each experiment."""
 
 
 def _paper(row: str, experiment: str, method: SupCon) -> Recipe:

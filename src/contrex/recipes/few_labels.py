@@ -1,10 +1,10 @@
 """CGC with one per cent of ImageNet's labels (CVPR 2022, section 4.3): Table 9.
 
-One per cent of the training images have labels, all others none; ResNet-50 with SwAV's weights (`data/swav.pth`), and
-what its published code sets: 50 epochs of the labelled images, batch 128, rates of 0.02 and 5 for the last layer, x0.2
-at epochs 12 and 16, no weight decay, lambda 0.25, tau 0.5, cross-entropy of transformed views alone. Its unlabelled
-images are all of the training set; here they are those without labels, which are drawn: SimCLR's list goes to
-`--labelled.share None --labelled.file 1percent.txt`.
+One per cent of the training images have labels. The network is ResNet-50 with SwAV's weights (`data/swav.pth`), and the
+settings are those of the published code: 50 epochs of the labelled images, batch 128, learning rate 0.02 and 5 for the
+last layer, x0.2 at epochs 12 and 16, no weight decay, lambda 0.25, tau 0.5, cross-entropy of transformed views only.
+The published code uses the whole training set as unlabelled images; here they are the images without labels. The
+labelled images are drawn; for SimCLR's list use `--labelled.share None --labelled.file 1percent.txt`.
 """
 
 from __future__ import annotations

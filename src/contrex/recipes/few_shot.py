@@ -1,11 +1,12 @@
 """CGC with few images a class (CVPR 2022, section 4.2, "Limited Training Data"): Tables 7 and 8.
 
-In each of 20 episodes 1, 5 or 10 images of each class are drawn from the training images, and the rest of them is the
-validation set; baseline and method have the same draws (`--seeds 20`). ResNet-50 with ImageNet weights, whose last
-layer starts anew; all layers are fine-tuned. Lambda is 0.8, on FGVC-Aircraft 0.6; tau 0.5; transforms as on ImageNet.
+In each of 20 episodes (`--seeds 20`), 1, 5 or 10 images of each class are drawn from the training images; the others
+are the validation set. Baseline and method have the same draws. The network is ResNet-50 with ImageNet weights and a
+new last layer; all layers are fine-tuned. Lambda is 0.8 (0.6 on FGVC-Aircraft), tau 0.5, and transforms are as on
+ImageNet.
 
-What the paper leaves open is in `OPEN`. The rest has many times more images than are trained on, so it is validated on
-at the end only.
+What the paper leaves open is in `OPEN`. The validation set has many times more images than the training set, so it is
+used at the end only.
 """
 
 from __future__ import annotations

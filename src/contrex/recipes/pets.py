@@ -1,6 +1,7 @@
-"""Oxford-IIIT Pet in image folders: fine-tuning a ResNet-18 whose last stage starts from scratch.
+"""Recipes for Oxford-IIIT Pet in image folders: a ResNet-18 is fine-tuned, its last stage from scratch.
 
-Any number of breeds will do, so the top-5 accuracy is not measured. At 112 pixels the last feature map is 4 x 4.
+The folders may have any number of breeds, so top-5 accuracy is not measured. At 112 pixels the last feature map is
+4 x 4.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The papers' numbers, beside which a reproduction puts its own.
+"""The papers' numbers, for comparison with our own.
 
-A row is named as the recipe that trains it, a column as the metric in our records; `published("cgc", "1")` gives a
-table. Values stand as printed: `scale` takes them to the unit of our records, and `measured` says what is measured
-otherwise than the recipe's own evaluation does.
+A row has the name of the recipe that trains it, a column the name of the metric in our records; `published("cgc", "1")`
+is a table. Values are as printed: `scale` converts them to the unit of our records, and `measured` says what differs
+from the recipe's own evaluation.
 
     cgc              Pillai et al., "Consistent Explanations by Contrastive Learning", CVPR 2022, Tables 1-10
     cgc-supplement   its supplement, Table 1
@@ -21,12 +21,12 @@ from contrex.errors import unknown_name
 
 @dataclass(frozen=True)
 class Measurement:
-    """How a trained run is measured: what differs from its recipe's own evaluation."""
+    """A way to measure a trained run: what differs from its recipe's own evaluation."""
 
     fields: tuple[tuple[str, str], ...] = ()
     """Names of fields of the evaluation, and their values."""
     data: str | None = None
-    """The kind of another data set that it is measured on, as in `PREFIX:PATH`."""
+    """The prefix (as in `PREFIX:PATH`) of another data set to measure on."""
 
 
 OWN = Measurement()
@@ -35,35 +35,35 @@ OWN = Measurement()
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a paper's table, with its standard deviation where it has one."""
+    """One number of a paper's table, with its standard deviation if the paper has one."""
 
     paper: str
     table: str
     row: str
     """The recipe that trains what was measured."""
     column: str
-    """The metric's name in our records."""
+    """The name of the metric in our records."""
     value: float
     deviation: float | None = None
     scale: float = 1.0
-    """What value and deviation are multiplied with to be in the unit of our records."""
+    """The factor that converts value and deviation to the unit of our records."""
     measured: Measurement = OWN
     family: str = ""
-    """The metric that several columns come from; empty for a column that is a metric by itself."""
+    """The entry of `evaluation.metrics` that gives several columns; empty for an entry with one column."""
 
     @property
     def metric(self) -> str:
-        """The entry of `evaluation.metrics` that measures it; several columns may come from one."""
+        """The entry of `evaluation.metrics` that measures it."""
         return self.family or self.column
 
     @property
     def in_our_unit(self) -> tuple[float, float | None]:
-        """Value and deviation in the unit of our records."""
+        """The value and the deviation in the unit of our records."""
         return self.value * self.scale, None if self.deviation is None else self.deviation * self.scale
 
 
 def published(paper: str, table: str) -> tuple[Number, ...]:
-    """The numbers of one table, in the order in which they are read.
+    """The numbers of one table, line by line.
 
     >>> [number.value for number in published("cgc", "1") if number.row == "imagenet_resnet50_cgc"]
     [74.6, 71.75, 2.64]
@@ -76,7 +76,7 @@ def published(paper: str, table: str) -> tuple[Number, ...]:
 
 
 def _numbers(paper: str, table: str, columns: str, text: str) -> Iterator[Number]:
-    """The numbers of a text with a line for each row, its name first; a deviation follows its number after ±."""
+    """The numbers in a text that has lines `ROW NUMBER ...`, or `ROW NUMBER±DEVIATION ...`."""
     for line in text.strip().splitlines():
         row, *printed = line.split()
         for column, entry in zip(columns.split(), printed, strict=True):
@@ -93,7 +93,7 @@ CMWP = Measurement((("explainer", "contrastive_excitation_backprop"), ("layer", 
 
 
 def _few_shot(table: str, metric: str, text: str) -> Iterator[Number]:
-    """Lines `DATA METHOD NUMBER ...`, a number for each count of images a class, and one for all of them if there."""
+    """The numbers in lines `DATA METHOD NUMBER ...`: one for each number of images a class, and perhaps one for all."""
     for line in text.strip().splitlines():
         data, method, *printed = line.split()
         rows = [*(f"{data}_{shots}_shot_{method}" for shots in SHOTS), f"{data}_{method}"]
@@ -180,7 +180,7 @@ def _cgc() -> Iterator[Number]:
 
 
 def _drop_increase(table: str, kept: int, text: str) -> Iterator[Number]:
-    """Drop percent and increase percent are printed as shares."""
+    """The number with its scale: drop percent and increase percent are printed as shares."""
     measures = ("drop_percent", "drop_magnitude", "increase_percent", "increase_magnitude")
     for number in _numbers("excon", table, " ".join(f"{name}_{kept}" for name in measures), text):
         yield replace(number, family="drop_increase", scale=100.0 if "percent" in number.column else 1.0)
@@ -329,7 +329,7 @@ VGG16_BN = """
 
 
 def _contrast(table: str, network: str, text: str) -> Iterator[Number]:
-    """Both maps of a method are in one line of the paper: `measured` tells them apart."""
+    """The numbers of a table in which a line has both maps of a method; `measured` tells them apart."""
     of_masking = partial(Number, "contrast", table, family="relative_probability")
     for line in text.strip().splitlines():
         data, explainer, target, whole, *masked = line.split()
@@ -350,7 +350,7 @@ NUMBERS: tuple[Number, ...] = (
     *_contrast("2", "alexnet", ALEXNET),
     *_contrast("3", "vgg16_bn", VGG16_BN),
 )
-"""All of them."""
+"""All numbers of all papers."""
 
 PAPERS: Mapping[str, tuple[str, ...]] = {
     paper: tuple(dict.fromkeys(number.table for number in NUMBERS if number.paper == paper))

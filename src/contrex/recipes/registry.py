@@ -1,4 +1,4 @@
-"""The recipes of the package: each function with the mark `@recipe`, by the name of what it returns."""
+"""The recipes of the package: the functions with the decorator `@recipe`, by the names of their recipes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contrex.errors import ArgumentError
 from contrex.settings import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {}
-"""Filled when the modules of the package are loaded, in their order."""
+"""The functions by name. The modules of the package put theirs in when they are imported."""
 
 
 def recipe(make: Callable[[], Recipe]) -> Callable[[], Recipe]:
-    """Put a function that returns a recipe among `RECIPES`.
+    """Add a function that returns a recipe to `RECIPES`.
 
     Raises:
-        ArgumentError: there is a recipe of this name.
+        ArgumentError: there already is a recipe of this name.
     """
     name = make().name
     if name in RECIPES:

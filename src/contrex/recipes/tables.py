@@ -1,6 +1,6 @@
-"""The papers' tables as experiments: which recipes are their rows, how often each is trained, what is compared.
+"""The papers' tables as experiments: which recipes are the rows, how often each is trained, what is compared.
 
-A table is called by its paper and number, `cgc-table5`; `recipes/published.py` holds its numbers.
+A table is named by its paper and number, as in `cgc-table5`. Its numbers are in `recipes/published.py`.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ TITLES: Mapping[str, str] = {
 }
 
 BASELINES = ("cross_entropy", "supcon_ori", "cgc")
-"""What the other methods of an experiment are compared with: the first of these that the table has."""
+"""The methods that the others are compared with: in each experiment the first of these that it has."""
 
 
-@cache  # a table asks for each of its numbers
+@cache  # asked for each number of a table
 def reference_of(row: str) -> Reference:
-    """What the recipe of a row says of its paper.
+    """The reference of the recipe that is a row.
 
     Raises:
-        ArgumentError: it says nothing.
+        ArgumentError: the recipe has no reference.
     """
     reference = RECIPES[row]().reference
     if reference is None:
@@ -77,7 +77,7 @@ class TableLine:
 
     @property
     def experiment(self) -> str:
-        """What the lines that are compared with each other have in common."""
+        """The name of its experiment, which it shares with the lines that it is compared with."""
         reference = reference_of(self.row)
         if reference.method:
             return reference.experiment
@@ -85,7 +85,7 @@ class TableLine:
 
     @property
     def method(self) -> str:
-        """What sets it apart from the other lines of its experiment."""
+        """The name of what sets it apart from the other lines of its experiment."""
         return reference_of(self.row).method or dict(self.measured.fields).get("contrast", "original")
 
 
@@ -100,23 +100,23 @@ class PaperTable:
 
     @property
     def lines(self) -> tuple[TableLine, ...]:
-        """In the order of the paper, lines of one experiment together, each experiment's baseline first."""
-        found = dict.fromkeys(TableLine(number.row, number.measured) for number in self.numbers)
-        experiments = list(dict.fromkeys(line.experiment for line in found))
-        place = {line: number for number, line in enumerate(found)}
+        """The lines in the order of the paper, but those of one experiment together, its baseline first."""
+        own = dict.fromkeys(TableLine(number.row, number.measured) for number in self.numbers)
+        experiments = list(dict.fromkeys(line.experiment for line in own))
+        place = {line: number for number, line in enumerate(own)}
 
         def order(line: TableLine) -> tuple[int, bool, int]:
-            return experiments.index(line.experiment), line != self._baseline(line.experiment, found), place[line]
+            return experiments.index(line.experiment), line != self._baseline(line.experiment, own), place[line]
 
-        return tuple(sorted(found, key=order))
+        return tuple(sorted(own, key=order))
 
     def baseline(self, line: TableLine) -> TableLine | None:
-        """The line that `line` is compared with, None for that line itself."""
-        found = self._baseline(line.experiment, dict.fromkeys(self.lines))
-        return None if found == line else found
+        """The line that `line` is compared with; None if `line` is the baseline."""
+        baseline = self._baseline(line.experiment, dict.fromkeys(self.lines))
+        return None if baseline == line else baseline
 
     def only(self, patterns: tuple[str, ...]) -> PaperTable:
-        """The rows whose names match one of `patterns`, in which * stands for anything; all where there are none."""
+        """The table with the rows whose names match one of `patterns` (* stands for anything), all without patterns."""
         kept = [n for n in self.numbers if not patterns or any(fnmatchcase(n.row, pattern) for pattern in patterns)]
         return PaperTable(self.name, self.title, self.source, tuple(kept))
 
@@ -128,7 +128,7 @@ class PaperTable:
 
 
 def trials(row: str) -> int:
-    """How many runs of a row the paper averages.
+    """The number of runs of a row that the paper averages.
 
     >>> trials("cub_5_shot_cgc"), trials("cub_cgc"), trials("excon_cifar100"), trials("imagenet_resnet18_cgc")
     (20, 3, 5, 1)
@@ -151,11 +151,11 @@ def table_named(name: str) -> PaperTable:
 
 
 def tables_named(names: tuple[str, ...], rows: tuple[str, ...] = ()) -> list[PaperTable]:
-    """Several tables, of which only `rows` (patterns) are wanted.
+    """The tables called `names`, with only the rows that match one of the patterns `rows`.
 
     Raises:
-        UnknownNameError: no such table.
-        ArgumentError: no table is named, one twice, or a pattern matches no row of them.
+        UnknownNameError: there is no such table, or a pattern matches no row.
+        ArgumentError: no table is named, or one is named twice.
     """
     if not names or len(set(names)) < len(names):
         raise ArgumentError(f"`tables` must name one table or more, each once, got {' '.join(names) or 'none'}.")

@@ -1,8 +1,8 @@
-"""The same experiment in minutes: a paper's recipe with a small network on a small data set.
+"""Tiny recipes: a paper's recipe with a small network on a small data set, for minutes instead of days.
 
-What is compared stays: the method with its weights, how many images have labels, how often it is repeated, what is
-measured. Network, data, views, optimiser and length are those of the small recipes of `digits.py`, or on other data of
-`tiny_imagenet.py`. No number of a paper can come out of it; the effect of a method can.
+What is compared stays: the method with the weights of its losses, how many images have labels, what is measured.
+Network, data, views, optimiser and length are those of the small recipes in `digits.py`, or, on other data, in
+`tiny_imagenet.py`. A tiny recipe cannot reach a paper's numbers, but it can show the effect of a method.
 """
 
 from __future__ import annotations
@@ -28,26 +28,29 @@ from contrex.settings import (
 )
 
 STEPS = 300
-"""Steps of a run on other data than the digits, within its least and most epochs."""
+"""The number of steps that a run on other data than the digits aims at."""
 EPOCHS = (5, 90)
+"""The fewest and the most epochs of such a run."""
 BATCH = 64
 LEAST_SHARE = 0.1
-"""One per cent of a few thousand images is less than one of each class."""
+"""The least share of images with labels: one per cent of a few thousand images is less than one of each class."""
 
 NOTES = (
     "A small network on a small data set, for minutes instead of days. Weights of losses, labels and metrics are the "
     "paper's; network, images, views, optimiser, batches, epochs and the number of repetitions are not.",
     "Rows that differ only in their network or data set are one run here, shown in each of their lines.",
-    "Content heatmaps are of the image at the network's own size, not with a shorter side of 448; layers that are "
-    "named for a ResNet are the last feature map; other data sets to measure on are the one of the run.",
+    "Content heatmaps are measured at the network's own image size, not with a shorter side of 448. Where the paper "
+    "explains a layer of a ResNet, the last feature map is explained; where it measures on another data set, the "
+    "run's own is used.",
 )
-"""What a report says about this scale."""
+"""What a report says about the scale tiny."""
 
 
 def tiny(recipe: Recipe, *, data: Data | None = None, model: Model | None = None) -> Recipe:
-    """`recipe` on `data` (the built-in digits) with `model` (the small network), its length not yet fitted to them.
+    """The tiny version of `recipe`, on `data` (None: the built-in digits) with `model` (None: the small network).
 
-    The weights of `model` are for recipes that start from some; those that start at random do so here too.
+    Its length does not fit the data yet: see `fitted`. The weights of `model` are for recipes that start from weights;
+    recipes that start at random do so here too.
     """
     parent = digits.supcon() if isinstance(recipe.method, SupCon) else digits.cross_entropy()
     if data is not None and not isinstance(data, Digits):
@@ -69,20 +72,22 @@ def tiny(recipe: Recipe, *, data: Data | None = None, model: Model | None = None
 
 
 def fitted(recipe: Recipe, num_images: int) -> Recipe:
-    """A tiny recipe whose batches and epochs fit its labelled training images, with a rate that goes with the batch;
-    digits keep the epochs of their recipe unless few of them have labels."""
+    """The tiny recipe with batches and epochs that fit `num_images` labelled training images.
+
+    The learning rate goes with the batch. Digits keep the epochs of their recipe, unless only some have labels.
+    """
     batch = max(1, min(recipe.training.batch_size, num_images))
     optimizer = replace(recipe.optimizer, lr=recipe.optimizer.lr * batch / recipe.training.batch_size)
     epochs = recipe.training.epochs
     if recipe.labelled.is_draw or not isinstance(recipe.data, Digits):
         epochs = min(max(math.ceil(STEPS / max(1, num_images // batch)), EPOCHS[0]), EPOCHS[1])
-    every = epochs if recipe.labelled.rest == "val" else recipe.training.validate_every  # many more than are trained on
+    every = epochs if recipe.labelled.rest == "val" else recipe.training.validate_every  # the rest is many times larger
     training = replace(recipe.training, batch_size=batch, validate_every=every)
     return with_epochs(replace(recipe, optimizer=optimizer, training=training), epochs)
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with another number of epochs, and ExCon's starting epoch at the same share of them."""
+    """The recipe with another number of epochs; ExCon's starting epoch stays at the same share of them."""
     method = recipe.method
     if isinstance(method, ExCon):
         method = replace(method, starting_epoch=round(method.starting_epoch * epochs / recipe.training.epochs))
@@ -90,12 +95,12 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def tiny_evaluation(evaluation: Evaluation, *, split: str) -> Evaluation:
-    """The evaluation on small images, with the layer that is found."""
+    """The evaluation for small images and any network: the last feature map is explained."""
     return replace(evaluation, split=split, layer=None, content_heatmap_protocol="native")
 
 
 def _model(recipe: Recipe, model: Model) -> Model:
-    """The network, without its weights for a recipe that starts at random."""
+    """The network, without weights for a recipe that starts at random."""
     return model if recipe.model.weights is not None else replace(model, weights=None, layout="plain", fresh=())
 
 
@@ -108,7 +113,7 @@ def _labelled(labelled: Labelled) -> Labelled:
 
 
 def _method(recipe: Recipe, parent: Recipe, size: int) -> Method:
-    """The method with its own weights, on the last feature map of small images."""
+    """The method with the paper's weights of its losses, on the last feature map of small images."""
     method = recipe.method
     if isinstance(method, (CGC, CGCNoNegatives)):
         return replace(method, layer=None, resolution=size)

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet (64 x 64 photos, one box each) in image folders: a real data set that a CPU can train on."""
+"""Recipes for Tiny-ImageNet (64 x 64 photos, one box each) in image folders, real data that a CPU can train on."""
 
 from __future__ import annotations
 

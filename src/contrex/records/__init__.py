@@ -1,14 +1,14 @@
-"""What a run leaves behind, as dataclasses that go to JSON and back.
+"""The record of an evaluation, as dataclasses that go to JSON and back.
 
 One evaluated classifier is one folder:
 
     record.json   a `Record`: configuration, versions, seeds, metrics with intervals and meaning, training curves
     sheets/*.png  pictures of what the run was trained on
     samples.npz   `Samples`: path, label, prediction, probability of each image, and its value of each metric
-    samples.csv   the same for people, rounded
+    samples.csv   the same numbers rounded, for people
     gallery.npz   the pictures and heatmaps that a report shows
 
-`contrex.report` reads nothing else, so any run of any machine can be rendered again.
+`contrex.report` reads nothing else, so a report can be made again anywhere.
 
     record.py     the dataclasses          folder.py     writing and reading the folder
     plain.py      dataclasses <-> JSON     version1.py   records of the first version, completed

@@ -31,8 +31,10 @@ from contrex.records.record import (
 
 
 def write_run(folder: Path, run: RunRecord) -> None:
-    """Write `record.json` and the files beside it into `folder`; the record comes last, so that a folder that has one
-    is whole."""
+    """Write `record.json` and the files beside it into `folder`.
+
+    The record is written last: a folder that has one is complete.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for earlier in (folder / "sheets").glob("*.png"):
         earlier.unlink()
@@ -46,7 +48,7 @@ def write_run(folder: Path, run: RunRecord) -> None:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read what `write_run` wrote, or what the version 1 of it did.
+    """Read a folder that `write_run` wrote, now or when records had version 1.
 
     Raises:
         RecordError: there is no record, it is damaged, or another schema version wrote it.
@@ -111,13 +113,13 @@ def _scatter(plain: Mapping[str, Any]) -> Scatter:
 # --- samples --------------------------------------------------------------------------------------------------------
 
 _COLUMNS = ("path", "label", "prediction", "probability")
-"""The columns of samples.csv before those of the metrics."""
+"""The first columns of samples.csv; those of the metrics follow."""
 _VALUE = "value "
-"""Before the name of a metric in samples.npz, so that it can be no other array's."""
+"""What stands before the name of a metric in samples.npz, so that it cannot be the name of another array."""
 
 
 def _write_samples(folder: Path, samples: Samples) -> None:
-    """The numbers as they are for programs, and rounded for people."""
+    """Write samples.npz for programs, with the exact numbers, and samples.csv for people, rounded."""
     arrays = {
         "paths": np.asarray(samples.paths, dtype=np.str_),
         "labels": samples.labels,
@@ -141,7 +143,7 @@ def _csv(samples: Samples) -> bytes:
 
 
 def _read_samples(folder: Path) -> Samples:
-    """The samples of a folder; from the table for people where there is no other, as version 1 had it."""
+    """Read the samples of a folder; from samples.csv where that is the only file, as in version 1."""
     path, table = folder / "samples.npz", folder / "samples.csv"
     if not path.is_file():
         return _read_table(table) if table.is_file() else Samples()
@@ -176,7 +178,7 @@ def _read_table(path: Path) -> Samples:
 
 
 def _number(row: Mapping[str, str | None], name: str, kind: type[Any]) -> Any:
-    """A number of the table, NaN for an empty place."""
+    """The number in column `name` of a row of samples.csv; NaN for an empty cell."""
     text = row.get(name)
     if kind is np.float64 and not text:
         return math.nan

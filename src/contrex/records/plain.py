@@ -1,4 +1,4 @@
-"""Dataclasses as plain values, which go to JSON, and back; files that are written whole or not at all."""
+"""Turning dataclasses into plain values for JSON and back, and writing files that are whole or not there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from contrex.outside import is_outside, outside, outside_name
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds either what it held before or all of it, even after a crash."""
+    """Write `content` to `path`; even after a crash the file is the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,11 +34,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write `value` (dataclasses, mappings, sequences, paths, scalars) as readable JSON, atomically."""
     text = json.dumps(to_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, f"{text}\n".encode(errors="backslashreplace"))  # names of files may be no Unicode
+    write_atomically(path, f"{text}\n".encode(errors="backslashreplace"))  # a file's name need not be Unicode
 
 
 def to_plain(value: object) -> Any:
-    """`value` with dataclasses as dicts (their class under "kind"), paths as text, NaN and infinity as None."""
+    """The plain values of `value`: dataclasses as dicts (with the class as "kind"), paths as text, NaN and infinity as
+    None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"kind": kind_name(type(value)), **plain}
@@ -52,23 +53,24 @@ def to_plain(value: object) -> Any:
 
 
 def kind_name(kind: type) -> str:
-    """The tag of a dataclass: its name; of a member of a family that is defined outside of contrex, `FILE.py:NAME`."""
+    """The "kind" of a dataclass: its name, or `FILE.py:NAME` for a member of a family from outside of contrex."""
     is_outside = hasattr(kind, "is_family") and kind.__module__.partition(".")[0] != "contrex"
     return outside_name(kind) if is_outside else kind.__name__
 
 
 def from_plain(plain: Any, kind: Any, *, where: str = "value") -> Any:
-    """The inverse of `to_plain` for the type `kind`: dataclasses (and unions and families of them, by their tag),
-    tuples, dicts, literals, paths and scalars. Nothing is converted that JSON already tells apart: "false" is no bool,
-    1.9 no int.
+    """Build a value of the type `kind` from plain values: the inverse of `to_plain`.
 
-    A family is a dataclass with `is_family`: its members are those that derive from it. A tag of the form
-    `FILE.py:NAME` loads that file, as importing it does.
+    `kind` may be a dataclass, a union or a family of them (their "kind" tells which), a tuple, dict, literal, path or
+    scalar. Types that JSON keeps apart are not converted: "false" is not a bool, and 1.9 is not an int.
+
+    A family is a dataclass with `is_family`; its members derive from it. A "kind" of the form `FILE.py:NAME` loads
+    that file, as importing it does.
 
     Raises:
         RecordError: a field is missing, or a value has another type; `where` names it.
-        UnknownNameError: there is no such field or tag.
-        ArgumentError: the dataclass itself refuses a value, or the file of a tag cannot be loaded.
+        UnknownNameError: there is no such field or kind.
+        ArgumentError: the dataclass itself refuses a value, or the file of a kind cannot be loaded.
     """
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -120,7 +122,7 @@ def _from_family(plain: Any, family: type, where: str) -> Any:
 
 
 def _members(family: type) -> Iterator[type]:
-    """The dataclasses that derive from `family`, however far; not those that only hold what several share."""
+    """All dataclasses that derive from `family`, without those that only hold shared fields (no implementation)."""
     derived: list[type] = family.__subclasses__()
     for kind in derived:
         if getattr(kind, "implementation", True):
@@ -129,7 +131,7 @@ def _members(family: type) -> Iterator[type]:
 
 
 def _from_list(plain: Any, parts: Sequence[Any], where: str) -> tuple[Any, ...]:
-    """A tuple of one kind and any length, `tuple[int, ...]`, or of one kind for each place."""
+    """A tuple from a list: of one type and any length, `tuple[int, ...]`, or with a type for each position."""
     _expect(isinstance(plain, (list, tuple)), where, "a list", plain)
     kinds = [parts[0]] * len(plain) if parts[-1] is Ellipsis else parts
     _expect(len(plain) == len(kinds), where, f"a list of {len(kinds)}", plain)
@@ -140,7 +142,9 @@ def _from_fields(plain: Any, kind: type, where: str) -> Any:
     fits = isinstance(plain, Mapping) and plain.get("kind", kind_name(kind)) == kind_name(kind)
     _expect(fits, where, f"the fields of {kind.__name__}", plain)
     every = typing.get_type_hints(kind)
-    hints = {field.name: every[field.name] for field in dataclasses.fields(kind)}  # without what the class itself has
+    hints = {
+        field.name: every[field.name] for field in dataclasses.fields(kind)
+    }  # without the hints of class variables
     for name in plain:
         if name not in hints and name != "kind":
             raise unknown_name(where, name, hints)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCHEMA_VERSION = 2
-"""Version 1 did not say what its numbers mean; it is read too (`version1.py`)."""
+"""The version that is written. Version 1, which did not say what its numbers mean, can be read too (`version1.py`)."""
 
 PerImage = Literal["values", "shares", "none"]
-"""What the values of single images are to a metric: its value is their mean (`values`); it is their mean, but one of
-them means nothing alone (`shares`, as of a calibration error); or they do not average to it (`none`)."""
+"""How a metric's value follows from the values of single images: it is their mean (`values`); it is their mean, but a
+single one says nothing about its image (`shares`, as for a calibration error); or it is not their mean (`none`)."""
 
 
 Dims = Mapping[str, str | float | bool]
@@ -23,11 +23,12 @@ Dims = Mapping[str, str | float | bool]
 
 @dataclass(frozen=True)
 class MetricFamily:
-    """The entry of `evaluation.metrics` that a metric belongs to, which may give several, and its place among them.
+    """The family of a metric: the entry of `evaluation.metrics` that gave it, perhaps with others, and its place there.
 
-    `title` and `meaning` are words for a reader; the meaning is a sentence or two that are true of these very options.
-    `table`, `section` and `row` set the metrics of a family apart, in words: a table of its own for each `table`, a
-    section of one large table for each `section`, and in it what the metric is called, empty for its title.
+    `title` and `meaning` are for the reader of a report. The meaning is a sentence or two, true for the options of this
+    run. `table`, `section` and `row` say where a report shows the metric: metrics with the same `table` share a small
+    table, those with the same `section` share a section of a large one. `row` is the metric's name there; if it is
+    empty, the title is used.
     """
 
     name: str
@@ -43,8 +44,8 @@ class MetricRecord:
     """One metric of one run.
 
     `value` is the mean over the `num_counted` images, in `unit`; `low` and `high` bound its 95 % bootstrap
-    interval (NaN when there are fewer than two images). `num_skipped` images had no defined value: `skip_reason`
-    says which those are.
+    interval (NaN when there are fewer than two images). `num_skipped` images had no value, for the reason
+    `skip_reason`.
     """
 
     name: str
@@ -57,7 +58,7 @@ class MetricRecord:
     skip_reason: str
     unit: str
     higher_is_better: bool | None
-    """None where neither is: a value that others are compared with."""
+    """None where neither is better, as for a value that others are compared with."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """The choices behind the number that could have been made differently."""
     family: MetricFamily = MetricFamily("")
@@ -67,9 +68,11 @@ class MetricRecord:
 
 @dataclass(frozen=True)
 class Profile:
-    """A curve that a metric measured: `lines` by name, each `[(x, mean over images, low, high), ...]` with the ends of
-    the 95 % interval. The chart `reliability` has accuracy over confidence, which are equal
-    on its diagonal for a calibrated network."""
+    """A curve that a metric measured: `lines` by name, each `[(x, mean over images, low, high), ...]`.
+
+    `low` and `high` are the ends of the 95 % interval. The chart `reliability` draws accuracy over confidence, with the
+    diagonal that a calibrated network follows.
+    """
 
     name: str
     title: str
@@ -90,7 +93,7 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Record:
-    """What was run, on what, with which result."""
+    """An evaluation: what was measured, on which data, how, and with which result."""
 
     name: str
     created: str
@@ -115,8 +118,10 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What was measured on each of N images: path, label, prediction with its probability, and the values of the
-    metrics by name, float64 [N], NaN where an image was skipped."""
+    """The columns of N images: path, label, prediction with its probability, and the values of each metric.
+
+    `values` are float64 [N] by the metric's name, NaN where an image was skipped.
+    """
 
     paths: Sequence[str] = ()
     labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -128,7 +133,7 @@ class Samples:
         return len(self.paths)
 
     def __eq__(self, other: object) -> bool:
-        """Whether all is equal to the last bit; NaN is equal to NaN."""
+        """Whether everything is equal, to the last bit. NaN is equal to NaN."""
         if not isinstance(other, Samples):
             return NotImplemented
         columns = (self.labels, other.labels), (self.predictions, other.predictions)
@@ -148,7 +153,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pictures a report shows, G of them, the same ones for every run over one data set.
+    """The G pictures that a report shows, the same for every run on one data set.
 
     `images[i]` is uint8 [H,W,3]; `heatmaps[i]` is the raw signed map, float32 [h,w], of the *label*'s class over the
     same field of view (h, w at layer size); `boxes[i]` is float32 [M,4], xyxy in pixels of `images[i]`, M may be 0.

@@ -1,9 +1,9 @@
-"""Which settings differ between two runs, and which of them matter for what.
+"""The settings in which two runs differ, and what each setting is about.
 
-A setting is called by its dotted name in a recipe's or a record's plain values (`training.seed`), as `to_plain` gives
-them. `SCOPES` says of some what they are about; whoever compares leaves out the scopes that do not matter to him:
+A setting has a dotted name (`training.seed`) in the plain values of a recipe or record, as `to_plain` gives them.
+`SCOPES` says what some settings are about. Whoever compares two runs leaves out the scopes that do not matter:
 
-| asked | left out |
+| question | scopes left out |
 |---|---|
 | is this the record of the same measurement? | `machine`, `reference` |
 | may a run go on with this recipe? | `machine`, `reference`, `place`, `measuring` |
@@ -39,33 +39,33 @@ SCOPES: Mapping[str, Scope] = {
     "explainers": "each",
     "reference": "reference",
 }
-"""What settings are about: the machine that does the work, what a run is called, where the same files lie, what is
-drawn at random, the weights that a run starts from, how far it has come, how it is measured, the paper that it follows.
+"""What some settings are about: the machine that does the work, the run's name, the place of the same files, what is
+drawn at random, the weights that a run starts from, how far it has come, how it is measured, the paper that it repeats.
 
-A dotted name is that setting with all its parts; a word of the machine is a setting of that name wherever it is. The
-seed of generated data is none of these: it makes other images."""
+A dotted name stands for that setting with all its parts. The names of the scopes in `ANYWHERE` count wherever they
+stand. The seed of generated data (`data.seed`) is not here: it makes other images."""
 
 SAME_RESULT: frozenset[Scope] = frozenset({"machine", "each", "reference"})
-"""What never makes a result another one."""
+"""The scopes that do not change a result."""
 
 ANYWHERE: frozenset[Scope] = frozenset({"machine", "each"})
 """The scopes whose names may stand at the end of any dotted name."""
 
 
 def scopes(name: str) -> set[Scope]:
-    """What the setting of a dotted name is about, nothing for most: they make a run what it is.
+    """The scopes of a setting. Most settings have none: they make a run what it is.
 
     >>> sorted(scopes("evaluation.seed")), scopes("data.seed"), scopes("training.workers")
     (['measuring', 'seed'], set(), {'machine'})
     """
     parts = name.split(".")
-    found = {SCOPES.get(".".join(parts[:length])) for length in range(1, len(parts) + 1)}
+    own = {SCOPES.get(".".join(parts[:length])) for length in range(1, len(parts) + 1)}
     anywhere = SCOPES.get(parts[-1])
-    return {scope for scope in (*found, anywhere if anywhere in ANYWHERE else None) if scope is not None}
+    return {scope for scope in (*own, anywhere if anywhere in ANYWHERE else None) if scope is not None}
 
 
 def flat(plain: Plain, ignoring: Iterable[str] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings by their dotted names, but for those of the scopes `ignoring`; an empty mapping is a value.
+    """The settings by their dotted names, without those in the scopes `ignoring`. An empty mapping counts as a value.
 
     >>> dict(flat({"training": {"seed": 3, "epochs": 2}}, ignoring={"seed"}))
     {'training.epochs': 2}
@@ -79,9 +79,9 @@ def flat(plain: Plain, ignoring: Iterable[str] = (), prefix: str = "") -> Iterat
 
 
 def differing(old: Plain, new: Plain, ignoring: Iterable[str] = SAME_RESULT) -> list[str]:
-    """The dotted names of the settings that differ; one that is None differs in nothing from one that is not there.
+    """The dotted names of the settings that differ. None and a missing setting are equal.
 
-    Parts of another kind are named as a whole, as their fields mean other things.
+    Parts of different kinds are named as a whole, as their fields mean different things.
 
     >>> differing({"method": {"kind": "CGC", "weight": 1}}, {"method": {"kind": "GCC", "weight": 25}})
     ['method']

@@ -1,8 +1,8 @@
-"""Records of version 1, completed: they named their metrics and nothing more.
+"""Completing records of version 1, which said little more of a metric than its name.
 
-What version 2 says of a metric - its family's title and meaning, what sets it apart, whether it is the mean of the
-images' values - is told here from its name, its title and its samples, as the reports of version 1 did. Only records
-that were written before version 2 come here; nothing is added for new metrics.
+Version 2 also records the family's title and meaning, what sets a metric apart, and whether it is the mean of the
+images' values. Here this follows from a metric's name, title and samples, as it did in the reports of version 1. Only
+records from before version 2 come here; nothing is added for new metrics.
 """
 
 from __future__ import annotations
@@ -101,16 +101,16 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "keeps (cosine similarity).",
     ),
 }
-"""Title and meaning of each family, true whatever the options were."""
+"""Title and meaning of each family. The meanings are true whatever the options were."""
 
 _BASELINES = {"blur": "rest blurred", "zero": "rest zero", "mean": "rest mean colour"}
 
 _Place = tuple[Mapping[str, str | float], Mapping[str, str]]
-"""Dimensions, and the words of the place."""
+"""Dimensions, and the table, section or row."""
 
 
 def completed(plain: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
-    """The plain values of a record of version 1 as version 2 has them."""
+    """The plain values of a record of version 1, completed to those of version 2."""
     return {
         **plain,
         "metrics": [_metric(metric, samples) for metric in plain["metrics"]],
@@ -128,8 +128,11 @@ def _metric(metric: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
 
 
 def _place(name: str, title: str) -> _Place:
-    """Drop and increase as in ExCon's Tables 3 to 8, relative probability as in Tables 1 to 3 of "Why Not Other
-    Classes?", gradient signs with the explanations under each other."""
+    """The dimensions of a metric and its place in the tables, from its name.
+
+    Drop and increase are placed as in ExCon's Tables 3 to 8, relative probability as in Tables 1 to 3 of "Why Not Other
+    Classes?", gradient signs with one explanation below the other.
+    """
     if re.fullmatch(r"(drop|increase)_(percent|magnitude)_\d+(_\d+)?", name):
         direction, quantity, percent = name.split("_", 2)
         words, _, kept = title.partition(", ")
@@ -138,15 +141,15 @@ def _place(name: str, title: str) -> _Place:
             "share": float(percent.replace("_", ".")) / 100,
         }
         return dims, {"table": kept, "row": words}
-    if found := re.fullmatch(r"relative_probability(?:_(positive|negative)_(\w+))?_(t1|t2)", name):
-        sign, baseline, target = found.groups()
+    if match := re.fullmatch(r"relative_probability(?:_(positive|negative)_(\w+))?_(t1|t2)", name):
+        sign, baseline, target = match.groups()
         if sign is None:
             return {"target": target}, {"section": "Whole image", "row": target}
         row = f"{_BASELINES.get(baseline, f'rest {baseline}')}, {target}"
         place = {"section": f"{sign.capitalize()} features kept", "row": row}
         return {"sign": sign, "baseline": baseline, "target": target}, place
-    if found := re.fullmatch(r"gradient_sign_(\w+)_(accuracy|logit|probability)_([\d_]+)", name):
-        explanation, quantity, size = found.groups()
+    if match := re.fullmatch(r"gradient_sign_(\w+)_(accuracy|logit|probability)_([\d_]+)", name):
+        explanation, quantity, size = match.groups()
         epsilon = size.replace("_", ".")
         place = {"section": f"Change of {quantity}, epsilon {epsilon}", "row": explanation.replace("_", " ")}
         return {"explanation": explanation, "quantity": quantity, "epsilon": float(epsilon)}, place
@@ -154,7 +157,7 @@ def _place(name: str, title: str) -> _Place:
 
 
 def _per_image(metric: Mapping[str, Any], samples: Samples) -> PerImage:
-    """What the images' values are, by whether they average to the metric's up to the six digits that they had."""
+    """What the images' values are to the metric: tested by whether their mean, kept to six digits, is its value."""
     values = samples.values.get(metric["name"], np.empty(0))
     counted = values[~np.isnan(values)]
     value = metric["value"]

@@ -1,4 +1,4 @@
-"""Reports about runs: one HTML file, or tables in the terminal. Reads records, never models."""
+"""Reports about runs: one HTML file, or tables in the terminal. Only records are read, never models."""
 
 from contrex.report.compare import comparison_csv, comparison_tables, record_folder
 from contrex.report.html import render_report, write_report

@@ -1,4 +1,4 @@
-"""The texts of one table cell, the same on the page and in the terminal."""
+"""The texts of table cells, the same on the page and in the terminal."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from contrex.report.tables import Cell, Column, Difference
 
 
 def pieces(text: str) -> list[str]:
-    """The parts between which a narrow column may break a name: after - _ / and dots, between words, and before
-    options.
+    """The parts of a name between which a narrow column may break it: after - _ / . and spaces, and before options.
 
     >>> pieces("digits_no-negatives (best)"), pieces("rise(seed=1)")
     (['digits_', 'no-', 'negatives ', '(best)'], ['rise(', 'seed=1)'])
@@ -29,31 +28,32 @@ def pieces(text: str) -> list[str]:
 
 
 def heading(column: Column) -> str:
-    """Title, unit and the direction that is better."""
+    """The heading of a metric: title, unit, and an arrow in the direction that is better."""
     unit = f" ({column.unit})" if column.unit else ""
     return f"{column.title}{unit} {arrow(column)}".rstrip()
 
 
 def arrow(column: Column) -> str:
+    """An arrow up where higher is better, down where lower is, empty where neither."""
     if column.higher_is_better is None:
         return ""
     return "\N{UPWARDS ARROW}" if column.higher_is_better else "\N{DOWNWARDS ARROW}"
 
 
 def cell_value(cell: Cell) -> str:
-    """The value; a mean over seeds has the decimals of its standard deviation."""
+    """The value as text. A mean over seeds has as many decimals as its standard deviation."""
     return number(cell.estimate.value, one_digit(cell.deviation)) if cell.is_aggregate else value_text(cell.estimate)
 
 
 def cell_spread(cell: Cell) -> str:
-    """The 95 % interval of one run, or the standard deviation over seeds."""
+    """The 95 % interval of one run, or the standard deviation over seeds, as text."""
     if not cell.is_aggregate:
         return interval_text(cell.estimate)
     return f"\N{PLUS-MINUS SIGN} {number(cell.deviation, one_digit(cell.deviation))}"
 
 
 def cell_count(cell: Cell) -> str:
-    """Images counted and skipped, e.g. "n=997, 3 skipped: all-zero map" or "3 seeds, n=1,000 each"."""
+    """How many images were counted and skipped: "n=997, 3 skipped: all-zero map" or "3 seeds, n=1,000 each"."""
     counted = sorted(set(cell.num_counted))
     span = "\N{EN DASH}".join(count(n) for n in ([counted[0], counted[-1]] if len(counted) > 1 else counted))
     skipped = sum(cell.num_skipped)
@@ -66,21 +66,20 @@ def cell_count(cell: Cell) -> str:
 
 
 def shared_count(cells: Sequence[Cell | None]) -> str:
-    """How many images every method counted and skipped; empty where methods differ."""
+    """How many images all methods counted and skipped; empty where they differ in it."""
     texts = {cell_count(cell) for cell in cells if cell is not None}
     return texts.pop() if len(texts) == 1 else ""
 
 
 def difference_parts(difference: Difference) -> tuple[str, str]:
-    """The signed difference, and its interval, which is empty when the images are not the same."""
+    """The signed difference and its interval as texts; without common images the interval is empty."""
     estimate: Estimate = difference.estimate
     places = decimals(estimate.half_width)
     return number(estimate.value, places, signed=True), interval_text(estimate, signed=True)
 
 
 def pairing(cell: Cell) -> str:
-    """What a reader must know about the images behind a difference: not the same ones, fewer than the value's, or other
-    ones in each episode."""
+    """What a reader must know of the pairs behind a difference: that they are episodes, too few images, or none."""
     if cell.difference is None:
         return ""
     num_pairs = cell.difference.num_pairs
@@ -92,8 +91,7 @@ def pairing(cell: Cell) -> str:
 
 
 def sign_text(cell: Cell) -> str:
-    """The sign test in words, e.g. "sign test: p = 0.031, higher on 70 and lower on 48 of 120 images"; empty without
-    one."""
+    """The sign test in words, empty without one: "sign test: p = 0.031, higher on 70 and lower on 48 of 120 images"."""
     if cell.difference is None or cell.difference.signs is None:
         return ""
     signs = cell.difference.signs
@@ -102,7 +100,7 @@ def sign_text(cell: Cell) -> str:
 
 
 def verdict(cell: Cell, column: Column) -> str:
-    """ "better" or "worse" than the baseline when the interval excludes zero, otherwise empty."""
+    """The word "better" or "worse" where the interval of the difference excludes zero, otherwise empty."""
     if cell.difference is None or not cell.difference.num_pairs or column.higher_is_better is None:
         return ""
     estimate = cell.difference.estimate

@@ -1,4 +1,4 @@
-"""Colours of runs, and, from `contrex.ops.colour`, of heatmaps: they survive colour blindness and grey print."""
+"""The colours of runs, and those of heatmaps from `contrex.ops.colour`: safe for colour blindness and grey print."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contrex.ops.colour import diverging_rgb as diverging_rgb
 from contrex.ops.colour import sequential_rgb as sequential_rgb
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#a9478a", "#8a6d00", "#3a7fb0", "#5c5c5c")
-"""One per run, light theme: Okabe and Ito's order, the light ones darkened to 3:1 against white."""
+"""A colour for each run on a light background: Okabe and Ito's, darkened where needed to a contrast of 3:1."""
 
 SERIES_DARK = ("#56b4e9", "#e69f00", "#2fbf94", "#e08fc0", "#f0e442", "#8ec5ea", "#b8b8b8")
-"""The same on a dark background."""
+"""A colour for each run on a dark background."""
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2", "9 2")
-"""One stroke pattern per run: colour is never the only difference."""
+"""A stroke pattern for each run, so that colour is never the only difference."""

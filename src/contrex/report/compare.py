@@ -1,4 +1,4 @@
-"""The statistics of a comparison in full: a table per family of metrics for the terminal, and all of it as CSV."""
+"""All statistics of a comparison: as a table for each family of metrics, for the terminal, and as CSV."""
 
 from __future__ import annotations
 
@@ -28,26 +28,29 @@ CAPTION = (
 
 
 def record_folder(path: Path) -> Path:
-    """The folder with the record that `path` names: itself, or the only one in a run's folder.
+    """The folder of the record that `path` names: `path` itself, or the only evaluation in a run's folder.
 
     Raises:
-        RecordError: there is none.
+        RecordError: there is no record.
         ArgumentError: there are several.
     """
     if (path / "record.json").is_file():
         return path
-    found = sorted(record.parent for record in path.glob("*/record.json"))
-    if not found:
-        raise RecordError(f"no record in {path}, and none of an evaluation below it. `contrex evaluate` writes one.")
-    if len(found) > 1:
-        names = ", ".join(str(folder) for folder in found)
-        raise ArgumentError(f"{path} has {len(found)} evaluations: name the one to compare of {names}.")
-    return found[0]
+    folders = sorted(record.parent for record in path.glob("*/record.json"))
+    if not folders:
+        raise RecordError(f"no record in {path}, and no evaluation in it that has one. `contrex evaluate` writes one.")
+    if len(folders) > 1:
+        names = ", ".join(str(folder) for folder in folders)
+        raise ArgumentError(f"{path} has {len(folders)} evaluations: name the one to compare of {names}.")
+    return folders[0]
 
 
 def comparison_tables(runs: Sequence[RunRecord]) -> list[Table]:
-    """A table per family of metrics, and one for those that stand alone: per metric and method the value, its
-    difference to the first method, the sign test and the number of common images."""
+    """A table for each family of metrics, and one for the metrics that stand alone.
+
+    For each metric and method it has the value, the difference to the first method, the sign test and the number of
+    common images.
+    """
     table = comparison(grouped(runs))
     parts = {family.title: family.columns for family in families(table)}
     alone = singles(table).columns
@@ -72,7 +75,7 @@ def _family_table(title: str, columns: Sequence[Column], table: Comparison) -> T
 
 
 def _texts(row: MethodRow, column: Column) -> list[Flow | Text]:
-    """Value, difference, sign test and common images of one method, for one metric."""
+    """The cells of one method and metric: value, difference, sign test and number of images."""
     cell = row.cells[column.name]
     if cell is None:
         return [Text("not measured", style="dim")]
@@ -96,7 +99,7 @@ def _test(cell: Cell) -> str:
 
 
 def _images(cell: Cell) -> str:
-    """How many images the value is on; of a difference how many both have, or that there is no pair."""
+    """The number of images behind the value, or of the pairs behind the difference."""
     if cell.difference is None:
         counted = sorted(set(cell.num_counted))
         return "\N{EN DASH}".join(map(count, (counted[0], counted[-1]) if len(counted) > 1 else counted))
@@ -110,7 +113,7 @@ def _images(cell: Cell) -> str:
 
 
 def comparison_csv(runs: Sequence[RunRecord]) -> str:
-    """A row per method and metric with everything unrounded; empty where there is nothing."""
+    """The comparison as CSV: a row for each method and metric, unrounded; cells without a number are empty."""
     rows = list(_rows(comparison(grouped(runs))))
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["method"], lineterminator="\n")

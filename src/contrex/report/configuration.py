@@ -1,4 +1,4 @@
-"""What differs between runs: settings, versions, data and protocols as dotted names."""
+"""The settings in which runs differ: configuration, versions, data and protocols, by dotted names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ABSENT = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class SettingRow:
-    """A setting that is not the same everywhere, with one text per group."""
+    """A setting that differs between runs, with a text for each group."""
 
     name: str
     values: Sequence[str]
@@ -31,7 +31,7 @@ def differences(groups: Sequence[RunGroup]) -> list[SettingRow]:
 
 
 def settings(record: Record) -> Iterator[tuple[str, str]]:
-    """Every setting of a record as (dotted name, text)."""
+    """All settings of a record as (dotted name, text)."""
     own = flat(record.configuration, ignoring={"name", "reference"})
     parts = {"data set": record.dataset, "versions": record.versions}
     parts |= {f"protocol of {metric.name}": metric.protocol for metric in record.metrics}
@@ -41,7 +41,7 @@ def settings(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def as_text(value: Any) -> str:
-    """A setting's value for reading.
+    """The text of a setting's value.
 
     >>> as_text("cosine"), as_text(True), as_text([1, 2]), as_text(None)
     ('cosine', 'true', '[1, 2]', 'none')
@@ -52,7 +52,7 @@ def as_text(value: Any) -> str:
 
 
 def as_json(record: Record) -> str:
-    """The whole configuration for reading and copying."""
+    """The whole configuration as JSON, for reading and copying."""
     return json.dumps(record.configuration, indent=2, ensure_ascii=False, default=str)
 
 

@@ -1,4 +1,4 @@
-"""What runs were trained on: their contact sheets as pictures inside the page."""
+"""The contact sheets of runs, pictures of what they were trained on, inside the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contrex.report.groups import RunGroup
 
 @dataclass(frozen=True)
 class RunSheets:
-    """The sheets of one method: (title, data URI), in the order of the record."""
+    """The contact sheets of one method: (title, data URI), in the order of the record."""
 
     series: int
     label: str
@@ -19,7 +19,7 @@ class RunSheets:
 
 
 def run_sheets(groups: Sequence[RunGroup]) -> list[RunSheets]:
-    """The sheets of each group that has any; of several seeds those of the first."""
+    """The contact sheets of each group that has some; of several seeds those of the first."""
     return [
         RunSheets(series, group.label, [(title, png_uri(picture)) for title, picture in group.runs[0].sheets.items()])
         for series, group in enumerate(groups)
@@ -28,4 +28,5 @@ def run_sheets(groups: Sequence[RunGroup]) -> list[RunSheets]:
 
 
 def png_uri(picture: bytes) -> str:
+    """A PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")

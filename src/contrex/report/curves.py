@@ -1,4 +1,4 @@
-"""Training curves as small multiples: one drawing per quantity, one line per method."""
+"""Training curves: a small drawing for each quantity, with a line for each method."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ STABILITY = ("val_top1", "val_loss")
 """The curves whose spread over seeds says how steady a training is (ExCon, section 4.2 and Figure 3)."""
 
 VALIDATION = {"val_top1": "validation top-1 (%)", "val_loss": "validation loss"}
-"""What the curves that every run has are called."""
+"""The words for the curves that every run has."""
 
 
 def curve_panels(groups: Sequence[RunGroup]) -> list[Plot]:
-    """A panel per curve name found in any run, in order of first appearance."""
+    """A drawing for each curve that any run has, in order of first appearance."""
     names = dict.fromkeys(name for group in groups for run in group.runs for name in run.record.curves)
     panels = [_panel(name, groups) for name in names]
     return [panel for panel in panels if panel is not None]
@@ -37,7 +37,7 @@ def _panel(name: str, groups: Sequence[RunGroup]) -> Plot | None:
 
 
 def _curves(series: int, group: RunGroup, name: str) -> list[Curve]:
-    """The mean over seeds with its band; each seed faintly where they were not recorded at the same epochs."""
+    """The mean over seeds with its band, or each seed faintly where they were recorded at different epochs."""
     seeds = {run.record.name: points for run in group.runs if (points := _recorded(run, name))}
     if len(seeds) < 2:
         return [Curve(series, label, thinned(_bandless(points))) for label, points in seeds.items()]
@@ -48,7 +48,7 @@ def _curves(series: int, group: RunGroup, name: str) -> list[Curve]:
 
 
 def _recorded(run: RunRecord, name: str) -> list[tuple[float, float]]:
-    """The finite points of a curve; shares of the training images in percent, as the validation's are."""
+    """The finite points of a curve. Shares of the training images become percent, as in validation."""
     unit = 100 if _is_share(name) else 1
     return [(x, unit * y) for x, y in finite(run.record.curves.get(name, ()))]
 
@@ -62,7 +62,7 @@ def _bandless(points: Sequence[tuple[float, float]]) -> list[Point]:
 
 
 def readable(name: str) -> str:
-    """A curve's name in words.
+    """The name of a curve in words.
 
     >>> readable("val_top1"), readable("classifier_accuracy"), readable("consistency")
     ('validation top-1 (%)', 'classifier accuracy (%)', 'consistency')
@@ -71,7 +71,7 @@ def readable(name: str) -> str:
 
 
 def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most 200 points: the means of runs of neighbours."""
+    """The curve with at most 200 points, each the mean of neighbours."""
     size = math.ceil(len(points) / MAX_POINTS)
     if size <= 1:
         return list(points)
@@ -88,7 +88,7 @@ def _mean_point(points: Sequence[Point]) -> Point:
 
 @dataclass(frozen=True)
 class StabilityRow:
-    """A method over several seeds: the mean standard deviation over epochs of each of `Stability.names`, as text."""
+    """How steady one method is over several seeds: a text for each of `Stability.names`."""
 
     series: int
     label: str
@@ -98,14 +98,17 @@ class StabilityRow:
 
 @dataclass(frozen=True)
 class Stability:
-    """The standard deviation over seeds, averaged over epochs: how steady a training is."""
+    """How steady the trainings are: standard deviations over seeds, averaged over epochs."""
 
     names: Sequence[str]
     rows: Sequence[StabilityRow]
 
 
 def stability(groups: Sequence[RunGroup]) -> Stability:
-    """The table that ExCon's Figure 3 states in its caption (0.63, 0.69, 0.92); no rows without several seeds."""
+    """The table of how steady methods are, as in the caption of ExCon's Figure 3 (0.63, 0.69, 0.92).
+
+    It has no rows without several seeds.
+    """
     several = [(series, group) for series, group in enumerate(groups) if len(group.runs) > 1]
     names = [name for name in STABILITY if any(math.isfinite(_deviation(group, name)) for _, group in several)]
     rows = [
@@ -120,7 +123,7 @@ def _deviation(group: RunGroup, name: str) -> float:
 
 
 def _spread(name: str, groups: Sequence[RunGroup]) -> list[str]:
-    """A sentence on the spread of the curve `name` over seeds."""
-    found = [(group.label, _deviation(group, name)) for group in groups if len(group.runs) > 1]
-    known = [f"{label} {number(value)}" for label, value in found if math.isfinite(value)]
+    """A sentence on the spread of the curve `name` over seeds; none without several seeds."""
+    spreads = [(group.label, _deviation(group, name)) for group in groups if len(group.runs) > 1]
+    known = [f"{label} {number(value)}" for label, value in spreads if math.isfinite(value)]
     return [f"Standard deviation over seeds, averaged over epochs: {'; '.join(known)}."] if known else []

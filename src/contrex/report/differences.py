@@ -1,4 +1,4 @@
-"""The interval and the sign test of a difference between two methods measured on the same images."""
+"""The difference between two methods on the same images, with its interval and its sign test."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contrex.report.numbers import Estimate
 
 
 def paired_difference(values: Values, baseline: Values, *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean of `values` minus mean of `baseline`, with the 95 % percentile bootstrap interval.
+    """The mean of `values` minus that of `baseline`, with its 95 % percentile bootstrap interval.
 
-    Both are [S,n]: S seeds (not necessarily as many on both sides) over the same n images. A resample draws the images
-    once for both sides, so what makes an image hard for both cancels; with several seeds it also draws seeds, each side
-    on its own, so the interval covers another training run too (with few seeds it is somewhat too narrow, as any
-    bootstrap of few values).
+    Both are [S,n]: S seeds, which may be more on one side, over the same n images. A resample draws the same images for
+    both sides, so what makes an image hard for both cancels. With several seeds it also draws seeds, on each side by
+    itself, so the interval covers another training run too. With few seeds it is somewhat too narrow, as any bootstrap
+    of few values.
     """
     value = float(values.mean() - baseline.mean())
     if values.shape[1] < 2:
@@ -30,10 +30,11 @@ def paired_difference(values: Values, baseline: Values, *, num_resamples: int = 
 
 
 def episode_difference(episodes: Sequence[Values], *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean over episodes of the mean of `values` minus that of `baseline`, with the 95 % percentile bootstrap interval.
+    """The difference of two methods, averaged over episodes, with its 95 % percentile bootstrap interval.
 
-    An episode is [2,n]: both on the same images, after training on the same draw. A resample draws episodes, and images
-    in each of them, once for both sides, so what makes a draw or an image hard for both cancels.
+    An episode is [2,n]: the values of the method and of the baseline on the same images, after training on the same
+    draw. A resample draws episodes, and images in each of them, for both at once, so what makes a draw or an image hard
+    for both cancels.
     """
     differences = [values - baseline for values, baseline in episodes]
     value = float(np.mean([one.mean() for one in differences]))
@@ -46,16 +47,16 @@ def episode_difference(episodes: Sequence[Values], *, num_resamples: int = 2000,
 
 
 def episode_signs(episodes: Sequence[Values]) -> SignTest:
-    """The sign test of the differences per episode; each is [2,n]."""
+    """The sign test of the differences of episodes, each [2,n]."""
     sides = [episode.mean(axis=1)[:, None] for episode in episodes]
     values, baseline = np.concatenate(sides, axis=1)
     return paired_signs(values[None], baseline[None])
 
 
 def paired_signs(values: Values, baseline: Values) -> SignTest:
-    """The sign test of the differences per image, each the mean over the seeds of its side. Both are [S,n].
+    """The sign test of the differences on single images. Both sides are [S,n], and averaged over their seeds.
 
-    Differences below a billionth of the values are rounding, and count as ties.
+    Differences below a billionth of the values are rounding errors, and count as ties.
     """
     differences = values.mean(axis=0) - baseline.mean(axis=0)
     scale = np.maximum(np.abs(values).max(initial=0.0), np.abs(baseline).max(initial=0.0))
@@ -63,7 +64,7 @@ def paired_signs(values: Values, baseline: Values) -> SignTest:
 
 
 def _seed_means(means: Values, generator: np.random.Generator) -> Values:
-    """[R]: the mean over seeds drawn with replacement."""
+    """The mean of each resample over seeds that are drawn with replacement: [R]."""
     num_resamples, num_seeds = means.shape
     drawn = generator.integers(num_seeds, size=(num_resamples, num_seeds))
     averaged: Values = np.take_along_axis(means, drawn, axis=1).mean(axis=1)

@@ -1,7 +1,7 @@
-"""Which metrics share a table: those of one entry of `evaluation.metrics`, where it gives several.
+"""The tables of metrics: a family of several metrics has its own, and metrics that stand alone share the main one.
 
-Metrics that stand alone share the main table; a family of several has one of its own. Methods are rows where metrics
-are few, and metrics are where they are many, so that no table grows wide with what is measured.
+A family is what one entry of `evaluation.metrics` gives. Where the metrics are few, methods are the rows; where they
+are many, metrics are the rows, so that no table grows too wide.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from contrex.report.tables import Column, Comparison
 from contrex.report.words import family_meaning, family_title
 
 MOST_COLUMNS = 7
-"""Metrics that stand side by side."""
+"""The most metrics that stand side by side."""
 
 
 @dataclass(frozen=True)
 class TableSection:
-    """Rows of a table of metrics that belong together; `columns` are metrics, under what sets them apart here."""
+    """Rows of a table of metrics that belong together. Each of the `columns` is a row, named as in this section."""
 
     title: str
     columns: Sequence[Column]
@@ -26,8 +26,11 @@ class TableSection:
 
 @dataclass(frozen=True)
 class FamilyTables:
-    """Metrics of one kind, all methods: `across` has tables of methods x metrics by their captions, `down` the sections
-    of one table of metrics x methods. One of the two is empty."""
+    """The tables of one family, for all methods.
+
+    `across` has tables of methods x metrics by their captions, `down` the sections of one table of metrics x methods.
+    One of the two is empty.
+    """
 
     title: str
     meaning: str
@@ -47,8 +50,8 @@ def singles(table: Comparison) -> FamilyTables:
 def families(table: Comparison) -> list[FamilyTables]:
     """The families of several metrics, in order of first appearance."""
     names = dict.fromkeys(column.family.name for column in table.columns)
-    found = [_members(table, name) for name in names]
-    return [_family(table, columns) for columns in found if len(columns) > 1]
+    several = [_members(table, name) for name in names]
+    return [_family(table, columns) for columns in several if len(columns) > 1]
 
 
 def _members(table: Comparison, family: str) -> list[Column]:
@@ -56,8 +59,7 @@ def _members(table: Comparison, family: str) -> list[Column]:
 
 
 def _family(table: Comparison, columns: Sequence[Column]) -> FamilyTables:
-    """A table of methods x metrics for each `MetricFamily.table`, or a single one where the metrics are few; otherwise
-    one of metrics x methods in sections."""
+    """The tables of one family: a table for each `MetricFamily.table`, a single one for few metrics, or sections."""
     words = family_title(columns[0].family), family_meaning(columns)
     titles = dict.fromkeys(column.family.table for column in columns)
     if any(titles):
@@ -80,12 +82,12 @@ def _sections(columns: Sequence[Column]) -> list[TableSection]:
 
 
 def _placed(columns: Sequence[Column]) -> list[Column]:
-    """The columns under what they are called in their table or section."""
+    """The columns with the titles that they have in their table or section."""
     return [replace(column, title=column.family.row or column.title) for column in columns]
 
 
 def shortened(columns: Sequence[Column]) -> list[Column]:
-    """The columns without what all titles say up to their first comma."""
+    """The columns with shorter titles: without the words before the first comma, where all have the same."""
     heads = {column.title.partition(", ")[0] for column in columns}
     if len(heads) > 1 or any(", " not in column.title for column in columns):
         return list(columns)

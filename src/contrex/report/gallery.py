@@ -1,4 +1,4 @@
-"""The same images side by side: what each method looked at."""
+"""The gallery: the same images side by side, with what each method looked at."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph, stored once in the page; `index` makes its id."""
+    """A photograph, stored in the page once; its id is made of `index`."""
 
     index: int
     uri: str
@@ -32,7 +32,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class ShownRun:
-    """One run that has a gallery, with its place among the groups (its colour) and what is looked up by path."""
+    """A run with a gallery: its place among the groups, which gives its colour, and what is looked up by path."""
 
     series: int
     label: str
@@ -43,14 +43,14 @@ class ShownRun:
 
     @property
     def region(self) -> str:
-        """What its content heatmap is the share in: the box of the object, or its mask."""
+        """The word for the region of its content heatmap: the object's "box" or "mask"."""
         metric = self.run.record.metric(CONTENT)
         return "mask" if metric is not None and metric.protocol.get("region") == "mask" else "box"
 
 
 @dataclass(frozen=True)
 class Scales:
-    """The ends of the colour bars: of one map, of one image over all runs, and of the whole gallery."""
+    """The ends of the colour bars: for one heatmap, for one image over all runs, and for the whole gallery."""
 
     positive_own: float
     positive_all: float
@@ -60,14 +60,14 @@ class Scales:
 
 @dataclass(frozen=True)
 class HeatmapPanel:
-    """One run's heatmap over its photograph."""
+    """The heatmap of one run over its photograph."""
 
     series: int
     label: str
     photo: Photo
     boxes: Sequence[tuple[float, float, float, float]]
     heats: Mapping[str, str]
-    """Scale name (a field of `Scales`) -> picture."""
+    """A picture for each field of `Scales`, by the name of the field."""
     scales: Scales
     note: str
     prediction: str
@@ -79,7 +79,7 @@ class HeatmapPanel:
 
 @dataclass(frozen=True)
 class Card:
-    """One image with the panels of all runs, and the numbers it can be sorted by (NaN: not defined)."""
+    """One image with the panels of all runs, and the numbers that cards can be sorted by (NaN: undefined)."""
 
     position: int
     path: str
@@ -92,20 +92,20 @@ class Card:
 
 @dataclass(frozen=True)
 class GalleryPage:
-    """All cards, and in `remarks` what could not be shown and why."""
+    """All cards; `remarks` say what could not be shown, and why."""
 
     cards: Sequence[Card] = ()
     photos: Sequence[Photo] = ()
     labels: Sequence[str] = ()
     remarks: Sequence[str] = ()
     regions: Sequence[str] = ()
-    """What the content heatmaps are the shares in, where there are any."""
+    """The regions of the content heatmaps ("box", "mask"), where there are any."""
     has_gain: bool = False
 
 
 @dataclass
 class _Photos:
-    """The photographs met so far, each distinct one once."""
+    """The photographs so far, each different one once."""
 
     by_content: dict[tuple[tuple[int, ...], bytes], Photo] = field(default_factory=dict)
 
@@ -119,7 +119,7 @@ class _Photos:
 
 
 def gallery_page(groups: Sequence[RunGroup]) -> GalleryPage:
-    """The cards of the images that the galleries of all groups have in common; of several seeds the first is shown."""
+    """The gallery of the images that all groups have in common; of several seeds the first is shown."""
     shown = [
         _shown(series, group, gallery)
         for series, group in enumerate(groups)
@@ -139,7 +139,7 @@ def gallery_page(groups: Sequence[RunGroup]) -> GalleryPage:
 
 
 def common_paths(shown: Sequence[ShownRun]) -> list[str]:
-    """The paths that every gallery has, in the first one's order."""
+    """The paths that every gallery has, in the order of the first."""
     return [path for path in shown[0].position if all(path in s.position for s in shown)] if shown else []
 
 
@@ -170,7 +170,7 @@ def _path_remarks(shown: Sequence[ShownRun], paths: Sequence[str]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many more.
+    """The first names in a sentence, and how many more there are.
 
     >>> _listed(["a", "b"]), _listed(list("abcdefg"))
     ('a, b', 'a, b, c, d, e and 2 more')
@@ -201,14 +201,14 @@ def _card(position: int, path: str, shown: Sequence[ShownRun], photos: _Photos, 
 
 
 def _first_two_disagree(maps: Sequence[NDArray[np.float32]], panels: Sequence[HeatmapPanel]) -> float:
-    """Defined where the first two runs saw the same picture and neither map is empty."""
+    """The disagreement of the first two runs; NaN where their pictures differ or a map is empty."""
     if len(maps) < 2 or panels[0].photo.index != panels[1].photo.index:
         return math.nan
     return disagreement(maps[0], maps[1], (panels[0].photo.height, panels[0].photo.width))
 
 
 def _gain(shown: Sequence[ShownRun], path: str) -> float:
-    """Content heatmap of the second run minus that of the first."""
+    """The content heatmap of the second run minus that of the first."""
     values = [s.content.get(path, math.nan) for s in shown[:2]]
     return values[1] - values[0] if len(values) == 2 else math.nan
 
@@ -248,14 +248,14 @@ def heat_pictures(heatmap: NDArray[np.float32], scales: Scales, shape: tuple[int
 
 
 def heatmap_note(heatmap: NDArray[np.float32]) -> str:
-    """What a reader must know about a map that says nothing; empty for a sound one."""
+    """A remark on a heatmap that says nothing; empty for a sound one."""
     if not np.isfinite(heatmap).all():
         return "not finite"
     return "empty map" if _end(heatmap) == 0 else ""
 
 
 def class_name(run: RunRecord, index: int) -> str:
-    """The class's name, or its number where it has none."""
+    """The name of a class, or its number where it has none."""
     classes = run.record.classes
     if index < 0:
         return "unknown"
@@ -286,6 +286,6 @@ def _end(values: NDArray[np.float32]) -> float:
 
 
 def _box(box: NDArray[np.float32]) -> tuple[float, float, float, float]:
-    """x, y, width, height of an xyxy box."""
+    """The x, y, width and height of an xyxy box."""
     left, top, right, bottom = (float(edge) for edge in box)
     return left, top, right - left, bottom - top

@@ -1,4 +1,4 @@
-"""Which runs are one method: the same name and settings, repeated with other seeds."""
+"""Groups of runs: one method with several seeds is one row of a report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from contrex.records.scopes import SAME_RESULT, Scope, differing, flat
 
 _SEED = re.compile(r"(?:^|[-_. /(])+seed[-_= ]?\d+\)?|[-_]s\d+$", re.IGNORECASE)
 _MOST_TOLD = 2
-"""Settings of the evaluation that a label may name."""
+"""The most settings of the evaluation that a label names."""
 _MAY_DIFFER: frozenset[Scope] = SAME_RESULT | {"name", "seed", "start"}
-"""What the seeds of one method may have otherwise."""
+"""The scopes in which the runs of one method may differ."""
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,33 @@ class RunGroup:
 
     @property
     def seeds(self) -> list[int]:
+        """The seeds of the runs."""
         return [run.record.seed for run in self.runs]
 
     @property
     def repeats(self) -> str:
-        """What the runs are, "episodes" where each has drawn other images to train on, else "seeds"."""
+        """The word for the runs: "episodes" where each has drawn other images to train on, else "seeds"."""
         labelled = self.record.configuration.get("labelled") or {}
         is_drawn = any(labelled.get(name) is not None for name in ("share", "per_class"))
         return "episodes" if is_drawn and labelled.get("seed") is None else "seeds"
 
     @property
     def draws(self) -> dict[int, RunRecord]:
-        """The runs by the number of their episode; empty where they are not episodes."""
+        """The runs by the number of the episode; empty where they are not episodes."""
         return {run.record.seed: run for run in self.runs} if self.repeats == "episodes" else {}
 
 
 def grouped(runs: Sequence[RunRecord]) -> list[RunGroup]:
-    """The runs as groups, in order of first appearance, each under a label of its own.
+    """The groups of `runs`, in order of first appearance, each with a label of its own.
 
-    Runs are one group when their names are equal without the seed, their configurations are equal apart from
-    names, seeds, weights and machine, they have come equally far, and their seeds all differ. Two runs of one seed are
-    two rows.
+    Runs are one group when four things hold: their names are equal without the seed; their configurations are equal,
+    but for names, seeds, weights and machine; they have come equally far; and their seeds all differ. Two runs with one
+    seed are two rows.
     """
-    found: dict[tuple[str, str], list[RunRecord]] = {}
+    equal: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
-        found.setdefault((seedless_name(run.record.name), _signature(run.record.configuration)), []).append(run)
-    parts = [part for members in found.values() for part in _apart(members)]
+        equal.setdefault((seedless_name(run.record.name), _signature(run.record.configuration)), []).append(run)
+    parts = [part for members in equal.values() for part in _apart(members)]
     labels = _told_apart([_label(part) for part in parts], parts)
     return [RunGroup(label, part) for label, part in zip(_numbered(labels), parts, strict=True)]
 
@@ -72,9 +73,9 @@ def seedless_name(name: str) -> str:
 
 
 def progress(record: Record) -> str:
-    """Which weights of a training run were measured, where they are not those of its end; otherwise empty.
+    """How far the training of the measured weights had come, in words; empty for the end of a run.
 
-    The record's `configuration["checkpoint"]` knows: `name`, `step`, `epochs_done` of `epochs`, `sha256`.
+    It follows from the record's `configuration["checkpoint"]`: `name`, `step`, `epochs_done` and `epochs`.
     """
     checkpoint = record.configuration.get("checkpoint", {})
     if "name" not in checkpoint:
@@ -93,8 +94,7 @@ def _label(part: Sequence[RunRecord]) -> str:
 
 
 def _told_apart(labels: Sequence[str], parts: Sequence[Sequence[RunRecord]]) -> list[str]:
-    """The labels; equal ones with the settings of the evaluation in which they differ, as one run measured in two ways
-    has them."""
+    """The labels; equal ones get the settings of the evaluation in which their records differ."""
     options = [part[0].record.configuration.get("evaluation", {}) for part in parts]
     told = []
     for label, own in zip(labels, options, strict=True):
@@ -112,8 +112,10 @@ def _apart(members: list[RunRecord]) -> list[list[RunRecord]]:
 
 
 def _signature(configuration: Mapping[str, Any]) -> str:
-    """The settings that must be equal within a group; the seed of the data is one of them. The last checkpoints of a
-    group have seen as many epochs; the best ones may come from any."""
+    """The settings that must be equal within a group, as one text. The seed of generated data is one of them.
+
+    The last checkpoints of a group have seen equally many epochs; best checkpoints may come from any epoch.
+    """
     checkpoint = configuration.get("checkpoint", {})
     trained = checkpoint.get("epochs_done") if checkpoint.get("name") == "last" else None
     others = {key: value for key, value in configuration.items() if key != "checkpoint"}
@@ -122,7 +124,7 @@ def _signature(configuration: Mapping[str, Any]) -> str:
 
 
 def _numbered(labels: Sequence[str]) -> list[str]:
-    """The labels, with " (2)", " (3)" after those that came before."""
+    """The labels, all different: one that repeats gets " (2)", " (3)" and so on."""
     taken: set[str] = set()
     result = []
     for label in labels:

@@ -1,4 +1,4 @@
-"""One self-contained HTML file out of any number of runs."""
+"""The report about any number of runs, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from contrex.report.words import meaning, period, summary
 
 
 def write_report(folders: Sequence[Path], output: Path, *, title: str | None = None) -> Path:
-    """Read the run of each folder and write the report about them to `output`; the first is the baseline.
+    """Read the record in each folder, and write the report about them to `output`. The first is the baseline.
 
     Raises:
         ArgumentError: there is no folder.
@@ -42,9 +42,9 @@ def write_report(folders: Sequence[Path], output: Path, *, title: str | None = N
 
 
 def render_report(runs: Sequence[RunRecord], *, title: str) -> str:
-    """The report about `runs` as HTML that needs nothing else: no network, no file; the first run is the baseline.
+    """The report about `runs` as HTML that needs no network and no other file. The first run is the baseline.
 
-    Every text from a record is escaped, and the page's content security policy allows its own script only.
+    All texts from records are escaped, and the page's content security policy allows its own script only.
 
     Raises:
         ArgumentError: `runs` is empty.
@@ -57,11 +57,11 @@ def render_report(runs: Sequence[RunRecord], *, title: str) -> str:
 
 
 def render_page(template: str, **content: Any) -> str:
-    """A page of one of our templates, with the style that all pages share; every text in it is escaped."""
+    """The page that a template makes of `content`, with the style of all pages. All texts are escaped."""
     return _environment().get_template(template).render(**_page(), **content)
 
 
-@cache  # templates are compiled once in a process, which takes longer than to fill them in
+@cache  # compiling the templates takes longer than filling them in
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("contrex.report"),
@@ -77,7 +77,7 @@ def _environment() -> Environment:
 
 
 def breakable(text: str) -> Markup:
-    """The text, escaped, with places where a narrow column may break it: after - _ / and dots.
+    """The escaped text with marks where a narrow column may break it: after - _ / and dots.
 
     >>> breakable("a_b/<i>")
     Markup('a_<wbr>b/<wbr>&lt;i&gt;')
@@ -86,7 +86,7 @@ def breakable(text: str) -> Markup:
 
 
 def _page() -> dict[str, Any]:
-    """What is the same on every page: style, script and its hash, colours, markers."""
+    """The content of every page: style, script and its hash, colours, markers."""
     script = _text("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return {
@@ -100,7 +100,7 @@ def _page() -> dict[str, Any]:
 
 
 def _content(groups: Sequence[RunGroup]) -> dict[str, Any]:
-    """What the runs say."""
+    """The content that comes from the runs."""
     table = comparison(groups)
     runs = [run for group in groups for run in group.runs]
     return {

@@ -1,4 +1,4 @@
-"""Numbers as text, with the digits that their uncertainty warrants and no more."""
+"""Numbers as text, with as many digits as their uncertainty allows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
+        """Half the length of the interval."""
         return (self.high - self.low) / 2
 
 
 def decimals(uncertainty: float) -> int | None:
-    """Decimals worth printing beside an uncertainty, by the rule of the Particle Data Group: two significant digits of
-    it when its leading digits are at most 354, otherwise one (0.96 counts as 1.0). Negative: tens, hundreds. None when
-    the uncertainty is not a positive number.
+    """How many decimals are worth printing beside an uncertainty, by the rule of the Particle Data Group.
+
+    They show two significant digits of the uncertainty if its first three digits are at most 354, otherwise one (0.96
+    counts as 1.0). Negative numbers mean tens, hundreds and so on. None if the uncertainty is not a positive number.
 
     >>> [decimals(u) for u in (0.123, 0.84, 3.1, 96.0, 420.0)]
     [2, 1, 1, -1, -2]
@@ -38,7 +40,7 @@ def decimals(uncertainty: float) -> int | None:
 
 
 def one_digit(deviation: float) -> int | None:
-    """Decimals that show one digit of a standard deviation: a few seeds do not tell more of it.
+    """How many decimals show one digit of a standard deviation; a few seeds do not say more.
 
     >>> [one_digit(deviation) for deviation in (0.024, 0.28, 36.0, 0.0)]
     [2, 1, -1, None]
@@ -47,8 +49,9 @@ def one_digit(deviation: float) -> int | None:
 
 
 def number(value: float, places: int | None = None, *, signed: bool = False) -> str:
-    """`value` with so many decimals, or with three significant digits; more than six decimals are written with a power
-    of ten.
+    """The text of `value` with `places` decimals, or with three significant digits.
+
+    More than six decimals are written with a power of ten.
 
     >>> number(71.749, 1), number(0.5, 1, signed=True), number(12345, -2), number(0.004567)
     ('71.7', '+0.5', '12300', '0.00457')
@@ -65,7 +68,7 @@ def number(value: float, places: int | None = None, *, signed: bool = False) -> 
 
 
 def _power_of_ten(value: float, places: int) -> str:
-    """A positive number down to so many decimals, as 7.1e-6."""
+    """A positive number with `places` decimals, written as 7.1e-6."""
     if value == 0:
         return "0"
     exponent = math.floor(math.log10(value) + 1e-12)
@@ -73,7 +76,7 @@ def _power_of_ten(value: float, places: int) -> str:
 
 
 def significant_places(value: float, digits: int = 3) -> int:
-    """Decimals that show `digits` significant digits of `value`, at least 0.
+    """How many decimals show `digits` significant digits of `value`, at least 0.
 
     >>> significant_places(71.7), significant_places(0.004567), significant_places(0)
     (1, 5, 0)
@@ -84,7 +87,7 @@ def significant_places(value: float, digits: int = 3) -> int:
 
 
 def value_text(estimate: Estimate) -> str:
-    """The value alone.
+    """The value of an estimate as text.
 
     >>> value_text(Estimate(71.749, 70.9, 72.6))
     '71.7'
@@ -93,7 +96,7 @@ def value_text(estimate: Estimate) -> str:
 
 
 def interval_text(estimate: Estimate, *, signed: bool = False) -> str:
-    """The interval alone, empty when there is none.
+    """The interval of an estimate as text, empty when there is none.
 
     >>> interval_text(Estimate(71.749, 70.93, 72.61)), interval_text(Estimate(1.0))
     ('[70.9, 72.6]', '')
@@ -105,7 +108,7 @@ def interval_text(estimate: Estimate, *, signed: bool = False) -> str:
 
 
 def percent(share: float) -> str:
-    """A probability in per cent; never "100 %" for less than one, never "0 %" for more than nothing.
+    """A probability in per cent; "100 %" only for one, and "0 %" only for zero.
 
     >>> [percent(share).split()[0] for share in (0.973, 0.9996, 0.0004, 1.0)]
     ['97', '>99', '<1', '100']
@@ -120,7 +123,7 @@ def percent(share: float) -> str:
 
 
 def p_text(p_value: float) -> str:
-    """A p value with the digits that matter.
+    """A p value as text, with the digits that matter.
 
     >>> [p_text(p) for p in (0.03123, 0.4567, 0.00003, 0.99999)]
     ['p = 0.031', 'p = 0.46', 'p < 0.001', 'p = 1']
@@ -131,7 +134,7 @@ def p_text(p_value: float) -> str:
 
 
 def count(value: int) -> str:
-    """A whole number with thousands set apart.
+    """A whole number with commas between the thousands.
 
     >>> count(3900), count(12)
     ('3,900', '12')

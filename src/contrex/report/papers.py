@@ -1,7 +1,7 @@
-"""A paper's table beside ours: its number, our number, their difference, and whether the effect of a method is there.
+"""A paper's table beside ours: both numbers, their difference, and whether the effect of a method is seen again.
 
 The *effect* of a method is its value minus that of the method that the paper compares it with. A small experiment
-cannot give a paper's numbers; its effects it can give, or fail to.
+cannot reach a paper's numbers, but it can show the same effects, or fail to.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from contrex.report.terminal import Flow, FlowLine
 SEEN, CONTRARY, UNCLEAR, NOT_COMPARED = "seen", "contrary", "not told apart", ""
 
 Z = 1.96
-"""Standard errors on either side of a 95 % interval."""
+"""Half the length of a 95 % interval, in standard errors."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number as a paper prints it, in the unit of our records; `deviation` is over `trials` runs, None unknown."""
+    """A number that a paper prints, in the unit of our records. `deviation` is over `trials` runs, None if unknown."""
 
     value: float
     deviation: float | None = None
@@ -44,14 +44,16 @@ class Published:
 
     @property
     def error(self) -> float:
-        """The standard error of its mean; 0 where the paper does not tell."""
+        """The standard error of the mean; 0 if the paper does not say."""
         return 0.0 if self.deviation is None else self.deviation / math.sqrt(self.trials)
 
 
 @dataclass(frozen=True)
 class PublishedLine:
-    """A line of a paper's table, and the records of the runs that repeat it, one for each seed. `baseline` is the place
-    of the line that it is compared with, None for that one itself."""
+    """A line of a paper's table, and the records of the runs that repeat it, one for each seed.
+
+    `baseline` is the position of the line that it is compared with, None for that line itself.
+    """
 
     label: str
     numbers: Mapping[str, Published]
@@ -61,7 +63,7 @@ class PublishedLine:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A paper's table with our runs of it."""
+    """A paper's table, with our runs of it."""
 
     name: str
     title: str
@@ -71,7 +73,7 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class PaperCell:
-    """One number of a table: the paper's, ours, ours minus the paper's, and the effects of the method in both."""
+    """One number of a table: the paper's, ours, the difference, and the effects of the method in both."""
 
     label: str
     paper: Published
@@ -84,20 +86,20 @@ class PaperCell:
 
 @dataclass(frozen=True)
 class PaperColumn:
-    """A metric of a table, with its lines."""
+    """One metric of a table, with a cell for each line."""
 
     metric: MetricRecord
     cells: Sequence[PaperCell]
 
     @property
     def places(self) -> int:
-        """Decimals that the paper prints."""
+        """How many decimals the paper prints."""
         return max(_decimals(cell.paper.value) for cell in self.cells)
 
 
 @dataclass(frozen=True)
 class ComparedTable:
-    """A whole table, ready to be shown."""
+    """A whole table beside ours, ready to be shown."""
 
     published: PublishedTable
     columns: Sequence[PaperColumn]
@@ -108,10 +110,10 @@ class ComparedTable:
 
 
 def paper_table(table: PublishedTable) -> ComparedTable:
-    """The numbers of `table` beside those of its records.
+    """The numbers of `table` beside those of our runs.
 
     Raises:
-        ArgumentError: a record lacks a metric that its line has a number of.
+        ArgumentError: a record lacks a metric for which its line has a number.
         RecordError: a record cannot be read.
     """
     groups = [RunGroup(line.label, [read_run(folder) for folder in line.records]) for line in table.lines]
@@ -140,18 +142,18 @@ def _cell(table: PublishedTable, groups: Sequence[RunGroup], place: int, name: s
 def distance(group: RunGroup, name: str, paper: Published) -> Estimate:
     """Our mean minus the paper's number, with a 95 % interval.
 
-    The interval is a bootstrap over images and seeds; where the runs have no images in common, over seeds, and with one
-    seed the record's own. The paper's standard error is added in quadrature where the paper tells it.
+    The interval is a bootstrap over images and seeds; over seeds only, where the runs have no images in common; for one
+    seed it is the record's own. The paper's standard error, where it is known, is added in quadrature.
     """
     values = [metric.value for run in group.runs if (metric := run.record.metric(name)) is not None]
-    found = _bootstrap(group, name, values)
-    low, high = (math.hypot(end - found.value, Z * paper.error) for end in (found.low, found.high))
+    ours = _bootstrap(group, name, values)
+    low, high = (math.hypot(end - ours.value, Z * paper.error) for end in (ours.low, ours.high))
     shift = float(np.mean(values)) - paper.value
     return Estimate(shift, shift - low, shift + high)
 
 
 def _bootstrap(group: RunGroup, name: str, values: Sequence[float]) -> Estimate:
-    """The mean with its interval; of several seeds that of the images that all of them counted."""
+    """Our mean with its interval; for several seeds, over the images that all of them counted."""
     if len(values) == 1:
         metric = group.record.metric(name)
         return Estimate(values[0], *((metric.low, metric.high) if metric is not None else ()))
@@ -162,7 +164,7 @@ def _bootstrap(group: RunGroup, name: str, values: Sequence[float]) -> Estimate:
 
 
 def judged(paper_effect: float | None, effect: Difference | None) -> str:
-    """Whether the effect that the paper has is seen: "seen" or "contrary" where our interval excludes zero."""
+    """The verdict on the paper's effect: "seen" or "contrary" if our interval excludes zero, else "not told apart"."""
     if not paper_effect or effect is None:
         return NOT_COMPARED
     low, high = effect.estimate.low, effect.estimate.high
@@ -175,7 +177,7 @@ def judged(paper_effect: float | None, effect: Difference | None) -> str:
 
 
 def paper_text(paper: Published, places: int) -> str:
-    """The paper's number with the decimals that its column prints.
+    """The paper's number as text, with the decimals of its column.
 
     >>> paper_text(Published(67.0), 2), paper_text(Published(80.09, 0.9, 3), 2)
     ('67.00', '80.09 ± 0.90')
@@ -185,7 +187,7 @@ def paper_text(paper: Published, places: int) -> str:
 
 
 def effect_text(effect: float | None, places: int) -> str:
-    """The paper's effect, signed; empty without one.
+    """The paper's effect as text with its sign; empty without one.
 
     >>> effect_text(16.98, 2), effect_text(None, 2)
     ('+16.98', '')
@@ -194,7 +196,7 @@ def effect_text(effect: float | None, places: int) -> str:
 
 
 def _decimals(value: float) -> int:
-    """Decimals of a printed number, without the digits that changing its unit makes up.
+    """How many decimals a paper printed, without the rounding errors of a changed unit.
 
     >>> _decimals(71.75), _decimals(72.60000000000001), _decimals(6e-05)
     (2, 1, 5)
@@ -203,13 +205,13 @@ def _decimals(value: float) -> int:
 
 
 def difference_texts(estimate: Estimate) -> tuple[str, str]:
-    """A signed difference, and its interval."""
+    """A difference with its sign, and its interval, as texts."""
     places = decimals(estimate.half_width)
     return number(estimate.value, places, signed=True), interval_text(estimate, signed=True)
 
 
 def summary_text(tables: Sequence[ComparedTable]) -> str:
-    """How many of the papers' effects are seen, as a sentence."""
+    """A sentence on how many of the papers' effects are seen."""
     seen, contrary, unclear = (sum(t.count(verdict) for t in tables) for verdict in (SEEN, CONTRARY, UNCLEAR))
     total = seen + contrary + unclear
     if not total:
@@ -233,8 +235,11 @@ def write_paper_report(
     commands: Sequence[str],
     pages: Mapping[str, str],
 ) -> Path:
-    """One self-contained page: the tables, what does not follow the paper (`notes` by heading), the commands, and links
-    to other `pages` beside it."""
+    """Write one self-contained page with the tables, and return its path.
+
+    `notes` say, by heading, what does not follow the paper. `commands` are those that made the runs, and `pages` are
+    links to files beside the page.
+    """
     content: dict[str, Any] = {
         "tables": tables,
         "scale": scale,
@@ -253,7 +258,7 @@ def write_paper_report(
 
 
 def paper_terminal(table: ComparedTable) -> list[Table]:
-    """A table per metric for the terminal."""
+    """The tables for the terminal, one for each metric."""
     return [_terminal(table, column) for column in table.columns]
 
 
@@ -279,7 +284,7 @@ def _terminal(table: ComparedTable, column: PaperColumn) -> Table:
 
 
 def paper_csv(tables: Sequence[ComparedTable]) -> str:
-    """A row per number with everything unrounded; empty where there is nothing."""
+    """The tables as CSV: a row for each number, unrounded; cells without a number are empty."""
     rows = list(_rows(tables))
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["table"], lineterminator="\n")

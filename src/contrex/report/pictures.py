@@ -1,7 +1,7 @@
 """Photographs and heatmaps as small pictures inside the page.
 
-A heatmap is never painted into its photograph: the page lays one over the other, so every photograph is stored once and
-each way of colouring costs well under a kilobyte.
+A heatmap is not painted into its photograph: the page lays one over the other. So every photograph is stored once, and
+each way of colouring a heatmap costs well under a kilobyte.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Heatmap = NDArray[np.floating]
 
 
 def photo_uri(image: NDArray[np.uint8]) -> str:
-    """The photograph: exact when small, otherwise at most 320 pixels wide or high."""
+    """The photograph as a data URI: exact when small, otherwise at most 320 pixels wide or high."""
     picture = Image.fromarray(image)
     if is_small(image):
         return _webp_uri(picture, lossless=True)
@@ -33,29 +33,30 @@ def photo_uri(image: NDArray[np.uint8]) -> str:
 
 
 def is_small(image: NDArray[np.uint8]) -> bool:
+    """Whether a picture is kept exactly and shown with square pixels."""
     return bool(max(image.shape[:2]) < PIXELATED_BELOW)
 
 
 def positive_uri(heatmap: Heatmap, maximum: float, shape: tuple[int, int]) -> str:
-    """The positive part, coloured from 0 to `maximum`, in the proportions of an image of `shape` (H, W)."""
+    """The positive part of a heatmap, coloured from 0 to `maximum`, for an image of `shape` (H, W)."""
     values = upsampled(np.maximum(heatmap, 0), *_heat_shape(shape))
     return _webp_uri(Image.fromarray(sequential_rgb(values, maximum)), lossless=False)
 
 
 def signed_uri(heatmap: Heatmap, limit: float, shape: tuple[int, int]) -> str:
-    """The signed map, coloured from -`limit` over 0 to `limit`, in the proportions of an image of `shape` (H, W)."""
+    """A signed heatmap, coloured from -`limit` over 0 to `limit`, for an image of `shape` (H, W)."""
     values = upsampled(heatmap, *_heat_shape(shape))
     return _webp_uri(Image.fromarray(diverging_rgb(values, limit)), lossless=False)
 
 
 def upsampled(heatmap: Heatmap, height: int, width: int) -> NDArray[np.float32]:
-    """Bilinear resize with pixel centres at halves (`align_corners=False`); averages where it shrinks."""
+    """The heatmap resized bilinearly, pixel centres at halves (`align_corners=False`); shrinking takes averages."""
     picture = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
 def disagreement(first: Heatmap, second: Heatmap, shape: tuple[int, int]) -> float:
-    """1 - cosine similarity of the positive parts at image size; NaN when one of them is empty."""
+    """One minus the cosine similarity of the positive parts at image size; NaN when one of them is empty."""
     a, b = (upsampled(np.maximum(heatmap, 0), *shape).ravel().astype(np.float64) for heatmap in (first, second))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     return 1 - float(a @ b) / norms if norms > 0 else float("nan")

@@ -1,4 +1,4 @@
-"""Lines over a pair of axes, ready to draw: what training curves and measured curves have in common."""
+"""Drawings of lines over a pair of axes, for training curves and measured curves."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MARKERS = (
 """Marker shapes around the origin, one per series: circle, square, triangle, diamond, triangle down, cross, plus."""
 
 Point = tuple[float, float, float, float]
-"""x, y, and the ends of the band around y, NaN where there is none."""
+"""x, y, and the two ends of the band around y, NaN without a band."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line in the units of its axes; `faint` is one of several seeds."""
+    """A line in the units of its axes. A `faint` one is one of several seeds."""
 
     series: int
     name: str
@@ -39,7 +39,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class DrawnLine:
-    """A curve in drawing units: its path, and the outline of its band, empty without one."""
+    """A curve in the units of the drawing: its path, its markers, and the outline of its band (empty without)."""
 
     series: int
     name: str
@@ -51,13 +51,15 @@ class DrawnLine:
 
 @dataclass(frozen=True)
 class Tick:
+    """A number on an axis, and its position in the drawing."""
+
     position: float
     text: str
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One small drawing. `diagonal` is the path of y = x, empty where that means nothing."""
+    """One small drawing. `diagonal` is the path of y = x, empty where that line has no meaning."""
 
     title: str
     description: str
@@ -80,15 +82,17 @@ class Axis:
 
     @classmethod
     def over(cls, values: Sequence[float], start: float, end: float) -> Axis:
+        """An axis that holds all `values`, with a margin."""
         low, high = min(values), max(values)
         margin = (high - low) * 0.04 or abs(high) * 0.1 or 1.0
         return cls(low - margin, high + margin, start, end)
 
     def place(self, value: float) -> float:
+        """The position of `value` in the drawing."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self, *, whole: bool = False) -> list[Tick]:
-        """About five round numbers inside the range, `whole` ones where nothing lies between them."""
+        """About five round numbers inside the range; with `whole`, only whole ones."""
         step = nice_step(max((self.high - self.low) / 5, 1.0 if whole else 0.0))
         places = max(0, -math.floor(math.log10(step) + 1e-9))
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
@@ -96,7 +100,7 @@ class Axis:
 
 
 def nice_step(rough: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is at least `rough`.
+    """The smallest number of at least `rough` that is 1, 2 or 5 times a power of ten.
 
     >>> nice_step(3.2), nice_step(0.11), nice_step(60)
     (5.0, 0.2, 100.0)
@@ -106,7 +110,7 @@ def nice_step(rough: float) -> float:
 
 
 def axes_over(curves: Sequence[Curve], *, square: bool = False) -> tuple[Axis, Axis]:
-    """Axes that hold every point and band; with `square` both run over the same numbers, 0 to 1 or 0 to 100."""
+    """Axes that hold all points and bands; with `square` both have the same range, 0 to 1 or 0 to 100."""
     points = [point for curve in curves for point in curve.points]
     xs = [x for x, *_ in points]
     ys = [y for _, *values in points for y in values if math.isfinite(y)]
@@ -125,7 +129,7 @@ def plot(
     description: str = "",
     diagonal: bool = False,
 ) -> Plot:
-    """The drawing of `curves` over `axes`."""
+    """The drawing of `curves` over a pair of `axes`."""
     x_axis, y_axis = axes
     whole = all(float(x).is_integer() for curve in curves for x, *_ in curve.points)
     ends = max(x_axis.low, y_axis.low), min(x_axis.high, y_axis.high)
@@ -151,7 +155,7 @@ def _line(curve: Curve, x_axis: Axis, y_axis: Axis) -> DrawnLine:
 
 
 def _banded(points: Sequence[Point]) -> list[list[Point]]:
-    """The stretches of neighbouring points that have a band."""
+    """The parts of a line whose points have a band, each of two points or more."""
     parts: list[list[Point]] = [[]]
     for point in points:
         if math.isfinite(point[2]) and math.isfinite(point[3]):

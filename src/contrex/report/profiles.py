@@ -1,7 +1,8 @@
-"""Curves that metrics measured, as small multiples.
+"""The curves that metrics measured, as small drawings.
 
-A profile of one line is one drawing, a line per method. One of several lines (a gradient-sign curve for each
-explanation, say) is a drawing per method over shared axes, with colours for its lines instead of the methods.
+A profile with one line gives one drawing, with a line for each method. A profile with several lines, such as a
+gradient-sign curve for each explanation, gives a drawing for each method; the axes are shared, and the colours tell the
+lines apart instead of the methods.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from contrex.report.plot import Curve, Plot, Point, axes_over, plot
 from contrex.report.seeds import finite, mean_over_seeds
 
 LINES_FROM = 3
-"""The first series that lines within a profile take, so that two or three methods' colours are not theirs."""
+"""The first colour for lines within a profile: those before it are the colours of methods."""
 
 
 @dataclass(frozen=True)
 class ProfileFigure:
-    """One profile: its drawings and, where its lines have names, a legend of (series, name)."""
+    """The drawings of one profile and, if it has several lines, a legend of (series, name)."""
 
     title: str
     panels: Sequence[Plot]
@@ -30,20 +31,20 @@ class ProfileFigure:
 
 
 def profile_figures(groups: Sequence[RunGroup]) -> list[ProfileFigure]:
-    """A figure per profile name found in any run, in order of first appearance."""
+    """A figure for each profile that any run has, in order of first appearance."""
     names = dict.fromkeys(p.name for group in groups for run in group.runs for p in run.record.profiles)
     figures = [_figure(name, groups) for name in names]
     return [figure for figure in figures if figure.panels]
 
 
 def _figure(name: str, groups: Sequence[RunGroup]) -> ProfileFigure:
-    found = [(series, group, _profiles(group, name)) for series, group in enumerate(groups)]
-    present = [profile for _, _, profiles in found for profile in profiles]
+    measured = [(series, group, _profiles(group, name)) for series, group in enumerate(groups)]
+    present = [profile for _, _, profiles in measured for profile in profiles]
     first = present[0]
     lines = list(dict.fromkeys(line for profile in present for line in profile.lines))
     if len(lines) > 1:
-        return _of_several_lines(first, lines, [(group, profiles) for _, group, profiles in found if profiles])
-    curves = [curve for series, group, profiles in found for curve in _curves(series, group.label, profiles, lines)]
+        return _of_several_lines(first, lines, [(group, profiles) for _, group, profiles in measured if profiles])
+    curves = [curve for series, group, profiles in measured for curve in _curves(series, group.label, profiles, lines)]
     if not curves:
         return ProfileFigure(first.title, ())
     return ProfileFigure(
@@ -52,13 +53,13 @@ def _figure(name: str, groups: Sequence[RunGroup]) -> ProfileFigure:
 
 
 def _of_several_lines(
-    first: Profile, lines: Sequence[str], found: Sequence[tuple[RunGroup, Sequence[Profile]]]
+    first: Profile, lines: Sequence[str], measured: Sequence[tuple[RunGroup, Sequence[Profile]]]
 ) -> ProfileFigure:
-    """A panel per method; the axes hold the lines of all of them."""
+    """The figure of a profile with several lines: a drawing for each method, over shared axes."""
     series = {line: LINES_FROM + place for place, line in enumerate(lines)}
     by_group = {
         group.label: [c for line in lines for c in _curves(series[line], line, profiles, [line])]
-        for group, profiles in found
+        for group, profiles in measured
     }
     everything = [curve for curves in by_group.values() for curve in curves]
     panels = [_plot(label, first, curves, everything) for label, curves in by_group.items() if curves]
@@ -77,8 +78,10 @@ def _profiles(group: RunGroup, name: str) -> list[Profile]:
 
 
 def _curves(series: int, label: str, profiles: Sequence[Profile], lines: Sequence[str]) -> list[Curve]:
-    """The line of one run with its interval, or the mean over seeds with its deviation; each seed faintly where they
-    were not measured at the same places."""
+    """The curve of one run with its interval, or of the mean over seeds with its standard deviation.
+
+    Each seed is drawn faintly where they were measured at different places.
+    """
     measured = [points for profile in profiles for line in lines if (points := _sound(profile.lines.get(line, ())))]
     if len(measured) < 2:
         return [Curve(series, label, points) for points in measured]

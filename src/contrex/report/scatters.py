@@ -1,4 +1,4 @@
-"""Points in a plane, such as an embedding by t-SNE: one drawing per method, a colour per class, a mark per kind."""
+"""Drawings of points in a plane, such as t-SNE: one for each method; colours are classes, marks are kinds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILLED = frozenset({"augmentation"})
 
 @dataclass(frozen=True)
 class Marks:
-    """All points of one class and kind as one path."""
+    """All points of one class and kind, as one path."""
 
     series: int
     class_name: str
@@ -38,7 +38,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class ScatterPanel:
-    """One method's points."""
+    """The drawing of one method's points."""
 
     title: str
     description: str
@@ -47,7 +47,7 @@ class ScatterPanel:
 
 @dataclass(frozen=True)
 class ScatterFigure:
-    """One kind of scatter over all methods, with what its colours and marks mean."""
+    """One scatter of all methods, with what its colours and marks mean."""
 
     title: str
     panels: Sequence[ScatterPanel]
@@ -59,34 +59,34 @@ class ScatterFigure:
 
 
 def scatter_figures(groups: Sequence[RunGroup]) -> list[ScatterFigure]:
-    """A figure per scatter name found in the first run of any group; of several seeds the first is shown."""
+    """A figure for each scatter that any group has; of several seeds the first is shown."""
     names = dict.fromkeys(scatter.name for group in groups for scatter in group.record.scatters)
     return [figure for name in names if (figure := _figure(name, groups)).panels]
 
 
 def _figure(name: str, groups: Sequence[RunGroup]) -> ScatterFigure:
-    found = [
+    scatters = [
         (group, scatter)
         for group in groups
         for scatter in group.record.scatters
         if scatter.name == name and _sound(scatter)
     ]
-    points = [point for _, scatter in found for point in _sound(scatter)]
+    points = [point for _, scatter in scatters for point in _sound(scatter)]
     classes = list(dict.fromkeys(label for _, _, label, _ in points))
     kinds = sorted(dict.fromkeys(kind for *_, kind in points), key=_drawn)
-    panels = [_panel(group, scatter, classes, kinds) for group, scatter in found]
+    panels = [_panel(group, scatter, classes, kinds) for group, scatter in scatters]
     return ScatterFigure(
-        found[0][1].title if found else name,
+        scatters[0][1].title if scatters else name,
         panels,
         list(enumerate(classes)),
         [Marks(0, "", kind, _mark(kind, 0, 0), kind in FILLED) for kind in kinds],
         len(classes) > len(SERIES),
-        any(len(group.runs) > 1 for group, _ in found),
+        any(len(group.runs) > 1 for group, _ in scatters),
     )
 
 
 def _drawn(kind: str) -> int:
-    """The place of a kind in drawing order: small dots below, crosses above."""
+    """The position of a kind in drawing order: small dots below, crosses above."""
     return list(KINDS).index(kind) if kind in KINDS else len(KINDS)
 
 
@@ -109,7 +109,7 @@ def _panel(group: RunGroup, scatter: Scatter, classes: Sequence[str], kinds: Seq
 
 
 def _placed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points inside the drawing, both directions on one scale, so that distances stay comparable."""
+    """The points in the units of the drawing. Both axes have one scale, so that distances can be compared."""
     xs, ys = [x for x, _ in points], [y for _, y in points]
     reach = max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
     scale, middle = (SIDE - 2 * MARGIN) / reach, ((max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2)

@@ -1,4 +1,4 @@
-"""Several seeds of one method as one curve: their mean, and their standard deviation around it."""
+"""One curve for several seeds of a method: their mean, with the standard deviation as its band."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ Pairs = Sequence[tuple[float, float]]
 
 
 def finite(points: Sequence[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
-    """The points without those that have no finite value."""
+    """The points whose values are finite."""
     return [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(x) and math.isfinite(y)]
 
 
 def mean_over_seeds(curves: Sequence[Pairs]) -> list[Point]:
-    """At each place that all the seeds have: the mean, and the mean -+ one standard deviation over the seeds; nothing
-    when those are not even half of the places.
+    """The mean over seeds, and the mean -+ one standard deviation, at each x that all seeds have.
+
+    Empty if the seeds share less than half of the places.
 
     >>> mean_over_seeds([[(1.0, 2.0), (2.0, 5.0)], [(1.0, 4.0)]])
     [(1.0, 3.0, 1.5857864376269049, 4.414213562373095)]
@@ -37,8 +38,9 @@ def mean_over_seeds(curves: Sequence[Pairs]) -> list[Point]:
 
 
 def mean_deviation(curves: Sequence[Pairs]) -> float:
-    """The standard deviation over seeds, averaged over the places that all of them have; NaN with fewer than two seeds
-    or no such place.
+    """The standard deviation over seeds, averaged over the places that all seeds have.
+
+    NaN for fewer than two seeds, or if there is no such place.
 
     >>> round(mean_deviation([[(1.0, 2.0), (2.0, 5.0)], [(1.0, 4.0), (2.0, 5.0)]]), 3)
     0.707

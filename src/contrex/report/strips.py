@@ -1,4 +1,4 @@
-"""The little interval drawings in table cells."""
+"""The small drawings of intervals in table cells."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from contrex.report.tables import Cell
 
 @dataclass(frozen=True)
 class Strip:
-    """Where value and interval lie between the smallest and the largest end of the cells compared, in per cent of the
-    width."""
+    """The positions of value and interval, in per cent of the width that holds all compared intervals."""
 
     low: float
     value: float
@@ -20,7 +19,7 @@ class Strip:
 
 
 def strips(cells: Sequence[Cell | None]) -> list[Strip | None]:
-    """The drawings of cells on one scale, None where a cell has no interval."""
+    """The drawings of `cells` on one scale; None where a cell has no interval."""
     ends = [end for cell in cells for end in _ends(cell)]
     if not ends or max(ends) == min(ends):
         return [None] * len(cells)

@@ -1,4 +1,4 @@
-"""Methods x metrics: the numbers of the comparison, before anything is drawn or printed."""
+"""The numbers of a comparison, methods x metrics, before anything is drawn or printed."""
 
 from __future__ import annotations
 
@@ -20,27 +20,26 @@ from contrex.report.numbers import Estimate
 
 @dataclass(frozen=True)
 class Difference:
-    """A value minus the baseline's, over `num_pairs` images, or episodes, of both; 0 pairs: a plain difference of the
-    two means.
+    """A value minus the baseline's, over `num_pairs` images or episodes that both have.
 
-    `signs` counts on how many of these it is above and below; None without pairs, and where the values of single images
-    mean nothing.
+    With 0 pairs it is the difference of the two means. `signs` counts the pairs in which the value is above and below
+    the baseline's; None without pairs, and where the values of single images mean nothing.
     """
 
     estimate: Estimate
     num_pairs: int
     signs: SignTest | None = None
     over: str = "images"
-    """What the pairs are: images, or episodes."""
+    """What the pairs are: images or episodes."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """One metric of one group.
 
-    `estimate` is the value with its 95 % interval for one run, and the mean over seeds with mean -+ `deviation` (the
-    standard deviation over seeds) for several. `num_counted` and `num_skipped` hold one number per run. `verdict` is
-    what the metric itself concluded, as a check of parameters does; empty for most.
+    For one run, `estimate` is the value with its 95 % interval. For several it is the mean over seeds, with mean -+
+    `deviation` (the standard deviation over seeds) as its interval. `num_counted` and `num_skipped` have one number for
+    each run. `verdict` is the metric's own conclusion, which only a few have, such as parameter randomisation.
     """
 
     estimate: Estimate
@@ -52,17 +51,21 @@ class Cell:
     best: bool = False
     verdict: str = ""
     repeats: str = "seeds"
-    """What several runs are: seeds, or episodes."""
+    """What several runs are: seeds or episodes."""
 
     @property
     def is_aggregate(self) -> bool:
+        """Whether it is of several runs."""
         return len(self.num_counted) > 1
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric, the family whose table it is in, and what it means: sentences with the labels of the methods that they
-    are true of, as a metric may be measured in other ways in other runs."""
+    """A metric, its family, and what it means.
+
+    `meanings` has sentences, each with the labels of the methods for which it is true: runs may have measured a metric
+    in different ways.
+    """
 
     name: str
     title: str
@@ -74,7 +77,7 @@ class Column:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A group with one cell per column name; None where it was not measured in every run of the group."""
+    """A group with a cell for each metric, by its name; None if some run of the group did not measure it."""
 
     group: RunGroup
     cells: Mapping[str, Cell | None]
@@ -82,18 +85,18 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole table; the first row is the baseline."""
+    """The whole table. The first row is the baseline."""
 
     columns: Sequence[Column]
     rows: Sequence[MethodRow]
 
     def cells(self, name: str) -> list[Cell | None]:
-        """The cells of one metric, one per method."""
+        """The cells of one metric, one for each method."""
         return [row.cells[name] for row in self.rows]
 
 
 def comparison(groups: Sequence[RunGroup]) -> Comparison:
-    """The table of `groups` against the first of them."""
+    """The table of `groups`; differences are to the first of them."""
     columns = _columns(groups)
     rows = [MethodRow(group, {c.name: cell(group, groups[0], c.name) for c in columns}) for group in groups]
     for column in columns:
@@ -102,21 +105,21 @@ def comparison(groups: Sequence[RunGroup]) -> Comparison:
 
 
 def _columns(groups: Sequence[RunGroup]) -> list[Column]:
-    found: dict[str, Column] = {}
+    columns: dict[str, Column] = {}
     meanings: dict[str, dict[str, dict[str, None]]] = {}
     for group, metric in ((own, m) for own in groups for run in own.runs for m in run.record.metrics):
         family = replace(metric.family, name=metric.family.name or metric.name)
         meanings.setdefault(metric.name, {}).setdefault(family.meaning, {})[group.label] = None
         column = Column(metric.name, metric.title, metric.unit, metric.higher_is_better, family)
-        found.setdefault(metric.name, column)
+        columns.setdefault(metric.name, column)
     return [
         replace(column, meanings={text: list(labels) for text, labels in meanings[name].items() if text})
-        for name, column in found.items()
+        for name, column in columns.items()
     ]
 
 
 def cell(group: RunGroup, baseline: RunGroup, name: str) -> Cell | None:
-    """One metric of `group`, and its difference to another group, `baseline`; None where it was not measured."""
+    """The cell of one metric and one group, with its difference to `baseline`; None if it was not measured."""
     metrics = _metrics(group, name)
     if not metrics:
         return None
@@ -134,23 +137,26 @@ def cell(group: RunGroup, baseline: RunGroup, name: str) -> Cell | None:
 
 
 def _metrics(group: RunGroup, name: str) -> list[MetricRecord]:
-    """The metric of every run of the group; empty when a run lacks it."""
-    found = [run.record.metric(name) for run in group.runs]
-    present = [metric for metric in found if metric is not None]
-    return present if len(present) == len(found) else []
+    """The metric of every run of the group; empty if a run lacks it."""
+    metrics = [run.record.metric(name) for run in group.runs]
+    present = [metric for metric in metrics if metric is not None]
+    return present if len(present) == len(metrics) else []
 
 
 def _estimate(metrics: Sequence[MetricRecord]) -> tuple[Estimate, float]:
     if len(metrics) == 1:
         return Estimate(metrics[0].value, metrics[0].low, metrics[0].high), math.nan
     values = [metric.value for metric in metrics]
-    mean, deviation = statistics.mean(values), statistics.stdev(values)  # exact: equal values deviate by 0
+    mean, deviation = statistics.mean(values), statistics.stdev(values)  # exact: the deviation of equal values is 0
     return Estimate(mean, mean - deviation, mean + deviation), deviation
 
 
 def difference(group: RunGroup, baseline: RunGroup, name: str) -> Difference | None:
-    """`group` minus `baseline`: paired over episodes where both have the same, and over images where all their runs
-    measured the same ones of the same split."""
+    """The difference of `group` to `baseline`, in the best way that their records allow.
+
+    It is paired over episodes if both have the same, else over images if all runs measured the same ones of the same
+    split, else the plain difference of the means.
+    """
     metrics, reference = _metrics(group, name), _metrics(baseline, name)
     if not metrics or not reference:
         return None
@@ -169,34 +175,41 @@ def difference(group: RunGroup, baseline: RunGroup, name: str) -> Difference | N
 
 
 def _episodes(group: RunGroup, baseline: RunGroup, name: str) -> list[NDArray[np.float64]]:
-    """[2, n] of each episode: the metric of both on the images that both counted. Empty where they are not the same
-    episodes: the same draws, measured on the same images."""
+    """The metric of both groups on their common images, [2,n] for each episode.
+
+    Empty unless the episodes are the same: the same draws, measured on the same images.
+    """
     own, others = group.draws, baseline.draws
     if len(own) < 2 or own.keys() != others.keys():
         return []
-    found = []
+    pairs = []
     for seed, run in own.items():
         pair = (run, others[seed])
         drawn = [one.record.configuration.get("checkpoint", {}).get("labelled_sha256") for one in pair]
         values = paired_values(pair, name) if len({_images_of(one.record) for one in pair}) == 1 else None
         if values is None or drawn[0] is None or drawn[0] != drawn[1]:
             return []
-        found.append(values)
-    return found
+        pairs.append(values)
+    return pairs
 
 
 def _images_of(record: Record) -> str:
-    """What must be equal for one path to be one image: data set and split, and all settings of generated data."""
+    """The origin of a record's images. Where it is equal, so are images of the same path.
+
+    It is the data set and the split, and for generated data all settings.
+    """
     data = record.configuration.get("data", {})
     origin = [record.dataset.get("name"), record.dataset.get("split"), data if "seed" in data else None]
     return json.dumps(origin, sort_keys=True, default=str)
 
 
 def paired_values(runs: Sequence[RunRecord], name: str) -> NDArray[np.float64] | None:
-    """[runs, n]: the metric on the images that every run counted, or None when their images differ or their
-    values do not average to the metric's."""
-    found = [run.record.metric(name) for run in runs]
-    if any(metric is None or metric.per_image == "none" for metric in found):
+    """The metric on the images that every run counted, [runs,n].
+
+    None if the runs have different images, or if the values of images do not average to the metric.
+    """
+    metrics = [run.record.metric(name) for run in runs]
+    if any(metric is None or metric.per_image == "none" for metric in metrics):
         return None
     tables = [sample_values(run, name) for run in runs]
     if not tables[0] or any(table.keys() != tables[0].keys() for table in tables):
@@ -207,8 +220,10 @@ def paired_values(runs: Sequence[RunRecord], name: str) -> NDArray[np.float64] |
 
 
 def sample_values(run: RunRecord, name: str) -> dict[tuple[str, int], float]:
-    """(path, label) -> the metric of that image, NaN where it was skipped; empty when there is no such column or a path
-    occurs twice."""
+    """The metric of each image by (path, label), NaN where it was skipped.
+
+    Empty if the metric has no values of images, or if a path occurs twice with one label.
+    """
     samples = run.samples
     if name not in samples.values:
         return {}
@@ -218,8 +233,7 @@ def sample_values(run: RunRecord, name: str) -> dict[tuple[str, int], float]:
 
 
 def _with_best(rows: Sequence[MethodRow], column: Column) -> list[MethodRow]:
-    """The rows, with the best value of `column` marked (several when equal), unless it is the only value, all are equal
-    or none is better."""
+    """The rows with the best values of `column` marked; none is, if all are equal or none can be better."""
     cells = [row.cells[column.name] for row in rows]
     values = [cell.estimate.value for cell in cells if cell is not None and math.isfinite(cell.estimate.value)]
     if len(values) < 2 or column.higher_is_better is None:

@@ -1,4 +1,4 @@
-"""The comparison as a table for the terminal."""
+"""The comparison of runs as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from contrex.report.groups import grouped
 from contrex.report.tables import Cell, comparison
 
 CAPTION = "value [95 % interval] or mean ± s.d. over seeds; below it the difference to the first; * best"
-UNPAIRED = "not paired: of other images than the first's, so the difference has no interval"
+UNPAIRED = "not paired: measured on other images than the first, so the difference has no interval"
 
 
 def summary_table(runs: Sequence[RunRecord]) -> Table:
-    """Metrics x methods, which fits a terminal: each value with its interval and the difference to the first run.
+    """The table of `runs` for a terminal: each value with its interval, and the difference to the first run.
 
-    The same numbers as the page's. How many images were counted and skipped stands below the metric, or, where methods
-    differ in it, in their cells.
+    The numbers are those of the page. How many images were counted and skipped stands below the metric; where methods
+    differ in it, it stands in their cells.
     """
-    found = comparison(grouped(runs))
-    cells = [cell for row in found.rows for cell in row.cells.values() if cell is not None]
+    compared = comparison(grouped(runs))
+    cells = [cell for row in compared.rows for cell in row.cells.values() if cell is not None]
     is_unpaired = any(cell.difference is not None and not cell.difference.num_pairs for cell in cells)
     table = Table(caption=f"{CAPTION}; {UNPAIRED}" if is_unpaired else CAPTION)
     table.add_column("metric")
-    for row in found.rows:
+    for row in compared.rows:
         table.add_column(Flow([FlowLine(pieces(row.group.label))]), justify="right")
-    for column in found.columns:
-        shared = shared_count(found.cells(column.name))
+    for column in compared.columns:
+        shared = shared_count(compared.cells(column.name))
         title = Text(heading(column)).append(f"\n{shared}" if shared else "", style="dim")
-        table.add_row(title, *(_flow(row.cells[column.name], counted=not shared) for row in found.rows))
+        table.add_row(title, *(_flow(row.cells[column.name], counted=not shared) for row in compared.rows))
     return table
 
 
@@ -67,6 +67,8 @@ def _flow(cell: Cell | None, *, counted: bool) -> Flow:
 
 @dataclass(frozen=True)
 class FlowLine:
+    """A line of text in pieces, between which it may break."""
+
     pieces: Sequence[str]
     style: str = ""
 
@@ -87,7 +89,7 @@ class Flow:
 
 
 def _filled(pieces: Sequence[str], width: int) -> list[str]:
-    """The pieces in as few lines of at most `width` as their order allows.
+    """The pieces in lines of at most `width`, in as few lines as possible.
 
     >>> _filled(["no_", "negatives-", "seed0"], 14)
     ['no_negatives-', 'seed0']

@@ -1,4 +1,4 @@
-"""What was run and what each number means, in plain words."""
+"""Sentences for a report: what was run, and what each number means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contrex.report.tables import Column
 
 
 def meaning(column: Column) -> str:
-    """What a metric says, with its direction."""
+    """What a metric says, and whether higher or lower is better."""
     sentence = family_meaning([column]) or f"{column.title}, averaged over images."
     if column.higher_is_better is None:
         return sentence
@@ -21,7 +21,7 @@ def meaning(column: Column) -> str:
 
 
 def family_title(family: MetricFamily) -> str:
-    """What a family is called.
+    """The title of a family of metrics.
 
     >>> family_title(MetricFamily("drop_increase", "Drop and increase")), family_title(MetricFamily("my_metrics"))
     ('Drop and increase', 'My metrics')
@@ -31,8 +31,10 @@ def family_title(family: MetricFamily) -> str:
 
 
 def family_meaning(columns: Sequence[Column]) -> str:
-    """What the metrics of a family say, empty where their records do not: one sentence for all methods, or the sentence
-    of each way of measuring with the methods that were measured so."""
+    """What the metrics of a family say; empty if their records do not tell.
+
+    It is one text for all methods; if they were measured in different ways, a text for each way with its methods.
+    """
     labels: dict[str, dict[str, None]] = {}
     for column in columns:
         for text, own in column.meanings.items():
@@ -43,7 +45,7 @@ def family_meaning(columns: Sequence[Column]) -> str:
 
 
 def summary(groups: Sequence[RunGroup]) -> str:
-    """One paragraph: methods, network, data, training and measurement."""
+    """A paragraph on the methods, network, data, training and measurement."""
     records = [run.record for group in groups for run in group.runs]
     subject = f"{_enumerated([group.label for group in groups])} on {_enumerated(_unique(map(_dataset, records)))}"
     network = _unique(name for name in map(_network, records) if name)
@@ -60,7 +62,7 @@ _PARTS = {"num_train": "training images", "num_val": "validation images", "num_t
 
 
 def _dataset(record: Record) -> str:
-    """The data set's name and counts."""
+    """The name of the data set, with its numbers of classes and images."""
     name = str(record.dataset.get("name", "an unnamed data set"))
     counts = [
         f"{count(value)} {_PARTS.get(key, key.removeprefix('num_').replace('_', ' '))}"
@@ -84,7 +86,7 @@ def _training(records: Sequence[Record]) -> str:
 
 
 def _epochs(record: Record) -> str:
-    """How many epochs the measured weights have seen, and of how many where that is not all; empty when unknown."""
+    """How many epochs the measured weights have seen, such as "3" or "3 of 10"; empty if unknown."""
     done, epochs = (_setting(record.configuration, "checkpoint", key) for key in ("epochs_done", "epochs"))
     if done is None:
         return ""
@@ -111,7 +113,8 @@ def _unique(texts: Iterable[str]) -> list[str]:
 
 
 def _enumerated(texts: Sequence[str]) -> str:
-    """
+    """The texts as a list in a sentence.
+
     >>> _enumerated(["a"]), _enumerated(["a", "b", "c"])
     ('a', 'a, b and c')
     """
@@ -119,14 +122,14 @@ def _enumerated(texts: Sequence[str]) -> str:
 
 
 def period(groups: Sequence[RunGroup]) -> str:
-    """When: the first and the last time stamp."""
+    """When the records were made: the first and the last time stamp."""
     stamps = sorted(run.record.created for group in groups for run in group.runs)
     first, last = date(stamps[0]), date(stamps[-1])
     return first if first == last else f"{first} to {last}"
 
 
 def date(stamp: str) -> str:
-    """A time stamp to the minute; as it is when it is not ISO 8601.
+    """A time stamp to the minute; unchanged if it is not ISO 8601.
 
     >>> date("2026-11-20T10:04:31.123+00:00"), date("yesterday")
     ('2026-11-20 10:04 UTC', 'yesterday')

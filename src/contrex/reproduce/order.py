@@ -1,7 +1,7 @@
-"""What a table takes: which recipes with which seeds, and how each run is measured.
+"""The work behind tables: which recipes with which seeds, and how each run is measured.
 
-Rows that are the same run - in several tables, or at the tiny scale where their networks and data sets become one - are
-trained once. Of each run only those metrics are measured that the tables have numbers of.
+Rows that are the same run are trained once: the same row of several tables, or, at the tiny scale, rows whose networks
+and data sets become the same. Only metrics for which the tables have numbers are measured.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ Scale = Literal["paper", "tiny"]
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for. `data` are the data sets that there are; at the tiny scale one at most, which all rows use,
-    as they use `model`. `weights` is the folder of the weight files that recipes name. None leaves seeds and epochs as
-    the paper has them, or one seed at the tiny scale."""
+    """The tables to run, and how.
+
+    `data` are the data sets that the user has. At the tiny scale there is one at most, and all rows use it, as they use
+    `model`. `weights` is the folder of the weights files that recipes name. With None, seeds and epochs are the
+    paper's; at the tiny scale there is one seed.
+    """
 
     tables: Sequence[PaperTable]
     scale: Scale = "paper"
@@ -49,7 +52,9 @@ class Order:
             if value is not None and value < 1:
                 raise ArgumentError(f"`{name}` must be at least 1, got {value}.")
         if self.scale == "tiny" and len(self.data) > 1:
-            raise ArgumentError(f"`data` is one data set for all rows at the scale tiny, got {len(self.data)}.")
+            raise ArgumentError(
+                f"`data` is one data set for all rows at the scale tiny, got {len(self.data)}: name one."
+            )
         if self.scale == "tiny" and self.weights is not None:
             raise ArgumentError("`weights` is for the scale paper: at the scale tiny give `model.weights` a file.")
         if self.scale == "paper" and self.model is not None:
@@ -58,7 +63,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Measured:
-    """One way of measuring a run, on `data` instead of its own where that is given."""
+    """One way of measuring a run; `data` is None for the run's own."""
 
     evaluation: Evaluation
     data: Data | None = None
@@ -66,15 +71,17 @@ class Measured:
 
 @dataclass
 class Work:
-    """One recipe, to be trained with every seed, and the ways in which each run is measured."""
+    """One recipe to train with every seed, and the ways to measure each run."""
 
     recipe: Recipe
     seeds: int
     measurements: list[Measured] = field(default_factory=list)
 
     def settle(self) -> None:
-        """The recipe's own evaluation is the first way of measuring on its own data, which comes first; accuracy alone
-        where there is none."""
+        """Put ways of measuring on the run's own data first, and make the first of them the recipe's own evaluation.
+
+        If there is none, it measures accuracy alone.
+        """
         self.measurements.sort(key=lambda measured: measured.data is not None)
         if self.measurements[0].data is not None:
             self.measurements.insert(0, Measured(replace(self.recipe.evaluation, metrics=("top1",))))
@@ -88,7 +95,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Ordered:
-    """The works, and where each line of each table finds its own: the place of the work and that of the measurement."""
+    """All works. `places` has, for each line of each table, the indices of its work and of its way of measuring."""
 
     works: Sequence[Work]
     places: Mapping[tuple[str, TableLine], tuple[int, int]]
@@ -97,11 +104,11 @@ class Ordered:
 
 
 def ordered(order: Order) -> Ordered:
-    """The works of `order`.
+    """The works that `order` asks for.
 
     Raises:
-        DataError: a data set that a row needs was not named and is not where its recipe has it.
-        WeightsError: so is a file of weights.
+        DataError: a data set that a row needs was not named, and is not at the path in its recipe.
+        WeightsError: a weights file that a row starts from is not there.
     """
     lines = [(table, line) for table in order.tables for line in table.lines]
     prepared = {line.row: _prepared(order, RECIPES[line.row]()) for _, line in lines}
@@ -125,12 +132,12 @@ def ordered(order: Order) -> Ordered:
 
 
 def _identity(recipe: Recipe) -> str:
-    """What makes two rows one run: everything but their names, their papers, and how they are measured."""
+    """A text that is equal for two rows that are one run: all settings but name, reference and measuring."""
     return json.dumps(dict(flat(to_plain(recipe), {"name", "reference", "measuring"})), sort_keys=True)
 
 
 def _prepared(order: Order, recipe: Recipe) -> Recipe:
-    """The recipe at the scale that is asked for, on the data that there are."""
+    """The recipe at the scale of `order`, on the user's data."""
     if order.scale == "tiny":
         small = tiny(recipe, data=next(iter(order.data), None), model=order.model)
         small = fitted(small, len(training_images(small).labelled))
@@ -147,7 +154,7 @@ def _prepared(order: Order, recipe: Recipe) -> Recipe:
 
 
 def _own(order: Order, data: Data) -> Data:
-    """The recipe's data where the user has them: the path, and what else was changed."""
+    """The recipe's data with the user's path, and with whatever else the user has changed."""
     given = next((one for one in order.data if type(one) is type(data)), None)
     if given is None:
         return data
@@ -163,7 +170,7 @@ def _with_weights(order: Order, recipe: Recipe) -> Recipe:
 
 
 def _measured(order: Order, recipe: Recipe, measured: Measurement, metrics: tuple[str, ...]) -> Measured:
-    """How a line measures its run. At the tiny scale there are no layers of a ResNet and no other data."""
+    """How a line measures its run. The tiny scale has no layers of a ResNet and no other data sets."""
     changes: dict[str, Any] = dict(measured.fields)
     data = None
     if order.scale == "tiny":
@@ -174,7 +181,7 @@ def _measured(order: Order, recipe: Recipe, measured: Measurement, metrics: tupl
 
 
 def _add(measurements: list[Measured], measured: Measured) -> None:
-    """Put metrics that are measured in one way together."""
+    """Add a way of measuring; if it is there already, add its metrics to it."""
     place = _place(measurements, measured)
     if place == len(measurements):
         measurements.append(measured)
@@ -185,7 +192,7 @@ def _add(measurements: list[Measured], measured: Measured) -> None:
 
 
 def _place(measurements: Sequence[Measured], measured: Measured) -> int:
-    """Where the same way of measuring is, whatever its metrics; behind the last one where it is not."""
+    """The index of the same way of measuring, whatever its metrics; the number of ways if there is none."""
 
     def way(one: Measured) -> Measured:
         return replace(one, evaluation=replace(one.evaluation, metrics=("top1",)))
@@ -194,11 +201,11 @@ def _place(measurements: Sequence[Measured], measured: Measured) -> int:
 
 
 def _check_present(order: Order, prepared: Mapping[str, Recipe], measured: Sequence[Measurement]) -> None:
-    """Name all that is missing before anything is trained.
+    """Check that all data sets and weights files are there, before anything is trained.
 
     Raises:
-        DataError: a data set is missing.
-        WeightsError: a file of weights is missing.
+        DataError: data sets are missing; the message names all of them.
+        WeightsError: weights files are missing; the message names all of them.
     """
     if order.scale == "tiny":
         return
@@ -222,7 +229,7 @@ def _check_present(order: Order, prepared: Mapping[str, Recipe], measured: Seque
 
 
 def _notes(order: Order, prepared: Mapping[str, Recipe]) -> dict[str, Sequence[str]]:
-    """What the paper leaves open, as the recipes say it, and what the scale changes."""
+    """What does not follow the paper, by heading: what the scale changes, and what the papers leave open."""
     notes: dict[str, Sequence[str]] = {}
     if order.scale == "tiny":
         notes["The scale tiny"] = NOTES

@@ -1,4 +1,4 @@
-"""What a reproduction would cost: its commands, its images, and its time from a trial of a few steps."""
+"""The plan of a reproduction: its commands, its numbers of images, and its time from a trial of a few steps."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from contrex.settings import Evaluation, run_name
 from contrex.training.trial import Trial, trial
 
 MEASURED_IMAGES = 8
-"""Images of the trial of a measurement."""
+"""How many images are measured in a trial."""
 
 
 @dataclass(frozen=True)
 class PlannedWork:
-    """One recipe of a plan: its runs, what a run looks at, and what it takes."""
+    """One recipe of a plan: how many runs it has, how many images they see, and how long they take."""
 
     name: str
     seeds: int
     training: Trial
     num_measured: int
-    """Images that a run is measured on, in all ways of measuring together."""
+    """How many images a run is measured on, in all ways of measuring together."""
     seconds_measuring: float
     commands: Sequence[str]
 
     @property
     def seconds(self) -> float:
-        """Of all its runs."""
+        """The time of all its runs."""
         return self.seeds * (self.training.seconds + self.seconds_measuring)
 
 
 @dataclass(frozen=True)
 class ReproductionPlan:
-    """The works of a plan."""
+    """The plan of a reproduction: what each recipe takes."""
 
     works: Sequence[PlannedWork]
 
     @property
     def seconds(self) -> float:
-        """Of all runs, one after the other."""
+        """The time of all runs, one after the other."""
         return sum(work.seconds for work in self.works)
 
     def lines(self) -> Iterator[str]:
-        """What a terminal shows: the commands, then a table."""
+        """The plan as text: the commands, then a table."""
         for work in self.works:
             yield from work.commands
         yield ""
@@ -67,15 +67,15 @@ class ReproductionPlan:
         yield f"{'all, one after the other':{width + 51}}  {duration(self.seconds):>9}"
         yield ""
         yield (
-            "Times are those of a few real steps on this machine, times their number: good to a factor of two. "
-            "Validation after each epoch and the start of a run come on top."
+            "Times come from a few real steps on this machine, multiplied by their number, and may be off by a factor "
+            "of two. Validation after each epoch and the start of each run are not included."
         )
 
 
 def planned(ordered: Ordered, folder: Path) -> ReproductionPlan:
-    """The plan, without running it; the recipes go to FOLDER/recipes, so that each command can be run by itself.
+    """The plan of `ordered`. Its recipes are written to FOLDER/recipes, so that each command can be run by itself.
 
-    Raises what a run would raise at its start: a wrong path, a missing file, a layer that is not there.
+    It raises what a run would raise at its start: for a wrong path, a missing file or an unknown layer.
     """
     return ReproductionPlan([_planned(work, folder) for work in ordered.works])
 
@@ -95,7 +95,7 @@ def _planned(work: Work, folder: Path) -> PlannedWork:
 
 
 def _measuring(work: Work, measured: Measured) -> tuple[int, float]:
-    """How many images a way of measuring looks at, and the seconds for one of them, by an untrained network."""
+    """The number of images of one way of measuring, and the seconds that an untrained network takes for each."""
     data = work.recipe.data if measured.data is None else measured.data
     split = measured.evaluation.split
     images = run_images(work.recipe, split) if measured.data is None else image_set(data, split)
@@ -123,7 +123,7 @@ def _commands(work: Work, path: Path, folder: Path) -> Iterator[str]:
 
 
 def _options(own: Evaluation, measured: Measured) -> Iterator[str]:
-    """The options of `contrex evaluate RUN` that measure in another way."""
+    """The options of `contrex evaluate RUN` for a way of measuring other than the recipe's own."""
     if measured.data is not None:
         yield from ("--data", measured.data.command_name)
     before, after = to_plain(own), to_plain(measured.evaluation)
@@ -138,7 +138,7 @@ def _shell(*words: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it.
+    """A time as text, in a unit that suits it.
 
     >>> duration(42.0), duration(600.0), duration(7200.0), duration(400000.0)
     ('42 s', '10 min', '2.0 h', '4.6 days')

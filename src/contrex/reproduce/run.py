@@ -1,4 +1,4 @@
-"""Running an order, or going on with it, and the page with the paper's numbers and ours."""
+"""Carrying out an order, or going on with it, and writing the page with the paper's numbers and ours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from contrex.reproduce.order import Order, Ordered, ordered
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came out: the tables, the page that shows them, their numbers as CSV, and the page of the runs."""
+    """The results: the tables, the page that shows them, their numbers as CSV, and the page of the runs."""
 
     tables: Sequence[ComparedTable]
     page: Path
@@ -40,13 +40,13 @@ class Reproduction:
 def reproduce(order: Order, folder: Path, *, console: Console, jobs: int = 1) -> Reproduction:
     """Train what is not trained yet, measure what is not measured yet, and write the pages.
 
-    Several processes may share the runs, `jobs` of them started here (`contrex.experiment.carry_out`).
-    Raises what `ordered` raises, and what training and evaluating raise.
+    Several processes may share the runs, and `jobs` starts some here (`contrex.experiment.carry_out`). Errors are those
+    of `ordered`, of training and of evaluating.
     """
-    found = ordered(order)
-    records = _measured(found, folder, console, jobs)
+    prepared = ordered(order)
+    records = _measure(prepared, folder, console, jobs)
     name = "+".join(table.name for table in order.tables)
-    tables = [paper_table(_published(table, found, records)) for table in order.tables]
+    tables = [paper_table(_published(table, prepared, records)) for table in order.tables]
     result = Reproduction(tables, folder / f"{name}.html", folder / f"{name}.csv", folder / f"{name}-runs.html")
     with ranks.together():
         if ranks.rank() == 0:
@@ -57,28 +57,28 @@ def reproduce(order: Order, folder: Path, *, console: Console, jobs: int = 1) ->
                 result.page,
                 title=order.tables[0].title if len(order.tables) == 1 else " · ".join(t.name for t in order.tables),
                 scale=f"scale {order.scale}",
-                notes=found.notes,
+                notes=prepared.notes,
                 commands=[command_line()] if command_line() else [],
                 pages={"The runs side by side": result.runs.name, "The numbers as CSV": result.csv.name},
             )
     return result
 
 
-def _measured(found: Ordered, folder: Path, console: Console, jobs: int) -> list[list[list[Path]]]:
-    """The folders of the records: of each work, of each way of measuring, one for each seed."""
-    ways = [[(measured.evaluation, measured.data) for measured in work.measurements] for work in found.works]
-    tasks = [Task(recipe, own) for work, own in zip(found.works, ways, strict=True) for recipe in work.recipes()]
+def _measure(prepared: Ordered, folder: Path, console: Console, jobs: int) -> list[list[list[Path]]]:
+    """Carry out all works; return the folders of the records, as [work][way of measuring][seed]."""
+    ways = [[(measured.evaluation, measured.data) for measured in work.measurements] for work in prepared.works]
+    tasks = [Task(recipe, own) for work, own in zip(prepared.works, ways, strict=True) for recipe in work.recipes()]
     done = iter(carry_out(tasks, folder, console=console, jobs=jobs))
-    of_works = [[next(done) for _ in work.recipes()] for work in found.works]
+    of_works = [[next(done) for _ in work.recipes()] for work in prepared.works]
     return [[list(records) for records in zip(*of_seeds, strict=True)] for of_seeds in of_works]
 
 
-def _published(table: PaperTable, found: Ordered, records: Sequence[Sequence[Sequence[Path]]]) -> PublishedTable:
-    """The table with the records of its lines."""
+def _published(table: PaperTable, prepared: Ordered, records: Sequence[Sequence[Sequence[Path]]]) -> PublishedTable:
+    """The paper's table, with the records of our runs for each line."""
     lines = table.lines
 
     def line(one: TableLine) -> PublishedLine:
-        work, way = found.places[table.name, one]
+        work, way = prepared.places[table.name, one]
         numbers = {n.column: _number(n) for n in table.numbers if TableLine(n.row, n.measured) == one}
         rival = table.baseline(one)
         baseline = None if rival is None else lines.index(rival)
@@ -93,7 +93,7 @@ def _number(number: Number) -> Published:
 
 
 def _label(line: TableLine) -> str:
-    """The row, and how it is measured where its table has it measured in several ways."""
+    """The name of a line: its row, and how or on which data it is measured, if the table says so."""
     fields: Mapping[str, str] = dict(line.measured.fields)
     words = [fields[name] for name in ("explainer", "contrast") if name in fields]
     return " ".join([line.row, *words]) if line.measured.data is None else f"{line.row} on {line.measured.data}"

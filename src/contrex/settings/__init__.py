@@ -1,10 +1,10 @@
-"""What a run is asked to do: frozen dataclasses, and every default of contrex in one of their fields.
+"""The settings of a run: frozen dataclasses, whose fields hold all defaults of contrex.
 
-This module imports no torch, so the command line can show, check and override a recipe before anything heavy is
-loaded. The parts of a run read their own dataclass; nothing else carries options.
+This package imports no torch, so that the command line can show, check and override a recipe before anything heavy is
+loaded. Each part of a run reads its own dataclass; options are nowhere else.
 
-A value outside its range raises `ArgumentError` as soon as the dataclass is made, with the field's name on the command
-line of `contrex train`, such as `training.epochs`.
+A value outside its range raises `ArgumentError` when the dataclass is made. The error names the field as the command
+line of `contrex train` does, such as `training.epochs`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The data sets: a dataclass for each, with how its images are read, and how its folder is known.
+"""The settings of data sets: a dataclass for each, which says how its images are read and how its folder is known.
 
-What several of them share stands once, in classes without a reader of their own: `Stored`, `Limited`, `Skipping`,
-`HeldBack` and `Photos`.
+Fields that several of them share are in classes without a reader: `Stored`, `Limited`, `Skipping`, `HeldBack` and
+`Photos`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from contrex.settings.family import Family
 from contrex.settings.ranges import check, check_at_least, check_square
 
 SMALLEST_DIGIT = 8
-"""Least height of a digit in pixels: that of its source."""
+"""The least height of a digit, in pixels: that of the original images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Family):
-    """The settings of a data set. Each kind of them names its reader, a `contrex.data.ImageSet`."""
+    """The settings of a data set. Each kind names its reader, a `contrex.data.ImageSet`."""
 
     is_family: ClassVar[bool] = True
 
     marks: ClassVar[Mapping[str, str]] = {}
-    """What its folder is known by, in words, for each prefix that stands for it in PREFIX:PATH; the reader looks for it
-    (`ImageSet.recognises`). Empty words are not looked for."""
+    """The prefixes of PREFIX:PATH that name it, each with what its folder is known by, in words. The reader looks for
+    it (`ImageSet.recognises`), unless the words are empty."""
     generality: ClassVar[int] = 0
-    """How much its marks also fit the folders of other data sets: the more, the later they are looked for."""
+    """How general its marks are: the more they fit folders of other data sets too, the later they are looked for."""
 
     image_size: int = 224
-    """Height and width that the network sees, in pixels."""
+    """Height and width of the images that the network sees, in pixels."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "data", image_size=self.image_size)
@@ -44,17 +44,17 @@ class Data(Family):
 
     @property
     def location(self) -> Path | None:
-        """Where it is read from; None for what is built in."""
+        """The folder or name that it is read from; None for built-in data."""
         return None
 
     @property
     def prefix(self) -> str:
-        """What stands before its path on the command line: its prefix, or FILE.py:NAME."""
+        """The part before its path on the command line: a prefix, or FILE.py:NAME."""
         return next(iter(self.marks), None) or outside_name(type(self))
 
     @property
     def command_name(self) -> str:
-        """How it is named on the command line, but for its options: PREFIX:PATH, FILE.py:NAME:PATH, `digits`."""
+        """Its name on the command line, without options: PREFIX:PATH, FILE.py:NAME:PATH, or `digits`."""
         return ":".join(part for part in (self.prefix, str(self.location or "")) if part)
 
 
@@ -63,25 +63,25 @@ class Data(Family):
 
 @dataclass(frozen=True)
 class Stored(Data):
-    """A data set that lies on a disk."""
+    """Data sets that lie on a disk."""
 
     path: Path
-    """The folder with the data set: of a published one what its archive unpacks to, or the folder above it."""
+    """The folder with the data set. For a published one: what its archive unpacks to, or the folder above it."""
 
     @property
     def location(self) -> Path | None:
-        """Where it is read from."""
+        """The folder or name that it is read from."""
         return self.path
 
     @classmethod
     def at(cls, path: Path, prefix: str) -> Stored:
-        """The settings of the data set at `path`, with their defaults; `prefix` tells which, where it has several."""
+        """The default settings for the data set at `path`; a kind with several prefixes is told which by `prefix`."""
         return cls(path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limited(Data):
-    """A data set of which a part can be read."""
+    """Data sets of which a part can be read."""
 
     limit_per_class: int | None = None
     """Use only the first images of each class, in the order of the data set."""
@@ -93,21 +93,22 @@ class Limited(Data):
 
 @dataclass(frozen=True, kw_only=True)
 class Skipping(Data):
-    """A data set of files, of which some may be damaged."""
+    """Data sets of files, of which some may be damaged."""
 
     on_bad_image: Literal["error", "skip"] = "error"
-    """What to do with an unreadable or missing image: stop with its path, or leave it out, count it and list it."""
+    """What to do with an image that is missing or cannot be read: stop with its path, or leave it out, count it and
+    list it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldBack(Data):
-    """A data set that was published as a training and a test part."""
+    """Data sets that were published as a training and a test part."""
 
     val_share: float = 0.0
-    """Share of each class's training images kept back as `val`; 0 trains on all of them, and `val` is the test split:
-    the best checkpoint is then chosen on the test images."""
+    """Share of each class's training images that is kept back as `val`. With 0 all are trained on, and `val` is the
+    test split: the best checkpoint is then chosen on the test images."""
     val_seed: int = 0
-    """Which training images are kept back."""
+    """The seed that decides which training images are kept back."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,10 +118,10 @@ class HeldBack(Data):
 
 @dataclass(frozen=True, kw_only=True)
 class Photos(Limited, Stored):
-    """A data set of images of any size."""
+    """Data sets of images of any size."""
 
     resize: int = 256
-    """Length of the image's shorter side before the central `image_size` square is cut out."""
+    """Length of an image's shorter side, in pixels, before its central `image_size` square is cut out."""
 
     def __post_init__(self) -> None:
         check_square(self.image_size, self.resize)
@@ -134,7 +135,7 @@ class Photos(Limited, Stored):
 
 @dataclass(frozen=True, kw_only=True)
 class FineGrained(Skipping, Photos):
-    """Photos of classes that look alike, read as their archive unpacks."""
+    """Photos of classes that look alike, in the folders that the published archive unpacks to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +161,12 @@ class Digits(Data):
     digit_size: tuple[int, int] = (24, 32)
     """Smallest and largest height of a digit in pixels."""
     num_clutter: int = 8
-    """Fragments of other digits scattered over the background."""
+    """How many fragments of other digits are scattered over the background."""
     shortcut: float = 0.0
-    """Share of the *training* and validation images whose background texture is the one planted for their class; in the
-    test split textures never depend on the class."""
+    """Share of the training and validation images whose background texture gives the class away; in the test split it
+    never does."""
     seed: int = 0
-    """Seed of the generator: the same seed gives the same pixels."""
+    """The seed of the images: the same seed gives the same pixels."""
 
     def __post_init__(self) -> None:
         counts = {"num_train": self.num_train, "num_val": self.num_val, "num_test": self.num_test}
@@ -192,11 +193,12 @@ class Folder(Skipping, Photos):
     classes: tuple[str, ...] = ()
     """Read only these class folders, in this order; empty reads all, sorted by name."""
     inclusive_boxes: bool = False
-    """Whether the maxima of `boxes.csv` are the last pixel inside the box (Tiny-ImageNet) instead of its edge."""
+    """Whether the maxima in `boxes.csv` are the last pixel inside the box, as in Tiny-ImageNet, and not its edge."""
     box_kinds: tuple[str, ...] = ()
-    """Use only boxes whose `kind` column holds one of these; empty uses all."""
+    """Use only boxes with one of these in the column `kind`; empty uses all."""
     trimaps: Path | None = None
-    """Folder below `path` with trimaps (1 object, 2 background, 3 border): NAME.png or CLASS/NAME.png for an image."""
+    """A folder below `path` with trimaps (1 object, 2 background, 3 border): NAME.png or CLASS/NAME.png for an
+    image."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,9 +214,9 @@ class Cifar(HeldBack, Limited, Stored):
     marks: ClassVar[Mapping[str, str]] = {"cifar": "cifar-10-batches-py, cifar-100-python, train.npz or test.npz"}
 
     path: Path
-    """`cifar-10-batches-py` or `cifar-100-python`, the folder that holds it, or one with the two npz files."""
+    """`cifar-10-batches-py` or `cifar-100-python`, the folder above it, or a folder with the two npz files."""
     image_size: int = field(default=32, kw_only=True)
-    """Height and width that the network sees, in pixels; other sizes are resized from 32."""
+    """Height and width of the images that the network sees, in pixels; other sizes are resized from 32."""
 
 
 @dataclass(frozen=True)
@@ -225,13 +227,13 @@ class TinyImageNet(Skipping, Limited, Stored):
     marks: ClassVar[Mapping[str, str]] = {"tiny-imagenet": "wnids.txt and words.txt"}
 
     image_size: int = field(default=64, kw_only=True)
-    """Height and width that the network sees, in pixels; other sizes are resized from 64."""
+    """Height and width of the images that the network sees, in pixels; other sizes are resized from 64."""
 
 
 @dataclass(frozen=True)
 class ImageNet(Skipping, Photos):
-    """ImageNet (ILSVRC 2012): `train/` and `val/` with a folder per class, or Kaggle's archive; boxes where it has
-    them."""
+    """ImageNet (ILSVRC 2012): `train/` and `val/` with a folder per class, or Kaggle's archive; boxes if it has
+    some."""
 
     implementation: ClassVar[str] = "contrex.data.readers.imagenet:ImageNetImages"
     marks: ClassVar[Mapping[str, str]] = {
@@ -240,12 +242,12 @@ class ImageNet(Skipping, Photos):
     generality: ClassVar[int] = 1
 
     classes: Path | None = None
-    """File with the class folders to read, one a line, as the lists of ImageNet-100 are; None reads all of them."""
+    """A file that lists the class folders to read, one a line, such as the lists of ImageNet-100; None reads all."""
 
 
 @dataclass(frozen=True)
 class CUB200(TrainTest):
-    """CUB-200-2011: 200 species of birds, with its boxes, and its segmentations where they are unpacked too."""
+    """CUB-200-2011: 200 species of birds, with boxes, and with segmentations if they are unpacked too."""
 
     implementation: ClassVar[str] = "contrex.data.readers.cub:CUB200Images"
     marks: ClassVar[Mapping[str, str]] = {"cub": "image_class_labels.txt"}
@@ -253,7 +255,7 @@ class CUB200(TrainTest):
 
 @dataclass(frozen=True)
 class FGVCAircraft(FineGrained):
-    """FGVC-Aircraft (2013b): 100 variants of aircraft, with its boxes."""
+    """FGVC-Aircraft (2013b): 100 variants of aircraft, with boxes."""
 
     implementation: ClassVar[str] = "contrex.data.readers.aircraft:FGVCAircraftImages"
     marks: ClassVar[Mapping[str, str]] = {"aircraft": "data/images_box.txt"}
@@ -261,14 +263,15 @@ class FGVCAircraft(FineGrained):
     level: Literal["variant", "family", "manufacturer"] = "variant"
     """What the classes are: 100 variants, 70 families or 30 manufacturers."""
     train_on: Literal["trainval", "train"] = "trainval"
-    """Train on the published training and validation images, `val` being the test split, or on the former alone."""
+    """Train on the published training and validation images (`val` is then the test split), or on the training
+    images."""
     remove_banner: bool = False
     """Cut off the lowest 20 pixels, which hold a copyright notice, as the data set's authors ask."""
 
 
 @dataclass(frozen=True)
 class StanfordCars(TrainTest):
-    """Stanford Cars-196, with its boxes: `cars_train`, `cars_test` and `devkit`, or `car_ims` and `cars_annos.mat`."""
+    """Stanford Cars-196, with boxes: `cars_train`, `cars_test` and `devkit`, or `car_ims` and `cars_annos.mat`."""
 
     implementation: ClassVar[str] = "contrex.data.readers.cars:StanfordCarsImages"
     marks: ClassVar[Mapping[str, str]] = {"cars": "devkit/cars_meta.mat or cars_annos.mat"}
@@ -276,14 +279,14 @@ class StanfordCars(TrainTest):
 
 @dataclass(frozen=True)
 class Flowers102(FineGrained):
-    """Oxford Flowers-102, with its segmentations where they are unpacked too."""
+    """Oxford Flowers-102, with segmentations if they are unpacked too."""
 
     implementation: ClassVar[str] = "contrex.data.readers.flowers:Flowers102Images"
     marks: ClassVar[Mapping[str, str]] = {"flowers": "setid.mat"}
 
     train_on: Literal["trainval", "train", "test"] = "trainval"
-    """The published images to train on: training and validation (2040, `val` being the test split), training alone
-    (1020), or test (6149), measured on the training images: the exchange that some papers made."""
+    """The published images to train on: training and validation (2040; `val` is then the test split), training only
+    (1020), or test (6149) with the training images to measure on, an exchange that some papers made."""
 
 
 @dataclass(frozen=True)
@@ -296,32 +299,32 @@ class Food101(TrainTest):
 
 @dataclass(frozen=True)
 class OxfordPets(TrainTest):
-    """Oxford-IIIT Pet: 37 breeds of cats and dogs, with its trimaps as masks."""
+    """Oxford-IIIT Pet: 37 breeds of cats and dogs, with trimaps as masks."""
 
     implementation: ClassVar[str] = "contrex.data.readers.oxford_pets:OxfordPetsImages"
     marks: ClassVar[Mapping[str, str]] = {"pets": "annotations/trimaps/"}
 
     boxes: Literal["body", "head"] = "body"
-    """The box around the trimap's object, or the published boxes of heads, which the test images lack."""
+    """The box around the object of the trimap, or the published box of the head, which test images do not have."""
     border: Literal["object", "background"] = "object"
-    """What the trimap's border counts as: a few pixels along the outline, and fur."""
+    """What the border of the trimap counts as; it is a few pixels along the outline, and fur."""
 
 
 @dataclass(frozen=True)
 class UnRel(Skipping, Photos):
-    """UnRel, unusual relations, with ImageNet's classes: `images/` and `annotations.mat`; its one split is `test`."""
+    """UnRel: unusual relations with ImageNet's classes, in `images/` and `annotations.mat`. Its only split is
+    `test`."""
 
     implementation: ClassVar[str] = "contrex.data.readers.unrel:UnRelImages"
     marks: ClassVar[Mapping[str, str]] = {"unrel": "annotations.mat and images/"}
 
     categories: tuple[str, ...] = ()
-    """Use only these categories; empty uses every one that has classes of ImageNet."""
+    """Use only these categories; empty uses all that have classes of ImageNet."""
 
 
 @dataclass(frozen=True)
 class Detection(Skipping, Photos):
-    """A detection set in the layout of Pascal VOC or of COCO: one sample for each category of an image, with its
-    boxes."""
+    """Detection data in the layout of Pascal VOC or COCO: a sample for each category of an image, with its boxes."""
 
     implementation: ClassVar[str] = "contrex.data.readers.detection:DetectionImages"
     marks: ClassVar[Mapping[str, str]] = {
@@ -330,46 +333,46 @@ class Detection(Skipping, Photos):
     }
 
     layout: Literal["voc", "coco"] | None = None
-    """Whose layout it is; None finds out."""
+    """The layout; None finds out."""
     categories: tuple[str, ...] = ()
-    """Use only samples of these categories; the classes stay those of all."""
+    """Use only samples of these categories; the classes stay the same."""
     difficult: bool = False
-    """Use objects that VOC marks as difficult too."""
+    """Also use objects that VOC marks as difficult."""
     crowd: bool = False
-    """Use COCO's boxes around crowds too."""
+    """Also use COCO's boxes around crowds."""
 
     @property
     def prefix(self) -> str:
-        """That of its layout; none where the layout is found out."""
+        """The prefix of its layout; empty if the layout is to be found out."""
         return self.layout or ""
 
     @classmethod
     def at(cls, path: Path, prefix: str) -> Detection:
-        """The settings of the data set at `path`, in the layout that `prefix` is of."""
+        """The default settings for the data set at `path`, in the layout that `prefix` names."""
         return cls(path, layout="voc" if prefix == "voc" else "coco")
 
 
 @dataclass(frozen=True)
 class HuggingFace(Photos):
-    """A data set of Hugging Face `datasets` (pip install "contrex[hf]"): a folder, or a name that is in its cache."""
+    """Data sets of Hugging Face `datasets` (pip install "contrex[hf]"): a folder, or a name in its cache."""
 
     implementation: ClassVar[str] = "contrex.data.readers.hugging_face:HuggingFaceImages"
     marks: ClassVar[Mapping[str, str]] = {"hf": "dataset_dict.json or state.json"}
 
     path: Path
-    """A folder with a saved or loadable data set, or a name such as `uoft-cs/cifar10`."""
+    """A folder that `datasets` can load, or a name such as `uoft-cs/cifar10`."""
     config: str | None = None
-    """Which configuration of the data set; None is its only or default one."""
+    """The configuration of the data set; None is its only or default one."""
     revision: str | None = None
-    """Which version of a named data set: a branch, tag or commit; None is its main branch."""
+    """The version of a named data set: a branch, tag or commit; None is the main branch."""
     splits: dict[str, str] = field(default_factory=dict)
-    """What the data set calls a split, e.g. `val validation`; others have the same name."""
+    """The names that the data set has for splits, such as `val validation`; other splits keep their name."""
     image: str = "image"
-    """The column of the images."""
+    """The column with the images."""
     label: str = "label"
-    """The column of the labels: classes with names, or whole numbers from 0."""
+    """The column with the labels: classes with names, or whole numbers from 0."""
     download: bool = False
-    """Fetch what is not in the cache; without it the network is never used."""
+    """Download what is not in the cache; without this option nothing is downloaded."""
 
 
 @dataclass(frozen=True)
@@ -382,7 +385,7 @@ class Shards(Skipping, Photos):
     path: Path
     """The folder with the archives, and perhaps a `classes.txt`."""
     pattern: str = "{split}-*.tar"
-    """Names of a split's archives below `path`, with * and ?; `{split}` stands for the split."""
+    """The names of a split's archives below `path`, with * and ?; `{split}` stands for the split."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -391,8 +394,8 @@ class Shards(Skipping, Photos):
         check(plain, "data.pattern", self.pattern, "archives below `path`, with {split} and no other braces")
 
 
-# by globals, not __subclasses__: in the order in which they stand here, and without kinds from files
+# From globals and not __subclasses__: in the order of this file, and without kinds from users' files.
 _OWN = [one for one in list(globals().values()) if isinstance(one, type) and issubclass(one, Data)]
 
 DATA_PREFIXES: dict[str, type[Data]] = {prefix: kind for kind in _OWN for prefix in kind.marks}
-"""What contrex's own PREFIX:PATH names on the command line; see `contrex.data.named`."""
+"""The kinds of data by their prefixes in PREFIX:PATH; see `contrex.data.named`."""

@@ -1,4 +1,4 @@
-"""The measurement: which metrics, by which protocols."""
+"""The settings of an evaluation: which metrics, and how each is measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Task = Literal["multiclass", "binary", "multilabel"]
 
 Baseline = Literal["blur", "reflected_blur", "zero", "mean", "road"]
 """What removed pixels become: blurred as in RISE (11x11 pixels, sigma 5), blurred as in "Why Not Other Classes?" (sigma
-15), zero (the data set's mean colour), the image's mean, or imputed with noise."""
+15), zero (the data set's mean colour), the image's mean colour, or imputed with noise (ROAD)."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Infidelity:
     noise_std: float = 0.1
     """Standard deviation of the noise, in units of the normalised input."""
     output: Literal["logit", "probability"] = "probability"
-    """Of the explained class: what the heatmap is to predict."""
+    """What the heatmap is to predict: the logit or the probability of the explained class."""
     normalise: bool = True
-    """Scale each heatmap to its best fit first: scales of heatmaps are arbitrary."""
+    """Scale each heatmap to its best fit first, as the scale of a heatmap is arbitrary."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "evaluation.infidelity", num_samples=self.num_samples)
@@ -67,16 +67,16 @@ class RelativeProbability:
     """Relative probability of the two most probable classes under masking ("Why Not Other Classes?", section 5.2)."""
 
     protocol: Literal["same-area", "paper", "published-code"] = "same-area"
-    """Both maps keep equally many pixels, each those of its sign, or what the published code keeps; that also draws
-    the blur's sigma from 10 to 20."""
+    """Which pixels the two maps keep: equally many (same-area), each those of its own sign (paper), or what the
+    published code keeps, which also draws the blur's sigma from 10 to 20."""
     threshold: float = 0.1
-    """An image counts where the probability of its second class exceeds this."""
+    """An image counts if the probability of its second class is above this."""
     baselines: tuple[Literal["blur", "zero", "mean"], ...] = ("blur", "zero", "mean")
-    """What pixels that are not kept become. Here `blur` is the paper's, which elsewhere is called `reflected_blur`."""
+    """What pixels that are not kept become. `blur` is the paper's, which elsewhere is called `reflected_blur`."""
     sigma: float = 15.0
-    """Of that blur, in pixels."""
+    """The sigma of that blur, in pixels."""
     against: Literal["original", "mean", "max", "weighted"] | None = None
-    """The maps that share the area; None takes the weighted contrast for original maps, the original for contrasts."""
+    """The maps to compare with. None is the weighted contrast for original maps, and the original for contrasts."""
 
     def __post_init__(self) -> None:
         check(0 <= self.threshold < 1, "evaluation.relative_probability.threshold", self.threshold, "in 0..1, below 1")
@@ -89,7 +89,7 @@ class GradientSign:
     """Gradient sign perturbation by the four scores ("Why Not Other Classes?", section 5.1)."""
 
     epsilons: tuple[float, ...] = (1e-3, 3e-3)
-    """Sizes of the perturbation for pixel values in [0, 1]."""
+    """Sizes of the perturbation, for pixel values in [0, 1]."""
     num_steps: int = 1
 
     def __post_init__(self) -> None:
@@ -100,12 +100,12 @@ class GradientSign:
 
 @dataclass(frozen=True)
 class Embedding:
-    """The picture of the features by t-SNE, and how near views are to their image."""
+    """The t-SNE picture of the features, and how near views are to their image."""
 
     num_classes: int = 5
-    """Classes in the picture, at equal distances in the order of labels."""
+    """How many classes are in the picture, evenly spread over the labels."""
     num_images: int = 20
-    """Images of each in the picture."""
+    """How many images of each class are in the picture."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "evaluation.embedding", num_classes=self.num_classes, num_images=self.num_images)
@@ -113,67 +113,68 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to measure, and by which protocol."""
+    """What to measure, and how."""
 
     metrics: tuple[str, ...] = ("top1", "top5", "content_heatmap", "cgc_loss", "insertion_auc", "deletion_auc")
-    """contrex metrics lists them; or FILE.py:NAME, one of your own."""
+    """What to measure: names (contrex metrics lists them), or FILE.py:NAME for your own."""
     split: str = "val"
     explainer: str = "grad_cam"
-    """A name (contrex explainers lists them), FILE.py:CLASS or MODULE:CLASS, with options where it has some:
+    """A name (contrex explainers lists them), FILE.py:CLASS or MODULE:CLASS. Options stand in brackets:
     "rise(num_masks=500, seed=1)"."""
     explainers: tuple[str, ...] = ()
-    """Measure each of these instead of `explainer`: images are read once, and there is a record for each."""
+    """Measure each of these instead of `explainer`. Images are read once, and each explainer has its own record."""
     layer: str | None = None
-    """Layer to explain; None is the last feature map."""
+    """The layer to explain; None is the last feature map."""
     contrast: str | None = None
-    """Explain the class against the others: None, "mean", "max" or "weighted"."""
+    """How to explain a class against the others: None (not at all), "mean", "max" or "weighted"."""
     task: Task | None = None
-    """A softmax over the logits (multiclass), a sigmoid of one (binary), or of each, one per label (multilabel); None
-    is binary for a classifier with one logit, else multiclass."""
+    """What the logits are: a softmax over the classes (multiclass), one logit for two classes (binary), or one for each
+    label (multilabel). None is binary for a classifier with one logit, else multiclass."""
     content_heatmap_protocol: Literal["native", "published", "square"] = "native"
-    """`native` explains the whole image with its shorter side at the network's size, `published` at 448, `square` the
-    central square that is classified, with the boxes cut at its border. The pointing games use it too."""
+    """What is explained for the content heatmap and the pointing games: the whole image, its shorter side resized to
+    the network's size (native) or to 448 (published), or the central square that is classified, with boxes cut at its
+    border (square)."""
     region: Literal["boxes", "mask"] = "boxes"
-    """Where the object is: in its boxes, or its mask."""
+    """What tells where the object is: its boxes, or its mask."""
     pointing: Pointing = Pointing()
     insertion_step: int | None = None
     """Pixels per step of the insertion and deletion curves; None is 8 rows of the image (224 * 8 at 224)."""
     insertion_baseline: Baseline = "blur"
-    """What insertion starts from."""
+    """The image that insertion starts from."""
     deletion_baseline: Baseline = "zero"
-    """What deletion ends at."""
+    """The image that deletion ends with."""
     drop_fractions: tuple[float, ...] = (0.15, 0.30, 0.45)
-    """Shares of the pixels that are kept for drop and increase."""
+    """Shares of the pixels to keep for drop and increase."""
     infidelity: Infidelity = Infidelity()
     max_sensitivity: MaxSensitivity = MaxSensitivity()
     relative_probability: RelativeProbability = RelativeProbability()
     gradient_sign: GradientSign = GradientSign()
     equivariance_shares: tuple[float, ...] = (0.8, 0.6, 0.4, 0.2)
-    """Shares of the area that crops keep for the equivariance error; a flip alone is always measured too."""
+    """Shares of the image's area that crops keep for the equivariance error. A flip is always measured too."""
     fgsm_epsilons: tuple[float, ...] = (1 / 255, 2 / 255, 4 / 255)
-    """Sizes of the attack for pixel values in [0, 1]."""
+    """Sizes of the attack, for pixel values in [0, 1]."""
     calibration_bins: int = 15
     embedding: Embedding = Embedding()
     batch_size: int | None = None
-    """Images per forward pass; None chooses by device."""
+    """Images in one forward pass; None is 8 on a CPU and 64 on a GPU."""
     limit: int | None = None
-    """Evaluate only the first images."""
+    """Evaluate this many images only, the first ones."""
     gallery: int = 24
-    """Pictures kept for the report."""
+    """How many pictures are kept for the report."""
     num_bootstrap: int = 2000
-    """Resamples behind each interval."""
+    """How many bootstrap resamples are behind each interval."""
     seed: int = 0
-    """Seeds the bootstrap and everything that a metric draws."""
+    """The seed of the bootstrap and of everything that metrics draw."""
     checkpoint: Literal["last", "best"] = "last"
-    """Which weights of a training run: the last ones, or those of the best validation accuracy."""
+    """The weights of a training run: the last ones, or those with the best validation accuracy."""
     workers: int = 0
-    """Loader processes."""
+    """Processes that load images."""
     device: str = "auto"
 
     def __post_init__(self) -> None:
         repeated = len(set(self.metrics)) < len(self.metrics)
         check(bool(self.metrics) and not repeated, "evaluation.metrics", self.metrics, "one metric or more, each once")
-        # One spelling of each text, so that a space more makes no other record.
+        # Each explainer is spelled in one way, so that an extra space does not make another record.
         object.__setattr__(self, "explainer", str(read_explainer(self.explainer, "`evaluation.explainer`")))
         each = tuple(str(read_explainer(text, "`evaluation.explainers`")) for text in self.explainers)
         object.__setattr__(self, "explainers", each)
@@ -188,5 +189,5 @@ class Evaluation:
             check(fits, f"evaluation.{name}", values, "one share or more, each once, above 0 and at most 1")
 
     def of_each_explainer(self) -> tuple[Evaluation, ...]:
-        """The same measurement by one explainer each: by `explainers`, or by `explainer` where there are none."""
+        """The same evaluation for each of `explainers`, or for `explainer` if there are none."""
         return tuple(replace(self, explainer=text, explainers=()) for text in self.explainers or (self.explainer,))

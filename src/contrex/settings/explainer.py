@@ -1,7 +1,7 @@
-"""One text names one configured explainer: `rise`, `rise(num_masks=500, seed=1)`, `mine.py:MyCAM(power=2)`.
+"""Reading the text of an explainer with options: `rise`, `rise(num_masks=500, seed=1)`, `mine.py:MyCAM(power=2)`.
 
-Options are keywords with Python literals, as in a call. They are read by Python's parser and nothing is evaluated; the
-class is not loaded either, so that a recipe with a wrong text is refused before anything heavy is.
+Options are keywords with Python literals, as in a call. Python's parser reads them, and nothing is evaluated. The class
+is not loaded either, so that a wrong text is refused before anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TEXT = re.compile(r"(?P<name>(?:(?:.+?\.py|[\w.]+):)?\w+)\s*(?:\((?P<options>.*
 
 @dataclass(frozen=True)
 class ExplainerText:
-    """What a text names: an explainer, and the options that its constructor is called with."""
+    """An explainer by name, and the options for its constructor."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -30,23 +30,24 @@ class ExplainerText:
 
 
 def read_explainer(text: str, what: str = "`explainer`") -> ExplainerText:
-    """Read a name with options; `what` is the argument that it was given as, for the error.
+    """Read a name with options; `what` is the argument's name, for the error.
 
     Raises:
-        ArgumentError: it is no name with options, or an option is no keyword with a literal, or is given twice.
+        ArgumentError: the text is not a name with options, or an option is not a keyword with a literal, or is given
+            twice.
 
     >>> read_explainer("rise(num_masks=500, keep=0.3)").options
     {'num_masks': 500, 'keep': 0.3}
     >>> str(read_explainer(" lrp( rules = 'epsilon' ) ")), str(read_explainer("mine.py:MyCAM()"))
     ("lrp(rules='epsilon')", 'mine.py:MyCAM')
     """
-    found = _TEXT.fullmatch(text.strip())
-    if found is None:
+    match = _TEXT.fullmatch(text.strip())
+    if match is None:
         if text.strip().isprintable() and "(" not in text:
-            return ExplainerText(text)  # no name that anything has: whoever looks it up says what there is
+            return ExplainerText(text)  # no explainer has such a name: the look-up says which there are
         raise _refused(text, what, "it is no name with options")
     options: dict[str, Any] = {}
-    for keyword in _keywords(text, found["options"] or "", what):
+    for keyword in _keywords(text, match["options"] or "", what):
         if keyword.arg is None or keyword.arg in options:
             raise _refused(text, what, f"{keyword.arg!r} is given twice" if keyword.arg else "** stands for no option")
         try:
@@ -54,7 +55,7 @@ def read_explainer(text: str, what: str = "`explainer`") -> ExplainerText:
         except (ValueError, TypeError):
             wrong = f"{keyword.arg}={ast.unparse(keyword.value)} is no literal"
             raise _refused(text, what, f"{wrong} (a number, 'text', True, None, or a tuple of such)") from None
-    return ExplainerText(found["name"], options)
+    return ExplainerText(match["name"], options)
 
 
 def _keywords(text: str, options: str, what: str) -> list[ast.keyword]:

@@ -1,4 +1,4 @@
-"""Families of settings: the kinds of one thing, such as the training methods, each naming its implementation."""
+"""Families of settings: all kinds of one thing, such as training methods. Each kind names its implementation."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Family(FromAnywhere):
-    """The settings of one kind of thing. The class at the head of a family sets `is_family`, as records are told by it
-    that they must say which kind they hold (`contrex.records`)."""
+    """The base of settings that come in kinds.
+
+    The class at the head of a family sets `is_family`. It tells `contrex.records` to write which kind the settings are.
+    """
 
     implementation: ClassVar[str] = ""
-    """What these are the settings of, `MODULE:CLASS`, which is not imported before it is needed; in a file of one's own
-    `:CLASS` is a class of the same file. Empty where a class only holds what several kinds share."""
+    """The class that these settings are for, as `MODULE:CLASS`; it is imported when it is needed. In a file of your
+    own, `:CLASS` is a class of the same file. Empty in a class that only holds fields of several kinds."""
 
 
 def implementation_of(kind: type[Family], base: type[T], base_name: str) -> type[T]:
-    """The class that a kind of settings names, a subclass of `base`, which messages call `base_name`.
+    """The class that a kind of settings names: a subclass of `base`, which errors call `base_name`.
 
     Raises:
-        ArgumentError: it names none, or something else.
+        ArgumentError: the kind names no class, or one that is no subclass of `base`.
     """
     name = kind.implementation
-    found: object = None
+    named: object = None
     if name.startswith(":"):
-        found = getattr(sys.modules[kind.__module__], name[1:], None)
+        named = getattr(sys.modules[kind.__module__], name[1:], None)
     elif is_outside(name):
-        found = outside(name, f"`{kind.__name__}.implementation`")
-    if not isinstance(found, type) or not issubclass(found, base):
+        named = outside(name, f"`{kind.__name__}.implementation`")
+    if not isinstance(named, type) or not issubclass(named, base):
         raise ArgumentError(
             f"`{kind.__name__}.implementation` must name a subclass of {base_name}, MODULE:CLASS, or :CLASS of the "
             f"same file; got {name!r}."
         )
-    return found
+    return named

@@ -1,4 +1,4 @@
-"""The training objectives: a dataclass for each, with what it weighs."""
+"""The settings of training methods: a dataclass for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Variant = Literal["paper", "published-code"]
 
 @dataclass(frozen=True)
 class Method(Family):
-    """The settings of a training method. Each kind of them names its step, a `contrex.methods.Step`."""
+    """The settings of a training method. Each kind names its step, a `contrex.methods.Step`."""
 
     is_family: ClassVar[bool] = True
 
@@ -28,13 +28,13 @@ class Method(Family):
 
 @dataclass(frozen=True)
 class CrossEntropy(Method):
-    """Cross-entropy alone: the baseline, on the same views as the methods it is compared with."""
+    """Cross-entropy alone: the baseline, with the same views as the methods that it is compared with."""
 
     implementation: ClassVar[str] = "contrex.methods.cross_entropy:CrossEntropyStep"
     papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"cross_entropy": {}}
 
     views: Views = "both"
-    """Classify the untransformed image, its transformed view, or both (mean)."""
+    """What is classified: the plain image, its transformed view, or both (the mean of their losses)."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class CGC(Method):
     temperature: float = 0.5
     """tau: the temperature of the similarities."""
     variant: Variant = "paper"
-    """The paper's equation, or the published code's (its negatives, and three cross-entropy terms)."""
+    """The paper's equation, or that of the published code (its negatives, and three cross-entropy terms)."""
     views: Views = "both"
-    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead, unless there are
-    unlabelled images."""
+    """The views of the cross-entropy, a mean over them; `published-code` sums three of its own instead, unless there
+    are images without labels."""
     layer: str | None = None
-    """Layer of the heatmaps; None is the last feature map."""
+    """The layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """The contrast inside g: None, "mean", "max" or "weighted"."""
+    """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
     queue: int = 0
-    """Past heatmaps kept as extra negatives; 0 is off, as in the paper."""
+    """How many past heatmaps are kept as extra negatives; 0, as in the paper, is none."""
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
 
@@ -78,14 +78,14 @@ class CGCNoNegatives(Method):
     weight: float = 1.0
     """lambda: the weight of the consistency loss."""
     variant: Variant = "paper"
-    """Squared distance summed over pixels, or averaged over them as in the published code."""
+    """The squared distance is summed over pixels (paper), or averaged over them (published-code)."""
     views: Views = "both"
-    """The views that the cross-entropy sees (mean); `published-code` sums three of its own instead, unless there are
-    unlabelled images."""
+    """The views of the cross-entropy, a mean over them; `published-code` sums three of its own instead, unless there
+    are images without labels."""
     layer: str | None = None
-    """Layer of the heatmaps; None is the last feature map."""
+    """The layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """The contrast inside g: None, "mean", "max" or "weighted"."""
+    """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
 
@@ -96,20 +96,23 @@ class CGCNoNegatives(Method):
 
 @dataclass(frozen=True)
 class GCC(Method):
-    """Cross-entropy + `weight` x consistency of the heatmap of an image and of a composite that holds it among three
-    images of other classes (AAAI 2021)."""
+    """Cross-entropy + `weight` x consistency with composites (AAAI 2021).
+
+    A composite has the image beside three images of other classes. The heatmap of the image should be the same in it.
+    """
 
     implementation: ClassVar[str] = "contrex.methods.gcc:GCCStep"
     papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"gcc": {}}
 
     weight: float = 25.0
-    """lambda: the weight of the consistency loss. It is a mean over the cells of the map: finer maps need more."""
+    """lambda: the weight of the consistency loss, which is a mean over cells: finer heatmaps need a larger weight."""
     views: Views = "both"
-    """The views that the cross-entropy sees (mean); the published code has the transformed one, which is composed."""
+    """The views of the cross-entropy, a mean over them. The published code has the transformed one, as composites
+    do."""
     layer: str | None = None
-    """Layer of the heatmaps; None is the last feature map."""
+    """The layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """The contrast inside g: None, "mean", "max" or "weighted"."""
+    """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
 
     def __post_init__(self) -> None:
         check_at_least(0, "method", weight=self.weight)
@@ -117,18 +120,19 @@ class GCC(Method):
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """The second phase: the encoder frozen in eval mode, its linear classifier trained with cross-entropy."""
+    """The second phase: a linear classifier is trained with cross-entropy on the frozen encoder (eval mode)."""
 
     optimizer: Optimizer | None = None
-    """None is the recipe's."""
+    """The optimiser of this phase; None is the recipe's."""
     schedule: Schedule | None = None
-    """None is the recipe's."""
+    """The schedule of this phase; None is the recipe's."""
     epochs: int | None = None
-    """With the encoder first: epochs of this phase, None as many as the encoder's. Alternating has one for each."""
+    """The epochs of this phase, for `order` encoder-first. None is as many as the encoder's."""
     views: Literal["transformed", "plain"] = "transformed"
-    """Train on crops and flips, as the paper, or on the plain images."""
+    """Train on crops and flips, as in the paper, or on plain images."""
     cache_features: bool = False
-    """Compute the features of a plain image once for as long as the encoder does not change; needs plain views."""
+    """Compute the features of each plain image once, and keep them while the encoder does not change; needs plain
+    views."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "method.classifier", epochs=self.epochs)
@@ -141,7 +145,7 @@ class LinearClassifier:
 
 @dataclass(frozen=True)
 class SupCon(Method):
-    """Supervised contrastive learning of the encoder, and a linear classifier on it (ExCon, section 3)."""
+    """Supervised contrastive learning of the encoder, with a linear classifier on it (ExCon, section 3)."""
 
     implementation: ClassVar[str] = "contrex.methods.supcon:SupConStep"
     papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -153,13 +157,14 @@ class SupCon(Method):
     temperature: float = 0.1
     """tau: the temperature of the similarities."""
     base_temperature: float | None = None
-    """Multiplies the loss by temperature / base_temperature (0.07 in the published code); None does not."""
+    """The loss is multiplied by temperature / base_temperature (0.07 in the published code); None does not multiply."""
     labels: bool = True
-    """Images of one class are positives of each other; without labels only views of one image are (SimCLR)."""
+    """Images of one class are positives of each other. Without labels only views of one image are (SimCLR)."""
     order: Literal["alternating", "encoder-first"] = "alternating"
-    """Encoder and classifier in turns, an epoch each (Algorithm 1), or all epochs of the encoder first (SupConOri)."""
+    """Train encoder and classifier in turns, an epoch each (Algorithm 1), or the encoder first in all its epochs
+    (SupConOri)."""
     projection_dim: int = 128
-    """D: the length of the embeddings, made by two linear layers with a ReLU between them."""
+    """D: the length of the embeddings, which two linear layers with a ReLU between them make."""
     classifier: LinearClassifier = LinearClassifier()
     """The second phase."""
 
@@ -173,32 +178,35 @@ class SupCon(Method):
             )
         if self.order == "alternating" and self.classifier.epochs is not None:
             raise ArgumentError(
-                "`method.classifier.epochs` is for `method.order` encoder-first: alternating has an epoch of the "
-                "classifier after each of the encoder."
+                "`method.classifier.epochs` is for `method.order` encoder-first: when alternating, each epoch of "
+                "the encoder is followed by one of the classifier. Leave it out."
             )
 
 
 @dataclass(frozen=True)
 class ExCon(SupCon):
-    """SupCon with the explanation as a view: where the classifier is right on what its heatmap keeps of an image, that
-    is the first view (section 3.3); with `background`, where it is wrong, that is a negative of all (ExConB, 3.4)."""
+    """SupCon with explanations as views: the first view of an image is the part of it that its heatmap keeps.
+
+    That is so where the classifier is right about this masked image (section 3.3). With `background`, a masked image
+    that it gets wrong is a negative of all images (ExConB, section 3.4).
+    """
 
     implementation: ClassVar[str] = "contrex.methods.excon:ExConStep"
     papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"excon": {}, "exconb": {"background": True}}
 
     background: bool = False
-    """ExConB: masked images that are not classified right are added as background, in denominators only."""
+    """ExConB: add masked images that are classified wrongly as negatives, in the denominators only."""
     starting_epoch: int = 0
-    """Random views until this epoch."""
+    """The epoch from which explanations are views; until then all views are random."""
     explainer: str = "grad_cam"
-    """What explains the plain image for its label: a name (contrex explainers), FILE.py:CLASS or MODULE:CLASS,
-    with options where it has some."""
+    """The explainer of the plain image for its label: a name (contrex explainers lists them), FILE.py:CLASS or
+    MODULE:CLASS, with options in brackets."""
     layer: str | None = None
-    """Layer of the heatmaps; None is the last feature map."""
+    """The layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """Explain the label against the others: None, as in the paper, "mean", "max" or "weighted"."""
+    """How to explain the label against the others: None (not at all, as in the paper), "mean", "max" or "weighted"."""
     threshold: float = 0.5
-    """Pixels whose heatmap, scaled to 0..1, is at most this become zero."""
+    """Pixels become zero where the heatmap, scaled to 0..1, is at most this."""
     variant: Variant = "paper"
     """`published-code` explains and checks in train mode (batch-norm statistics move), and runs each background image
     through the network twice."""

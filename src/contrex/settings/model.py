@@ -1,4 +1,4 @@
-"""The network: a classifier by name, and how its images are normalised."""
+"""The settings of the network: a classifier by name, its weights, and how its images are normalised."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ Layout = Literal["plain", "swav", "moco", "dino", "dino-student", "lightning"]
 
 @dataclass(frozen=True)
 class Model:
-    """A classifier by name, and how its images are normalised."""
+    """A classifier by name, its weights, and how its images are normalised."""
 
     name: str = "torchvision:resnet18"
     """`torchvision:NAME`, `timm:NAME` or `contrex:convnet`."""
     options: dict[str, str] = field(default_factory=dict)
-    """Keyword arguments for the builder, e.g. `pad_type same`."""
+    """Keyword arguments for the library's builder, such as `pad_type same`."""
     stem: Stem = "built-in"
     """`cifar` gives a ResNet a 3x3 first convolution of stride 1 and no max pooling, for images of 32 x 32."""
     num_classes: int | None = None
-    """Number of classes; None takes the data set's when training, the weights file's otherwise."""
+    """Number of classes. None is the data set's when training, otherwise that of the weights file."""
     weights: Path | None = None
-    """A state_dict (.pth, .pt or .safetensors); None leaves the random initialisation. Nothing is downloaded."""
+    """A file with a state_dict (.pth, .pt or .safetensors). None keeps the random initialisation; nothing is
+    downloaded."""
     layout: Layout = "plain"
-    """Whose checkpoint the weights file is, as its training wrote it; what such a file has beside the encoder is left
-    out by name. `plain` has the network's own names: torchvision's and timm's files, or a backbone by itself."""
+    """Whose training wrote the weights file; what such a checkpoint has beside the encoder is left out. `plain` is a
+    file with the network's own names, as torchvision's and timm's."""
     fresh: tuple[str, ...] = ()
-    """Modules that keep their random initialisation although the weights file may have them, e.g. `layer4 fc`."""
+    """Modules that keep their random initialisation, even if the weights file has them, such as `layer4 fc`."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Channel means of the input, for pixel values in [0, 1]; one value stands for all channels."""
+    """Mean of each channel of the input, for pixel values in [0, 1]; one value stands for all channels."""
     std: tuple[float, ...] = IMAGENET_STD
-    """Channel standard deviations of the input; one value stands for all channels."""
+    """Standard deviation of each channel of the input; one value stands for all channels."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "model", num_classes=self.num_classes)

@@ -1,4 +1,4 @@
-"""One whole run, made of the other settings."""
+"""The recipe: the settings of one whole run, made of all others."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from contrex.settings.training import Augmentation, Optimizer, Schedule, Trainin
 
 @dataclass(frozen=True)
 class Reference:
-    """The runs of a paper that a recipe repeats; it makes no run another one."""
+    """What a recipe repeats of a paper. It does not change the run."""
 
     paper: str
-    """As `contrex.recipes.tables.SOURCES` calls it."""
+    """The paper, by its name in `contrex.recipes.tables.SOURCES`."""
     tables: tuple[str, ...]
-    """The tables that have numbers of it."""
+    """The tables that have numbers of these runs."""
     method: str = ""
-    """What sets it apart from the rows that it is compared with; empty where the paper compares ways of measuring."""
+    """The name of the method among the rows that it is compared with; empty if ways of measuring are compared."""
     experiment: str = ""
-    """What these rows have in common."""
+    """The name that all these rows share."""
     trials: int = 1
     """How many runs the paper averages."""
     open_points: tuple[str, ...] = ()
-    """What the paper leaves open, and what the recipe chooses (in brackets)."""
+    """What the paper leaves open, each with what the recipe chooses in brackets."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One whole run."""
+    """The settings of one whole run."""
 
     name: str
     data: Data
@@ -49,16 +49,16 @@ class Recipe:
     evaluation: Evaluation = Evaluation()
     labelled: Labelled = Labelled()
     reference: Annotated[Reference | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
-    """What it repeats; no option of the command line."""
+    """What the recipe repeats of a paper. It is no option of the command line."""
 
     def __post_init__(self) -> None:
         if self.evaluation.task not in (None, "multiclass"):
             raise ArgumentError(
-                f"`evaluation.task` {self.evaluation.task} is none that training gives, which minimises the "
-                "cross-entropy of a softmax: leave it out."
+                f"`evaluation.task` {self.evaluation.task} is not for training, which minimises the cross-entropy of a "
+                "softmax: leave it out."
             )
 
 
 def run_name(recipe: Recipe) -> str:
-    """What a run of `recipe` is called: its name and its seed."""
+    """The name of a run of `recipe`: the recipe's name and the seed."""
     return f"{recipe.name}-seed{recipe.training.seed}"

@@ -1,4 +1,4 @@
-"""The training: the random views, the optimiser and its rate, and the loop."""
+"""The settings of training: random views, optimiser, schedule and loop."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from contrex.settings.ranges import check, check_at_least, check_positive
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random view: resized crop and horizontal flip (the transform T of CGC, section 3.1), then, where a strength
-    is set, colour jitter and greyscale (SimCLR, appendix A)."""
+    """How a random view is made: by a resized crop and a horizontal flip (the transform T of CGC, section 3.1).
+
+    Colour jitter and greyscale (SimCLR, appendix A) follow where they are set.
+    """
 
     scale: tuple[float, float] = (0.08, 1.0)
-    """Range of the crop's share of the image area."""
+    """Smallest and largest share of the image's area that a crop keeps."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of the crop's width / height."""
+    """Smallest and largest ratio of a crop's width to its height."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """Strengths of brightness, contrast, saturation and hue: factors are drawn from 1 - strength (at least 0) to
-    1 + strength, the hue's turn from -strength to strength of the circle."""
+    """Strengths of brightness, contrast, saturation and hue. Factors are drawn from 1 - strength (at least 0) to
+    1 + strength; the hue turns by -strength to strength of the colour circle."""
     jitter_probability: float = 0.8
-    """Share of the views whose colours are jittered, all four in a random order."""
+    """Probability that a view's colours are jittered, in all four ways and a random order."""
     grayscale: float = 0.0
     """Probability that a view is grey."""
     where: Literal["worker", "device"] = "worker"
-    """Make views in the loader's workers (crops by Pillow, antialiased) or on the training device (crops as one batched
-    resample, colours image by image)."""
+    """Where views are made: in the loader's workers (crops by Pillow, antialiased), or on the training device (all
+    crops of a batch in one resampling, colours image by image)."""
 
     def __post_init__(self) -> None:
         (low, high), (narrow, wide) = self.scale, self.ratio
@@ -45,7 +47,7 @@ class Augmentation:
 
     @property
     def recolours(self) -> bool:
-        """Whether any view can change its colours."""
+        """Whether a view can change colours."""
         return self.grayscale > 0 or (self.jitter_probability > 0 and any(self.color_jitter))
 
 
@@ -55,16 +57,16 @@ class Optimizer:
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
-    """Peak learning rate."""
+    """The largest learning rate."""
     head_lr: float | None = None
-    """Peak learning rate of the classifier, the network's last linear layer; None is `lr`. One schedule scales both."""
+    """The largest learning rate of the classifier, the last linear layer; None is `lr`. One schedule scales both."""
     momentum: float = 0.9
     """SGD's momentum, or AdamW's beta1."""
     nesterov: bool = False
-    """Nesterov's momentum, for SGD only."""
+    """Use Nesterov's momentum (SGD only)."""
     weight_decay: float = 1e-4
     clip_norm: float | None = None
-    """Largest norm of the whole gradient; None does not clip."""
+    """Clip the norm of the whole gradient to this; None does not clip."""
 
     def __post_init__(self) -> None:
         check_positive("optimizer", lr=self.lr, head_lr=self.head_lr, clip_norm=self.clip_norm)
@@ -84,12 +86,12 @@ class Schedule:
 
     name: Literal["constant", "step", "cosine"] = "cosine"
     warmup_epochs: float = 0.0
-    """Linear warm-up from 0, in epochs."""
+    """Epochs of a linear warm-up from 0."""
     milestones: tuple[int, ...] = (30, 60)
-    """Epochs at which the step schedule multiplies the rate by `gamma`."""
+    """Epochs at which the schedule `step` multiplies the rate by `gamma`."""
     gamma: float = 0.1
     final: float = 0.0
-    """Where the cosine ends, as a share of the peak rate."""
+    """The last rate of the schedule `cosine`, as a share of the largest."""
 
     def __post_init__(self) -> None:
         check_at_least(0, "schedule", warmup_epochs=self.warmup_epochs)
@@ -101,39 +103,39 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Training:
-    """The loop: how long, how large, how exact, and when to save."""
+    """The training loop: how long, how large, how exact, and when to save."""
 
     epochs: int = 90
     batch_size: int = 256
     """Images of one step, shared by all processes and by the parts of `accumulate`."""
     accumulate: int = 1
-    """Go through each batch in this many parts, one after the other, which takes less memory; not for losses with
-    negatives, which a part would have fewer of."""
+    """Go through each batch in this many parts, which takes less memory. Not for losses with negatives: a part has
+    fewer of them."""
     seed: int = 0
-    """Seeds initialisation, order and augmentation; two runs of one seed are equal bit by bit on a CPU."""
+    """The seed of initialisation, order and augmentation. On a CPU, two runs with one seed are equal, bit by bit."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the network under autocast; heatmaps and losses stay float32."""
+    """`bfloat16` runs the network under autocast; heatmaps and losses stay float32."""
     channels_last: bool = True
     device: str = "auto"
-    """`auto` takes CUDA when there is one."""
+    """`auto` is CUDA if there is one, else the CPU."""
     workers: int = 0
-    """Loader processes; the result does not depend on their number."""
+    """Processes that load images; the result does not depend on their number."""
     freeze: tuple[str, ...] = ()
-    """Modules of the network that stay as they are, in eval mode, e.g. `conv1 bn1 layer1`: neither their weights nor
-    their batch-norm statistics move. `trunk` is everything but the classifier's last layer: a linear probe."""
+    """Modules of the network that stay as they are, in eval mode, such as `conv1 bn1 layer1`: neither weights nor
+    batch-norm statistics change. `trunk` is all but the last layer, for a linear probe."""
     ema: float | None = None
-    """Decay of an exponential moving average of the weights, e.g. 0.999, which is then what is validated, evaluated and
-    exported; None takes the trained weights themselves."""
+    """Decay of an exponential moving average of the weights, such as 0.999. The averaged weights are then validated,
+    evaluated and exported; with None the trained ones are."""
     sync_batch_norm: bool = False
-    """On several GPUs, batch norm takes its statistics over the batches of all, instead of each its own."""
+    """On several GPUs, batch norm takes its statistics over the images of all, instead of each GPU over its own."""
     shard: bool = False
-    """Each of several processes keeps a share of the weights and of the optimiser's state (FSDP2); one phase only."""
+    """Share the weights and the optimiser's state out among the processes (FSDP2); for methods of one phase."""
     compile: bool = False
-    """torch.compile what comes before the explained layer; cross-entropy compiles all of the network."""
+    """Use torch.compile for what comes before the explained layer; for cross-entropy, for the whole network."""
     validate_every: int = 1
-    """Validate, and write a checkpoint, after every this many epochs and after the last one."""
+    """Validate and write a checkpoint each time this many epochs have passed, and after the last one."""
     checkpoint_minutes: float = 5.0
-    """Also write a checkpoint whenever this much time has passed since the last one."""
+    """Also write a checkpoint when this many minutes have passed since the last one."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "training", epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
@@ -145,7 +147,7 @@ class Training:
             f"a multiple of `training.accumulate`, {self.accumulate}",
         )
         if self.compile and self.shard:
-            raise ArgumentError("`training.compile` and `training.shard` are not for one run: leave one of them out.")
+            raise ArgumentError("`training.compile` and `training.shard` exclude each other: leave one of them out.")
         check_at_least(1, "training", validate_every=self.validate_every)
         check_at_least(0, "training", seed=self.seed, workers=self.workers)
         check(self.checkpoint_minutes >= 0, "training.checkpoint_minutes", self.checkpoint_minutes, "at least 0")

@@ -171,9 +171,11 @@ def test_no_such_folder_and_no_images(tmp_path):
 
 
 def test_settings_that_say_nothing_or_too_much(root):
-    with pytest.raises(ArgumentError, match=r"`labelled.rest` unlabelled and `labelled.unlabelled` .* not for one run"):
+    with pytest.raises(
+        ArgumentError, match=r"`labelled.rest` unlabelled and `labelled.unlabelled` .* exclude each other: set one"
+    ):
         few(unlabelled=root)
-    with pytest.raises(ArgumentError, match=r"`labelled.unlabelled_batch_size` 8 is of no images: set `labelled.rest`"):
+    with pytest.raises(ArgumentError, match=r"`labelled.unlabelled_batch_size` 8 needs images without labels: set"):
         few(rest="unused", unlabelled_batch_size=8)
     with pytest.raises(ArgumentError, match=r"`labelled.unlabelled_batch_size` must be at least 1, got 0"):
         few(unlabelled_batch_size=0)
