@@ -19,6 +19,10 @@ os.environ["CONTREX_NO_CACHE"] = "1"  # tests write nothing outside their folder
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the processes share the cores; more threads than cores make everything slower
 
+if not torch.accelerator.is_available():
+    # torch's own also formats the stack for each kind of device that is not there, which takes two milliseconds.
+    torch.manual_seed = torch.default_generator.manual_seed
+
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:

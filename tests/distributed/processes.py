@@ -9,10 +9,14 @@ import multiprocessing
 import os
 import pickle
 import socket
+import sys
 import time
 import traceback
 import warnings
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver
+from unittest import mock
 
 import torch
 
@@ -20,7 +24,15 @@ from contrex import ranks
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["contrex.experiment", "pytest"])  # what takes seconds to import
+# What takes seconds to import: the jobs, and what torch loads when an optimiser is made or weights are shared out.
+_CONTEXT.set_forkserver_preload(["distributed.jobs", "torch._dynamo", "torch.distributed.fsdp"])
+
+
+@cache
+def _start_server():
+    """Start the server where it finds the tests: it has the environment of its start, not this process's `sys.path`."""
+    with mock.patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(sys.path)}):
+        forkserver.ensure_running()
 
 
 @dataclass
@@ -36,6 +48,7 @@ class Raised:
 def run(num, function, *arguments, timeout=240.0):
     """`function(*arguments)` in `num` processes; what each returned, or a `Raised`, or None for one that was killed, in
     the order of their ranks."""
+    _start_server()
     results = _CONTEXT.SimpleQueue()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -8,16 +8,14 @@ convolutional network's memory, are not.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from contrex import ranks
@@ -25,12 +23,18 @@ from contrex.data.views.batch import Batch
 from contrex.methods import Plan, Step, StepOutput
 from contrex.training.distributed import Runner
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
 
 class ShardedRunner(Runner):
     """Runs a step whose parameters are shared out among the processes."""
 
     def __init__(self, step: Step, device: torch.device) -> None:
         super().__init__(step)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard  # loads slowly, and only here is it needed
+
         # it becomes an FSDPModule as well as the module that it is
         self._module: Any = fully_shard(_Whole(step), mesh=init_device_mesh(device.type, (ranks.world_size(),)))
 
@@ -77,9 +81,15 @@ def sharded(plan: Plan, device: torch.device) -> tuple[Plan, ShardedRunner]:
     return replace(plan, phases=[replace(phase, parameters=parameters, head=head)]), runner
 
 
+def is_shared_out(value: object) -> TypeGuard[DTensor]:
+    """Whether a value is a tensor of which each process has a part. Nothing is, before what shares out was loaded."""
+    loaded = sys.modules.get("torch.distributed.tensor")
+    return loaded is not None and isinstance(value, loaded.DTensor)
+
+
 def whole_state(value: Any) -> Any:
     """Put together the tensors of a state dict that are shared out; all processes must call it."""
-    if isinstance(value, DTensor):
+    if is_shared_out(value):
         return value.full_tensor()
     if isinstance(value, Mapping):
         return {key: whole_state(part) for key, part in value.items()}
@@ -99,6 +109,8 @@ def shared_out(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str, Any]
 def own_share_of(parameter: Tensor, value: Any) -> Any:
     """The part of `value` that this process keeps, as it keeps one of `parameter`; all of it where that is not shared
     out."""
-    if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+    if not is_shared_out(parameter) or not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value  # the number of steps, which each process has
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

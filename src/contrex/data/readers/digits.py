@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from contrex.data.sample import Annotation, ImageSet
 from contrex.errors import unknown_name
@@ -165,13 +166,26 @@ class _Glyphs:
     bottom: Floats
 
 
+def _handwritten() -> tuple[NDArray[np.float64], Integers]:
+    """Scikit-learn's digits [1797,8,8], 0 to 16, and their labels, from its file: to import it takes a second."""
+    package = find_spec("sklearn")
+    file = Path(str(package and package.origin)).with_name("datasets") / "data" / "digits.csv.gz"
+    if not file.is_file():  # another release may keep it elsewhere
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return digits.images, digits.target.astype(np.int64)
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+
+
 @cache
 def _glyphs() -> _Glyphs:
-    data = load_digits()
-    small: Floats = np.pad(data.images / 16, [(0, 0), (1, 1), (1, 1)]).astype(np.float32)
+    images, labels = _handwritten()
+    small: Floats = np.pad(images / 16, [(0, 0), (1, 1), (1, 1)]).astype(np.float32)
     matrix = _cubic(small.shape[1], UPSAMPLING * small.shape[1])
     ink = (matrix @ small @ matrix.T).astype(np.float32)
-    return _Glyphs(ink, data.target.astype(np.int64), *mask_boxes(ink > INK).T)
+    return _Glyphs(ink, labels, *mask_boxes(ink > INK).T)
 
 
 def _cubic(size: int, larger: int) -> Floats:

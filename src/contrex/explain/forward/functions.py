@@ -58,18 +58,31 @@ class Program:
 
     def record(self, function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         """Call a function, and keep its name, what it took and what it gave."""
+        if self.is_paused:
+            return self._handed_on(function, args, kwargs)
         taken = (*args, *(value for _, value in sorted(kwargs.items())))
-        name = getattr(function, "__name__", "")
-        if self.is_paused:  # a hook of contrex hands a tensor on
-            place = next((self._place(one) for one in taken if isinstance(one, Tensor)), -1)
-        else:
-            place = len(self.calls)
-            self.calls.append((name, *self._described(taken, is_shaping=name in _SHAPING)))
+        name, place = getattr(function, "__name__", ""), len(self.calls)
+        self.calls.append((name, *self._described(taken, is_shaping=name in _SHAPING)))
         output = function(*args, **kwargs)
+        self._note(output, place)
+        return output
+
+    def _handed_on(
+        self, function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
+        """Call a function in a hook of contrex, nearly always a look at a shape; a tensor that it gives stands for the
+        first one that it took."""
+        output = function(*args, **kwargs)
+        if isinstance(output, (Tensor, tuple, list)):
+            taken = (*args, *(value for _, value in sorted(kwargs.items())))
+            self._note(output, next((self._place(one) for one in taken if isinstance(one, Tensor)), -1))
+        return output
+
+    def _note(self, output: object, place: int) -> None:
+        """Keep which call made the tensors of an output."""
         for part in output if isinstance(output, (tuple, list)) else (output,):
             if isinstance(part, Tensor):
                 self._made[id(part)] = (weakref.ref(part), place)
-        return output
 
     def _described(self, values: Sequence[object], *, is_shaping: bool) -> Iterator[object]:
         for value in values:
