@@ -13,10 +13,11 @@ from contrex.methods.excon import ExConStep
 from contrex.methods.gcc import GCCStep
 from contrex.methods.moving import frozen, with_rates
 from contrex.methods.phase import Phase, Plan, one_phase
+from contrex.methods.retrofit import RetrofitStep
 from contrex.methods.step import Shown, Step, StepOutput, Wants, step_output, transformed_of, views_of
 from contrex.methods.supcon import ClassifierStep, SupConStep
 from contrex.models import Classifier
-from contrex.settings import CGC, GCC, CGCNoNegatives, CrossEntropy, ExCon, Method, Recipe, SupCon
+from contrex.settings import CGC, GCC, CGCNoNegatives, CrossEntropy, ExCon, Method, Recipe, Retrofit, SupCon
 from contrex.settings.family import implementation_of
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -29,8 +30,9 @@ METHODS: dict[str, Callable[..., Method]] = {
     "simclr": partial(SupCon, order="encoder-first", labels=False),
     "excon": ExCon,
     "exconb": partial(ExCon, background=True),
+    "retrofit": Retrofit,
 }
-"""What makes the settings of each method, by its name in the papers."""
+"""What makes the settings of each method, by its name in the papers, or its own."""
 
 
 def step_class(kind: type[Method]) -> type[Step]:
@@ -72,6 +74,7 @@ __all__ = [
     "GCCStep",
     "Phase",
     "Plan",
+    "RetrofitStep",
     "Shown",
     "Step",
     "StepOutput",
