@@ -280,13 +280,13 @@ def test_what_is_refused():
         with pytest.raises(kind, match=message):
             plan_of(replace(BASE, **options))
     squeezenet = replace(make_classifier(), network=build_network("torchvision:squeezenet1_1", {"num_classes": "3"}))
-    with pytest.raises(LayerError, match="`method.trained` head is the network's last linear layer"):
+    with pytest.raises(LayerError, match=r"`method.trained` head is the network's last linear layer"):
         plan_of(replace(BASE, trained=("head",)), squeezenet)
-    with pytest.raises(ArgumentError, match="`method.label_weight` 0 learns nothing from the images with labels"):
+    with pytest.raises(ArgumentError, match=r"`method.label_weight` 0 learns nothing from the images with labels"):
         plan_of(BASE, labelled=Labelled(share=0.5, rest="unlabelled"))
-    with pytest.raises(ArgumentError, match="`method.trained` names nothing"):
+    with pytest.raises(ArgumentError, match=r"`method.trained` names nothing"):
         replace(BASE, trained=())
-    with pytest.raises(ArgumentError, match="`method.queue` 5 holds negatives, and `method.negatives` says"):
+    with pytest.raises(ArgumentError, match=r"`method.queue` 5 holds negatives, and `method.negatives` says"):
         replace(BASE, queue=5, negatives=False)
     with pytest.raises(ArgumentError, match=r"`method.teacher_decay` must be from 0 to below 1, or None, got 1"):
         replace(BASE, teacher_decay=1.0)

@@ -43,8 +43,8 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: fl
         )
     if logits.shape[1] < 2:
         raise ArgumentError(
-            "distillation compares the probabilities of a softmax, and its loss is 0 for a network of one logit, whatever "
-            "it says: give it two logits."
+            "distillation compares the probabilities of a softmax, and its loss is 0 for a network of one logit: give "
+            "it two."
         )
     own, theirs = (
         F.log_softmax(y.to(torch.promote_types(y.dtype, torch.float32)) / temperature, dim=1)

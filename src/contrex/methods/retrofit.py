@@ -113,7 +113,8 @@ class RetrofitStep(CGCStep):
         logits = found.logits.to(torch.promote_types(found.logits.dtype, torch.float32))
         theirs = model_logits(self.teacher, self.normalise(torch.cat(views_of(batch))))
         distillation = distillation_loss(logits, theirs, temperature=settings.distillation_temperature)
-        consistency = self.consistency(*found.heatmap.chunk(2), batch)
+        heatmaps, heatmaps_view = found.heatmap.chunk(2)
+        consistency = self.consistency(heatmaps, heatmaps_view, batch)
         agreement = (logits.argmax(1) == theirs.argmax(1))[: len(batch)].float().mean()
         loss = settings.distillation_weight * distillation + settings.weight * consistency
         return loss, {"distillation": distillation, "consistency": consistency, "agreement": agreement}, logits
