@@ -28,6 +28,7 @@ _MODULES = (
     "few_labels",
     "contrast",
     "excon",
+    "retrofit",
 )
 """In the order in which `contrex recipes` lists what is in them."""
 
