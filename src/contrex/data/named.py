@@ -1,7 +1,8 @@
 """Data sets by name: `cub:PATH` names the kind, `my_data.py:MyData:PATH` one of your own, a plain path is looked at.
 
     digits                                          the built-in set, which has no path
-    folder: cifar: tiny-imagenet: imagenet: cub: aircraft: cars: flowers: food: pets: unrel: voc: coco: hf: shards: photos:
+    folder: cifar: tiny-imagenet: imagenet: cub: aircraft: cars: flowers: food: pets: unrel: voc: coco: hf: shards:
+    photos:                                         a folder of photos without labels
     FILE.py:NAME FILE.py:NAME:PATH                  settings in a file, and so for MODULE:NAME
     NAME NAME:PATH                                  settings that an installed package adds (`contrex.data`)
 

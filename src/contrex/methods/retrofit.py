@@ -97,7 +97,7 @@ class RetrofitStep(CGCStep):
         self.teacher.after_step(self.network)
 
     @property
-    def reference(self) -> nn.Module:
+    def reference(self) -> nn.Module:  # type: ignore[override]
         """The teacher: without labels, what counts is how often the network still agrees with it."""
         return self.teacher
 

@@ -108,6 +108,10 @@ class Step(nn.Module):
     explains_in_training = False
     """Whether its forward differentiates a part of the network that it trains."""
 
+    reference: nn.Module | None = None
+    """The network whose predictions stand in for labels where the validation images have none: a property of a step
+    that has one among its modules."""
+
     epoch: int = 0
     """The epoch that is being trained, from 0."""
 
@@ -145,11 +149,6 @@ class Step(nn.Module):
         """Act after optimiser step `number` (from 1) of the step's phase, without gradients: teachers
         follow, queues move on. Once in each step, also with `training.accumulate`, and in all processes, which hold the
         same weights and running statistics then and must do the same."""
-
-    @property
-    def reference(self) -> nn.Module | None:
-        """The network whose predictions stand in for labels where the validation images have none."""
-        return None
 
     @property
     def explains(self) -> str | None:
