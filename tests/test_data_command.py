@@ -37,11 +37,18 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
+def test_photos_without_labels_are_no_problem(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", f"photos:{photos}"]) == 0
+    said = capsys.readouterr().out
+    assert "5 images, none with a label" in said
+    assert "PROBLEM" not in said
+
+
 # --- data sets by name ----------------------------------------------------------------------------------------------
 
 
 def test_every_kind_has_a_prefix() -> None:
-    assert set(MARKS) == set(DATA_PREFIXES) - {"digits"}
+    assert set(MARKS) == set(DATA_PREFIXES) - {"digits", "photos"}, "any folder may hold photos without labels"
     assert list(MARKS)[-2:] == ["imagenet", "folder"]
 
 

@@ -20,8 +20,10 @@ from contrex.settings import (
     Model,
     Optimizer,
     Recipe,
+    Retrofit,
     Schedule,
     Training,
+    UnlabelledPhotos,
 )
 
 NAN = math.nan
@@ -53,6 +55,17 @@ FOLDER = Folder(Path("data"))
         (CGC(), "method", "resolution", [0], [1]),
         (CGCNoNegatives(), "method", "weight", [-1.0], [0.0]),
         (CGCNoNegatives(), "method", "resolution", [0], [1]),
+        (Retrofit(), "method", "weight", [-1.0, NAN], [0.0]),
+        (Retrofit(), "method", "distillation_weight", [-1.0], [0.0]),
+        (Retrofit(), "method", "distillation_temperature", [0.0, NAN], [4.0]),
+        (Retrofit(), "method", "label_weight", [-0.1], [0.0]),
+        (Retrofit(), "method", "teacher_decay", [-0.1, 1.0, NAN], [0.0, 0.99, None]),
+        (Retrofit(), "method", "temperature", [0.0], [0.1]),
+        (Retrofit(), "method", "queue", [-1], [0]),
+        (Retrofit(), "method", "resolution", [0], [1]),
+        (UnlabelledPhotos(Path("data")), "data", "val_share", [0.0, 1.0, NAN], [0.01]),
+        (UnlabelledPhotos(Path("data")), "data", "val_seed", [-1], [0]),
+        (UnlabelledPhotos(Path("data")), "data", "image_size", [0, 257], [1, 256]),
         (Optimizer(), "optimizer", "lr", [0.0, -0.1, NAN, math.inf], [0.1]),
         (Optimizer(), "optimizer", "head_lr", [0.0, -0.1, NAN, math.inf], [5.0, None]),
         (Optimizer(), "optimizer", "momentum", [-0.1, 1.0, NAN], [0.0, 0.9]),

@@ -47,18 +47,22 @@ class SplitOverview:
 
     def lines(self) -> list[str]:
         """What is in the split, a fact on each line, without the problems."""
-        classes = self.images.classes
-        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(classes))
-        present = counts[counts > 0]
-        each = f"{present.min()} to {present.max()}" if present.min() < present.max() else f"{present.min()}"
         of_these = f" of {len(self.images)}" if len(self.checked) < len(self.images) else ""
         lines = [
-            f"{len(self.images)} images, {each} of each class, {len(present)} of {len(classes)} classes: "
-            f"{_classes(classes)}",
+            f"{len(self.images)} images, {self._of_classes()}",
             f"looked at {len(self.checked)}{of_these}: {_extent(self.sizes)}",
             f"boxes: {_boxes(self.num_boxes)}; masks: {self._masks()}",
         ]
         return [*lines, *self._left_out()]
+
+    def _of_classes(self) -> str:
+        classes, known = self.images.classes, self.labels[self.labels >= 0]
+        if not len(known):
+            return "none with a label"
+        counts = np.bincount(known, minlength=len(classes))
+        present = counts[counts > 0]
+        each = f"{present.min()} to {present.max()}" if present.min() < present.max() else f"{present.min()}"
+        return f"{each} of each class, {len(present)} of {len(classes)} classes: {_classes(classes)}"
 
     def _masks(self) -> str:
         return f"on {self.num_masks} of {len(self.sizes)} images" if self.num_masks else "none"
@@ -168,7 +172,8 @@ def _split_overview(split: str, images: ImageSet, check: int) -> SplitOverview:
     problems = [f"{_count(len(faults), 'image')} cannot be read: {_names(faults)}"] if faults else []
     if images.skipped:
         problems.append(f"{_count(len(images.skipped), 'image')} left out as unreadable: {_names(images.skipped)}")
-    problems += [f"{_count(number, 'image')} without a label"] if (number := int((labels < 0).sum())) else []
+    number = int((labels < 0).sum()) if images.has_labels else 0
+    problems += [f"{_count(number, 'image')} without a label"] if number else []
     outside = [sample.path for sample in read if _reaches_beyond(sample)]
     problems += [f"{_count(len(outside), 'image')} with boxes outside of it: {_names(outside)}"] if outside else []
     return SplitOverview(

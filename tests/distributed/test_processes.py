@@ -53,6 +53,21 @@ CASES = {
     "cgc, unlabelled, every cell": ("cgc", "flat", {"views": "transformed"}, {"unlabelled": 6}),
     "no negatives, unlabelled": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {"unlabelled": 6}),
     "sharded cgc, unlabelled": ("cgc", "mlp", {"contrast": "weighted"}, {"unlabelled": 12, "shard": True}),
+    "retrofit, token head": ("retrofit", "token", {"negatives": False, "distillation_temperature": 2.0}, {}),
+    "retrofit, unlabelled": ("retrofit", "convnet", {"label_weight": 0.5, "queue": 8}, {"unlabelled": 12}),
+    "retrofit, frozen": (
+        "retrofit",
+        "convnet",
+        {"trained": ("all",), "label_weight": 2.0},
+        {"freeze": ("features.0",)},
+    ),
+    "sharded retrofit": ("retrofit", "mlp", {"trained": ("all",), "contrast": "weighted"}, {"shard": True}),
+    "sharded retrofit, unlabelled": (
+        "retrofit",
+        "convnet",
+        {"label_weight": 0.5, "explainer": "gradient_times_input"},
+        {"unlabelled": 6, "shard": True},
+    ),
     "cgc, frozen below": ("cgc", "convnet", {}, {"freeze": ("features.0",)}),
     "cgc, frozen above": ("cgc", "mlp", {"layer": "features.0"}, {"freeze": ("features.2", "head.0")}),
     "exconb, frozen": ("exconb", "convnet", {}, {"freeze": ("features.1",)}),
@@ -91,6 +106,7 @@ MISTAKES = {
 ACCUMULATED = {
     "cross_entropy": ("cross_entropy", "convnet", {}, {"accumulate": 3}),
     "no negatives": ("cgc_no_negatives", "mlp", {}, {"accumulate": 3}),
+    "retrofit": ("retrofit", "convnet", {"negatives": False, "trained": ("all",)}, {"accumulate": 3}),
     "sharded": ("cgc_no_negatives", "mlp", {}, {"accumulate": 3, "shard": True}),
 }
 """For two processes, which have three images each."""

@@ -31,7 +31,7 @@ def plan_of(method, network, *freeze, **settings):
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        *((name, {}) for name in METHODS),
+        *((name, {"trained": ("all",), "mode": "train"} if name == "retrofit" else {}) for name in METHODS),
         ("cgc", {"layer": "features.0"}),
         ("cgc", {"layer": "features.1", "contrast": "weighted"}),
         ("excon", {"layer": "features.0"}),

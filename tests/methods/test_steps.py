@@ -125,8 +125,15 @@ def test_cross_entropy_step(views):
         assert output.logs["accuracy"] == (logits.argmax(1) == batch.labels).double().mean()
 
 
+OPTIONS = {
+    "cgc": {"resolution": 16},
+    "cgc_no_negatives": {"resolution": 16},
+    "retrofit": {"resolution": 16, "trained": ("all",), "mode": "train"},  # nothing of a random network is to be kept
+}
+
+
 def plan_of(method, classifier=None):
-    settings = METHODS[method](**({"resolution": 16} if "cgc" in method else {}))
+    settings = METHODS[method](**OPTIONS.get(method, {}))
     recipe = Recipe(method, Digits(), Model("contrex:convnet"), settings, training=Training(epochs=3))
     return training_plan(classifier or make_classifier(), recipe)
 

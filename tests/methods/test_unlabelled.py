@@ -77,4 +77,4 @@ def test_what_is_unlabelled_has_no_label_and_nothing_else_has_a_heatmap():
 def test_only_consistency_takes_images_without_labels():
     """The reason of the others is in their refusal (tests/training)."""
     taking = {name for name, make in METHODS.items() if training_step(make_classifier(), make()).wants.unlabelled_views}
-    assert taking == {"cgc", "cgc_no_negatives"}
+    assert taking == {"cgc", "cgc_no_negatives", "retrofit"}

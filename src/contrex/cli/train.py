@@ -165,6 +165,11 @@ def _check_evaluation(recipe: settings.Recipe) -> None:
     check_names(recipe.evaluation)
     device_named(recipe.evaluation.device)
     images = run_images(recipe, recipe.evaluation.split)
+    if not images.has_labels:
+        raise DataError(
+            f"`evaluation.split`: {images.name} has no labels, and an evaluation needs them. Add --no-evaluate, and "
+            "then contrex evaluate RUN --data PATH with images that have some."
+        )
     check_names(recipe.evaluation, len(images.classes))
     if len(images) == 0:
         raise DataError(f"`evaluation.split`: {images.name} has no images. Choose another, or add --no-evaluate.")

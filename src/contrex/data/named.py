@@ -2,6 +2,7 @@
 
     digits                                          the built-in set, which has no path
     folder: cifar: tiny-imagenet: imagenet: cub: aircraft: cars: flowers: food: pets: unrel: voc: coco: hf: shards:
+    photos:                                         a folder of photos without labels
     FILE.py:NAME FILE.py:NAME:PATH                  settings in a file, and so for MODULE:NAME
     NAME NAME:PATH                                  settings that an installed package adds (`contrex.data`)
 

@@ -56,6 +56,9 @@ class ImageSet(FromAnywhere, ABC):
 
     name: str
     classes: Sequence[str]
+    """Their names in the order of the labels; none where there are no labels."""
+    has_labels: bool = True
+    """Whether its images have labels at all; otherwise each is -1."""
     skipped: Sequence[str] = ()
     """The images that were left out because they could not be read: a sentence each, with the path and the reason."""
     details: Mapping[str, object] = {}

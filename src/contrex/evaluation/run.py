@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrex import ranks, settings
 from contrex.data.loading import Loader
@@ -27,6 +27,7 @@ from contrex.evaluation.bench import Bench, Group, of_an_image
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.protocols import check_names, protocol_named
 from contrex.evaluation.subject import Subject, command_line, configuration_of, versions
+from contrex.losses import distillation_loss
 from contrex.metrics import top_k_correct
 from contrex.models import Classifier, eval_mode, model_logits
 from contrex.ops import scores
@@ -113,7 +114,8 @@ def _judge_by_each(first: Panel, others: Sequence[Panel], views: Sequence[Views]
 
 
 class Validation(NamedTuple):
-    """Top-1 accuracy in % and the mean cross-entropy in nats, over all images."""
+    """Top-1 accuracy in % and the mean cross-entropy in nats, over all images; of images without labels, the agreement
+    with a reference and the divergence from it."""
 
     top1: float
     loss: float
@@ -131,8 +133,13 @@ def validation_groups(images: ImageSet, data: settings.Data, *, workers: int = 0
     return Groups(views, len(images), workers=workers, size=4 * GROUP)
 
 
-def validate(classifier: Classifier, groups: Groups, *, device: torch.device) -> Validation:
+def validate(
+    classifier: Classifier, groups: Groups, *, device: torch.device, reference: nn.Module | None = None
+) -> Validation:
     """Accuracy and cross-entropy on the squares, in eval mode. The network's mode is restored.
+
+    With a `reference`, a network in eval mode, no labels are read: its predictions stand in for them, and in place of
+    the cross-entropy is the divergence of the classifier's probabilities from its own, `mean KL(reference || network)`.
 
     A sync point: all processes must call it.
     """
@@ -140,11 +147,16 @@ def validate(classifier: Classifier, groups: Groups, *, device: torch.device) ->
     losses: list[float] = []
     with eval_mode(network), torch.inference_mode():
         for group in groups:
-            squares = torch.stack([views.square for views in group])
-            logits = model_logits(network, classifier.normalise(squares.to(device))).float()
-            labels = torch.tensor([views.label for views in group], device=device)
+            images = classifier.normalise(torch.stack([views.square for views in group]).to(device))
+            logits = model_logits(network, images).float()
+            if reference is None:
+                labels = torch.tensor([views.label for views in group], device=device)
+                losses.append(float(-scores.log_probability(logits.double(), labels).sum()))
+            else:
+                theirs = model_logits(reference, images).float()
+                labels = theirs.argmax(1)
+                losses.append(len(group) * float(distillation_loss(logits.double(), theirs.double())))
             correct += int(top_k_correct(logits, labels, 1).sum())
-            losses.append(float(-scores.log_probability(logits.double(), labels).sum()))
     loss = sum(itertools.chain.from_iterable(ranks.gathered(losses)))  # in the order of the images, as one process adds
     return Validation(100 * sum(ranks.gathered(correct)) / groups.total, loss / groups.total)
 
@@ -329,6 +341,7 @@ class Groups:
 
     def __init__(self, views: EvaluationViews, total: int, *, workers: int, size: int = GROUP) -> None:
         self.total = total
+        self.has_labels = views.images.has_labels
         self._size = size
         self._loader: Loader[list[Views]] = Loader(views, list, workers=workers)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from contrex import ranks
-from contrex.data import image_set
+from contrex.data import image_set, reader
 from contrex.data.labelled import LIST, draw_of, run_images
 from contrex.data.sample import ImageSet
 from contrex.errors import ArgumentError, DataError
@@ -183,12 +183,8 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
     recipe, classifier, classes = trained(content)
     used = recipe.data if data is None else data
     images = _images(run, recipe, options.split, content.get("labelled_sha256"), used)
-    if tuple(images.classes) != classes:
-        raise DataError(
-            f"{images.name} does not have the classes that {run} was trained on: {listed(images.classes)} instead of "
-            f"{listed(classes)}. Choose and order them with `data.classes`, or give the folder a labels.csv with the "
-            "run's class indices and a classes.txt with its names."
-        )
+    if reader(type(recipe.data)).has_labels:
+        _check_classes(run, images, classes)
     subject = Subject(
         name=run_name(recipe),
         classifier=classifier,
@@ -209,6 +205,17 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
         seed=recipe.training.seed,
     )
     return subject, [run / record_name(recipe, way, used) for way in options.of_each_explainer()]
+
+
+def _check_classes(run: Path, images: ImageSet, classes: Sequence[str]) -> None:
+    """Refuse images of other classes than a run was trained on; one that was trained without labels knows no names, and
+    an evaluation compares the number."""
+    if list(images.classes) != list(classes):
+        raise DataError(
+            f"{images.name} does not have the classes that {run} was trained on: {listed(images.classes)} instead of "
+            f"{listed(classes)}. Choose and order them with `data.classes`, or give the folder a labels.csv with the "
+            "run's class indices and a classes.txt with its names."
+        )
 
 
 def _images(run: Path, recipe: Recipe, split: str, labelled_sha256: str | None, data: Data) -> ImageSet:

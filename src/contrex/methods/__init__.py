@@ -13,6 +13,7 @@ from contrex.methods.excon import ExConStep
 from contrex.methods.gcc import GCCStep
 from contrex.methods.moving import frozen, with_rates
 from contrex.methods.phase import Phase, Plan, one_phase
+from contrex.methods.retrofit import RetrofitStep
 from contrex.methods.step import Shown, Step, StepOutput, Wants, step_output, transformed_of, views_of
 from contrex.methods.supcon import ClassifierStep, SupConStep
 from contrex.models import Classifier
@@ -26,7 +27,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     if isinstance(kind, type) and issubclass(kind, Method)
     for name, options in kind.papers_names.items()
 }
-"""What makes the settings of each of contrex's methods, by its name in the papers."""
+"""What makes the settings of each of contrex's methods, by its name in the papers, or its own."""
 
 
 def step_class(kind: type[Method]) -> type[Step]:
@@ -69,6 +70,7 @@ __all__ = [
     "GCCStep",
     "Phase",
     "Plan",
+    "RetrofitStep",
     "Shown",
     "Step",
     "StepOutput",

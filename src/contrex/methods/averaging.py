@@ -28,14 +28,14 @@ def follow(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float) -
 class Teacher(nn.Module):
     """A copy of a network that follows it and is not trained (Tarvainen and Valpola, NeurIPS 2017, eq. 2).
 
-    It begins with the weights of the network, is in eval mode, and has the network's own buffers, batch-norm statistics
-    among them; the paper's runs in train mode. A step makes one in its `__init__` and calls `after_step` in its own;
-    the teacher is part of the step's state, so checkpoints have it.
+    It begins with the weights of the network, is always in eval mode, and has the network's own buffers, batch-norm
+    statistics among them; the paper's runs in train mode. A step makes one in its `__init__` and calls `after_step` in
+    its own; the teacher is part of the step's state, so checkpoints have it. Without a `decay` it stays as it is.
     """
 
-    def __init__(self, network: nn.Module, *, decay: float) -> None:
+    def __init__(self, network: nn.Module, *, decay: float | None) -> None:
         super().__init__()
-        check(0 <= decay < 1, "decay", decay, "from 0 to below 1")
+        check(decay is None or 0 <= decay < 1, "decay", decay, "from 0 to below 1")
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
 
@@ -44,9 +44,16 @@ class Teacher(nn.Module):
         with torch.no_grad():
             return self.network(images)
 
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in eval mode."""
+        super().train(False)
+        return self
+
     @torch.no_grad()
     def after_step(self, network: nn.Module) -> None:
         """Move the teacher towards `network`, which has just taken a step."""
+        if self.decay is None:
+            return
         follow(list(self.network.parameters()), [weight.detach() for weight in network.parameters()], self.decay)
         for own, value in zip(self.network.buffers(), network.buffers(), strict=True):
             own.copy_(value)

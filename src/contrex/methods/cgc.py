@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contrex import ranks
 from contrex.data.views.batch import Batch
-from contrex.explain import Explanation, HiResCAM
+from contrex.explain import Explainer, Explanation, HiResCAM
 from contrex.losses import cgc_loss, l2_consistency_loss
 from contrex.methods.step import (
     Step,
@@ -25,7 +25,7 @@ from contrex.methods.step import (
     views_of,
 )
 from contrex.models import Classifier
-from contrex.settings import CGC, CGCNoNegatives
+from contrex.settings import CGC, CGCNoNegatives, Retrofit
 
 
 class ConsistencyStep(Step):
@@ -44,12 +44,14 @@ class ConsistencyStep(Step):
     explains_in_training = True
     wants = Wants(unlabelled_views=1)
 
-    def __init__(self, classifier: Classifier, settings: CGC | CGCNoNegatives) -> None:
+    def __init__(
+        self, classifier: Classifier, settings: CGC | CGCNoNegatives | Retrofit, explainer: Explainer | None = None
+    ) -> None:
         super().__init__(classifier)
         self.settings = settings
         if settings.variant == "published-code":
             self.wants = Wants(views=2, unlabelled_views=1, views_beside_unlabelled=1)
-        self._explainer = HiResCAM(classifier.network, settings.layer)
+        self._explainer = explainer or HiResCAM(classifier.network, settings.layer)
 
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of a batch: explain both views, put one map into the frame of the other, compare them."""
@@ -110,12 +112,12 @@ class CGCStep(ConsistencyStep):
     images of one process are its negatives, and the loss is not that of one process with the whole batch.
     """
 
-    settings: CGC
+    settings: CGC | Retrofit
     queue: Tensor
     has_negatives = True
 
-    def __init__(self, classifier: Classifier, settings: CGC) -> None:
-        super().__init__(classifier, settings)
+    def __init__(self, classifier: Classifier, settings: CGC | Retrofit, explainer: Explainer | None = None) -> None:
+        super().__init__(classifier, settings, explainer)
         self.register_buffer("queue", torch.empty(0))
 
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
@@ -166,6 +168,13 @@ class CGCNoNegativesStep(ConsistencyStep):
 
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
         """`l2_consistency_loss` with its settings."""
-        return l2_consistency_loss(
-            heatmaps, heatmaps_view, batch.views[0].crop, size=self.settings.resolution, variant=self.settings.variant
-        )
+        return without_negatives(heatmaps, heatmaps_view, batch, self.settings)
+
+
+def without_negatives(
+    heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch, settings: CGCNoNegatives | Retrofit
+) -> Tensor:
+    """`l2_consistency_loss` as `settings` have it, of raw maps `[N,h,w]` of the plain and the transformed images."""
+    return l2_consistency_loss(
+        heatmaps, heatmaps_view, batch.views[0].crop, size=settings.resolution, variant=settings.variant
+    )

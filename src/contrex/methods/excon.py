@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError
-from contrex.explain import ActivationExplainer
 from contrex.explain.named import build_explainer
 from contrex.methods.step import Shown, StepOutput, explained_layer, two_views_of
 from contrex.methods.supcon import SupConStep
@@ -69,11 +68,6 @@ class ExConStep(SupConStep):
 
     def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
         """The explained layer and the classifier."""
-        if not isinstance(self._explainer, ActivationExplainer):
-            raise ArgumentError(
-                f"`training.compile` compiles what comes before the explained layer, and `method.explainer` "
-                f"{self.settings.explainer} looks into that: take grad_cam, or leave `training.compile` out."
-            )
         return [explained_layer(self._explainer, self.normalise(images)), self.head]
 
     def explained_views(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -6,17 +6,19 @@ them depends on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from torch import nn
 
 from contrex.errors import ArgumentError, LayerError, unknown_name
 from contrex.methods.phase import Phase, Plan
-from contrex.models import classifier_heads
+from contrex.models import classifier_heads, last_stage
 
 TRUNK = "trunk"
 """In `training.freeze`: everything but the classifier's linear layer; a module of that name goes first."""
+LAST_STAGE, HEAD, ALL = "last-stage", "head", "all"
+"""In `method.trained`: `contrex.models.last_stage`, the classifier's linear layer, everything."""
 
 
 def frozen(plan: Plan, network: nn.Module, names: Sequence[str]) -> Plan:
@@ -32,7 +34,7 @@ def frozen(plan: Plan, network: nn.Module, names: Sequence[str]) -> Plan:
         return plan
     modules, kept = [], set[nn.Parameter]()
     for name in names:
-        module = _named(network, name)
+        module = _named(network, name, "`training.freeze`", TRUNK)
         modules.append(module)
         kept |= set(module.parameters())
         if module is network:
@@ -40,15 +42,40 @@ def frozen(plan: Plan, network: nn.Module, names: Sequence[str]) -> Plan:
     return replace(plan, phases=[_without(phase, modules, kept, names) for phase in plan.phases])
 
 
-def _named(network: nn.Module, name: str) -> nn.Module:
-    """The module called `name`; the network for its trunk."""
+def trained_part(network: nn.Module, names: Sequence[str]) -> list[nn.Parameter]:
+    """The parameters of `network` that are meant by `names`, `method.trained`: `last-stage`, `head`, `all` or modules;
+    a module of that name goes first.
+
+    Raises:
+        UnknownNameError: there is no module of that name.
+        LayerError: `head` of a network that does not end in linear layers.
+        ArgumentError: what is named has no parameters.
+    """
+    own = {parameter for name in names for parameter in _part(network, name)}
+    if not own:
+        raise ArgumentError(f"`method.trained` {' '.join(names)} has no parameters: name modules that have some.")
+    return [parameter for parameter in network.parameters() if parameter in own]
+
+
+def _part(network: nn.Module, name: str) -> Iterable[nn.Parameter]:
+    is_module = any(name == one for one, _ in network.named_modules() if one)
+    if name == LAST_STAGE and not is_module:
+        return last_stage(network)
+    if name == HEAD and not is_module:
+        return _head_parameters(network, "`method.trained` head is the network's last linear layer")
+    return _named(network, name, "`method.trained`", ALL, LAST_STAGE, HEAD).parameters()
+
+
+def _named(network: nn.Module, name: str, what: str, whole: str, *others: str) -> nn.Module:
+    """The module called `name`; the network where it is called `whole`. For the error, `what` is the setting, which
+    knows `others` too."""
     modules: dict[str, nn.Module] = dict(network.named_modules())
     if name and name in modules:
         return modules[name]
-    if name == TRUNK:
+    if name == whole:
         return network
     depth = name.count(".")
-    raise unknown_name("`training.freeze`", name, [TRUNK, *(key for key in modules if key and key.count(".") <= depth)])
+    raise unknown_name(what, name, [whole, *others, *(key for key in modules if key and key.count(".") <= depth)])
 
 
 def _without(phase: Phase, modules: Sequence[nn.Module], kept: set[nn.Parameter], names: Sequence[str]) -> Phase:
@@ -58,7 +85,7 @@ def _without(phase: Phase, modules: Sequence[nn.Module], kept: set[nn.Parameter]
         raise ArgumentError(
             f"`training.freeze` {' '.join(names)} leaves nothing of the network to train{where}: freeze less of it."
         )
-    held = [p for p in phase.parameters if p in kept]
+    held = [*phase.held, *(p for p in phase.parameters if p in kept)]
     own = [p for p in phase.parameters if p not in kept]
     return replace(phase, parameters=own, frozen=[*phase.frozen, *modules], held=held)
 

@@ -37,7 +37,7 @@ class Phase:
     frozen: Sequence[nn.Module] = ()
     """Modules that stay in eval mode: those of `training.freeze`, and those that the step keeps in it, as a teacher."""
     held: Sequence[nn.Parameter] = ()
-    """Parameters that stay as they are for this run because `training.freeze` says so."""
+    """Parameters of the network that stay as they are for this run, by `training.freeze` or the method's settings."""
     trains_classifier: bool = True
     """Whether the classifier is better afterwards: otherwise there is nothing to validate."""
 

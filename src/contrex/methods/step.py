@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError
-from contrex.explain import LayerExplainer
+from contrex.explain import ActivationExplainer, Explainer
 from contrex.methods.phase import Plan, one_phase
 from contrex.models import Classifier, check_classifier
 from contrex.models.outputs import auxiliary_classifiers, check_no_auxiliary, read_logits
@@ -58,6 +58,8 @@ class Wants:
     """Sets of transformed images of each image without a label, in `batch.unlabelled`; 0 takes no such images."""
     views_beside_unlabelled: int | None = None
     """`views` where there are images without labels beside them; None as many as without."""
+    labels: bool = True
+    """Whether it needs the labels of its images; otherwise a data set without labels will do."""
     composites: bool = False
     """Images of other classes to compose the first view with, `batch.company`."""
 
@@ -106,6 +108,10 @@ class Step(nn.Module, ABC):
 
     explains_in_training = False
     """Whether its forward differentiates a part of the network that it trains."""
+
+    reference: nn.Module | None = None
+    """The network whose predictions stand in for labels where the validation images have none: a property of a step
+    that has one among its modules."""
 
     epoch: int = 0
     """The epoch that is being trained, from 0."""
@@ -235,7 +241,17 @@ def step_output(labels: Tensor, logits: Tensor, loss: Tensor, **terms: Tensor) -
     return StepOutput(loss, {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "accuracy": accuracy})
 
 
-def explained_layer(explainer: LayerExplainer, images: Tensor) -> nn.Module:
-    """The layer that `explainer` looks at, found in normalised `images` where none was named."""
+def explained_layer(explainer: Explainer, images: Tensor) -> nn.Module:
+    """The layer that `explainer` looks at, found in normalised `images` where none was named.
+
+    Raises:
+        ArgumentError: it looks into what comes before, too.
+    """
+    if not isinstance(explainer, ActivationExplainer):
+        raise ArgumentError(
+            f"`training.compile` compiles what comes before the explained layer, and `method.explainer` "
+            f"{explainer.name or type(explainer).__name__} looks into that: take grad_cam, or leave `training.compile` "
+            "out."
+        )
     explainer(images)
     return explainer.model.get_submodule(str(explainer.layer))

@@ -6,6 +6,7 @@ from contrex.models.load import Classifier, build_network, load_classifier
 from contrex.models.modes import eval_mode
 from contrex.models.outputs import model_logits
 from contrex.models.split import ProjectionHead, check_classifier, classifier_head, classifier_heads
+from contrex.models.stage import last_stage
 from contrex.models.stem import cifar_stem
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "classifier_heads",
     "eval_mode",
     "find_layer",
+    "last_stage",
     "load_classifier",
     "model_logits",
     "unwrap",

@@ -28,6 +28,7 @@ _MODULES = (
     "few_labels",
     "contrast",
     "excon",
+    "retrofit",
 )
 """The modules with recipes, in the order in which `contrex recipes` lists them."""
 

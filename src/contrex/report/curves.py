@@ -16,8 +16,13 @@ MAX_POINTS = 200
 STABILITY = ("val_top1", "val_loss")
 """The curves whose spread over seeds says how steady a training is (ExCon, section 4.2 and Figure 3)."""
 
-VALIDATION = {"val_top1": "validation top-1 (%)", "val_loss": "validation loss"}
-"""The words for the curves that every run has."""
+VALIDATION = {
+    "val_top1": "validation top-1 (%)",
+    "val_loss": "validation loss",
+    "val_agreement": "agreement on kept-out photos (%)",
+    "val_divergence": "divergence on kept-out photos",
+}
+"""The words for the curves of a validation, with labels and without."""
 
 
 def curve_panels(groups: Sequence[RunGroup]) -> list[Plot]:

@@ -34,6 +34,7 @@ from contrex.settings.data import (
     Stored,
     TinyImageNet,
     TrainTest,
+    UnlabelledPhotos,
     UnRel,
 )
 from contrex.settings.evaluation import (
@@ -57,6 +58,7 @@ from contrex.settings.method import (
     ExCon,
     LinearClassifier,
     Method,
+    Retrofit,
     SupCon,
     Variant,
     Views,
@@ -109,6 +111,7 @@ __all__ = [
     "Recipe",
     "Reference",
     "RelativeProbability",
+    "Retrofit",
     "Schedule",
     "Shards",
     "Skipping",
@@ -121,6 +124,7 @@ __all__ = [
     "TrainTest",
     "Training",
     "UnRel",
+    "UnlabelledPhotos",
     "Variant",
     "Views",
     "run_name",

@@ -394,6 +394,34 @@ class Shards(Skipping, Photos):
         check(plain, "data.pattern", self.pattern, "archives below `path`, with {split} and no other braces")
 
 
+@dataclass(frozen=True)
+class UnlabelledPhotos(Skipping, Stored):
+    """Photos in a folder and in all folders below it, without labels, for methods that need none."""
+
+    implementation: ClassVar[str] = "contrex.data.readers.unlabelled:UnlabelledImages"
+    marks: ClassVar[Mapping[str, str]] = {"photos": ""}
+
+    path: Path
+    """The folder with the photos."""
+    resize: int = field(default=256, kw_only=True)
+    """Length of the image's shorter side before the central `image_size` square is cut out."""
+    val_share: float = field(default=0.1, kw_only=True)
+    """Share of the photos that are kept out as `val`, at least one."""
+    val_seed: int = field(default=0, kw_only=True)
+    """Which photos are kept out."""
+
+    def __post_init__(self) -> None:
+        check_square(self.image_size, self.resize)
+        super().__post_init__()
+        check(0 < self.val_share < 1, "data.val_share", self.val_share, "a share of the photos, between 0 and 1")
+        check_at_least(0, "data", val_seed=self.val_seed)
+
+    @property
+    def short_side(self) -> int:
+        """The length of an image's shorter side when the central square is cut out."""
+        return self.resize
+
+
 # From globals and not __subclasses__: in the order of this file, and without kinds from users' files.
 _OWN = [one for one in list(globals().values()) if isinstance(one, type) and issubclass(one, Data)]
 

@@ -218,3 +218,64 @@ class ExCon(SupCon):
         check(0 <= self.threshold < 1, "method.threshold", self.threshold, "from 0 to below 1")
         if not self.labels:
             raise ArgumentError("`method.labels` must be set for ExCon: it explains each image for its label.")
+
+
+@dataclass(frozen=True)
+class Retrofit(Method):
+    """Distillation from the network as it was + `weight` x consistency of the heatmaps: better heatmaps for a network
+    that is trained already, from images without labels."""
+
+    implementation: ClassVar[str] = "contrex.methods.retrofit:RetrofitStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"retrofit": {}}
+
+    weight: float = 0.5
+    """lambda: the weight of the consistency loss."""
+    distillation_weight: float = 1.0
+    """The weight of the divergence from the teacher's probabilities, on the plain and the transformed images."""
+    distillation_temperature: float = 1.0
+    """T: what both networks' logits are divided by before the divergence, which is multiplied by its square."""
+    teacher_decay: float | None = None
+    """How much of the teacher stays in each step while it follows the network; None is the network as it was."""
+    trained: tuple[str, ...] = ("last-stage",)
+    """What of the network is trained: last-stage (all from where the last feature map gets its size), head (the last
+    linear layer), all, or names of modules."""
+    mode: Literal["eval", "train"] = "eval"
+    """eval: batch norms keep their statistics and dropout is off, as in the teacher; train: the trained part is in
+    train mode."""
+    label_weight: float = 0.0
+    """The weight of the cross-entropy of images with a label; 0 reads no labels."""
+    views: Views = "both"
+    """The views that the cross-entropy sees (mean)."""
+    negatives: bool = True
+    """Contrast each heatmap with those of other images, as CGC; without, the distance of its pair alone."""
+    temperature: float = 0.5
+    """tau: the temperature of the similarities with negatives."""
+    variant: Variant = "paper"
+    """CGC's equations, or its published code's (its negatives; without negatives, a mean over the pixels)."""
+    queue: int = 0
+    """Past heatmaps kept as extra negatives; 0 is off."""
+    explainer: str = "hires_cam"
+    """What explains the images: the name of a differentiable explainer (contrex explainers), FILE.py:CLASS or
+    MODULE:CLASS, with options where it has some."""
+    layer: str | None = None
+    """Layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """The contrast inside g: None, "mean", "max" or "weighted"."""
+    resolution: int = 224
+    """S: heatmaps are compared as if upsampled to S x S."""
+
+    def __post_init__(self) -> None:
+        read_explainer(self.explainer, "`method.explainer`")
+        weights = {name: getattr(self, name) for name in ("weight", "distillation_weight", "label_weight", "queue")}
+        check_at_least(0, "method", **weights)
+        check_at_least(1, "method", resolution=self.resolution)
+        check_positive("method", temperature=self.temperature, distillation_temperature=self.distillation_temperature)
+        decay = self.teacher_decay
+        check(decay is None or 0 <= decay < 1, "method.teacher_decay", decay, "from 0 to below 1, or None")
+        if not self.trained:
+            raise ArgumentError("`method.trained` names nothing: give last-stage, head, all, or names of modules.")
+        if self.queue and not self.negatives:
+            raise ArgumentError(
+                f"`method.queue` {self.queue} holds negatives, and `method.negatives` says that there are none: leave "
+                "one of them out."
+            )

@@ -20,8 +20,10 @@ from contrex.records import write_atomically
 
 FILE_NAME = "metrics.jsonl"
 
-VALIDATION = "val_top1"
-"""What the line at an epoch's end holds, with the cross-entropy `val_loss`."""
+VALIDATION, VALIDATION_LOSS = "val_top1", "val_loss"
+"""What the line at an epoch's end holds."""
+AGREEMENT, DIVERGENCE = "val_agreement", "val_divergence"
+"""What it holds instead where the validation images have no labels."""
 
 
 class MetricsLog:
@@ -34,7 +36,9 @@ class MetricsLog:
         """Drop what was written after optimiser step `step`, and the ends of `epoch` and later ones: it will be written
         again. An epoch's end has the number of its last step, which may be saved before it."""
         lines = (line for line in read_log(self.path.parent) if line["step"] <= step)
-        kept = [json.dumps(line) for line in lines if line["epoch"] < epoch or VALIDATION not in line]
+        kept = [
+            json.dumps(line) for line in lines if line["epoch"] < epoch or not {VALIDATION, AGREEMENT} & line.keys()
+        ]
         write_atomically(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def write(self, values: Mapping[str, Any]) -> None:

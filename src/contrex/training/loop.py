@@ -41,7 +41,7 @@ from contrex.training import distributed
 from contrex.training.contact_sheet import write_shown
 from contrex.training.distributed import Runner
 from contrex.training.lock import locked
-from contrex.training.log import VALIDATION, progress_bar, say
+from contrex.training.log import AGREEMENT, DIVERGENCE, VALIDATION, VALIDATION_LOSS, progress_bar, say
 from contrex.training.optimization import learning_rates, take_step
 from contrex.training.preparing import prepare
 from contrex.training.run import Run
@@ -168,10 +168,11 @@ def end_epoch(run: Run, pace: Pace) -> bool:
     done, num_epochs, is_best = place.epoch + 1, len(run.plan.epochs), False
     is_due = done % options.validate_every == 0 or done == num_epochs
     if is_due and any(run.plan.phases[number].trains_classifier for number in run.plan.epochs[place.epoch]):
-        found = _validation(run)
-        is_best, place.best = found.top1 > place.best, max(found.top1, place.best)
-        epoch = f"epoch {done}/{num_epochs}"
-        say(run.console, f"{run.recipe.name}: {epoch}, validation top-1 {found.top1:.1f} %{in_words(took)}")
+        found, has_labels = _validation(run), run.to_validate.has_labels
+        # agreement with the network of before only ever falls: without labels the last checkpoint is the best
+        is_best, place.best = found.top1 > place.best or not has_labels, max(found.top1, place.best)
+        name = f"epoch {done}/{num_epochs}, validation {'top-1' if has_labels else 'agreement'}"
+        say(run.console, f"{run.recipe.name}: {name} {found.top1:.1f} %{in_words(took)}")
     place.epoch, place.phase, place.batch = done, 0, 0
     if is_due:
         run.save(best=is_best)
@@ -208,15 +209,17 @@ def _forward(runner: Runner, batch: Batch, precision: str) -> StepOutput:
 
 
 def _validation(run: Run) -> Validation:
-    """Measure accuracy and loss on the validation images, of the averaged weights where there are some, and log
-    them."""
+    """Measure accuracy and loss on the validation images, of the averaged weights where there are some, and log them;
+    on images without labels, agreement with the step's reference."""
     place, runner = run.place, run.runners[run.plan.epochs[run.place.epoch][-1]]
     watched = replace(run.classifier, network=Watched(run.classifier.network, place))
     # the averages take the weights' places, shares are put together; compiled code would be compiled for eval mode
     with run.averages.in_place(), runner.whole(), uncompiled():
-        found = validate(watched, run.to_validate, device=run.device)
+        reference = None if run.to_validate.has_labels else runner.step.reference
+        found = validate(watched, run.to_validate, device=run.device, reference=reference)
+    names = (VALIDATION, VALIDATION_LOSS) if reference is None else (AGREEMENT, DIVERGENCE)
     if ranks.rank() == 0:
-        run.folder.log.write({"step": place.step, "epoch": place.epoch, VALIDATION: found.top1, "val_loss": found.loss})
+        run.folder.log.write({"step": place.step, "epoch": place.epoch, **dict(zip(names, found, strict=True))})
     return found
 
 

@@ -20,7 +20,7 @@ from contrex.devices import device_named
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import validation_groups
 from contrex.methods import Phase, Plan, training_plan
-from contrex.models import Classifier, load_classifier
+from contrex.models import Classifier, class_names, eval_mode, load_classifier, model_logits
 from contrex.records import write_json
 from contrex.settings import Recipe
 from contrex.training import compiling, distributed, sharding
@@ -32,7 +32,7 @@ from contrex.training.resuming import check_same_images, load_optimizers, load_s
 from contrex.training.run import Run, RunFolder
 from contrex.training.state import Place, RunState, fingerprint
 from contrex.training.trained import without_file
-from contrex.training.unlabelled import unlabelled_cycle
+from contrex.training.unlabelled import check_labels, unlabelled_cycle
 
 SKIPPED = "skipped_images.json"
 
@@ -55,7 +55,10 @@ def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Cons
 
     classifier = _classifier(recipe, images, saved, console)
     plan = training_plan(classifier, recipe)
+    check_labels(recipe, plan, images)
     distributed.check_plan(options, plan)
+    if saved is None and recipe.model.weights is None and any(step.reference is not None for step in plan.modules()):
+        say(console, f"{type(recipe.method).__name__} keeps the outputs of random weights: there is no `model.weights`")
     cycle = unlabelled_cycle(recipe, plan, images.unlabelled)
     _move(plan, recipe, device)
     if saved is not None:
@@ -81,7 +84,7 @@ def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Cons
         optimizers=optimizers,
         averages=averages,
         place=place,
-        data=fingerprint(images),
+        data=fingerprint(images, () if images.labelled.has_labels else names_of_classes(classifier, recipe)),
         loader=TrainingLoader(
             [_views(recipe, images.labelled, phase, number) for number, phase in enumerate(plan.phases)],
             batch_size=options.batch_size,
@@ -123,13 +126,22 @@ def _classifier(recipe: Recipe, images: TrainingImages, saved: RunState | None, 
     """The network that is trained, with the weights that a new run starts from."""
     torch.manual_seed(recipe.training.seed)  # of the initialisation: every process draws the same weights
     model = recipe.model if saved is None else without_file(recipe.model)
-    classifier = load_classifier(model, num_classes=len(images.labelled.classes))
+    known = images.labelled.classes if saved is None else saved.data.classes
+    classifier = load_classifier(model, num_classes=len(known) or None)  # None: the weights file tells
     if classifier.left_out:
         say(console, f"left out of {model.weights}: {', '.join(classifier.left_out)}")
     if recipe.training.freeze and recipe.model.weights is None:
         names = " ".join(recipe.training.freeze)
         say(console, f"`training.freeze` keeps {names} at random weights: there is no `model.weights`")
     return distributed.synchronise_batch_norm(classifier, recipe.training)
+
+
+def names_of_classes(classifier: Classifier, recipe: Recipe) -> tuple[str, ...]:
+    """The names of a network's classes where the images know none: as many as it has logits for one of them."""
+    side = view_sizes(recipe.data)[1]
+    with eval_mode(classifier.network), torch.no_grad():
+        logits = model_logits(classifier.network, classifier.normalise(torch.zeros(1, 3, side, side)))
+    return class_names(logits.shape[1])
 
 
 def _move(plan: Plan, recipe: Recipe, device: torch.device) -> None:
@@ -168,12 +180,12 @@ def _check_images(recipe: Recipe, found: TrainingImages) -> None:
         raise DataError(f"{validation.name} has no images, and a run is validated on them: give it at least one.")
     if list(validation.classes) != list(images.classes):
         raise DataError(f"{validation.name} has other classes than {images.name}: give both the same, in one order.")
-    if count < 2:
+    if count < 2 and images.has_labels:
         raise DataError(
             f"{images.name} has {count} class, and the cross-entropy of one class is 0 whatever the network says: give "
             "it at least two."
         )
-    if recipe.model.num_classes not in (None, count):
+    if images.has_labels and recipe.model.num_classes not in (None, count):
         raise ArgumentError(
             f"`model.num_classes` is {recipe.model.num_classes}, {images.name} has {count} classes: leave it out."
         )

@@ -81,7 +81,8 @@ def check_same_images(images: TrainingImages, state: RunState) -> None:
     Raises:
         CheckpointError: there are other classes, more or fewer images, or others have a label.
     """
-    name, now, before = images.labelled.name, fingerprint(images), state.data
+    name, before = images.labelled.name, state.data
+    now = fingerprint(images, () if images.labelled.has_labels else before.classes)
     if now.classes != before.classes:
         raise CheckpointError(f"{name} has other classes than the run was started on: use the same images.")
     if before.num_images not in (None, now.num_images):

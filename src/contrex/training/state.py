@@ -44,11 +44,12 @@ class Fingerprint:
     """Of the list of the labelled images, where not all are (`contrex.data.labelled`)."""
 
 
-def fingerprint(images: TrainingImages) -> Fingerprint:
-    """The fingerprint of the images that a run is trained on."""
+def fingerprint(images: TrainingImages, classes: Sequence[str] = ()) -> Fingerprint:
+    """The fingerprint of the images that a run is trained on; `classes` are the network's, where the images know
+    none."""
     draw = draw_of(images.labelled)
     return Fingerprint(
-        classes=tuple(images.labelled.classes),
+        classes=tuple(images.labelled.classes or classes),
         num_images=len(images.labelled),
         num_unlabelled=0 if images.unlabelled is None else len(images.unlabelled),
         labelled_sha256=None if draw is None else draw.sha256,

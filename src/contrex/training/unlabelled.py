@@ -1,14 +1,17 @@
-"""Which images without labels a run has beside its labelled ones, and what is refused."""
+"""Which images without labels a run has, beside its labelled ones or alone, and what is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from contrex.data.labelled import TrainingImages
 from contrex.data.sample import ImageSet
 from contrex.data.streams import stream
 from contrex.data.views.squares import view_sizes
 from contrex.data.views.training import TrainingViews
 from contrex.data.views.unlabelled import Cycle
 from contrex.errors import ArgumentError
-from contrex.methods import METHODS, Plan, step_class
+from contrex.methods import METHODS, Plan, Wants, step_class
 from contrex.settings import Recipe
 from contrex.training import distributed
 
@@ -52,7 +55,30 @@ def unlabelled_cycle(recipe: Recipe, plan: Plan, images: ImageSet | None) -> Cyc
     return Cycle(views, size, distributed.own_parts(options, size))
 
 
+def check_labels(recipe: Recipe, plan: Plan, images: TrainingImages) -> None:
+    """Refuse a data set without labels where a phase needs them, to learn from or to be validated.
+
+    Raises:
+        ArgumentError: it does; the message says who does not.
+    """
+    if images.labelled.has_labels:
+        return
+    refusing = next((step for step in plan.modules() if step.wants.labels or step.reference is None), None)
+    if refusing is not None:
+        reason = refusing.needs_labels if not refusing.wants.unlabelled_views else "its cross-entropy needs labels"
+        raise ArgumentError(
+            f"{images.labelled.name} has no labels, and is not for {type(recipe.method).__name__}: {reason}. Train "
+            f"{' or '.join(_taking(lambda wants: not wants.labels))} (`method.label_weight` 0), or put the photos "
+            "beside labelled ones, `labelled.unlabelled`."
+        )
+
+
 def _taking_unlabelled() -> list[str]:
-    """The names of contrex's own methods that take images without labels."""
+    """The names of contrex's own methods that take images without labels beside others."""
+    return _taking(lambda wants: wants.unlabelled_views > 0)
+
+
+def _taking(fits: Callable[[Wants], bool]) -> list[str]:
+    """The names of contrex's own methods whose wants fit."""
     kinds = dict.fromkeys(type(make()) for make in METHODS.values())
-    return [kind.__name__ for kind in kinds if step_class(kind).wants.unlabelled_views]
+    return [kind.__name__ for kind in kinds if fits(step_class(kind).wants)]

@@ -1,4 +1,5 @@
-"""Images without labels: those of a folder and of all folders below it (CGC, section 4.3)."""
+"""Images without labels: those of a folder and of all folders below it, beside labelled ones (CGC, section 4.3) or
+alone."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from pathlib import Path
 
 from contrex.data.files.folders import ImageFiles
 from contrex.data.files.images import is_image
+from contrex.data.streams import stream
 from contrex.errors import DataError
+from contrex.settings import UnlabelledPhotos
 
 
 class UnlabelledFolder(ImageFiles):
@@ -20,16 +23,44 @@ class UnlabelledFolder(ImageFiles):
     """
 
     classes: Sequence[str] = ()
+    has_labels = False
 
     def __init__(self, root: Path, *, on_bad_image: str) -> None:
-        if not root.is_dir():
-            raise DataError(f"`labelled.unlabelled` must be a folder with images; there is no folder '{root}'.")
-        found = sorted(_images_below(root))
-        if not found:
-            raise DataError(f"`labelled.unlabelled` '{root}' has no images, nor have the folders below it.")
-        every = ((path, -1) for path in found)
+        every = ((path, -1) for path in _found(root, "`labelled.unlabelled`"))
         super().__init__(root, "unlabelled", every, boxes={}, limit_per_class=None, on_bad_image=on_bad_image)
         self.name = f"{root.name} ({len(self)} unlabelled)"
+
+
+class UnlabelledImages(ImageFiles):
+    """The photos of `UnlabelledPhotos` to train on, `train`, or those kept out, `val`, which are drawn by `val_seed`.
+
+    Raises `DataError` where there is no such folder or split, or too few images for two splits.
+    """
+
+    classes: Sequence[str] = ()
+    has_labels = False
+
+    def __init__(self, settings: UnlabelledPhotos, split: str) -> None:
+        if split not in ("train", "val"):
+            raise DataError(f"photos without labels have the splits train and val, the kept-out ones; got '{split}'.")
+        found = _found(settings.path, "`data.path`")
+        if len(found) < 2:
+            raise DataError(f"`data.path` '{settings.path}' has one image, and one is kept out: give it more.")
+        num_val = min(max(1, round(settings.val_share * len(found))), len(found) - 1)
+        kept_out = set(stream("val", settings.val_seed).permutation(len(found))[:num_val].tolist())
+        every = ((path, -1) for number, path in enumerate(found) if (number in kept_out) == (split == "val"))
+        own = settings.on_bad_image
+        super().__init__(settings.path, split, every, boxes={}, limit_per_class=None, on_bad_image=own)
+
+
+def _found(root: Path, what: str) -> list[str]:
+    """The paths of images below `root`, sorted; `what` names the folder in errors."""
+    if not root.is_dir():
+        raise DataError(f"{what} must be a folder with images; there is no folder '{root}'.")
+    found = sorted(_images_below(root))
+    if not found:
+        raise DataError(f"{what} '{root}' has no images, nor have the folders below it.")
+    return found
 
 
 def _images_below(root: Path) -> Iterator[str]:

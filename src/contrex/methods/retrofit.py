@@ -1,0 +1,120 @@
+"""Self-distilled consistency: better heatmaps for a network that is trained already, from images without labels.
+
+A frozen copy of the network as it was teaches it to keep its outputs, while CGC's loss (Pillai et al., CVPR 2022) makes
+its heatmaps consistent:
+
+    L = w * T^2 * mean KL( softmax(t / T) || softmax(y / T) )  +  lambda * L_CGC
+
+for the logits y of the network and t of its teacher, on the plain and the transformed images alike (2N rows). Both
+terms need no label: g explains the network's own top class on the plain image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from contrex.data.views.batch import Batch
+from contrex.errors import ArgumentError
+from contrex.explain.named import build_explainer
+from contrex.losses import distillation_loss
+from contrex.methods.averaging import Teacher
+from contrex.methods.cgc import CGCStep, without_negatives
+from contrex.methods.moving import trained_part
+from contrex.methods.phase import Plan, one_phase
+from contrex.methods.step import StepOutput, Wants, step_output, view_cross_entropy, views_of
+from contrex.models import Classifier, model_logits
+from contrex.settings import Recipe, Retrofit
+
+
+class RetrofitStep(CGCStep):
+    """Distillation from the teacher and consistency of the heatmaps, of a part of the network.
+
+    The network has one forward pass for both views, the teacher another one. With `label_weight` the labelled images
+    have a cross-entropy as well; where images without labels lie beside them, these alone have the other terms, and the
+    labelled ones a forward pass of their own, the first. The teacher stays as it was, or follows (`teacher_decay`).
+    """
+
+    settings: Retrofit
+    wants = Wants(unlabelled_views=1, labels=False)
+
+    def __init__(self, classifier: Classifier, settings: Retrofit) -> None:
+        explainer = build_explainer(classifier.network, settings.explainer, settings.layer)
+        if not explainer.is_differentiable:
+            raise ArgumentError(
+                f"`method.explainer` {settings.explainer} has no differentiable map, which is what is trained: take "
+                "hires_cam or grad_cam."
+            )
+        super().__init__(classifier, settings, explainer)
+        self.wants = Wants(unlabelled_views=1, labels=settings.label_weight > 0)
+        self.has_negatives = settings.negatives
+        self.teacher = Teacher(self.network, decay=settings.teacher_decay)
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """One phase, with what of the network is not trained held.
+
+        Raises:
+            ArgumentError: labelled images lie beside others, and nothing is learnt from them.
+        """
+        if recipe.labelled.has_unlabelled and not self.wants.labels:
+            raise ArgumentError(
+                "`method.label_weight` 0 learns nothing from the images with labels beside those without: set it, or "
+                "train on the others alone, `--data photos:PATH`."
+            )
+        plan, own = one_phase(self, recipe), set(self.trained_parameters())
+        held = [parameter for parameter in self.network.parameters() if parameter not in own]
+        return replace(plan, phases=[replace(phase, held=held) for phase in plan.phases])
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the part that `settings.trained` names."""
+        return trained_part(self.network, self.settings.trained)
+
+    def kept_in_eval(self) -> list[nn.Module]:
+        """The network in mode eval; otherwise its modules of which nothing is trained."""
+        if self.settings.mode == "eval":
+            return [self.network]
+        own = set(self.trained_parameters())
+        of_modules = ((module, list(module.parameters())) for module in self.network.modules())
+        return [module for module, parameters in of_modules if parameters and own.isdisjoint(parameters)]
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """The loss of a batch: explain both views, compare heatmaps with each other and logits with the teacher's."""
+        settings, unlabelled = self.settings, batch.unlabelled
+        beside = self.classified(batch, settings.views) if unlabelled is not None and self.wants.labels else None
+        loss, terms, logits = self._retrofitted(batch if unlabelled is None else unlabelled)
+        if not self.wants.labels:
+            logs = {"loss": loss, **terms}
+            return StepOutput(loss, {name: value.detach() for name, value in logs.items()})
+        plain, transformed = logits.chunk(2)
+        entropy = view_cross_entropy(plain, transformed, batch.labels, settings.views) if beside is None else beside[0]
+        seen = plain if beside is None else beside[1]
+        return step_output(batch.labels, seen, loss + settings.label_weight * entropy, cross_entropy=entropy, **terms)
+
+    def after_step(self, number: int) -> None:
+        """A teacher that follows the network moves on."""
+        self.teacher.after_step(self.network)
+
+    @property
+    def reference(self) -> nn.Module:  # type: ignore[override]
+        """The teacher: without labels, what counts is how often the network still agrees with it."""
+        return self.teacher
+
+    def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
+        """`cgc_loss`, or without negatives `l2_consistency_loss`, with its settings."""
+        if self.settings.negatives:
+            return super().consistency(heatmaps, heatmaps_view, batch)
+        return without_negatives(heatmaps, heatmaps_view, batch, self.settings)
+
+    def _retrofitted(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss without labels, its terms, and the logits `[2N,K]` of the plain and the transformed images."""
+        settings, found = self.settings, self._explain(batch)
+        logits = found.logits.to(torch.promote_types(found.logits.dtype, torch.float32))
+        theirs = model_logits(self.teacher, self.normalise(torch.cat(views_of(batch))))
+        distillation = distillation_loss(logits, theirs, temperature=settings.distillation_temperature)
+        heatmaps, heatmaps_view = found.heatmap.chunk(2)
+        consistency = self.consistency(heatmaps, heatmaps_view, batch)
+        agreement = (logits.argmax(1) == theirs.argmax(1))[: len(batch)].float().mean()
+        loss = settings.distillation_weight * distillation + settings.weight * consistency
+        return loss, {"distillation": distillation, "consistency": consistency, "agreement": agreement}, logits
