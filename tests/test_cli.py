@@ -391,13 +391,13 @@ def test_quickstart_with_a_shortcut_reports_both_splits(tmp_path, monkeypatch, c
 
     small = Digits(num_train=64, num_val=8, num_test=8, image_size=32, digit_size=(14, 18), num_clutter=2)
     monkeypatch.setattr(digits, "DATA", small)
-    assert run("quickstart", "--folder", tmp_path, "--epochs", "1", "--shortcut", "0.9") == 0
+    assert run("quickstart", "--folder", tmp_path, "--epochs", "1", "--shortcut", "0.9", "--jobs", "1") == 0
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "report-val.html").is_file()
     text = capsys.readouterr().out
     assert text.count("report: ") == 2
     assert text.count("Insertion AUC") == 2
-    assert run("quickstart", "--folder", tmp_path, "--epochs", "1", "--shortcut", "0.9") == 0
+    assert run("quickstart", "--folder", tmp_path, "--epochs", "1", "--shortcut", "0.9", "--jobs", "1") == 0
 
 
 # --- every recipe, on 30 images or less, through the real command ---------------------------------------------------

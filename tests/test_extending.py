@@ -149,7 +149,7 @@ def add_method(package):
     package.new("methods/cosine_consistency.py", f"{code}\n{more}", step)
 
 
-BEHIND = "# by globals"
+BEHIND = "# From globals"
 """What follows the data sets in settings/data.py."""
 
 

@@ -14,7 +14,7 @@ from contrex.settings import Digits, Folder
 
 
 def test_every_kind_of_settings_has_a_reader() -> None:
-    assert len(READERS) == 15
+    assert len(READERS) == 16
     for kind, found in READERS.items():
         assert f"{found.__module__}:{found.__name__}" == kind.implementation
         assert getattr(contrex.data, found.__name__) is found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -30,8 +31,9 @@ class Quickstart:
     validation, where it does so as often, and test, where it never does."""
     epochs: int | None = None
     """Epochs of each run; None is the recipes' number."""
-    jobs: int = 1
-    """Processes that share the runs."""
+    jobs: int | None = None
+    """Processes that share the runs; None is two where there are two cores, as such small networks gain nothing from
+    several threads."""
 
 
 def quickstart(arguments: Arguments) -> int:
@@ -46,7 +48,7 @@ def quickstart(arguments: Arguments) -> int:
         splits=("test", "val") if options.shortcut else ("test",),
         console=console(),
         title="Digits with a planted shortcut" if options.shortcut else "Digits, explained consistently",
-        jobs=options.jobs,
+        jobs=min(2, os.cpu_count() or 1) if options.jobs is None else options.jobs,
     )
     for one in reports:
         print_summary(one.runs, f"{one.split} split")
