@@ -145,10 +145,9 @@ def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
     if not bool(panel.heatmap.isfinite().all()):
         raise ArgumentError("`heatmap` must be finite to be drawn, it holds NaN or infinity.")
     values = heatmaps.resize(panel.heatmap.detach().float().cpu()[None], (height, width))[0].numpy()
-    largest = float(np.abs(values).max())
+    largest, scale = float(np.abs(values).max()), full_colour(values)
     grey = np.clip(picture.mean(-1) * 0.6 + 0.4, 0, 1)
     axis.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=_stretch(picture))
-    scale = float(np.quantile(np.abs(values), FULL_COLOUR)) or largest or 1.0
     alpha = np.clip(np.abs(values) / scale, 0.1, 0.8)
     colours = LinearSegmentedColormap.from_list("signed", DIVERGING)
     shown = axis.imshow(values, cmap=colours, vmin=-scale, vmax=scale, alpha=alpha, aspect=_stretch(picture))
@@ -160,6 +159,11 @@ def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
     bar.ax.tick_params(labelsize=7)
     legend = SIGNED_WORDS if largest else "empty map: zero everywhere"
     _title(axis, f"{panel.question}\n{legend}".strip())
+
+
+def full_colour(values: NDArray[np.float32]) -> float:
+    """The absolute value of a map that has the full colour; 1 of an empty one."""
+    return float(np.quantile(np.abs(values), FULL_COLOUR)) or float(np.abs(values).max()) or 1.0
 
 
 def _title(axis: Axes, text: str) -> None:
