@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from contrex.errors import ArgumentError, printable
 from contrex.explain import words
 from contrex.explain.figure import full_colour, pictures
 from contrex.ops import heatmap as heatmaps
-from contrex.ops.colour import diverging_rgb, overlaid_rgb
+from contrex.ops.colour import overlaid_rgb
 
 if TYPE_CHECKING:
     from contrex.explain.explanation import Explanation
@@ -29,7 +30,7 @@ SMALL_TILE = 160
 SHOWN = 12
 """Images in a notebook's picture; the others are counted."""
 
-WIDTH = 1000
+WIDTH = 1080
 """Pixels that a sheet may be wide, where one image needs no more."""
 
 MARGIN = 12
@@ -75,8 +76,8 @@ def _overlay(heatmap: Tensor, photo: Photo | None) -> Image.Image:
     size = _enlarged(heatmap.shape[0], heatmap.shape[1]) if photo is None else photo.pixels.shape[:2]
     values = heatmaps.resize(heatmap[None], (size[0], size[1]))[0].numpy()
     limit = full_colour(values)
-    rgb = diverging_rgb(values, limit) if photo is None else overlaid_rgb(photo.values(), values, limit)
-    return Image.fromarray(rgb)
+    picture = np.ones((*size, 3), np.float32) if photo is None else photo.values()
+    return Image.fromarray(overlaid_rgb(picture, values, limit))
 
 
 def _enlarged(height: int, width: int, side: int = TILE) -> tuple[int, int]:
@@ -117,8 +118,9 @@ def _card(
         tiles.insert(0, ([(line, INK) for line in (photo.name, told[0].answer) if line], Image.fromarray(photo.pixels)))
     else:
         tiles[0][0].insert(1, (told[0].answer, INK))
-    for heads, column in zip(tiles[-len(columns) :], columns, strict=True):
-        heads[0].append((_strength(column.heatmap[index]), PALE))
+    for (head, _), column, said in zip(tiles[-len(columns) :], columns, told, strict=True):
+        share = f"{said.share}, " if len(columns) > 1 else ""
+        head.append((share + _strength(column.heatmap[index]), PALE))
     return _row(tiles, side)
 
 
@@ -145,7 +147,7 @@ def _row(tiles: Sequence[tuple[Sequence[tuple[str, str]], Image.Image]], side: i
     card = Image.new("RGB", (sum(widths) + MARGIN * (len(tiles) - 1), height), "white")
     pen, left = ImageDraw.Draw(card), 0
     for lines, picture, width in zip(heads, fitted, widths, strict=True):
-        for place, (line, ink) in enumerate(lines):
+        for place, (line, ink) in enumerate(lines, max(map(len, heads)) - len(lines)):
             pen.text((left, place * LINE), line, fill=ink, font=_font())
         card.paste(picture, (left, top))
         left += width + MARGIN
@@ -176,7 +178,7 @@ def _laid_out(cards: Sequence[Image.Image], notes: Sequence[str]) -> Image.Image
 def _legend(notes: Sequence[str]) -> Image.Image:
     """The colours of maps, from against to for, and a line of notes."""
     text = "   ".join(notes)
-    bar = Image.fromarray(np.broadcast_to(diverging_rgb(np.linspace(-1, 1, 120)[None], 1.0), (10, 120, 3)).copy())
+    bar = Image.fromarray(overlaid_rgb(np.ones((10, 120, 3)), np.linspace(-1, 1, 120)[None].repeat(10, 0), 1.0))
     before, behind = "against", "for"
     at = _length(before) + 8
     end = at + bar.width + 8
@@ -216,6 +218,7 @@ def _cut(line: str, width: int) -> str:
     return line + "..."
 
 
+@functools.cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(13)
 

@@ -20,10 +20,12 @@ LISTED = 3
 
 @dataclass(frozen=True)
 class Words:
-    """What is said of one image: the question, its classes with their probabilities, and what makes it doubtful."""
+    """What is said of one image: the question, its classes with their probabilities, that of the target alone, and what
+    makes the question doubtful."""
 
     question: str
     answer: str
+    share: str
     note: str = ""
 
 
@@ -75,7 +77,8 @@ def _words(why: Explanation, probabilities: Sequence[float], target: int, foils:
     asked = question(why.names, target, contrast)  # type: ignore[arg-type]
     beside = foils[:LISTED] if foils else _strongest_other(probabilities, target)
     shown = [f"{class_name(why.names, index)} {percent(probabilities[index])}" for index in [target, *beside]]
-    return Words(asked, ", ".join(shown), _note(why.names, probabilities, [target, *(foils or [])]))
+    share = percent(probabilities[target])
+    return Words(asked, ", ".join(shown), share, _note(why.names, probabilities, [target, *(foils or [])]))
 
 
 def _strongest_other(probabilities: Sequence[float], target: int) -> list[int]:
