@@ -54,10 +54,11 @@ class Explained:
 
     def __getitem__(self, index: int | slice) -> Self:
         """The explanation of one image, still a batch, or of several."""
-        part = range(len(self))[index]  # an IndexError, which also ends a loop
-        some = index if isinstance(index, slice) else slice(part, part + 1)
-        kept = {name: getattr(self, name)[some] for name in ("heatmap", "logits", "target", "images")}
-        return replace(self, contrast=_contrast_of(self.contrast, some), **kept)
+        if not isinstance(index, slice):
+            place = range(len(self))[index]  # or an IndexError
+            index = slice(place, place + 1)
+        kept = {name: getattr(self, name)[index] for name in ("heatmap", "logits", "target", "images")}
+        return replace(self, contrast=_contrast_of(self.contrast, index), **kept)
 
     def __iter__(self) -> Iterator[Self]:
         return (self[index] for index in range(len(self)))
