@@ -65,8 +65,8 @@ def why(
     """
     seen = own_classifier(classifier, **view)
     squares, photos = zip(*[_square(picture, seen) for picture in _listed(images)], strict=True)
-    device = next((parameter.device for parameter in seen.network.parameters()), torch.device("cpu"))
-    inputs = seen.normalise(torch.stack(squares).to(device))
+    like = next((one for one in seen.network.parameters() if one.is_floating_point()), torch.zeros(()))
+    inputs = seen.normalise(torch.stack(squares).to(like.device)).to(like.dtype)
     explain = _explainer(seen.network, explainer)
     explain.names = seen.names or explain.names or _imagenet_names(explain, inputs)
     return replace(explain(inputs, target=target, contrast=contrast, score=score, task=task), images=photos)

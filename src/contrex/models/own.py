@@ -44,7 +44,8 @@ def own_classifier(model: Classifier | nn.Module, **view: Any) -> Classifier:
     """
     known = {name: value for name, value in view.items() if value is not None}
     if "size" in known:  # a square of another size is cut out of an image of its own
-        known = {"short_side": None, **known, "image_size": known.pop("size")}
+        size = known.pop("size")
+        known = {"short_side": None, **known, "image_size": size}
     if "names" in known:
         known["names"] = checked_names(known["names"])
     for name in {"mean", "std"} & set(known):
