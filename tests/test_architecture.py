@@ -25,6 +25,7 @@ FLOORS = {
     "report": 3,
     "methods": 4,
     "evaluation": 4,
+    "asking": 4,
     "training": 5,
     "recipes": 6,
     "experiment": 6,

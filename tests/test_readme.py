@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from contrex.models.convnet import ConvNet
@@ -14,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 
 
-def test_python_of_the_readme_runs():
+def test_python_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat.jpg", "dog.jpg"):
+        Image.new("RGB", (300, 260), "orange").save(name)
     torch.manual_seed(0)
     model = ConvNet(1000, widths=(6, 8), strides=(2, 2), pointwise=10).double().eval()
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
@@ -31,10 +35,11 @@ def test_python_of_the_readme_runs():
         "cross_entropy": cross_entropy,
     }
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert names["loss"].requires_grad
+    assert Path("why.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -4,6 +4,7 @@
     why = explainer(images)                              # Explanation(heatmap [N,h,w], logits [N,K], target [N])
     why_not = explainer(images, contrast="weighted")     # why this class and not the others
     rather = explainer(images, target=cat, contrast=dog) # why cat rather than dog
+    why = contrex.why("cat.jpg", classifier)             # a file, an image or an array; a notebook shows the picture
 
 Everything of `contrex.explain` is here too. Names are loaded when they are first used, so that `import contrex` costs
 next to nothing.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from contrex import recipes as recipes
     from contrex import report as report
     from contrex import training as training
+    from contrex.asking import why as why
     from contrex.explain import *  # noqa: F403
 
 _PACKAGES = (
@@ -46,6 +48,8 @@ _PACKAGES = (
 
 
 def __getattr__(name: str) -> object:
+    if name == "why":  # not called like its module: that would take its place here once it is imported
+        return importlib.import_module("contrex.asking").why
     if name in _PACKAGES:
         return importlib.import_module(f"contrex.{name}")
     if name[:1].isupper():  # a class or a table; anything else may be a submodule about to be imported
@@ -57,4 +61,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     explain = importlib.import_module("contrex.explain")
-    return sorted([*explain.__all__, *_PACKAGES, "__version__"])
+    return sorted([*explain.__all__, *_PACKAGES, "__version__", "why"])

@@ -10,7 +10,7 @@ import difflib
 import sys
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 
@@ -131,15 +131,16 @@ _LISTED = 24
 """The most choices that a message lists; of more it gives the nearest ones."""
 
 
-def unknown_name(what: str, name: object, choices: Iterable[str]) -> UnknownNameError:
-    """The error for a `name` that is not among `choices`, with the nearest choice.
+def unknown_name(what: str, name: object, choices: Iterable[str], *, near: Sequence[str] = ()) -> UnknownNameError:
+    """The error for a `name` that is not among `choices`, with the nearest choice: one of `near`, if there are any.
 
     >>> str(unknown_name("`explainer`", "grad_can", ["grad_cam", "gradient"]))
     "`explainer` must be one of grad_cam, gradient; got 'grad_can'. Did you mean 'grad_cam'?"
     """
     names = list(choices)
     lowered = {choice.lower(): choice for choice in names}
-    nearest = [lowered[match] for match in difflib.get_close_matches(str(name).lower(), lowered, n=5, cutoff=0.5)]
+    alike = [lowered[match] for match in difflib.get_close_matches(str(name).lower(), lowered, n=5, cutoff=0.5)]
+    nearest = list(near)[:5] or alike
     if len(names) > _LISTED:
         near = f" Near it: {', '.join(nearest)}." if nearest else ""
         return UnknownNameError(f"{what} must be one of {len(names)} names; got {name!r}.{near}")

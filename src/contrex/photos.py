@@ -16,6 +16,7 @@ from contrex.errors import ArgumentError
 from contrex.explain import Explainer
 from contrex.explain.figure import Panel, Row, draw, pictures
 from contrex.explain.named import build_explainer
+from contrex.explain.words import question
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier, model_logits
 from contrex.ops import scores
 from contrex.ops.scores import CONTRASTS
@@ -169,7 +170,12 @@ def _panels(explain: Explainer, inputs: Tensor, logits: Tensor, asked: Asked, na
     for text in asked.contrasts_of(logits):
         against = _contrast(text, names)
         maps = explain.classes(inputs, classes=classes, contrast=against, task=asked.task).heatmap[0]
-        columns.append([Panel(m, _question(names, t, against)) for m, t in zip(maps, classes, strict=True)])
+        columns.append(
+            [
+                Panel(m, question(names, t, [against] if isinstance(against, int) else against))
+                for m, t in zip(maps, classes, strict=True)
+            ]
+        )
     return [panel for of_a_class in zip(*columns, strict=True) for panel in of_a_class]
 
 
@@ -198,14 +204,6 @@ def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
         figure.savefig(output, dpi=150)
     except ValueError as error:
         raise ArgumentError(f"`output` {output} has no picture format: {error}") from None
-
-
-def _question(names: Sequence[str], target: int, contrast: str | int | None) -> str:
-    if contrast is None:
-        return f"why {names[target]}?"
-    if isinstance(contrast, str):
-        return f"why {names[target]} and not the others ({contrast})?"
-    return f"why {names[target]} rather than {names[contrast]}?"
 
 
 def _answer(result: PhotoExplanation) -> str:

@@ -58,7 +58,7 @@ def explainers(arguments: Arguments) -> int:
     about = "List the explainers with their options and defaults. Set them as in 'rise(num_masks=500, seed=1)'."
     tyro.cli(Nothing, prog="contrex explainers", description=about, args=arguments)
     from contrex.explain import EXPLAINERS
-    from contrex.explain.named import default_options
+    from contrex.explain.options import default_options
 
     width = max(map(len, EXPLAINERS))
     for name, kind in EXPLAINERS.items():

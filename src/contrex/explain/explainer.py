@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,16 @@ from contrex.explain.forward import capture, diagnosis
 from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.sites import Sites
 from contrex.explain.forward.survey import Survey
+from contrex.explain.options import About, default_options, in_words, made_with
+from contrex.models.classes import Names, by_name, checked_names
 from contrex.models.compiled import uncompiled
 from contrex.models.layers import Layer, Reshape, Site, find_layer, layer_name, unwrap
+from contrex.models.outputs import read_by
 from contrex.models.split import check_classifier
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
 
-Targets = Target | Callable[[Tensor], Tensor]
+Targets = Target | str | Sequence[str] | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +44,12 @@ class Asked:
     contrast: Contrast
     score: str
     task: str
+    names: Sequence[str] = ()
 
     def classes(self, target: Targets, logits: Tensor) -> Tensor:
         """The explained classes `[N]`."""
-        return scores.class_indices(target(logits) if callable(target) else target, logits, self.task)
+        chosen = target(logits) if callable(target) else by_name(target, self.names, "`target`")
+        return scores.class_indices(chosen, logits, self.task)
 
     def question(self, logits: Tensor, classes: Tensor) -> Question:
         """What is asked about `classes` [N,M]: a row of weights for each."""
@@ -60,6 +66,10 @@ class Explainer(ABC):
     A call leaves the model as it was: `.grad`, `requires_grad`, train / eval flags, batch-norm buffers, hooks, random
     state and memory, also when it raises. It works under `no_grad`, `inference_mode` and autocast, on frozen
     parameters, from several threads, and on models wrapped by `torch.compile` or DDP (it explains the module inside).
+
+    `names` are those of the classes, one for each, a mapping from indices, or `"imagenet"`: targets and contrasts may
+    then be names, and explanations are shown with them. `output` is a function from what the model returns to the
+    logits [N,K], where that is more than logits and contrex cannot tell (`models/outputs.py`).
 
     Maps are computed in eval mode. With `differentiable=True` the call is part of a training step instead: the model
     runs in the mode it is in, and batch norm in train mode updates its statistics as in any training forward.
@@ -79,11 +89,28 @@ class Explainer(ABC):
         """The layer that was explained last, in words; None where it is the pixels, or nothing yet."""
         return None
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, *, names: Names | None = None, output: Callable[[Any], Tensor] | None = None
+    ) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
         check_classifier(model)
+        if output is not None and not callable(output):
+            raise ArgumentError(f"`output` must be a function of what the model returns, got {type(output).__name__}.")
         self.model = unwrap(model)
+        self.names = checked_names(names)
+        self.output = output
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options that the explainer was made with, without its layer; in words what is no number or text."""
+        return made_with(self)
+
+    @cached_property
+    def configured(self) -> tuple[str, Mapping[str, Any]]:
+        """The name with the options that differ from their defaults, as in `--explainer`, and all options."""
+        kind, options = type(self), self.options
+        return in_words(self.name or kind.__name__, options, default_options(kind)), options
 
     def __call__(
         self,
@@ -100,9 +127,9 @@ class Explainer(ABC):
         Args:
             images: `[N,C,H,W]`, floating point, normalised as the model expects.
             target: the explained class: None (top prediction), an int, a sequence or tensor `[N]`, or a function from
-                the logits `[N,K]` to classes `[N]`.
-            contrast: None, `"mean"`, `"max"`, `"weighted"`, another class (an int, or one per image `[N]`), or several
-                other classes (`[1,F]`, or `[N,F]`).
+                the logits `[N,K]` to classes `[N]`; where the explainer has `names`, also a name, or one per image.
+            contrast: None, `"mean"`, `"max"`, `"weighted"`, another class (an int, or one per image `[N]`; by name as
+                the target), or several other classes (`[1,F]`, or `[N,F]`).
             score: what is explained of a class: its `"logit"`, `"probability"` or `"log_probability"`.
             task: what the logits are: `"multiclass"` (a softmax over K >= 2), `"binary"` (a sigmoid of one) or
                 `"multilabel"` (a sigmoid of each, also of one, whose only class is 0); None is binary for one logit,
@@ -118,17 +145,18 @@ class Explainer(ABC):
         """
         with self._started(images, differentiable=differentiable) as checked:
             run = self._forward(checked, differentiable=differentiable)
-            asked = Asked(contrast, score, scores.task_of(run.logits, task))
+            asked = _asked(self.names, run.logits, contrast, score, task)
             classes = asked.classes(target, run.logits)
             heatmap = self._answer(run, classes[:, None], asked, differentiable=differentiable)[:, 0]
-        return _explanation(heatmap, run.logits, classes, asked.task, differentiable=differentiable)
+            known = _known(self, asked)
+        return _explanation(heatmap, run.logits, classes, known, differentiable=differentiable)
 
     def classes(
         self,
         images: Tensor,
         k: int | None = None,
         *,
-        classes: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
+        classes: Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | Tensor | None = None,
         contrast: Contrast = None,
         score: str = "logit",
         task: str | None = None,
@@ -149,7 +177,7 @@ class Explainer(ABC):
         contrasts: Sequence[Contrast],
         k: int | None = None,
         *,
-        classes: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
+        classes: Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | Tensor | None = None,
         score: str = "logit",
         task: str | None = None,
         threshold: float | None = None,
@@ -157,18 +185,19 @@ class Explainer(ABC):
         """What `classes` gives for each of several contrasts, from one forward pass for all of them."""
         with self._started(images, differentiable=False) as checked:
             run = replace(self._forward(checked, differentiable=False), is_shared=len(contrasts) > 1)
+            questions = [_asked(self.names, run.logits, contrast, score, task) for contrast in contrasts]
             task = scores.task_of(run.logits, task)
             wanted, least = (
-                scores.many_classes(classes, run.logits, k, task, threshold),
+                scores.many_classes(by_name(classes, self.names, "`classes`"), run.logits, k, task, threshold),
                 scores.checked_threshold(threshold, task),
             )
-            answers = [
-                self._answer(run, wanted, Asked(contrast, score, task), differentiable=False) for contrast in contrasts
-            ]
-        for maps in answers:
-            _check_finite(maps)
+            answers = [self._answer(run, wanted, asked, differentiable=False) for asked in questions]
+            known = [_known(self, asked) for asked in questions]
         logits = run.logits.detach()
-        return [ClassExplanations(maps.detach(), logits, wanted, task, score, least) for maps in answers]
+        return [
+            ClassExplanations(_check_finite(maps).detach(), logits, wanted, threshold=least, **about)
+            for maps, about in zip(answers, known, strict=True)
+        ]
 
     @abstractmethod
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
@@ -210,7 +239,7 @@ class Explainer(ABC):
                 f"`differentiable=True`: {type(self).__name__} has no differentiable map; GradCAM and HiResCAM have."
             )
         told = diagnosis.in_our_words(type(self).__name__, self.model)
-        with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told:
+        with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told, read_by(self.output):
             checked = _checked(images)
             if differentiable:
                 yield checked
@@ -246,8 +275,10 @@ class LayerExplainer(Explainer):
     overrides how the layer's output is read.
     """
 
-    def __init__(self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None) -> None:
-        super().__init__(model)
+    def __init__(
+        self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None, **about: Unpack[About]
+    ) -> None:
+        super().__init__(model, **about)
         if layer is not None:
             find_layer(self.model, layer)
         self._asked = layer
@@ -289,12 +320,18 @@ class LayerExplainer(Explainer):
         with self._started(images, differentiable=False) as checked:
             sites = self._sites.find(checked, modules)
             run = self._checked_run(checked, sites, graph="head")
-            asked = Asked(contrast, score, scores.task_of(run.logits, task))
+            asked = _asked(self.names, run.logits, contrast, score, task)
             classes = asked.classes(target, run.logits)
             alone = [replace(run, features=[features], is_shared=True) for features in run.features]
             heatmaps = [self._answer(one, classes[:, None], asked, differentiable=False)[:, 0] for one in alone]
         return {
-            site.name: _explanation(heatmap, run.logits, classes, asked.task, differentiable=False)
+            site.name: _explanation(
+                heatmap,
+                run.logits,
+                classes,
+                {**_known(self, asked), "layer": site.name, "grid": site.grid},
+                differentiable=False,
+            )
             for site, heatmap in zip(sites, heatmaps, strict=True)
         }
 
@@ -335,8 +372,10 @@ class ActivationExplainer(LayerExplainer):
     layer, and nothing before it is recorded.
     """
 
-    def __init__(self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None) -> None:
-        super().__init__(model, layer, reshape=reshape)
+    def __init__(
+        self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None, **about: Unpack[About]
+    ) -> None:
+        super().__init__(model, layer, reshape=reshape, **about)
         self._head = LinearHead(self.model)
 
     @abstractmethod
@@ -363,10 +402,39 @@ def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> I
         yield gradient.to(row.dtype)
 
 
-def _explanation(heatmap: Tensor, logits: Tensor, classes: Tensor, task: str, *, differentiable: bool) -> Explanation:
+def _asked(names: Sequence[str], logits: Tensor, contrast: Contrast, score: str, task: str | None) -> Asked:
+    """What is asked about these logits, names of classes as their indices."""
+    task = scores.task_of(logits, task)
+    num = 2 if task == "binary" else logits.shape[1]
+    if names and len(names) != num:
+        raise ArgumentError(f"`names` must be one for each of the model's {num} classes, got {len(names)}.")
+    if names and not (isinstance(contrast, str) and contrast in scores.CONTRASTS):
+        contrast = by_name(contrast, names, "`contrast`")
+    return Asked(contrast, score, task, names)
+
+
+def _known(explainer: Explainer, asked: Asked) -> dict[str, Any]:
+    """What an explanation keeps of the explainer and the question: all is at hand, nothing waits for the device."""
+    name, options = explainer.configured
+    layer, grid = (explainer.layer, explainer.grid) if isinstance(explainer, LayerExplainer) else (None, None)
+    return {
+        "task": asked.task,
+        "contrast": asked.contrast,
+        "score": asked.score,
+        "explainer": name,
+        "options": options,
+        "layer": layer,
+        "grid": grid,
+        "names": asked.names,
+    }
+
+
+def _explanation(
+    heatmap: Tensor, logits: Tensor, classes: Tensor, known: dict[str, Any], *, differentiable: bool
+) -> Explanation:
     if differentiable:
-        return Explanation(heatmap, logits, classes, task)
-    return Explanation(_check_finite(heatmap.detach()), logits.detach(), classes, task)
+        return Explanation(heatmap, logits, classes, **known)
+    return Explanation(_check_finite(heatmap.detach()), logits.detach(), classes, **known)
 
 
 def _checked(images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,6 +33,13 @@ LARGEST_SIDE = 1024
 
 LARGEST_FIGURE = 400.0
 """Inches of height: at 150 dots per inch the most that fits into an image file."""
+
+
+TITLE_WIDTH = 50
+"""Letters in a line of a title, about the width of a picture."""
+
+STRONGEST = 0.65
+"""How opaque the full colour is: the object that it speaks for is still seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +153,10 @@ def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
     if not bool(panel.heatmap.isfinite().all()):
         raise ArgumentError("`heatmap` must be finite to be drawn, it holds NaN or infinity.")
     values = heatmaps.resize(panel.heatmap.detach().float().cpu()[None], (height, width))[0].numpy()
-    largest = float(np.abs(values).max())
+    largest, scale = float(np.abs(values).max()), full_colour(values)
     grey = np.clip(picture.mean(-1) * 0.6 + 0.4, 0, 1)
     axis.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=_stretch(picture))
-    scale = float(np.quantile(np.abs(values), FULL_COLOUR)) or largest or 1.0
-    alpha = np.clip(np.abs(values) / scale, 0.1, 0.8)
+    alpha = np.clip(np.abs(values) / scale, 0.1, STRONGEST)
     colours = LinearSegmentedColormap.from_list("signed", DIVERGING)
     shown = axis.imshow(values, cmap=colours, vmin=-scale, vmax=scale, alpha=alpha, aspect=_stretch(picture))
     bar = axis.figure.colorbar(
@@ -162,6 +169,12 @@ def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
     _title(axis, f"{panel.question}\n{legend}".strip())
 
 
+def full_colour(values: NDArray[np.float32]) -> float:
+    """The absolute value of a map that has the full colour; 1 of an empty one."""
+    return float(np.quantile(np.abs(values), FULL_COLOUR)) or float(np.abs(values).max()) or 1.0
+
+
 def _title(axis: Axes, text: str) -> None:
     """Write a title as it is: names of files and classes are no formulas, and need not be Unicode."""
-    axis.set_title(printable(text), fontsize=9, parse_math=False)
+    lines = [part for line in printable(text).split("\n") for part in textwrap.wrap(line, TITLE_WIDTH) or [""]]
+    axis.set_title("\n".join(lines), fontsize=9, parse_math=False)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError, unknown_name
 from contrex.explain.adaptors.captum import Captum
 from contrex.explain.explainer import Explainer, LayerExplainer
+from contrex.explain.options import About, default_options, parameters, signature
 from contrex.outside import find
 from contrex.settings.explainer import ExplainerText, read_explainer
 
@@ -84,8 +84,8 @@ def checked_options(text: str) -> dict[str, Any]:
         ArgumentError: a value has a type that it does not take.
     """
     asked, kind = read_explainer(text), explainer_class(text)
-    known, hints = _parameters(kind), _hints(kind)
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in _signature(kind))
+    known, hints = parameters(kind), _hints(kind)
+    takes_any = any(one.kind is one.VAR_KEYWORD and hints.get(one.name) != Unpack[About] for one in signature(kind))
     options = {}
     for name, value in asked.options.items():
         if name not in known and not takes_any:
@@ -96,11 +96,6 @@ def checked_options(text: str) -> dict[str, Any]:
             raise ArgumentError(f"option `{name}` of {asked.name} must be {_in_words(hints[name])}; got {value!r}.")
         options[name] = _as_tensor(value) if name in hints and Tensor in _alternatives(hints[name]) else value
     return options
-
-
-def default_options(kind: type[Explainer]) -> dict[str, Any]:
-    """The options of a class that a text can give, with their defaults."""
-    return {name: one.default for name, one in _parameters(kind).items()}
 
 
 def options_in_words(text: str) -> str:
@@ -120,16 +115,6 @@ def _check_layer(text: str, layer: str) -> None:
 def _leading(asked: ExplainerText) -> Sequence[str]:
     """What the constructor gets behind the model: the name of captum's class."""
     return [asked.name.removeprefix(_CAPTUM)] if asked.name.startswith(_CAPTUM) else []
-
-
-def _signature(kind: type[Explainer]) -> Sequence[inspect.Parameter]:
-    return list(inspect.signature(kind).parameters.values())
-
-
-def _parameters(kind: type[Explainer]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a constructor that a text can give: keywords, but for `reshape`, which is a function."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {one.name: one for one in _signature(kind)[1:] if one.kind in named and one.name != "reshape"}
 
 
 def _hints(kind: type[Explainer]) -> Mapping[str, Any]:

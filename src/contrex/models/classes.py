@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from contrex.errors import ArgumentError, unknown_name
 
@@ -12,6 +14,33 @@ def imagenet_names() -> tuple[str, ...]:
     from torchvision.models import ResNet50_Weights
 
     return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+Names = Sequence[str] | Mapping[int, str] | str
+"""Names of classes: one for each, by its index (a configuration's `id2label`), or `"imagenet"`."""
+
+
+def checked_names(names: Names | None) -> tuple[str, ...]:
+    """Names in the order of their classes; none for None.
+
+    Raises:
+        ArgumentError: they are no texts, or not one for each class from 0 on.
+    """
+    if names is None:
+        return ()
+    if isinstance(names, str):
+        if names != "imagenet":
+            raise ArgumentError(f"`names` must be a list of names, or 'imagenet'; got {names!r}.")
+        return imagenet_names()
+    if isinstance(names, Mapping):
+        if set(names) != set(range(len(names))):
+            raise ArgumentError(f"`names` must have each class from 0 to {len(names) - 1}, got {list(names)[:5]}...")
+        names = [names[index] for index in range(len(names))]
+    found = tuple(names)
+    wrong = [name for name in found if not isinstance(name, str)]
+    if wrong:
+        raise ArgumentError(f"`names` must be texts, got {wrong[0]!r}.")
+    return found
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:
@@ -36,10 +65,33 @@ def class_index(text: str, names: Sequence[str], *, what: str = "`target`") -> i
     wanted = text.strip().lower()
     found = [index for index, name in enumerate(names) if wanted in _synonyms(name)]
     if not found:
-        raise unknown_name(what, text, [synonym for name in names for synonym in _synonyms(name)])
+        known = [synonym for name in names for synonym in _synonyms(name)]
+        raise unknown_name(what, text, known, near=_with_word(wanted, names))
     if len(found) > 1:
         raise ArgumentError(f"{what} {text!r} names several classes, {found}: pass the index of one of them.")
     return found[0]
+
+
+def by_name(value: Any, names: Sequence[str], what: str) -> Any:
+    """`value` with each name in it, alone or in lists, as the index of its class; what is no text stays as it is.
+
+    Raises:
+        ArgumentError: there are no names, or several classes share one.
+        UnknownNameError: no class has a name; the message lists the nearest.
+    """
+    if isinstance(value, str):
+        if not names:
+            raise ArgumentError(f"{what} {value!r} is a name, and the explainer knows none: pass it `names=`.")
+        return class_index(value, names, what=what)
+    if isinstance(value, (list, tuple)):
+        return [by_name(one, names, what) for one in value]
+    return value
+
+
+def _with_word(wanted: str, names: Sequence[str]) -> list[str]:
+    """The names that have a text as a word of theirs: "cat" is one of "tiger cat", and not of "crate"."""
+    word = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
+    return [part for name in names for part in map(str.strip, name.split(",")) if wanted and word.search(part.lower())]
 
 
 def _synonyms(name: str) -> list[str]:

@@ -62,6 +62,14 @@ class Classifier:
     std: tuple[float, float, float]
     left_out: tuple[str, ...] = ()
     """Modules in the weights file that its layout has beside the encoder, and that were not loaded."""
+    image_size: int | None = None
+    """The side of the central square that it was made for, in pixels; None where nobody said."""
+    short_side: int | None = None
+    """The shorter side of an image that the square is cut out of; None is the square's."""
+    interpolation: str = "bilinear"
+    """How images are resized to it, by Pillow's name."""
+    names: tuple[str, ...] = ()
+    """The names of its classes; none where nobody said."""
     _normalisation: Normalisation = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,7 +109,7 @@ def load_classifier(settings: Model, *, num_classes: int | None = None) -> Class
         value = getattr(settings, name)
         raise ArgumentError(f"`{name}` {value} means something only with `weights`: pass a file or drop it.")
     check_classifier(network)
-    return Classifier(network, _three(settings.mean, "mean"), _three(settings.std, "std"), left_out)
+    return Classifier(network, channels(settings.mean, "model.mean"), channels(settings.std, "model.std"), left_out)
 
 
 def build_network(
@@ -175,9 +183,15 @@ def literal(text: str) -> Any:
         return text
 
 
-def _three(values: tuple[float, ...], name: str) -> tuple[float, float, float]:
-    if len(values) not in (1, 3) or (name == "std" and min(values) <= 0):
-        raise ArgumentError(f"`model.{name}` must be one value or three, one per channel (std > 0), got {values}.")
+def channels(values: Sequence[float], name: str) -> tuple[float, float, float]:
+    """The mean or std of each of three channels, which may be one number for all; `name` is the argument's.
+
+    Raises:
+        ArgumentError: there is another number of them, or a std is not positive.
+    """
+    values = tuple(values)
+    if len(values) not in (1, 3) or (name.endswith("std") and min(values) <= 0):
+        raise ArgumentError(f"`{name}` must be one value or three, one per channel (std > 0), got {values}.")
     first, second, third = values * 3 if len(values) == 1 else values
     return first, second, third
 

@@ -6,13 +6,31 @@ train mode), or among what else they know (features, losses).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
 
 Network = Callable[[Tensor], object]
+Reader = Callable[[Any], Tensor]
+"""What finds the logits [N,K] in that which a network returns."""
+
+_READER: ContextVar[Reader | None] = ContextVar("_READER", default=None)
+"""How outputs are read right now, in this thread: several explainers of one network may read it each in its way."""
+
+
+@contextlib.contextmanager
+def read_by(reader: Reader | None) -> Iterator[None]:
+    """Read outputs by a function of the user's for a while; None reads them as contrex does."""
+    token = _READER.set(reader)
+    try:
+        yield
+    finally:
+        _READER.reset(token)
 
 
 def model_logits(model: Network, images: Tensor) -> Tensor:
@@ -33,12 +51,32 @@ def read_logits(output: object, model: Network, num_images: int) -> Tensor:
     >>> read_logits((torch.ones(2, 3), torch.ones(2, 8, 7, 7)), nn.Identity(), 2).shape
     torch.Size([2, 3])
     """
+    reader = _READER.get()
+    if reader is not None:
+        return _read_by(reader, output, model, num_images)
     found = _chosen(output, num_images)
     if found is not None and _are_logits(found, num_images):
         return found
     raise ArgumentError(
         f"`model` must return logits [N,K], {_name(model)} returned {_described(output)} for {num_images} image(s): "
         f"{_advice(found, num_images)}."
+    )
+
+
+def _read_by(reader: Reader, output: object, model: Network, num_images: int) -> Tensor:
+    """What a user's function finds in an output, if it is logits."""
+    try:
+        found = reader(output)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"`output` cannot read what {_name(model)} returned, {_described(output)}: it raises "
+            f"{type(error).__name__} ({error})."
+        ) from error
+    if _are_logits(found, num_images):
+        return found
+    raise ArgumentError(
+        f"`output` must give logits [{num_images},K], floating point, it gave {_described(found)} of what "
+        f"{_name(model)} returned, {_described(output)}."
     )
 
 
@@ -86,7 +124,10 @@ def _are_logits(value: object, num_images: int) -> bool:
 def _advice(found: Tensor | None, num_images: int) -> str:
     """What to do about an output whose logits, if it has any, are `found`."""
     if found is None:
-        return "wrap it in a module whose forward returns the logits alone"
+        return (
+            "pass the explainer `output=`, a function that finds them, or wrap the model in a module that returns the "
+            "logits alone"
+        )
     if not found.is_floating_point():
         return "these are no scores; wrap it so that it returns what the classes are chosen by, before any argmax"
     if found.ndim == 0:

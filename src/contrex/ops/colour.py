@@ -35,6 +35,26 @@ def diverging_rgb(values: NDArray[np.floating], limit: float) -> NDArray[np.uint
     return _lookup(DIVERGING, share)
 
 
+OVER_PICTURE = 0.75
+"""Where the ramp of maps over pictures ends: the last colours are too dark for a picture to be seen through them."""
+
+
+def overlaid_rgb(picture: NDArray[np.floating], values: NDArray[np.floating], limit: float) -> NDArray[np.uint8]:
+    """RGB [H,W,3] of a picture [H,W,3] in [0, 1], made grey and pale, with signed `values` [H,W] as colours on it.
+
+    The colour is that of `diverging_rgb`, up to 75 % of its ramp, times the grey: at zero the picture is itself, and at
+    `limit` its light and shade are still seen.
+    """
+    grey = picture @ np.array([0.299, 0.587, 0.114])
+    strength = np.clip(values / limit, -1, 1) if limit > 0 else np.zeros_like(values)
+    colour = diverging_rgb(strength * OVER_PICTURE, 1.0) / 255.0
+    light = 0.25 + 0.75 * grey
+    share = np.abs(strength)[..., None]
+    paper = light[..., None] * (1 - share) + share * (0.35 + 0.65 * light[..., None])
+    rgb: NDArray[np.uint8] = np.rint(np.clip(paper * colour, 0, 1) * 255).astype(np.uint8)
+    return rgb
+
+
 def _lookup(ramp: tuple[str, ...], share: NDArray[np.floating]) -> NDArray[np.uint8]:
     stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in ramp], dtype=np.float64)
     positions = np.linspace(0, 1, len(ramp))

@@ -290,6 +290,19 @@ def _rivals(logits: Tensor, target: Tensor, contrast: Contrast) -> Tensor:
     return nothing.scatter(1, target[:, None], True).logical_not() if foils is None else nothing.scatter(1, foils, True)
 
 
+def foil_classes(logits: Tensor, target: Tensor, contrast: Contrast, task: str | None = None) -> Tensor | None:
+    """The classes `[N,F]` that a contrast names, or of `"max"` the strongest; None where they are all others, or none.
+
+    Errors as in `score`.
+    """
+    if contrast is None or (isinstance(contrast, str) and contrast != "max"):
+        return None
+    z = class_logits(logits, task)
+    if isinstance(contrast, str):
+        return _without_target(_several(z), target).argmax(1)[:, None]
+    return _foils(contrast, z, target)
+
+
 def _foils(contrast: Foils, logits: Tensor, target: Tensor) -> Tensor:
     """Foil classes `[N,F]`, none of them the target."""
     many = _integers(contrast, logits, "contrast")

@@ -24,7 +24,10 @@ def load_trained(folder: Path, *, which: str = "last") -> tuple[Recipe, Classifi
 def trained(content: Mapping[str, Any]) -> tuple[Recipe, Classifier, tuple[str, ...]]:
     """The recipe, the classifier and the class names of a checkpoint's content; averaged weights where it has them."""
     state = RunState.from_checkpoint(content)
-    return state.recipe, trained_classifier(state), state.data.classes
+    data, names = state.recipe.data, state.data.classes
+    classifier = trained_classifier(state)
+    seen = replace(classifier, image_size=data.image_size, short_side=data.short_side, names=names)
+    return state.recipe, seen, names
 
 
 def trained_classifier(state: RunState) -> Classifier:

@@ -107,6 +107,18 @@ def decoded_image(content: bytes, name: str) -> Image.Image:
     return _decoded(name, content)
 
 
+def rgb_image(image: Image.Image) -> Image.Image:
+    """An open image as `read_image` gives it: upright 8-bit RGB, on white where it is transparent.
+
+    Raises `ImageError` for one without pixels, too large or too long, and for pixels without a fixed range.
+    """
+    try:
+        _check_size(image)
+        return upright(_rgb(image), _orientation(image))
+    except Exception as error:
+        raise ImageError(f"cannot use the image {image.mode} {image.size}: {_reason(error)}.") from error
+
+
 def read_indices(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Read the raw values [H,W] of a grey or palette image such as a trimap, in stored pixels; raises `ImageError`."""
     with _opened(path) as (image, _):

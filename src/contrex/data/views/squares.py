@@ -17,9 +17,11 @@ def view_sizes(data: Data) -> tuple[int, int]:
     return data.short_side, data.image_size
 
 
-def central_square(image: Image.Image, *, resize: int, size: int) -> Image.Image:
+def central_square(
+    image: Image.Image, *, resize: int, size: int, how: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
     """The plain view: shorter side resized to `resize` (antialiased), then the central `size` x `size` square."""
-    image = short_side(image, resize)
+    image = short_side(image, resize, how)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     if (image.width, image.height) == (size, size):
         return image
@@ -44,13 +46,13 @@ def central_square_mask(mask: NDArray[np.bool_], *, resize: int, size: int) -> N
     return np.asarray(square) >= 128
 
 
-def short_side(image: Image.Image, length: int) -> Image.Image:
+def short_side(image: Image.Image, length: int, how: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
     """The whole image with its shorter side resized to `length`, antialiased."""
     shorter = min(image.size)
     if shorter == length:
         return image
     width, height = (max(round(side * length / shorter), 1) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.resize((width, height), how)
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from contrex.explain.activation.closed_form import LinearHead
 from contrex.explain.explainer import LayerExplainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import FULL_PRECISION, Features, Pass
+from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import at_once, check_alone, checked_batch_size
 from contrex.models.layers import Layer, Reshape
 from contrex.ops.scores import Question, weighed
@@ -43,8 +45,9 @@ class AblationCAM(LayerExplainer):
         *,
         reshape: Reshape | None = None,
         batch_size: int | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(model, layer, reshape=reshape)
+        super().__init__(model, layer, reshape=reshape, **about)
         self._batch_size = checked_batch_size(batch_size)
         self._head = LinearHead(self.model)
         self._broadcasts = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Unpack
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from contrex.errors import unknown_name
 from contrex.explain.explainer import LayerExplainer
 from contrex.explain.forward.capture import Pass
+from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import at_once, check_alone, checked_batch_size, outputs_of
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops import heatmap as heatmaps
@@ -50,8 +52,9 @@ class ScoreCAM(LayerExplainer):
         reshape: Reshape | None = None,
         batch_size: int | None = None,
         variant: Variant = "paper",
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(model, layer, reshape=reshape)
+        super().__init__(model, layer, reshape=reshape, **about)
         if variant not in VARIANTS:
             raise unknown_name("`variant`", variant, VARIANTS)
         self._batch_size = checked_batch_size(batch_size)

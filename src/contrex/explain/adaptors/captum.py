@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from contrex.errors import ArgumentError, ContrexError, LayerError, unknown_name
 from contrex.explain.explainer import Explainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
-from contrex.models.layers import find_layer
+from contrex.explain.options import in_words, plain
+from contrex.models.classes import Names
+from contrex.models.layers import find_layer, layer_name
 from contrex.models.outputs import model_logits
 from contrex.ops.scores import Question, weighed
 
@@ -63,8 +66,18 @@ class Captum(Explainer):
     is_linear = False
     is_differentiable = False
 
-    def __init__(self, model: nn.Module, attribution: str, /, *, seed: int = 0, **options: Any) -> None:
-        super().__init__(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        attribution: str,
+        /,
+        *,
+        seed: int = 0,
+        names: Names | None = None,
+        output: Callable[[Any], Tensor] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, names=names, output=output)
         self._kind = _attribution_class(attribution)
         if "layer" in options:
             options["layer"] = find_layer(self.model, options["layer"])
@@ -72,6 +85,14 @@ class Captum(Explainer):
         called_with = inspect.signature(self._kind.attribute).parameters.values()
         self._made_with, self._called_with = _sorted(attribution, options, made_with, list(called_with)[2:])
         self._name, self._seed = attribution, seed
+        told = {name: plain(value) for name, value in options.items()}
+        told |= {"layer": layer_name(options["layer"], self.model)} if "layer" in options else {}
+        self._told = {**told, "seed": seed}
+
+    @cached_property
+    def configured(self) -> tuple[str, Mapping[str, Any]]:
+        """The name with its options, as in `--explainer`, and all that it was told."""
+        return in_words(f"captum:{self._name}", self._told, {"seed": 0}), self._told
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
         return capture.forward(self.model, images, (), graph="none")

@@ -13,7 +13,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.diagnosis import scripted
 from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.sites import Sites
+from contrex.explain.options import About
 from contrex.models.layers import Reshape
 
 
@@ -51,8 +52,8 @@ class AttentionExplainer(Explainer):
         LayerError: the model has no attention among all its tokens: a CNN, windows (Swin), grids that change.
     """
 
-    def __init__(self, model: nn.Module, *, reshape: Reshape | None = None) -> None:
-        super().__init__(model)
+    def __init__(self, model: nn.Module, *, reshape: Reshape | None = None, **about: Unpack[About]) -> None:
+        super().__init__(model, **about)
         if any(isinstance(module, torch.jit.ScriptModule) for module in self.model.modules()):
             raise scripted(f"{type(self.model).__name__} is, or has,")
         self._reshape = reshape

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from contrex.errors import LayerError
 from contrex.explain.explainer import InputExplainer, pixel_gradients
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
+from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import checked_batch_size, other_sizes
 from contrex.ops.scores import Question
 
@@ -27,8 +29,8 @@ class AveragedGradient(InputExplainer):
     `differentiable=True` the graphs of all copies are kept.
     """
 
-    def __init__(self, model: nn.Module, *, batch_size: int | None = None) -> None:
-        super().__init__(model)
+    def __init__(self, model: nn.Module, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
+        super().__init__(model, **about)
         self._batch_size = checked_batch_size(batch_size)
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Unpack
 
 import numpy as np
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError
 from contrex.explain.input.averaged_gradient import AveragedGradient
 from contrex.explain.input.baseline import Baseline, baseline_of
+from contrex.explain.options import About
 
 
 class IntegratedGradients(AveragedGradient):
@@ -27,9 +29,15 @@ class IntegratedGradients(AveragedGradient):
     name = "integrated_gradients"
 
     def __init__(
-        self, model: nn.Module, *, steps: int = 32, baseline: Baseline = 0.0, batch_size: int | None = None
+        self,
+        model: nn.Module,
+        *,
+        steps: int = 32,
+        baseline: Baseline = 0.0,
+        batch_size: int | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(model, batch_size=batch_size)
+        super().__init__(model, batch_size=batch_size, **about)
         if steps < 1:
             raise ArgumentError(f"`steps` must be at least 1 point on the path, got {steps}.")
         self._steps, self._baseline = steps, baseline

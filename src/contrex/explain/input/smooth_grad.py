@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
 from contrex.explain.input.averaged_gradient import AveragedGradient
+from contrex.explain.options import About
 
 
 class SmoothGrad(AveragedGradient):
@@ -30,8 +32,9 @@ class SmoothGrad(AveragedGradient):
         noise: float = 0.15,
         seed: int = 0,
         batch_size: int | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(model, batch_size=batch_size)
+        super().__init__(model, batch_size=batch_size, **about)
         if num_samples < 1:
             raise ArgumentError(f"`num_samples` must be at least 1 noisy copy, got {num_samples}.")
         if noise < 0:

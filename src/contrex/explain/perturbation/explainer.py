@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Unpack
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +14,7 @@ from contrex.errors import ArgumentError
 from contrex.explain.explainer import Explainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
+from contrex.explain.options import About
 from contrex.ops.scores import Question
 
 
@@ -25,8 +27,8 @@ class PerturbationExplainer(Explainer):
 
     is_differentiable = False
 
-    def __init__(self, model: nn.Module, *, batch_size: int | None = None) -> None:
-        super().__init__(model)
+    def __init__(self, model: nn.Module, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
+        super().__init__(model, **about)
         self._batch_size = checked_batch_size(batch_size)
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:

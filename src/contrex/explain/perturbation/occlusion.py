@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError
 from contrex.explain.forward.capture import Pass
 from contrex.explain.input.baseline import Baseline, baseline_of
+from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import PerturbationExplainer, at_once, check_alone, outputs_of
 from contrex.ops.scores import Question, weighed
 
@@ -37,8 +39,9 @@ class Occlusion(PerturbationExplainer):
         stride: Sides = None,
         baseline: Baseline = 0.0,
         batch_size: int | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(model, batch_size=batch_size)
+        super().__init__(model, batch_size=batch_size, **about)
         self._window, self._stride, self._baseline = _sides(window, "window"), _sides(stride, "stride"), baseline
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
 from contrex.explain.forward.capture import Pass
+from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import PerturbationExplainer, at_once, check_alone, outputs_of
 from contrex.ops.scores import Question, weighed
 
@@ -34,8 +37,9 @@ class RISE(PerturbationExplainer):
         keep: float = 0.5,
         seed: int = 0,
         batch_size: int | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(model, batch_size=batch_size)
+        super().__init__(model, batch_size=batch_size, **about)
         if min(num_masks, cells) < 1:
             name, value = ("num_masks", num_masks) if num_masks < 1 else ("cells", cells)
             raise ArgumentError(f"`{name}` must be at least 1, got {value}.")

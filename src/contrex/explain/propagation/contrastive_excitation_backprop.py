@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from contrex.errors import LayerError
 from contrex.explain.forward.capture import Pass
+from contrex.explain.options import About
 from contrex.explain.propagation.excitation_backprop import ExcitationBackprop
 from contrex.explain.propagation.explainer import RelevancePass, propagated
 from contrex.models.layers import Layer, Reshape, Site, find_layer
@@ -38,8 +40,9 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
         contrast_layer: Layer = None,
         variant: Variant = "paper",
         reshape: Reshape | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(model, layer, variant=variant, reshape=reshape)
+        super().__init__(model, layer, variant=variant, reshape=reshape, **about)
         self._contrast_layer = None if contrast_layer is None else find_layer(self.model, contrast_layer)
 
     def _run(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, get_args
+from typing import ClassVar, Unpack, get_args
 
 from torch import Tensor, nn
 
 from contrex.errors import unknown_name
 from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.survey import Survey
+from contrex.explain.options import About
 from contrex.explain.propagation.explainer import RelevanceExplainer
 from contrex.explain.propagation.rules import LinearMap, Rules, part, ratio
 from contrex.models.layers import Layer, Reshape, Site
@@ -46,8 +47,9 @@ class ExcitationBackprop(RelevanceExplainer):
         *,
         variant: Variant = "paper",
         reshape: Reshape | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(model, layer, reshape=reshape)
+        super().__init__(model, layer, reshape=reshape, **about)
         if variant not in get_args(Variant):
             raise unknown_name("`variant`", variant, get_args(Variant))
         self._variant = variant

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from contrex.explain.explainer import LayerExplainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.functions import intercepted
+from contrex.explain.options import About
 from contrex.explain.propagation.functions import Trace
 from contrex.explain.propagation.graph import Propagation, innermost_module
 from contrex.explain.propagation.rules import NoRuleError, Rules
@@ -39,9 +41,11 @@ class RelevanceExplainer(LayerExplainer):
 
     is_differentiable = False
 
-    def __init__(self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None, **about: Unpack[About]
+    ) -> None:
         self._is_at_input = isinstance(layer, str) and layer == "input"
-        super().__init__(model, None if self._is_at_input else layer, reshape=reshape)
+        super().__init__(model, None if self._is_at_input else layer, reshape=reshape, **about)
 
     @property
     def layer(self) -> str | None:

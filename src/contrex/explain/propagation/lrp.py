@@ -8,13 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.explain.forward.capture import Pass
+from contrex.explain.options import About
 from contrex.explain.propagation.explainer import RelevanceExplainer
 from contrex.explain.propagation.rules import LinearMap, Rules, part, ratio
 from contrex.models.layers import Layer, Reshape
@@ -194,19 +195,25 @@ class LRP(RelevanceExplainer):
         rules: str | Composite = "epsilon-plus",
         start: Start = "logit",
         reshape: Reshape | None = None,
+        **about: Unpack[About],
     ) -> None:
-        super().__init__(model, layer, reshape=reshape)
+        super().__init__(model, layer, reshape=reshape, **about)
         if isinstance(rules, str) and rules not in COMPOSITES:
             raise unknown_name("`rules`", rules, COMPOSITES)
         if start not in get_args(Start):
             raise unknown_name("`start`", start, get_args(Start))
         self._composite = COMPOSITES[rules] if isinstance(rules, str) else rules
-        self._begins = start
+        self._begins, self._asked_rules = start, rules if isinstance(rules, str) else repr(rules)
         modules = dict(self.model.named_modules())
         for name in self._composite.named:
             if not isinstance(modules.get(name), (nn.Conv1d, nn.Conv2d, nn.Linear)):
                 layers = [n for n, m in modules.items() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Linear))]
                 raise unknown_name("`rules.named`", name, layers)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with; rules of one's own as they print."""
+        return {"rules": self._asked_rules, "start": self._begins}
 
     def _rules(self) -> Rules:
         return _ByLayer(self._composite)

@@ -1,0 +1,145 @@
+"""Why a picture is one class, in one call: from files, PIL images or arrays to an explanation that shows itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from contrex.data.files.images import read_image, rgb_image
+from contrex.data.views.squares import central_square, pixels
+from contrex.errors import ArgumentError
+from contrex.explain import Explainer, Explanation
+from contrex.explain.explainer import Targets
+from contrex.explain.named import build_explainer
+from contrex.explain.picture import Photo
+from contrex.models import Classifier, class_names, eval_mode, model_logits
+from contrex.models.outputs import read_by
+from contrex.models.own import INTERPOLATIONS, View, own_classifier
+from contrex.ops.scores import Contrast
+
+Picture = str | os.PathLike[str] | Image.Image | NDArray[Any]
+"""A file, an image of Pillow, or an array [H,W], [H,W,1], [H,W,3] or [H,W,4], uint8 or in [0, 1]."""
+
+
+def why(
+    images: Picture | Sequence[Picture],
+    classifier: Classifier | nn.Module,
+    *,
+    explainer: str | Callable[[nn.Module], Explainer] = "grad_cam",
+    target: Targets = None,
+    contrast: Contrast = None,
+    score: str = "logit",
+    task: str | None = None,
+    **view: Unpack[View],
+) -> Explanation:
+    """Explain why pictures are `target` - and, with a contrast, not another class - to a classifier.
+
+        contrex.why("cat.jpg", classifier, target="tabby", contrast="tiger cat")
+
+    Each picture is made upright RGB, its shorter side resized to `short_side`, and the central square of `size` cut out
+    and normalised, as the classifier says or the caller does. The explanation has the squares and the names in it.
+
+    Args:
+        images: a file, a Pillow image or an array [H,W,C], uint8 or in [0, 1]; or several, of any sizes.
+        classifier: a `contrex.models.Classifier`, or a network. timm's say how they see pictures (that of their own
+            weights); of others `size`, `mean` and `std` are asked.
+        explainer: its name, with options ("rise(num_masks=500)", "grad_cam(layer='layer3')"), its class, or a function
+            that makes one of the network.
+        target, contrast, score, task: as in a call of an explainer; classes also by name.
+        view: `size`, `short_side`, `mean`, `std`, `interpolation` and `names` where the classifier does not say them,
+            or says others. Names are ImageNet's for 1000 classes without any.
+
+    Raises:
+        ArgumentError: an argument does not fit, or it is not known how the classifier sees pictures.
+        ImageError: a picture cannot be read.
+    """
+    seen = own_classifier(classifier, **view)
+    squares, photos = zip(*[_square(picture, seen) for picture in _listed(images)], strict=True)
+    like = next((one for one in seen.network.parameters() if one.is_floating_point()), torch.zeros(()))
+    inputs = seen.normalise(torch.stack(squares).to(like.device)).to(like.dtype)
+    explain = _explainer(seen.network, explainer)
+    explain.names = seen.names or explain.names or _imagenet_names(explain, inputs)
+    return replace(explain(inputs, target=target, contrast=contrast, score=score, task=task), images=photos)
+
+
+def _explainer(network: nn.Module, explainer: str | Callable[[nn.Module], Explainer]) -> Explainer:
+    made = build_explainer(network, explainer) if isinstance(explainer, str) else None
+    if made is None and callable(explainer):
+        made = explainer(network)
+    if isinstance(made, Explainer):
+        return made
+    raise ArgumentError(f"`explainer` must be a name, or a class or function that makes one; got {explainer!r}.")
+
+
+def _imagenet_names(explain: Explainer, inputs: Tensor) -> tuple[str, ...]:
+    """ImageNet's names for a network of 1000 classes; none otherwise."""
+    with eval_mode(explain.model), torch.inference_mode(), read_by(explain.output):
+        num_classes = model_logits(explain.model, inputs[:1]).shape[1]
+    return tuple(class_names(num_classes)) if num_classes == 1000 else ()
+
+
+def _listed(images: Picture | Sequence[Picture]) -> list[Picture]:
+    if isinstance(images, Tensor):
+        raise ArgumentError(
+            "`images` must be files, Pillow images or arrays, got a tensor, of which nobody knows whether it is "
+            "normalised: call the explainer, contrex.GradCAM(network)(images)."
+        )
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        return list(images)
+    listed = list(images) if isinstance(images, (list, tuple)) else [images]
+    if not listed:
+        raise ArgumentError("`images` is empty: give one picture or more.")
+    return listed  # type: ignore[return-value]
+
+
+def _square(picture: Picture, seen: Classifier) -> tuple[Tensor, Photo]:
+    """What the network sees of a picture: its square, uint8 [3,S,S], and as it is kept in the explanation."""
+    image, photo = _opened(picture)
+    size = seen.image_size or 0
+    how = INTERPOLATIONS[seen.interpolation]
+    square = central_square(image, resize=seen.short_side or size, size=size, how=how)
+    return pixels(square), replace(photo, pixels=np.array(square))
+
+
+def _opened(picture: Picture) -> tuple[Image.Image, Photo]:
+    """A picture as RGB, and where it is from."""
+    nothing = np.zeros((0, 0, 3), np.uint8)
+    if isinstance(picture, (str, os.PathLike)):
+        path = Path(picture)
+        image = read_image(path)
+        return image, Photo(nothing, path.name, hashlib.sha256(path.read_bytes()).hexdigest(), is_file=True)
+    image = rgb_image(picture if isinstance(picture, Image.Image) else _from_array(picture))
+    return image, Photo(nothing, "", hashlib.sha256(image.tobytes()).hexdigest())
+
+
+def _from_array(values: Any) -> Image.Image:
+    """The picture in an array [H,W], [H,W,1], [H,W,3] or [H,W,4], uint8 or floating point in [0, 1]."""
+    if not isinstance(values, np.ndarray):
+        raise ArgumentError(f"`images` must be files, Pillow images or arrays, got {type(values).__name__}.")
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (1, 3, 4)):
+        raise ArgumentError(
+            f"`images` must be arrays [H,W] or [H,W,C] of 1, 3 or 4 channels, got {list(values.shape)}: channels are "
+            "last, `array.transpose(1, 2, 0)`."
+        )
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    values = np.asarray(values)
+    if np.issubdtype(values.dtype, np.floating):
+        if not (values.size and values.min() >= 0 and values.max() <= 1):
+            raise ArgumentError(
+                "`images` of floating point must be in [0, 1], finite and not normalised: pass uint8, or divide by 255."
+            )
+        values = np.rint(values * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise ArgumentError(f"`images` must be uint8, or floating point in [0, 1]; got {values.dtype}.")
+    return Image.fromarray(np.ascontiguousarray(values))
