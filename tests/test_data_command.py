@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import contrex.data_overview
+import contrex.experiment
 from contrex.cli import main
 from contrex.data.named import MARKS, data_named, detect
 from contrex.data.sample import NO_BOXES, Annotation, ImageSet
