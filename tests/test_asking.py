@@ -75,7 +75,7 @@ def test_what_is_no_picture_is_refused(classifier, picture, message):
 def test_pictures_that_cannot_be_read_are_refused(classifier, tmp_path):
     with pytest.raises(ImageError, match="there is no such file"):
         contrex.why(tmp_path / "none.png", classifier)
-    with pytest.raises(ImageError, match="cannot use the image F"):
+    with pytest.raises(ImageError, match=r"cannot use the image F"):
         contrex.why(Image.new("F", (9, 9)), classifier)
 
 
@@ -84,7 +84,7 @@ def test_what_is_not_known_of_a_network_is_asked(photo, classifier):
         contrex.why(photo, classifier.network)
     with pytest.raises(ArgumentError, match="pass `size` as in its training"):
         contrex.why(photo, Classifier(classifier.network, (0.5,) * 3, (0.25,) * 3))
-    with pytest.raises(ArgumentError, match="`classifier` must be a network or a contrex.models.Classifier, got str"):
+    with pytest.raises(ArgumentError, match=r"`classifier` must be a network or a contrex.models.Classifier, got str"):
         contrex.why(photo, "resnet18")
     given = contrex.why(photo, classifier.network, size=16, short_side=20, mean=(0.5,), std=(0.25,), names=NAMES)
     assert torch.equal(given.heatmap, contrex.why(photo, classifier).heatmap)
