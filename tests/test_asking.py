@@ -75,7 +75,7 @@ def test_what_is_no_picture_is_refused(classifier, picture, message):
 def test_pictures_that_cannot_be_read_are_refused(classifier, tmp_path):
     with pytest.raises(ImageError, match="there is no such file"):
         contrex.why(tmp_path / "none.png", classifier)
-    with pytest.raises(ImageError, match="cannot use the image F"):
+    with pytest.raises(ImageError, match=r"cannot use the image F"):
         contrex.why(Image.new("F", (9, 9)), classifier)
 
 
