@@ -22,7 +22,7 @@ $(READY): pyproject.toml src/contrex/_version.py
 quickstart: $(READY)  ## train, explain, measure and show on the built-in digits: under 5 minutes on 2 CPU cores
 	$(BIN)/contrex quickstart
 
-test: $(READY)   ## the default suite: no network, under 2 minutes
+test: $(READY)   ## the default suite: no network, minutes
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(READY)   ## also what takes minutes, but for what test-survival has
