@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -31,9 +30,8 @@ class Quickstart:
     validation, where it does so as often, and test, where it never does."""
     epochs: int | None = None
     """Epochs of each run; None is the recipes' number."""
-    jobs: int | None = None
-    """Processes that share the runs; None is two where there are two cores, as such small networks gain nothing from
-    several threads."""
+    jobs: int = 1
+    """Processes that share the runs."""
 
 
 def quickstart(arguments: Arguments) -> int:
@@ -48,7 +46,7 @@ def quickstart(arguments: Arguments) -> int:
         splits=("test", "val") if options.shortcut else ("test",),
         console=console(),
         title="Digits with a planted shortcut" if options.shortcut else "Digits, explained consistently",
-        jobs=min(2, os.cpu_count() or 1) if options.jobs is None else options.jobs,
+        jobs=options.jobs,
     )
     for one in reports:
         print_summary(one.runs, f"{one.split} split")
