@@ -48,13 +48,8 @@ def build_explainer(model: nn.Module, text: str, layer: str | None = None) -> Ex
         ArgumentError: an option has a value of a wrong type, or one that the explainer refuses; or a layer was given to
             an explainer of the pixels, or twice.
     """
-    asked, kind = read_explainer(text), explainer_class(text)
-    options = checked_options(text)
-    if layer is not None:
-        _check_layer(text, layer)
-        options["layer"] = layer
-    make: Callable[..., Explainer] = kind
-    return make(model, *_leading(asked), **options)
+    make: Callable[..., Explainer] = explainer_class(text)
+    return make(model, *_leading(read_explainer(text)), **_options_with_layer(text, layer))
 
 
 def check_explainer(text: str, layer: str | None = None) -> None:
@@ -65,14 +60,11 @@ def check_explainer(text: str, layer: str | None = None) -> None:
         ArgumentError: an option has a value of a wrong type, or one that the explainer refuses; or a layer was given to
             an explainer of the pixels, or twice.
     """
-    asked, kind = read_explainer(text), explainer_class(text)
-    options = checked_options(text)
-    if layer is not None:
-        _check_layer(text, layer)
+    kind, options = explainer_class(text), _options_with_layer(text, layer)
     if kind.__module__.partition(".")[0] == "contrex":  # others may look at their model
         make: Callable[..., Explainer] = kind
         of_any_model = {name: value for name, value in options.items() if "layer" not in name}
-        make(nn.Linear(1, 2), *_leading(asked), **of_any_model)
+        make(nn.Linear(1, 2), *_leading(read_explainer(text)), **of_any_model)
 
 
 def checked_options(text: str) -> dict[str, Any]:
@@ -102,6 +94,15 @@ def options_in_words(text: str) -> str:
     """All options of the explainer that a text names, given or by default, without its layer: "steps=32, seed=0"."""
     options = {**default_options(explainer_class(text)), **read_explainer(text).options}
     return ", ".join(f"{name}={value!r}" for name, value in options.items() if "layer" not in name)
+
+
+def _options_with_layer(text: str, layer: str | None) -> dict[str, Any]:
+    """The checked options of a text, and the layer that was named beside it."""
+    options = checked_options(text)
+    if layer is not None:
+        _check_layer(text, layer)
+        options["layer"] = layer
+    return options
 
 
 def _check_layer(text: str, layer: str) -> None:
