@@ -262,7 +262,7 @@ class Rounding(contrex.Gradient):
         (Mixing, "explains_a_batch_as_single_images"),
         (Rectified, "answers_classes_as_single_calls"),
         (Leaving, "leaves_no_trace"),
-        (Hoarding, "frees_its_memory"),
+        pytest.param(Hoarding, "frees_its_memory", marks=pytest.mark.slow),
         (Noisy, "explains_a_batch_as_single_images"),
         (Halved, "gives_what_it_promises"),
         (Halved, "survives_autocast"),

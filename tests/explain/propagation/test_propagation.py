@@ -487,7 +487,7 @@ class Scale(nn.Module):
     ("name", "options", "layer"),
     [
         ("resnet18", {}, "layer3"),
-        ("vgg11_bn", {"init_weights": False}, "features.27"),  # they would take seconds
+        pytest.param("vgg11_bn", {"init_weights": False}, "features.27", marks=pytest.mark.slow),
         ("shufflenet_v2_x0_5", {}, "stage3"),
     ],
 )
