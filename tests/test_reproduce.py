@@ -135,6 +135,7 @@ def test_a_plan_tells_commands_images_and_time(tmp_path, capsys):
     assert (tmp_path / "tiny" / "imagenet_resnet18_cgc_tiny-seed0" / "evaluation-test" / "record.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_plan_names_each_way_of_measuring():
     found = ordered(order("contrast-table3", scale="tiny", data=[FEW], epochs=1, limit=8))
     assert found.works[0].measurements[0].evaluation.limit == 8

@@ -45,7 +45,7 @@ def small_network(method):
     return net.double().eval(), torch.randn(3, 3, 32, 32, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("method", "check"), crossed(EXPLAINERS, CHECKS, one_in=3))
+@pytest.mark.parametrize(("method", "check"), crossed(EXPLAINERS, CHECKS, one_in=5))
 def test_small_networks(method, check):
     CHECKS[check](CHEAPER.get(method, EXPLAINERS[method]), *small_network(method))
 

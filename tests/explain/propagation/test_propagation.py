@@ -530,6 +530,6 @@ def test_the_dual_is_the_class_with_its_weights_flipped():
 
 
 @pytest.mark.parametrize("net", [branching, pytest.param(lambda: network("mlp"), marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=3))
+@pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=5))
 def test_contract(method, check, net):
     CHECKS[check](METHODS[method], net(), images())
