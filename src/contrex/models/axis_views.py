@@ -147,6 +147,7 @@ def strided(step: Step) -> Known:
         return before
     like = torch.empty(shape, device="meta")
     if strides == like.stride():
+        # Plain strides of four axes whose sizes repeat fit [N,C,h,w] and [N,h,w,C] alike, so nothing is concluded.
         is_ambiguous = len(shape) == 4 and shape[1] in shape[2:]  # channels-last memory, seen as channels-last
         return None if is_ambiguous and sizes(before) != shape else regroup(before, shape)
     is_channels_last = len(shape) == 4 and strides == like.to(memory_format=torch.channels_last).stride()

@@ -29,6 +29,7 @@ def uncompiled() -> Iterator[None]:
         yield
         return
     with _LOCK:
+        # The stance is global to the process, so the first to enter sets it and the last to leave puts it back.
         _open.append(_open[0] if _open else _eager())
     try:
         yield

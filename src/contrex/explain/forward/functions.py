@@ -98,6 +98,7 @@ class Program:
         made = self._made.get(id(tensor))
         if made is not None and made[0]() is tensor:
             return made[1]
+        # Negative, so that no parameter is taken for a call; its id stays its own, as the model keeps it alive.
         return -id(tensor) if isinstance(tensor, nn.Parameter) else -1
 
 

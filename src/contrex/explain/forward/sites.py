@@ -107,6 +107,7 @@ class Sites:
         seen, key = self._seen, self._key(None, images)
         if seen is None or key in self._found or (seen.has_single_cells_behind and not seen.encloses(images)):
             return None
+        # A guess that does not fit is no error: a survey of this size follows.
         with contextlib.suppress(LayerError), program() as functions:
             found = run(replace(seen.site, maps=seen.reading.of_any_size, shape=None))
             (features,) = found.features

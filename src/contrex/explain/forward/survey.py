@@ -80,6 +80,8 @@ class Survey:
     def _last_reached(self) -> Candidate | None:
         """The last candidate whose cells the gradient reaches."""
         known = self._arriving(self.candidates[:_AT_FIRST])
+        # From the logits down. Only cells that a gradient reaches have a map: behind a class token's last attention
+        # they get none, and the search goes on before it.
         for index, one in enumerate(self.candidates):
             if index == _AT_FIRST:
                 known |= self._arriving(self.candidates[index:])
@@ -212,4 +214,5 @@ def _are_close(found: Tensor, own: Tensor) -> bool:
     """Whether logits are equal but for rounding; those that are not finite are told apart elsewhere."""
     found, own = (torch.nan_to_num(logits.detach(), 0.0, 0.0, 0.0) for logits in (found, own))
     is_coarse = torch.is_autocast_enabled(own.device.type) or own.dtype not in FULL_PRECISION
+    # Logits of a deep network agree to about three digits in float32 and one or two in bfloat16, which has eight bits.
     return bool((found - own).abs().max() <= (5e-2 if is_coarse else 1e-3) * own.abs().max())

@@ -81,6 +81,8 @@ class RelevanceExplainer(LayerExplainer):
                 capture.exchanged([site.module for site in layers], propagation.current),
                 capture.watched(beside, see),
                 intercepted(propagation),
+                # Checkpointing works by these hooks. It would run functions again in the backward pass, where no rule
+                # is set: an error instead.
                 torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTED),
             ):
                 run = capture.forward(self.model, images.detach(), layers, graph=graph)
