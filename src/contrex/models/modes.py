@@ -14,8 +14,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     try:
         for module in training:
-            # The flag itself: `model.eval()` may be overridden, and would be called for modules that keep others in
-            # train mode.
+            # The flag of each module: `train()` may be overridden, and would give all of them one mode.
             module.training = False
         yield
     finally:

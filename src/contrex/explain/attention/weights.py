@@ -75,8 +75,7 @@ class AttentionExplainer(Explainer):
                 f"{type(self).__name__} cannot explain {type(self.model).__name__}: {reason}. Use GradCAM, which needs "
                 "no attention."
             )
-        # The last attention's outputs with a gradient are those that the classifier reads. The largest logit alone: a
-        # sum of all may be constant, as behind a norm.
+        # The last attention's outputs with a gradient are those that the classifier reads.
         top = run.logits.gather(1, run.logits.argmax(1)[:, None]).sum()
         (gradient,) = torch.autograd.grad(top, recorder.mixed[-1], retain_graph=needs_gradients)
         read = (gradient != 0).any(3).any(1).any(0)
