@@ -69,6 +69,7 @@ def left_in_place(step: Step) -> Known:
 def agreed(candidates: Iterable[Axes]) -> Axes | None:
     """The axes that all candidates agree on, but for those that were cut out of a larger tensor; None without any."""
     found = list(candidates)
+    # A padded shortcut may be cut where the other branch is not: the branch that is whole tells the places.
     uncut = [axes for axes in found if all(min(axis.before, axis.after) >= 0 for axis in axes)] or found
     is_one = bool(uncut) and all(alike(axes) == alike(uncut[0]) for axes in uncut)
     return uncut[0] if is_one else None

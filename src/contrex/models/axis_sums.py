@@ -29,6 +29,7 @@ def joined(step: Step) -> Known:
     """Channels of all inputs, or one input with a grid and tokens before or behind it."""
     place = step.saved("dim") % len(step.shape)
     known = [(index, axes) for index, axes in enumerate(step.inputs) if isinstance(axes, tuple)]
+    # Along an axis of cells only tokens without a place may be joined to one grid; two grids in a row are none.
     with_cells = [(index, axes) for index, axes in known if has_cells(axes[place])]
     if len(with_cells) == 1 and LOST not in step.inputs:
         return _among_tokens(step, place, *with_cells[0])
@@ -73,6 +74,7 @@ def written(step: Step) -> Known:
 
 def product(step: Step) -> Known:
     """`a @ b`, also batched or with a bias: the rows of a and the columns of b; those of weights are new channels."""
+    # From the end, as a bias comes before the two factors.
     one, other = step.inputs[-2], step.inputs[-1]
     new = [channels(size) for size in step.shape]
     if isinstance(one, tuple):
