@@ -66,7 +66,7 @@ class ConsistencyStep(Step):
         return step_output(batch.labels, logits, loss, cross_entropy=cross_entropy, consistency=consistency)
 
     def _with_unlabelled(self, batch: Batch, unlabelled: Batch) -> StepOutput:
-        """Cross-entropy of the labelled images, as `views` says in both variants; consistency of the others."""
+        """The loss of a batch with both: cross-entropy of labelled images, as `views` says, consistency of others."""
         cross_entropy, logits = self.classified(batch, self.settings.views)
         heatmaps, heatmaps_view = self._explain(unlabelled).heatmap.chunk(2)
         consistency = self.consistency(heatmaps, heatmaps_view, unlabelled)

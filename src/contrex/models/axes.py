@@ -70,11 +70,11 @@ Axes = tuple[Axis, ...]
 
 
 class Foreign:
-    """In place of axes: what the weights alone determine, such as learned queries, and what is added up on it."""
+    """The mark of a tensor that the weights alone determine, such as learned queries, and of what is added to it."""
 
 
 class Lost:
-    """In place of axes: what depends on the images, but has no cells of them in their places."""
+    """The mark of a tensor that depends on the images, but has no cells of them in their places."""
 
 
 FOREIGN, LOST = Foreign(), Lost()

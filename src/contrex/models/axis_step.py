@@ -31,7 +31,7 @@ class Step:
 
 
 def _signed(value: Any) -> Any:
-    """Numbers with their sign, which torch does not show."""
+    """Numbers with their sign: torch shows negative ones as unsigned numbers of 64 bits."""
     if isinstance(value, (tuple, list)):
         return [_signed(one) for one in value]
     return value - 2**64 if isinstance(value, int) and value >= 2**63 else value
@@ -62,7 +62,7 @@ def of_first(rule: FirstRule) -> Rule:
 
 
 def left_in_place(step: Step) -> Known:
-    """What stands for a rule where there is none: the axes of the inputs that have the output's shape."""
+    """The axes behind a function without a rule: those of the inputs that have the output's shape."""
     return agreed(axes for axes in step.known if sizes(axes) == step.shape)
 
 

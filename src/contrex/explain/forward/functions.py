@@ -16,7 +16,7 @@ Interceptor = Callable[[Callable[..., object], tuple[object, ...], dict[str, obj
 
 @contextlib.contextmanager
 def intercepted(interceptor: Interceptor) -> Iterator[None]:
-    """Every torch function that this thread calls inside, also `+` and `x.mean()`, goes to `interceptor` instead.
+    """Call `interceptor` instead of each torch function that this thread calls for a while, also `+` and `x.mean()`.
 
     Nothing is set in the model, so there is nothing to put back. Inside `interceptor` torch is itself again.
     """

@@ -41,7 +41,7 @@ class Observed:
 
     @cached_property
     def graph(self) -> Graph:
-        """From the logits to the images; empty where the network runs without gradients."""
+        """The graph from the logits to the images; empty where the network runs without gradients."""
         return Graph(self.logits, self.images)
 
     @cached_property
@@ -115,7 +115,7 @@ class Observed:
         )
 
     def token_grid(self, num_tokens: int) -> Reading:
-        """How one value for each of so many tokens `[N,num_tokens,1]` becomes maps `[N,1,h,w]`.
+        """The way to read one value for each of so many tokens, `[N,num_tokens,1]`, as maps `[N,1,h,w]`.
 
         Raises:
             LayerError: no layer gives so many tokens of a grid.

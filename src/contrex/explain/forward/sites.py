@@ -120,7 +120,7 @@ class Sites:
         return None
 
     def token_grid(self, images: Tensor, num_tokens: int) -> Reading:
-        """How `[N,num_tokens,1]` becomes maps `[N,1,h,w]`, or `LayerError`."""
+        """The way to read one value for each token, `[N,num_tokens,1]`, as maps `[N,1,h,w]`, or `LayerError`."""
         key = ("tokens", num_tokens)
         return self._kept(key, images, lambda: Observed(self._model, images).token_grid(num_tokens))
 

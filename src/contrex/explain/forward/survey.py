@@ -153,7 +153,7 @@ class Survey:
         return found
 
     def _only_reading(self, run: Run) -> Reading:
-        """How the output of a layer is read, or `LayerError` where that is not told or not true."""
+        """The way to read the output of a layer, or `LayerError` where there is not one, or cells lie elsewhere."""
         found = self.seen.readings(run)
         if len(found) != 1:
             raise LayerError(unreadable(self.seen, run, len(found)))

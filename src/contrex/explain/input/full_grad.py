@@ -148,7 +148,7 @@ class FullGrad(Explainer):
         return torch.stack(maps, 1)
 
     def _check_sum(self, heatmap: Tensor, magnitude: Tensor, score: Tensor) -> None:
-        """The map `[N,H,W]` must sum to the score `[N]`, up to the rounding of parts that add up to `magnitude` [N]."""
+        """Refuse maps `[N,H,W]` that do not sum to the scores `[N]`, but for rounding, a share of `magnitude` [N]."""
         total = heatmap.sum((1, 2))
         far = (total - score).abs() > _tolerance(capture.resolution(self.model, score)) * magnitude
         if bool(far.any()):

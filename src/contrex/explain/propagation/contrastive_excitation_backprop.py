@@ -51,7 +51,7 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
         return super()._run(images, layers, graph=graph, watched=watched or self._contrast_layer)
 
     def _relevance(self, run: Pass, row: Tensor) -> Tensor:
-        """A row of both signs (of a probability) is the difference of two mixtures of classes."""
+        """The relevance for one row; one of both signs (a probability) is the difference of two mixtures of classes."""
         relevance = self._contrasted(run, row.clamp(min=0))
         return relevance - self._contrasted(run, -row.clamp(max=0)) if bool((row < 0).any()) else relevance
 

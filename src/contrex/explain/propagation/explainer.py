@@ -100,7 +100,7 @@ class RelevanceExplainer(LayerExplainer):
         )
 
     def _check_logits(self, found: Tensor, own: Tensor) -> None:
-        """The pass must be the model's own: half of the digits that its numbers have must agree."""
+        """Refuse a pass that is not the model's own: half of the digits that its numbers have must agree."""
         differences, largest = (found - own).abs().amax(1), own.abs().amax(1)
         far = differences > capture.resolution(self.model, own) ** 0.5 * largest
         if bool(far.any()):

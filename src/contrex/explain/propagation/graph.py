@@ -148,7 +148,7 @@ class Propagation:
         return found
 
     def _check_writing(self, func: Callable[..., Any], target: Tensor | None, out: object) -> None:
-        """Data must not change unless the graph sees it: neither `out=` nor a write beside the graph has a rule."""
+        """Refuse a change of data that the graph does not see: neither `out=` nor a write beside it has a rule."""
         is_seen = target is not None and self._tracked.is_data(target) and torch.is_grad_enabled()
         for tensor in tensors_in((None if is_seen else target, out)):
             if any(self._tracked.is_data(alias) for alias in self._aliases.of(tensor)):
