@@ -31,8 +31,8 @@ FULL_PRECISION = (torch.float32, torch.float64)
 OWN_HOOKS: set[int] = set()
 """The numbers of the hooks that are set here right now; one of anybody else's may make another network of a model."""
 
-# One lock for each model, held weakly: to have been explained must not keep a model alive. It is reentrant, as an
-# explainer may ask another one about the same model inside its call.
+# One lock for each model, held weakly: to have been explained must not keep a model alive. It is reentrant, so that a
+# thread may explain a model inside a call about the same model.
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
 
