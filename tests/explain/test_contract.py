@@ -311,5 +311,5 @@ def test_the_contract_runs_small():
     assert set(seen) == {(16, 24)}
     with pytest.raises(ArgumentError, match="`side` must be at least 1 pixel, or None; got 0"):
         check_contract(kind, network("mlp"), x, side=0)
-    with pytest.raises(UnknownNameError, match="`checks` must be one of .*; got 'leaves_traces'. Did you mean"):
+    with pytest.raises(UnknownNameError, match=r"`checks` must be one of .*; got 'leaves_traces'\. Did you mean"):
         check_contract(kind, network("mlp"), x, checks=["leaves_traces"])

@@ -2,7 +2,7 @@
 
     from contrex.explain.contract import check_contract
     check_contract(MyCAM, model, images)      # raises ContractError with the first promise that is broken
-    check_contract(MyCAM, model, images, side=64)    # at 64 pixels: a third of the time that 224 take, or less
+    check_contract(MyCAM, model, images, side=64)   # at 64 pixels: a third of the time of 224, or less
 
 `kind` is the class, or a function from a model to an explainer. The model must be in eval mode and tell the images
 apart; float64 makes the checks sharp.
@@ -68,10 +68,8 @@ def check_contract(
     for number, name in enumerate(names, 1):
         told(f"contract {number}/{len(names)}: {name.replace('_', ' ')}")
         CHECKS[name](kind, model, images)
-    taken = time.monotonic() - began
-    told(
-        f"contract: {getattr(kind, '__name__', 'the explainer')} passes {len(names)} of {len(CHECKS)} checks, {taken:.1f} s"
-    )
+    who, taken = getattr(kind, "__name__", "the explainer"), time.monotonic() - began
+    told(f"contract: {who} passes {len(names)} of {len(CHECKS)} checks, {taken:.1f} s")
 
 
 def _resized(images: Tensor, side: int | None) -> Tensor:
