@@ -253,7 +253,8 @@ def test_an_unreadable_image_is_one_line(photos, tmp_path, workers, capsys):
     words = ["tiny_imagenet10_cross_entropy", "--folder", tmp_path / "run", "--data.path", root]
     words += ["--training.batch-size", "8", "--training.epochs", "1", "--training.workers", workers]
     assert run("train", *words, "--training.device", "cpu", "--no-evaluate") == 2
-    error = capsys.readouterr().err.strip()
+    *progress, error = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("tiny_imagenet10_cross_entropy: ") for line in progress)
     assert re.fullmatch(r"contrex: cannot read image '.*0.png': .* Or leave .*: --data.on-bad-image skip\.", error)
 
 

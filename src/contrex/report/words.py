@@ -98,7 +98,9 @@ def _measurement(records: Sequence[Record]) -> str:
     explainers = _unique(str(e) for r in records if (e := _setting(r.configuration, "evaluation", "explainer")))
     if not splits or not explainers:
         return ""
-    return f"Measured on the {_enumerated(splits)} split; heatmaps by {_enumerated(explainers)}."
+    chosen = _unique(str(record.dataset["chosen"]) for record in records if "chosen" in record.dataset)
+    limited = f" ({_enumerated(chosen)})" if chosen else ""
+    return f"Measured on the {_enumerated(splits)} split{limited}; heatmaps by {_enumerated(explainers)}."
 
 
 def _setting(configuration: Mapping[str, Any], *keys: str) -> Any:
