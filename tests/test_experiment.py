@@ -71,7 +71,7 @@ def test_a_record_says_which_weights_were_measured(run):
         ({"split": "val"}, "evaluation-val"),
         ({"workers": 0, "device": "auto"}, "evaluation-test"),
         ({"metrics": ("top1", "content_heatmap")}, "evaluation-test-metrics=top1+content_heatmap"),
-        ({"contrast": "weighted", "limit": 3}, "evaluation-test-contrast=weighted-limit=3"),
+        ({"contrast": "weighted", "limit": 3}, "evaluation-test-contrast=weighted-limit=3-limit_by=class"),
         ({"pointing": Pointing(tolerance=3.0)}, "evaluation-test-pointing.tolerance=3.0"),
     ],
 )

@@ -8,8 +8,12 @@ import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
+import contrex
+from contrex.explain.contract import check_contract
 from contrex.models.convnet import ConvNet
 from contrex.ops.geometry import Crop, warp_images
+from explain.networks import images as tensors
+from explain.networks import network
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
@@ -40,6 +44,22 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), names)
     assert names["loss"].requires_grad
     assert Path("why.png").stat().st_size > 0
+
+
+def test_python_of_the_other_pages_runs():
+    """Blocks define things of one's own; each is whole but for `import contrex`."""
+    found = [
+        (page, block)
+        for page in PAGES
+        if page.name != "README.md" or page.parent != ROOT
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    assert found
+    for page, block in found:
+        names = {"contrex": contrex}
+        exec(compile(block, str(page), "exec"), names)
+        for kind in (value for value in names.values() if isinstance(value, type)):
+            check_contract(kind, network("mlp"), tensors(), checks=["gives_what_it_promises"], tell=None)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -65,6 +65,7 @@ def test_mobilenet_on_imagenet_photos(tmp_path, protocol, side, monkeypatch):
         *("evaluate", "--model.name", "timm:mobilenetv2_100", "--model.options", "pad_type", "same"),
         *("--model.weights", weights, "--model.mean", "0.5", "--model.std", "0.5", "--data.path", root),
         *("--metrics", "top1", "content_heatmap", "--content-heatmap-protocol", protocol, "--limit", LIMIT),
+        *("--limit-by", "order"),
         *("--output", tmp_path, "--num-bootstrap", 20),
     ]
     assert main([str(word) for word in command]) == 0

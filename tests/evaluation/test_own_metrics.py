@@ -74,7 +74,7 @@ def file(tmp_path, monkeypatch):
 
 
 def options(*metrics: str, **more) -> Evaluation:
-    more = {"limit": 5, "gallery": 0, **more}
+    more = {"limit": 5, "limit_by": "order", "gallery": 0, **more}
     return Evaluation(metrics=metrics, split="test", num_bootstrap=20, device="cpu", **more)
 
 

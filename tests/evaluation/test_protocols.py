@@ -58,6 +58,7 @@ OPTIONS = Evaluation(
     metrics=OTHERS,
     split="test",
     limit=NUM,
+    limit_by="order",
     gallery=0,
     num_bootstrap=20,
     seed=5,

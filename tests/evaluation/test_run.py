@@ -29,6 +29,7 @@ from contrex.evaluation import (
     validation_groups,
     weights_sha256,
 )
+from contrex.evaluation.chosen import spread
 from contrex.evaluation.classification import Top1
 from contrex.evaluation.consistency import CGCLoss
 from contrex.evaluation.run import GROUP, Panel
@@ -164,6 +165,35 @@ def test_progress_limit_and_workers():
     run = evaluate(subject(), options("top1", limit=9), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(9, 9)]
     assert run.record.metric("top1").num_counted == 9
+
+
+@pytest.mark.parametrize("num", [3, 10, 24, 37, 59])
+def test_a_limit_is_spread_over_the_classes(num):
+    labels = [0] * 20 + [2] * 3 + [1] * 30 + [7] * 7
+    found = spread(labels, num)
+    assert found == sorted(set(found))
+    assert len(found) == num
+    counts = {label: sum(labels[place] == label for place in found) for label in set(labels)}
+    highest = max(counts.values())
+    assert all(highest - count <= 1 or count == labels.count(label) for label, count in counts.items())
+    first = [place for place in found if labels[place] == 1]
+    assert np.ptp(np.diff(first)) <= 1 if len(first) > 2 else True  # evenly spaced
+
+
+def test_a_record_says_which_images_a_limit_chose(run):
+    found = {by: evaluate(subject(), options("top1", limit=9, limit_by=by)) for by in ("class", "order")}
+    whole = run.samples
+    places = {by: [whole.paths.index(path) for path in one.samples.paths] for by, one in found.items()}
+    assert places == {"class": spread(whole.labels.tolist(), 9), "order": list(range(9))}
+    assert found["class"].record.dataset["chosen"].startswith("9 of ")
+    assert found["class"].record.dataset["chosen"].endswith(" images, spread evenly over the classes")
+    assert found["order"].record.dataset["chosen"].endswith(" images, the first ones")
+    assert found["class"].record.configuration["evaluation"]["limit_by"] == "class"
+    assert "chosen" not in run.record.dataset
+    assert options("top1", limit=9).limit_by == "class"
+    assert options("top1").limit_by is None
+    with pytest.raises(ArgumentError, match=r"`evaluation.limit_by` 'order' means nothing without a limit: give --lim"):
+        options("top1", limit_by="order")
 
 
 def test_contrast_and_explainer_are_not_ignored(run):
@@ -532,7 +562,7 @@ def test_the_protocol_of_the_cgc_loss_tells_how_it_was_measured(run):
 
 def test_a_shorter_last_step_takes_its_true_place():
     """32 x 32 pixels in steps of 300: the points are at 0, 300, 600, 900 and 1024."""
-    found = evaluate(subject(), options("insertion_auc", insertion_step=300, limit=5))
+    found = evaluate(subject(), options("insertion_auc", insertion_step=300, limit=5, limit_by="order"))
     bench = Bench(subject(), options("insertion_auc"))
     views = EvaluationViews(subject().images, (32, 32), whole_side=None, needs_whole=False, gallery=())
     group = Group(bench, [views[i] for i in range(5)])

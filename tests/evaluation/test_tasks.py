@@ -25,6 +25,7 @@ OPTIONS = Evaluation(
     metrics=("insertion_auc",),
     split="test",
     limit=NUM,
+    limit_by="order",
     gallery=1,
     num_bootstrap=10,
     device="cpu",

@@ -1,6 +1,7 @@
 """Every explainer through every promise: on small float64 networks, and (slow) on real architectures."""
 
 import contextlib
+import re
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import contrex
-from contrex.errors import LayerError
+from contrex.errors import ArgumentError, LayerError, UnknownNameError
 from contrex.explain import EXPLAINERS
 from contrex.explain.contract import CHECKS, ContractError, check_contract
 from contrex.explain.forward.functions import intercepted
@@ -275,3 +276,40 @@ def test_a_broken_explainer_is_caught(kind, broken):
     with contextlib.suppress(ContractError):
         check_contract(kind, network("mlp"), images())
         pytest.fail("the whole contract let it through")
+
+
+# --- what it says while it checks -----------------------------------------------------------------------------------
+
+TWO = ("gives_what_it_promises", "leaves_no_trace")
+
+
+def test_the_contract_says_what_it_checks_and_ends_with_a_line(capsys):
+    check_contract(EXPLAINERS["grad_cam"], network("mlp"), images(), checks=TWO)
+    *told, end = capsys.readouterr().out.splitlines()
+    assert told == ["contract 1/2: gives what it promises", "contract 2/2: leaves no trace"]
+    assert re.fullmatch(r"contract: GradCAM passes 2 of 14 checks, \d+\.\d s", end)
+    check_contract(EXPLAINERS["grad_cam"], network("mlp"), images(), checks=TWO, tell=None)
+    assert not capsys.readouterr().out
+
+
+def test_the_last_line_names_the_broken_promise():
+    told = []
+    with pytest.raises(ContractError):
+        check_contract(Leaving, network("mlp"), images(), tell=told.append)
+    assert told[-1] == "contract 4/14: leaves no trace"
+
+
+def test_the_contract_runs_small():
+    seen = []
+
+    def kind(model):
+        model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[2:])))
+        return EXPLAINERS["grad_cam"](model)
+
+    x = torch.randn(2, 3, 32, 48, dtype=torch.float64)
+    check_contract(kind, network("mlp"), x, side=16, checks=TWO[:1], tell=None)
+    assert set(seen) == {(16, 24)}
+    with pytest.raises(ArgumentError, match="`side` must be at least 1 pixel, or None; got 0"):
+        check_contract(kind, network("mlp"), x, side=0)
+    with pytest.raises(UnknownNameError, match=r"`checks` must be one of .*; got 'leaves_traces'\. Did you mean"):
+        check_contract(kind, network("mlp"), x, checks=["leaves_traces"])

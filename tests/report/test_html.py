@@ -16,6 +16,7 @@ import pytest
 from contrex.errors import ArgumentError, RecordError
 from contrex.records import MetricFamily, Profile, Samples, Scatter, read_run, write_run
 from contrex.report import render_report, write_report
+from report.conftest import make_metric
 
 VOID = {"meta", "link", "input", "br", "wbr", "img"}
 MARKUP = "<img src=x onerror=alert(1)>\"'"
@@ -342,3 +343,24 @@ def test_write_report_reads_folders_and_is_reproducible(make_run, tmp_path: Path
     content = first.read_bytes()
     assert b"<h1>cross_entropy \xc2\xb7 cgc</h1>" in content
     assert write_report(folders, tmp_path / "again.html").read_bytes() == content
+
+
+def test_the_page_says_what_is_won_and_what_is_lost(make_run):
+    """Higher is better for one metric and lower for the other; both rise, clearly, by the same on each image."""
+    values = [40.0, 50.0, 60.0, 70.0]
+    lower = {"name": "cgc_loss", "title": "CGC loss", "unit": "", "higher_is_better": False}
+
+    def run(name, shift):
+        shifted = [value + shift for value in values]
+        metrics = [make_metric(shifted), make_metric(shifted, **lower)]
+        made = make_run(name, shifted)
+        samples = replace(made.samples, values={m.name: np.array(shifted) for m in metrics})
+        return replace(made, record=replace(made.record, metrics=metrics), samples=samples)
+
+    page = Page(render_report([run("plain", 0.0), run("cgc", 9.0)], title="Both"))
+    told = re.sub(r"\s+", " ", page.text)
+    assert "Against plain, cgc is better in Content heatmap (+9.00 %), and worse in CGC loss (+9.00)." in told
+    assert "a gain in one does not make up for a loss in another" in told
+    alone = Page(render_report([run("plain", 0.0), run("same", 0.0)], title="Neither")).text
+    assert "Against plain" not in alone
+    assert "a gain in one" not in alone

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from contrex._version import __version__
+from contrex.cli.completion import completion
 from contrex.cli.explain import explain
 from contrex.cli.export import export
 from contrex.cli.inspect import data, doctor, explainers, metrics, recipes
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "explainers": explainers,
     "metrics": metrics,
     "doctor": doctor,
+    "completion": completion,
 }
 
 

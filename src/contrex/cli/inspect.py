@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from contrex import settings
-from contrex.cli.options import Arguments, Nothing, parsed
+from contrex.cli import listing
+from contrex.cli.options import Arguments, parsed
 from contrex.errors import ArgumentError, printable
-from contrex.outside import installed
 
 
 @dataclass(frozen=True)
@@ -53,53 +52,69 @@ def data(arguments: Arguments) -> int:
     return 1 if shown.problems else 0
 
 
-def explainers(arguments: Arguments) -> int:
-    """List the explainers and their options."""
-    about = "List the explainers with their options and defaults. Set them as in 'rise(num_masks=500, seed=1)'."
-    tyro.cli(Nothing, prog="contrex explainers", description=about, args=arguments)
-    from contrex.explain import EXPLAINERS
-    from contrex.explain.options import default_options
+@dataclass(frozen=True)
+class Explainers:
+    """List the explainers with their options and defaults. Set them as in 'rise(num_masks=500, seed=1)'."""
 
-    width = max(map(len, EXPLAINERS))
-    for name, kind in EXPLAINERS.items():
-        title = (sys.modules[kind.__module__].__doc__ or "").splitlines()[0].rstrip(".")
-        options = ", ".join(f"{option}={value!r}" for option, value in default_options(kind).items())
-        print(f"  {name:{width}}  {title}{f': {options}' if options else ''}")
-    return 0
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Only those with these words in their name, family or description."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """List the metrics, by the names that --metrics takes."""
+
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Only those with these words in their name, family or description."""
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """List the recipes."""
+
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Only those with these words in their name, group or description: contrex recipes cgc imagenet"""
+
+
+def explainers(arguments: Arguments) -> int:
+    """List the explainers and their options; words choose among them."""
+    return _listed(Explainers, listing.explainers, arguments, "a subclass of contrex.Explainer")
 
 
 def metrics(arguments: Arguments) -> int:
-    """List the metrics, by the names that `evaluation.metrics` takes."""
-    tyro.cli(Nothing, prog="contrex metrics", description="List the metrics.", args=arguments)
-    from contrex.evaluation import PROTOCOLS
-
-    _print_listed(PROTOCOLS, "protocols", "metrics")
-    print("or FILE.py:NAME, MODULE:NAME: a protocol, a metric, or a function of a group of images")
-    return 0
+    """List the metrics, by the names that `evaluation.metrics` takes; words choose among them."""
+    return _listed(Metrics, listing.metrics, arguments, "a protocol, a metric, or a function of a group of images")
 
 
 def recipes(arguments: Arguments) -> int:
-    """List the recipes."""
-    tyro.cli(Nothing, prog="contrex recipes", description="List the recipes.", args=arguments)
-    from contrex.recipes import RECIPES
+    """List the recipes; words choose among them, as in contrex recipes cgc."""
+    return _listed(Recipes, listing.recipes, arguments, "a function that returns a recipe")
 
-    _print_listed(RECIPES, "recipes")
-    print("or FILE.py:NAME, MODULE:NAME: a function that returns a recipe")
+
+def _listed(
+    kind: type[Explainers | Metrics | Recipes],
+    entries: Callable[[], Sequence[listing.Entry]],
+    arguments: Arguments,
+    outside: str,
+) -> int:
+    """Print the entries that the words in `arguments` choose, and without words what a name from outside may be."""
+    words = tuple(arguments)
+    if any(word.startswith("-") for word in words):  # only then there is something to parse, in a tenth of a second
+        words = parsed(kind, kind.__name__.lower(), arguments).words
+    print("\n".join(listing.lines(listing.chosen(entries(), words, kind.__name__.lower()))).lstrip("\n"))
+    if not words:
+        print(f"\nor FILE.py:NAME, MODULE:NAME: {outside}")
     return 0
 
 
-def _print_listed(own: Mapping[str, object], *groups: str) -> None:
-    """Print the names in `own` with their first docstring lines, then the names that installed packages add."""
-    words = {name: (thing.__doc__ or "").partition("\n")[0] for name, thing in own.items()}
-    words = {**{name: place for group in groups for name, place in installed(group).items()}, **words}
-    width = max(map(len, words))
-    for name in [*own, *(name for name in words if name not in own)]:
-        print(f"  {name:{width}}  {words[name]}")
+@dataclass(frozen=True)
+class Doctor:
+    """Tell what this machine can do."""
 
 
 def doctor(arguments: Arguments) -> int:
     """Tell what this machine can do and what is wrong with it; the exit code is 1 if something is."""
-    tyro.cli(Nothing, prog="contrex doctor", description="Tell what this machine can do.", args=arguments)
+    parsed(Doctor, "doctor", arguments)
     from contrex.doctor import examine
 
     findings = examine()

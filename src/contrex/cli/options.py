@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
@@ -62,11 +62,6 @@ def named_data_sets(arguments: Arguments) -> tuple[list[settings.Data], Argument
     return [data_named(name) for name in names], rest
 
 
-@dataclass(frozen=True)
-class Nothing:
-    """A command without options."""
-
-
 def parsed(
     kind: type[T], command: str, arguments: Arguments, *, default: T | None = None, reads_data: bool = False
 ) -> T:
@@ -77,8 +72,10 @@ def parsed(
     """
     prog, config, printed = f"contrex {command}", (tyro.conf.AvoidSubcommands,), io.StringIO()
     about = f"{kind.__doc__}\n\n{DATA_HELP}" if reads_data else None
+    # tyro colours what goes to a terminal, and knows no NO_COLOR (https://no-color.org): then nothing of it goes there
+    shown = io.TextIOWrapper(io.BytesIO(), "utf-8") if os.environ.get("NO_COLOR") else sys.stdout
     try:
-        with contextlib.redirect_stderr(printed), RULES:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(shown), RULES:
             if default is None:
                 return tyro.cli(kind, prog=prog, args=arguments, config=config)
             return tyro.cli(kind, prog=prog, args=arguments, default=default, config=config, description=about)
@@ -87,6 +84,9 @@ def parsed(
         if refusal is not None:
             raise refusal from None
         print(printed.getvalue(), end="", file=sys.stderr)
+        if shown is not sys.stdout:
+            shown.seek(0)
+            print(shown.read(), end="")
         raise
 
 

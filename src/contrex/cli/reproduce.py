@@ -43,7 +43,7 @@ class Reproduce:
     epochs: int | None = None
     """Epochs of each run; None is the recipe's number."""
     limit: int | None = None
-    """Measure on this many images only, the first ones."""
+    """Measure on this many images only, spread evenly over the classes."""
     workers: int | None = None
     """Loader processes; None is the recipe's number."""
     device: str = "auto"

@@ -30,6 +30,8 @@ class Quickstart:
     validation, where it does so as often, and test, where it never does."""
     epochs: int | None = None
     """Epochs of each run; None is the recipes' number."""
+    workers: int | None = None
+    """Loader processes; None is the recipes' number."""
     jobs: int = 1
     """Processes that share the runs."""
 
@@ -40,8 +42,18 @@ def quickstart(arguments: Arguments) -> int:
     from contrex.experiment import run_experiment
     from contrex.recipes.digits import comparison
 
+    runs = comparison(seeds=options.seeds, shortcut=options.shortcut, epochs=options.epochs)
+    if options.workers is not None:
+        runs = [
+            replace(
+                run,
+                training=replace(run.training, workers=options.workers),
+                evaluation=replace(run.evaluation, workers=options.workers),
+            )
+            for run in runs
+        ]
     reports = run_experiment(
-        comparison(seeds=options.seeds, shortcut=options.shortcut, epochs=options.epochs),
+        runs,
         options.folder,
         splits=("test", "val") if options.shortcut else ("test",),
         console=console(),

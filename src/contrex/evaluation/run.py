@@ -24,6 +24,7 @@ from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import consistency
 from contrex.evaluation.bench import Bench, Group, of_an_image
+from contrex.evaluation.chosen import chosen, chosen_in_words
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.protocols import check_names, protocol_named
 from contrex.evaluation.subject import Subject, command_line, configuration_of, versions
@@ -71,14 +72,15 @@ def evaluate_each(
     and what needs no explainer is measured once. `progress` and errors are as in `evaluate`.
     """
     check_names(options)
-    total = min(len(subject.images), options.limit or len(subject.images))
+    indices = chosen(subject.images, options)
+    total = len(indices)
     if total == 0:
         raise DataError(f"the split {options.split!r} of {subject.images.name} has no images to evaluate.")
     own, *ways = options.of_each_explainer()
     first = Panel(subject, own)
     others = [Panel(subject, way, beside=first) for way in ways]
     num_shown = min(options.gallery, total) if first.wants_maps else 0  # pictures are shown with their heatmap
-    gallery = set(np.linspace(0, total - 1, num_shown).round().astype(int).tolist())
+    gallery = {indices[place] for place in np.linspace(0, total - 1, num_shown).round().astype(int).tolist()}
     sizes = view_sizes(subject.data)
     whole_sides = {"native": sizes[1], "published": PUBLISHED_SHORT_SIDE, "square": None}
     views = EvaluationViews(
@@ -89,7 +91,7 @@ def evaluate_each(
         gallery=gallery,
     )
     done = 0
-    with closing(Groups(views, total, workers=options.workers)) as groups:
+    with closing(Groups(views, indices, workers=options.workers)) as groups:
         for group in groups:
             _judge_by_each(first, others, group)
             done = min(done + ranks.world_size() * GROUP, total)
@@ -130,7 +132,7 @@ def validation_groups(images: ImageSet, data: settings.Data, *, workers: int = 0
     if len(images) == 0:
         raise DataError(f"{images.name} has no images, so there is no accuracy: give it at least one.")
     views = EvaluationViews(images, view_sizes(data), whole_side=None, needs_whole=False, gallery=())
-    return Groups(views, len(images), workers=workers, size=4 * GROUP)
+    return Groups(views, range(len(images)), workers=workers, size=4 * GROUP)
 
 
 def validate(
@@ -264,6 +266,7 @@ class Panel:
                 "name": subject.images.name,
                 "split": options.split,
                 "num_images": total,
+                **chosen_in_words(subject.images, options),
                 **subject.images.details,
             },
             classes=list(subject.images.classes),
@@ -335,21 +338,21 @@ class Panel:
 
 
 class Groups:
-    """This process' share of the groups of `size` images. The last group may be smaller.
+    """This process' share of the groups of `size` images, those at `indices`. The last group may be smaller.
 
     The shares follow each other in the order of the processes. Joined, their values are in the order of the images and
     add up to the same number, bit for bit, as in one process. The loader's workers stay between two rounds.
     """
 
-    def __init__(self, views: EvaluationViews, total: int, *, workers: int, size: int = GROUP) -> None:
-        self.total = total
+    def __init__(self, views: EvaluationViews, indices: Sequence[int], *, workers: int, size: int = GROUP) -> None:
+        self.total = len(indices)
         self.has_labels = views.images.has_labels
-        self._size = size
+        self._size, self._indices = size, indices
         self._loader: Loader[list[Views]] = Loader(views, list, workers=workers)
 
     def __iter__(self) -> Iterator[list[Views]]:
         total, size = self.total, self._size
-        positions = [list(range(start, min(start + size, total))) for start in range(0, total, size)]
+        positions = [list(self._indices[start : start + size]) for start in range(0, total, size)]
         first, last = (
             math.ceil(len(positions) * number / ranks.world_size()) for number in (ranks.rank(), ranks.rank() + 1)
         )

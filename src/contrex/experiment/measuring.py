@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from contrex import ranks
 from contrex.data import image_set, reader
@@ -23,6 +22,7 @@ from contrex.records.scopes import differing
 from contrex.settings import Data, Evaluation, Model, Recipe, run_name
 from contrex.training import curves, sheets
 from contrex.training.checkpoint import Checkpoints
+from contrex.training.progress import progress_bar
 from contrex.training.trained import trained
 
 
@@ -133,14 +133,9 @@ def _evaluate(
     subject: Subject, options: Evaluation, outputs: Sequence[Path], console: Console
 ) -> list[tuple[RunRecord, Path]]:
     """Measure with each explainer, and write each record to its folder."""
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"evaluating {subject.name}", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
+    with progress_bar(f"evaluating {subject.name}", console=console) as bar:
         began = time.monotonic()
-        runs = evaluate_each(subject, options, progress=advance)
+        runs = evaluate_each(subject, options, progress=bar.at)
         taken = time.monotonic() - began
     for way, run in zip(options.of_each_explainer(), runs, strict=True):
         for place in _explained_places(run):

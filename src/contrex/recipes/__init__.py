@@ -15,7 +15,6 @@ from pathlib import Path
 from contrex.errors import ArgumentError, RecordError
 from contrex.outside import find, installed, is_outside
 from contrex.recipes.registry import RECIPES, recipe
-from contrex.records import from_plain
 from contrex.settings import Recipe
 
 _MODULES = (
@@ -65,6 +64,8 @@ def recipe_from(source: str) -> Recipe:
     is_known = is_outside(source) or _key(source) in RECIPES or _key(source) in installed("recipes")
     if is_known or not (path.is_dir() or path.suffix == ".json"):
         return recipe_named(source)
+    from contrex.records import from_plain  # needs numpy, which a list of recipes does not
+
     saved: Recipe = from_plain(_read(path / "recipe.json" if path.is_dir() else path), Recipe, where="recipe")
     return saved
 

@@ -25,7 +25,7 @@ from contrex.report.numbers import number
 from contrex.report.profiles import profile_figures
 from contrex.report.strips import strips
 from contrex.report.tables import comparison
-from contrex.report.words import meaning, period, summary
+from contrex.report.words import balance, meaning, period, summary
 
 
 def write_report(folders: Sequence[Path], output: Path, *, title: str | None = None) -> Path:
@@ -112,6 +112,7 @@ def _content(groups: Sequence[RunGroup]) -> dict[str, Any]:
         "singles": singles(table),
         "families": families(table),
         "summary": summary(groups),
+        "balance": balance(table),
         "period": period(groups),
         "commands": list(dict.fromkeys(run.record.command for run in runs if run.record.command)),
         "panels": curves.curve_panels(groups),

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from contrex.records import MetricFamily, Record
+from contrex.report.cells import difference_parts, verdict
 from contrex.report.groups import RunGroup
 from contrex.report.numbers import count
-from contrex.report.tables import Column
+from contrex.report.tables import Column, Comparison
 
 
 def meaning(column: Column) -> str:
@@ -58,6 +59,30 @@ def summary(groups: Sequence[RunGroup]) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
+def balance(table: Comparison) -> list[str]:
+    """What each method wins and loses against the first one: a sentence for each that does both or either.
+
+    It names the metrics whose difference has an interval without zero, however few they are among all.
+    """
+    sentences, first = [], table.rows[0].group.label if table.rows else ""
+    for row in table.rows[1:]:
+        won: dict[str, list[str]] = {"better": [], "worse": []}
+        for column in table.columns:
+            cell = row.cells[column.name]
+            if cell is not None and cell.difference is not None and verdict(cell, column):
+                unit = "\N{NO-BREAK SPACE}%" if column.unit == "%" else ""
+                told = f"{column.title} ({difference_parts(cell.difference)[0]}{unit})"
+                won[verdict(cell, column)].append(told)
+        parts = [f"{word} in {_enumerated(titles)}" for word, titles in won.items() if titles]
+        if parts:
+            sentences.append(f"Against {first}, {row.group.label} is {', and '.join(parts)}.")
+    if any(" better in " in one and " worse in " in one for one in sentences):
+        sentences.append(
+            "Metrics ask different things of a heatmap: a gain in one does not make up for a loss in another."
+        )
+    return sentences
+
+
 _PARTS = {"num_train": "training images", "num_val": "validation images", "num_test": "test images"}
 
 
@@ -98,7 +123,9 @@ def _measurement(records: Sequence[Record]) -> str:
     explainers = _unique(str(e) for r in records if (e := _setting(r.configuration, "evaluation", "explainer")))
     if not splits or not explainers:
         return ""
-    return f"Measured on the {_enumerated(splits)} split; heatmaps by {_enumerated(explainers)}."
+    chosen = _unique(str(record.dataset["chosen"]) for record in records if "chosen" in record.dataset)
+    limited = f" ({_enumerated(chosen)})" if chosen else ""
+    return f"Measured on the {_enumerated(splits)} split{limited}; heatmaps by {_enumerated(explainers)}."
 
 
 def _setting(configuration: Mapping[str, Any], *keys: str) -> Any:

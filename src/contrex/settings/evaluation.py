@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+from contrex.errors import ArgumentError
 from contrex.settings.explainer import read_explainer
 from contrex.settings.ranges import check, check_at_least, check_positive
 
@@ -158,7 +159,10 @@ class Evaluation:
     batch_size: int | None = None
     """Images in one forward pass; None is 8 on a CPU and 64 on a GPU."""
     limit: int | None = None
-    """Evaluate this many images only, the first ones."""
+    """Evaluate this many images only."""
+    limit_by: Literal["class", "order"] | None = None
+    """Which images a limit leaves: spread evenly over the classes (class), or the first ones (order). None is class, if
+    there is a limit."""
     gallery: int = 24
     """How many pictures are kept for the report."""
     num_bootstrap: int = 2000
@@ -183,6 +187,10 @@ class Evaluation:
         counts = {"num_bootstrap": self.num_bootstrap, "calibration_bins": self.calibration_bins}
         check_at_least(1, "evaluation", **least_one, **counts)
         check_at_least(0, "evaluation", gallery=self.gallery, seed=self.seed, workers=self.workers)
+        if self.limit is None and self.limit_by is not None:
+            raise ArgumentError(f"`evaluation.limit_by` {self.limit_by!r} means nothing without a limit: give --limit.")
+        if self.limit is not None and self.limit_by is None:  # a record says it, as earlier ones had the first images
+            object.__setattr__(self, "limit_by", "class")
         for name in ("drop_fractions", "equivariance_shares", "fgsm_epsilons"):
             values = getattr(self, name)
             fits = bool(values) and len(set(values)) == len(values) and all(0 < value <= 1 for value in values)

@@ -1,4 +1,4 @@
-"""The log of a run: `metrics.jsonl` for machines, a progress bar for people.
+"""The log of a run: `metrics.jsonl` for machines, lines in the terminal for people (`progress.py` has the bar).
 
 One line per optimiser step and one per epoch. Lines hold nothing that depends on the clock, so two runs of one seed on
 a CPU write the same bytes, and a resumed run writes what the uninterrupted one would have written.
@@ -7,13 +7,11 @@ a CPU write the same bytes, and a resumed run writes what the uninterrupted one 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from contrex.errors import printable
 from contrex.records import write_atomically
@@ -78,35 +76,6 @@ def curves(run: Path) -> dict[str, list[tuple[float, float]]]:
     }
 
 
-class Bar:
-    """A progress bar over the steps with the loss terms; a plain line per epoch where there is no terminal."""
-
-    def __init__(self, progress: Progress, name: str, total: int, done: int) -> None:
-        self._progress = progress
-        self._task = progress.add_task(printable(name), total=total, completed=done, terms="")
-
-    def step(self, terms: Mapping[str, float]) -> None:
-        """Count one optimiser step, and show its terms."""
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
-        self._progress.update(self._task, advance=1, terms=shown)
-
-
 def say(console: Console, text: str) -> None:
     """Print a line that stays, above the progress bar where there is one."""
     console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def progress_bar(name: str, *, total: int, done: int, console: Console) -> Iterator[Bar]:
-    """A `Bar` for one run."""
-    columns = (
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[terms]}"),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield Bar(progress, name, total, done)

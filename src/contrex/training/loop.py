@@ -41,12 +41,13 @@ from contrex.training import distributed
 from contrex.training.contact_sheet import write_shown
 from contrex.training.distributed import Runner
 from contrex.training.lock import locked
-from contrex.training.log import AGREEMENT, DIVERGENCE, VALIDATION, VALIDATION_LOSS, progress_bar, say
+from contrex.training.log import AGREEMENT, DIVERGENCE, VALIDATION, VALIDATION_LOSS, say
 from contrex.training.optimization import learning_rates, take_step
 from contrex.training.preparing import prepare
+from contrex.training.progress import progress_bar
 from contrex.training.run import Run
 from contrex.training.stopping import Watched, interrupted, report_nonfinite, signals
-from contrex.training.timing import Pace, in_words
+from contrex.training.timing import Pace
 from contrex.training.trained import trained_classifier
 
 
@@ -172,7 +173,10 @@ def end_epoch(run: Run, pace: Pace) -> bool:
         # agreement with the network of before only ever falls: without labels the last checkpoint is the best
         is_best, place.best = found.top1 > place.best or not has_labels, max(found.top1, place.best)
         name = f"epoch {done}/{num_epochs}, validation {'top-1' if has_labels else 'agreement'}"
-        say(run.console, f"{run.recipe.name}: {name} {found.top1:.1f} %{in_words(took)}")
+        say(
+            run.console,
+            f"{run.recipe.name}: {name} {found.top1:.1f} %{run.folder.timing.in_words(took, options.workers)}",
+        )
     place.epoch, place.phase, place.batch = done, 0, 0
     if is_due:
         run.save(best=is_best)

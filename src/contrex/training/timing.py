@@ -8,12 +8,14 @@ Times stand in a file of their own, as two runs of one seed write the same `metr
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from contrex import ranks
 from contrex.records import write_atomically
 from contrex.training.log import read_lines
 
@@ -52,26 +54,37 @@ class Pace:
         }
 
 
-def in_words(line: dict[str, Any]) -> str:
-    """What a person is told of an epoch's pace; "" where it had no steps.
-
-    >>> in_words({"epoch": 0, "steps": 61, "seconds": 8.3, "images_per_second": 469.8, "waited": 0.042})
-    ', 470 images/s'
-    >>> in_words({"epoch": 0, "steps": 61, "seconds": 8.3, "images_per_second": 1469.8, "waited": 0.42})
-    ', 1,470 images/s, 42 % of the time waiting for images: more --training.workers may help'
-    """
-    if not line["steps"]:
-        return ""
-    waited = line["waited"]
-    advice = f", {waited:.0%} of the time waiting for images: more --training.workers may help".replace("%", " %")
-    return f", {line['images_per_second']:,.0f} images/s{advice if waited > WORTH_SAYING else ''}"
+def num_cores() -> int:
+    """How many cores of this machine the process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux: what taskset, SLURM and containers leave of them
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 class TimingLog:
     """Appends to the `timing.jsonl` of a run folder."""
 
     def __init__(self, run: Path) -> None:
-        self._path = run / FILE_NAME
+        self._path, self._has_advised = run / FILE_NAME, False
+
+    def in_words(self, line: dict[str, Any], workers: int) -> str:
+        """What a person is told of an epoch's pace; "" where it had no steps.
+
+        That more workers may help is said once in a run, and only where there are cores for more than `workers`.
+
+        >>> line = {"epoch": 0, "steps": 61, "seconds": 8.3, "images_per_second": 1469.8, "waited": 0.042}
+        >>> TimingLog(Path("run")).in_words(line, workers=0)
+        ', 1,470 images/s'
+        """
+        if not line["steps"]:
+            return ""
+        told = f", {line['images_per_second']:,.0f} images/s"
+        if line["waited"] <= WORTH_SAYING:
+            return told
+        told += f", {line['waited']:.0%} of the time waiting for images".replace("%", " %")
+        if self._has_advised or (workers + 1) * ranks.world_size() >= num_cores():
+            return told
+        self._has_advised = True
+        return f"{told}: more workers may help (now {workers})"
 
     def rewind(self, *, epoch: int) -> None:
         """Drop the lines of `epoch` and later ones: they will be written again."""
