@@ -62,6 +62,7 @@ FOLDER = Folder(Path("data"))
         (Retrofit(), "method", "teacher_decay", [-0.1, 1.0, NAN], [0.0, 0.99, None]),
         (Retrofit(), "method", "temperature", [0.0], [0.1]),
         (Retrofit(), "method", "queue", [-1], [0]),
+        (Retrofit(), "method", "keep_gib", [-1.0, NAN], [0.0]),
         (Retrofit(), "method", "resolution", [0], [1]),
         (UnlabelledPhotos(Path("data")), "data", "val_share", [0.0, 1.0, NAN], [0.01]),
         (UnlabelledPhotos(Path("data")), "data", "val_seed", [-1], [0]),

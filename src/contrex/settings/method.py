@@ -263,9 +263,13 @@ class Retrofit(Method):
     """The contrast inside g: None, "mean", "max" or "weighted"."""
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S."""
+    keep_gib: float = 2.0
+    """GiB of memory for what comes before the trained part on plain images, with the teacher's answers: it is computed
+    once, for as many images as fit. Views are new in every epoch, and theirs is not kept. 0 keeps nothing."""
 
     def __post_init__(self) -> None:
         read_explainer(self.explainer, "`method.explainer`")
+        check_at_least(0, "method", keep_gib=self.keep_gib)
         weights = {name: getattr(self, name) for name in ("weight", "distillation_weight", "label_weight", "queue")}
         check_at_least(0, "method", **weights)
         check_at_least(1, "method", resolution=self.resolution)
