@@ -60,6 +60,16 @@ class SharedTrunk:
         """The last layer of the trunk; None where there is none, or it was not asked for yet."""
 
     @property
+    def row_bytes(self) -> int:
+        """The memory that one image takes, once one was kept."""
+        return next((row.num_bytes for row in self._rows.values()), 0)
+
+    @property
+    def num_rows_at_most(self) -> int:
+        """How many images are kept at most, once one was seen: those in the first places of their set."""
+        return self._most or 0
+
+    @property
     def num_bytes(self) -> int:
         """The memory that is taken now."""
         return sum(row.num_bytes for row in self._rows.values())

@@ -68,6 +68,11 @@ class RetrofitStep(CGCStep):
                 "`method.label_weight` 0 learns nothing from the images with labels beside those without: set it, or "
                 "train on the others alone, `--data photos:PATH`."
             )
+        if recipe.training.shard and self.tolerance is not None:
+            raise ArgumentError(
+                "`method.tolerance` goes back to an earlier state, which `training.shard` has shared out: leave one of "
+                "them out."
+            )
         plan, own = one_phase(self, recipe), set(self.trained_parameters())
         held = [parameter for parameter in self.network.parameters() if parameter not in own]
         return replace(plan, phases=[replace(phase, held=held) for phase in plan.phases])
@@ -100,6 +105,16 @@ class RetrofitStep(CGCStep):
     def after_step(self, number: int) -> None:
         """A teacher that follows the network moves on."""
         self.teacher.after_step(self.network)
+
+    @property
+    def tolerance(self) -> float | None:  # type: ignore[override]
+        """How many of the teacher's sure decisions must stay."""
+        return self.settings.tolerance
+
+    @property
+    def sure(self) -> float:  # type: ignore[override]
+        """The probability from which on a decision is sure."""
+        return self.settings.sure
 
     @property
     def reference(self) -> nn.Module:  # type: ignore[override]
