@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contrex.retrofit import Order, Retrofitted
 
 RECIPE = photos_retrofit()
+DEFAULT_SIDE = 224
 MEASURED = ("top1", "content_heatmap", "pointing_game", "insertion_auc", "deletion_auc", "cgc_loss", "spread")
 
 
@@ -42,10 +43,8 @@ class Retrofit:
     kept_out: float = settings.UnlabelledPhotos.val_share
     """Share of the photos that are kept out, to see which decisions stay."""
     image_size: int | None = None
-    """The side of the square that the network sees, in pixels; None is the run's, or 224."""
-    resize: int | None = None
-    """The shorter side of a photo before the square is cut out; None is the run's, or 8/7 of the square's."""
-    evaluate_on: tyro.conf.Suppress[settings.Data | None] = None
+    """The side of the square that the network sees, in pixels; None is the run's, or 224. It is cut out of a photo
+    whose shorter side is 8/7 of it, or the run's."""
     evaluation: Evaluation = field(default_factory=lambda: settings.Evaluation(metrics=MEASURED, split="val"))
     folder: Path | None = None
     """The folder for weights, records and reports; None is runs/retrofit-NAME."""
@@ -58,8 +57,7 @@ class Retrofit:
 def retrofit(arguments: Arguments) -> int:
     """Give a trained network better heatmaps from photos without labels, and keep its decisions."""
     measured, rest = _evaluate_on(["--model.name" if word == "--model" else word for word in arguments])
-    default = Retrofit((), evaluate_on=measured)
-    options = parsed(Retrofit, "retrofit", rest, default=default)
+    options = parsed(Retrofit, "retrofit", rest, default=Retrofit(()))
     if options.run is not None and options.model != settings.Model():
         raise ArgumentError("RUN and --model.* are two networks: give one of them.")
     if options.run is None and options.model.weights is None:
@@ -71,13 +69,13 @@ def retrofit(arguments: Arguments) -> int:
 
     if options.preview:
         with TemporaryDirectory() as passing:
-            print(printable("\n".join(package.previewed(_order(options, Path(passing))).lines())))
+            print(printable("\n".join(package.previewed(_order(options, measured, Path(passing))).lines())))
         return 0
     if options.resume and not (folder / "recipe.json").is_file():
         raise ArgumentError(f"--resume finds no run in {folder}: name its --folder, or start one without --resume.")
     if not options.resume and (folder / "recipe.json").is_file():
         raise ArgumentError(f"{folder} already holds a run: continue with --resume, or choose another --folder.")
-    order = _order(options, folder)
+    order = _order(options, measured, folder)
     _tell(package.retrofit(order, folder, console=console(), resume=options.resume), options)
     return 0
 
@@ -102,16 +100,18 @@ def _name(options: Retrofit) -> str:
     return options.model.name.rpartition(":")[2]
 
 
-def _order(options: Retrofit, folder: Path) -> Order:
+def _order(options: Retrofit, measured: settings.Data | None, folder: Path) -> Order:
+    """What the options ask for; the network of a run is written to `folder`."""
     from contrex.retrofit import Order
     from contrex.retrofit.order import with_photos
     from contrex.retrofit.run import original_of_run
 
-    model, size, resize = options.model, 224, None
+    model, size, resize = options.model, DEFAULT_SIDE, 0
     if options.run is not None:
         model, size, resize = original_of_run(options.run, folder)
-    size = options.image_size or size
-    resize = options.resize or (resize if options.image_size is None else None) or round(size * 8 / 7)
+    if options.image_size is not None:
+        size, resize = options.image_size, 0
+    resize = resize or round(size * 8 / 7)
     recipe = replace(
         RECIPE,
         name="retrofit",
@@ -123,7 +123,6 @@ def _order(options: Retrofit, folder: Path) -> Order:
         training=options.training,
     )
     photos = {"image_size": size, "resize": resize, "val_share": options.kept_out, "val_seed": options.training.seed}
-    measured = options.evaluate_on
     if measured is not None and measured.image_size != size:  # in the network's own frame
         measured = replace(measured, image_size=size, **({"resize": resize} if hasattr(measured, "resize") else {}))
     evaluation = replace(options.evaluation, device=options.training.device)
@@ -134,7 +133,7 @@ def _tell(done: Retrofitted, options: Retrofit) -> None:
     """Print what changed, and where everything is."""
     print_summary(done.kept_out, "photos kept out")
     if done.measured:
-        print_summary(done.measured, str(options.evaluate_on and options.evaluate_on.location))
+        print_summary(done.measured, done.measured[0].record.dataset["name"])
     if done.ended:
         kept = f"the weights are those of step {done.steps}" if done.steps else "the weights are the original's"
         print(

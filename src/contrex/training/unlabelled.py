@@ -64,7 +64,7 @@ def check_labels(recipe: Recipe, plan: Plan, images: TrainingImages) -> None:
     if images.validation.has_labels and any(step.tolerance is not None for step in plan.modules()):
         raise ArgumentError(
             "`method.tolerance` is for photos without labels, some of which are kept out, and "
-            f"{images.validation.name} has labels: leave it out, or train on `--data photos:PATH`."
+            f"{images.validation.name} has labels: set it to None, or train on `--data photos:PATH`."
         )
     if images.labelled.has_labels:
         return
