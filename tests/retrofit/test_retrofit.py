@@ -245,7 +245,14 @@ def test_networks_of_timm(order, tmp_path, model):
     torch.save(load_classifier(model).network.state_dict(), tmp_path / "old.pth")
     recipe = replace(order.recipe, model=replace(model, weights=tmp_path / "old.pth"))
     recipe = replace(recipe, data=replace(order.photos, image_size=64, resize=64))
-    found = retrofit(Order(recipe), tmp_path / "run", console=quiet())
+    is_square = "vit" in model.name
+    asked = Order(recipe, replace(tiny().data, image_size=64), Evaluation(metrics=("content_heatmap",), split="test"))
+    if is_square:
+        with pytest.raises(ArgumentError, match=r"takes squares only.*--content-heatmap-protocol square"):
+            asked.check()
+    asked = replace(asked, evaluation=replace(asked.evaluation, content_heatmap_protocol="square"))
+    found = retrofit(asked, tmp_path / "run", console=quiet())
+    assert found.measured[1].record.metric("content_heatmap") is not None
     options = {"img_size": 64, "depth": 4} if "vit" in model.name else {}
     name = model.name.removeprefix("timm:")
     network = timm.create_model(name, num_classes=10, checkpoint_path=str(found.weights), **options).eval()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from contrex.data import image_set
 from contrex.data.sample import ImageSet
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import check_names
-from contrex.models import Classifier, load_classifier
+from contrex.models import Classifier, eval_mode, load_classifier, model_logits
 from contrex.settings import Data, Evaluation, Recipe, Retrofit, UnlabelledPhotos
 
 
@@ -78,6 +80,13 @@ class Order:
                 "labels.csv with the network's class indices and a classes.txt with its names."
             )
         check_names(self.evaluation, num)
+        if self.evaluation.content_heatmap_protocol != "square" and not _takes_whole_images(
+            classifier, data.image_size
+        ):
+            raise ArgumentError(
+                f"`evaluate_on`: {self.recipe.model.name} takes squares only, and whole images are measured: add "
+                "--content-heatmap-protocol square."
+            )
 
 
 def num_classes(classifier: Classifier, recipe: Recipe) -> int:
@@ -98,6 +107,16 @@ def with_photos(recipe: Recipe, folders: tuple[Path, ...], **changes: object) ->
     assert isinstance(recipe.data, UnlabelledPhotos)
     data = replace(recipe.data, path=folders[0], further=folders[1:], **changes)  # type: ignore[arg-type]
     return replace(recipe, data=data)
+
+
+def _takes_whole_images(classifier: Classifier, side: int) -> bool:
+    """Whether a network takes an image that is no square."""
+    try:
+        with eval_mode(classifier.network), torch.no_grad():
+            model_logits(classifier.network, classifier.normalise(torch.zeros(1, 3, side, side + side // 4)))
+    except (AssertionError, RuntimeError):  # as an evaluation would meet it
+        return False
+    return True
 
 
 def _overlap(one: Path, two: Path) -> bool:

@@ -113,6 +113,7 @@ def _on_kept_out(order: Order, folder: Path, networks: Sequence[Classifier]) -> 
         layer=method.layer,
         contrast=method.contrast,
         split="val",
+        content_heatmap_protocol="square",  # what every network takes; only the pictures go by it
         gallery=len(images),
         device=recipe.training.device,
     )
