@@ -34,6 +34,7 @@ FLOORS = {
     "doctor": 6,
     "data_overview": 6,
     "reproduce": 7,
+    "retrofit": 7,
     "cli": 8,
     "__main__": 9,
 }

@@ -288,5 +288,7 @@ def test_what_is_refused():
         replace(BASE, trained=())
     with pytest.raises(ArgumentError, match=r"`method.queue` 5 holds negatives, and `method.negatives` says"):
         replace(BASE, queue=5, negatives=False)
+    with pytest.raises(ArgumentError, match=r"`method.tolerance` 99 compares with the network as it was"):
+        replace(BASE, tolerance=99, teacher_decay=0.9)
     with pytest.raises(ArgumentError, match=r"`method.teacher_decay` must be from 0 to below 1, or None, got 1"):
         replace(BASE, teacher_decay=1.0)

@@ -77,7 +77,9 @@ def test_all_who_take_the_classifier_take_the_average(averaged):
         assert torch.equal(value, trained[name]) == ("running" in name or "num_batches" in name)
     groups, cpu = validation_groups(image_set(recipe.data, "val"), recipe.data), torch.device("cpu")
     found, last = validate(loaded, groups, device=cpu), read_log(folder)[-1]
-    assert (last["val_top1"], last["val_loss"]) == pytest.approx(tuple(found), rel=1e-6)  # in another memory layout
+    assert (last["val_top1"], last["val_loss"]) == pytest.approx(
+        (found.top1, found.loss), rel=1e-6
+    )  # in another memory layout
     unaveraged = load_classifier(recipe.model, num_classes=10)
     unaveraged.network.load_state_dict(trained)
     assert last["val_loss"] != pytest.approx(validate(unaveraged, groups, device=cpu).loss, rel=1e-4)

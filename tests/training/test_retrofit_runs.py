@@ -81,7 +81,10 @@ def test_what_is_validated_is_the_agreement_with_the_teacher_on_kept_out_photos(
     assert line["val_agreement"] == pytest.approx(100 * float((own.argmax(1) == theirs.argmax(1)).double().mean()))
 
 
-@pytest.mark.parametrize("options", [{}, {"teacher_decay": 0.6, "mode": "train", "negatives": False, "queue": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"teacher_decay": 0.6, "mode": "train", "negatives": False, "queue": 0}, {"keep_gib": 5e-5}],
+)
 def test_a_run_is_resumed_bit_for_bit(tmp_path, recipe, options):
     recipe = replace(recipe, method=replace(recipe.method, **options))
     stopped_and_resumed(varied(recipe, ema=0.9), tmp_path, steps=(2,))

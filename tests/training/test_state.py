@@ -93,7 +93,7 @@ def test_what_every_checkpoint_has(runs, name):
 def test_a_place_of_another_form(runs, place):
     content = {**Checkpoints(runs / "died").load(), "place": place}
     with pytest.raises(
-        CheckpointError, match=r"`place` in the checkpoint must have batch, best, epoch, phase, step, got"
+        CheckpointError, match=r"`place` in the checkpoint must have batch, best, ended, epoch, phase, step, got"
     ):
         RunState.from_checkpoint(content)
 

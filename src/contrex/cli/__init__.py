@@ -22,12 +22,14 @@ from contrex.cli.inspect import data, doctor, explainers, metrics, recipes
 from contrex.cli.measure import compare, evaluate, report
 from contrex.cli.options import Arguments
 from contrex.cli.reproduce import reproduce
+from contrex.cli.retrofit import retrofit
 from contrex.cli.train import quickstart, train
 from contrex.errors import ArgumentError, ContrexError, LayerWarning, printable, unknown_name, unwrapped
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "quickstart": quickstart,
     "train": train,
+    "retrofit": retrofit,
     "reproduce": reproduce,
     "evaluate": evaluate,
     "explain": explain,

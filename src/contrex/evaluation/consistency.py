@@ -1,4 +1,5 @@
-"""Protocols that ask whether the explanation moves with the picture: the paper's CGC loss, and equivariance error."""
+"""Protocols that ask whether the explanation moves with the picture, by the paper's CGC loss and by the equivariance
+error, and how much of the picture it is spread over."""
 
 from __future__ import annotations
 
@@ -14,7 +15,14 @@ from contrex.data.views.evaluation import Views
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.losses import cgc_losses
-from contrex.metrics import CGCLossMetric, CurveMean, EquivarianceError, crop_of_strength, equivariance_similarity
+from contrex.metrics import (
+    CGCLossMetric,
+    CurveMean,
+    EquivarianceError,
+    Spread,
+    crop_of_strength,
+    equivariance_similarity,
+)
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
 from contrex.records import Profile
@@ -154,3 +162,30 @@ class Equivariance(Protocol):
             contrast=self.bench.options.contrast,
         )
         return equivariance_similarity(group.explanation.heatmap, moved.heatmap, crops, size=side)
+
+
+class HeatmapSpread(Protocol):
+    """Spread of the heatmap: the share of its cells that an even map of the same entropy covers."""
+
+    name = "spread"
+    title = "Spread of the heatmap"
+
+    needs_heatmaps = True
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.metric = Spread()
+        self.metrics = [self.metric]
+
+    def meaning(self) -> str:
+        return (
+            "How much of the picture the heatmap's positive part is spread over: 100 % where it is the same "
+            "everywhere. Neither more nor less is better by itself."
+        )
+
+    def judge(self, group: Group) -> Sequence[int]:
+        self.metric.update(group.explanation.heatmap)
+        return group.indices
+
+    def details(self) -> dict[str, Any]:
+        return {**self.bench.shared_details(), "explained_class": "predicted on the plain image"}

@@ -116,11 +116,14 @@ def _judge_by_each(first: Panel, others: Sequence[Panel], views: Sequence[Views]
 
 
 class Validation(NamedTuple):
-    """Top-1 accuracy in % and the mean cross-entropy in nats, over all images; of images without labels, the agreement
-    with a reference and the divergence from it."""
+    """Top-1 accuracy in % and the mean cross-entropy in nats, over all images; with a reference, the agreement with it
+    and the divergence from it, and `kept`, how many of its sure decisions are the same, in %; where none is
+    sure, it is all of them that count."""
 
     top1: float
     loss: float
+    kept: float = math.nan
+    num_sure: int = 0
 
 
 def validation_groups(images: ImageSet, data: settings.Data, *, workers: int = 0) -> Groups:
@@ -136,16 +139,22 @@ def validation_groups(images: ImageSet, data: settings.Data, *, workers: int = 0
 
 
 def validate(
-    classifier: Classifier, groups: Groups, *, device: torch.device, reference: nn.Module | None = None
+    classifier: Classifier,
+    groups: Groups,
+    *,
+    device: torch.device,
+    reference: nn.Module | None = None,
+    sure: float = 0.5,
 ) -> Validation:
     """Accuracy and cross-entropy on the squares, in eval mode. The network's mode is restored.
 
     With a `reference`, a network in eval mode, no labels are read: its predictions stand in for them, and in place of
     the cross-entropy is the divergence of the classifier's probabilities from its own, `mean KL(reference || network)`.
+    Where its probability is at least `sure`, the prediction is one that should be kept.
 
     A sync point: all processes must call it.
     """
-    network, correct = classifier.network, 0
+    network, correct, num_sure, kept = classifier.network, 0, 0, 0
     losses: list[float] = []
     with eval_mode(network), torch.inference_mode():
         for group in groups:
@@ -160,9 +169,16 @@ def validate(
                 theirs = model_logits(reference, images).float()
                 labels = theirs.argmax(1)
                 losses.append(len(group) * float(distillation_loss(logits.double(), theirs.double())))
+                is_sure = theirs.softmax(1).amax(1) >= sure
+                num_sure += int(is_sure.sum())
+                kept += int(top_k_correct(logits[is_sure], labels[is_sure], 1).sum()) if is_sure.any() else 0
             correct += int(top_k_correct(logits, labels, 1).sum())
     loss = sum(itertools.chain.from_iterable(ranks.gathered(losses)))  # in the order of the images, as one process adds
-    return Validation(100 * sum(ranks.gathered(correct)) / groups.total, loss / groups.total)
+    top1 = 100 * sum(ranks.gathered(correct)) / groups.total
+    if reference is None:
+        return Validation(top1, loss / groups.total)
+    num_sure, kept = sum(ranks.gathered(num_sure)), sum(ranks.gathered(kept))
+    return Validation(top1, loss / groups.total, 100 * kept / num_sure if num_sure else top1, num_sure)
 
 
 @dataclass

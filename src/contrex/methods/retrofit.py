@@ -18,10 +18,13 @@ from torch import Tensor, nn
 
 from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError
+from contrex.explain import Explanation
+from contrex.explain.forward.trunk import going_on
 from contrex.explain.named import build_explainer
 from contrex.losses import distillation_loss
 from contrex.methods.averaging import Teacher
 from contrex.methods.cgc import CGCStep, without_negatives
+from contrex.methods.kept import SharedTrunk
 from contrex.methods.moving import trained_part
 from contrex.methods.phase import Plan, one_phase
 from contrex.methods.step import StepOutput, Wants, step_output, view_cross_entropy, views_of
@@ -32,7 +35,8 @@ from contrex.settings import Recipe, Retrofit
 class RetrofitStep(CGCStep):
     """Distillation from the teacher and consistency of the heatmaps, of a part of the network.
 
-    The network has one forward pass for both views, the teacher another one. With `label_weight` the labelled images
+    The network has one forward pass for both views, the teacher another one; what comes before the trained part is run
+    once for both, and kept for plain images (`contrex.methods.kept`). With `label_weight` the labelled images
     have a cross-entropy as well; where images without labels lie beside them, these alone have the other terms, and the
     labelled ones a forward pass of their own, the first. The teacher stays as it was, or follows (`teacher_decay`).
     """
@@ -51,6 +55,7 @@ class RetrofitStep(CGCStep):
         self.wants = Wants(unlabelled_views=1, labels=settings.label_weight > 0)
         self.has_negatives = settings.negatives
         self.teacher = Teacher(self.network, decay=settings.teacher_decay)
+        self.trunk = SharedTrunk(self.network, self.teacher, explainer, settings.keep_gib)
 
     def plan(self, recipe: Recipe) -> Plan:
         """One phase, with what of the network is not trained held.
@@ -62,6 +67,11 @@ class RetrofitStep(CGCStep):
             raise ArgumentError(
                 "`method.label_weight` 0 learns nothing from the images with labels beside those without: set it, or "
                 "train on the others alone, `--data photos:PATH`."
+            )
+        if recipe.training.shard and self.tolerance is not None:
+            raise ArgumentError(
+                "`method.tolerance` goes back to an earlier state, which `training.shard` has shared out: leave one of "
+                "them out."
             )
         plan, own = one_phase(self, recipe), set(self.trained_parameters())
         held = [parameter for parameter in self.network.parameters() if parameter not in own]
@@ -97,6 +107,16 @@ class RetrofitStep(CGCStep):
         self.teacher.after_step(self.network)
 
     @property
+    def tolerance(self) -> float | None:  # type: ignore[override]
+        """How many of the teacher's sure decisions must stay."""
+        return self.settings.tolerance
+
+    @property
+    def sure(self) -> float:  # type: ignore[override]
+        """The probability from which on a decision is sure."""
+        return self.settings.sure
+
+    @property
     def reference(self) -> nn.Module:  # type: ignore[override]
         """The teacher: without labels, what counts is how often the network still agrees with it."""
         return self.teacher
@@ -109,12 +129,20 @@ class RetrofitStep(CGCStep):
 
     def _retrofitted(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss without labels, its terms, and the logits `[2N,K]` of the plain and the transformed images."""
-        settings, found = self.settings, self._explain(batch)
+        settings, (found, theirs) = self.settings, self._explained_and_taught(batch)
         logits = found.logits.to(torch.promote_types(found.logits.dtype, torch.float32))
-        theirs = model_logits(self.teacher, self.normalise(torch.cat(views_of(batch))))
         distillation = distillation_loss(logits, theirs, temperature=settings.distillation_temperature)
         heatmaps, heatmaps_view = found.heatmap.chunk(2)
         consistency = self.consistency(heatmaps, heatmaps_view, batch)
         agreement = (logits.argmax(1) == theirs.argmax(1))[: len(batch)].float().mean()
         loss = settings.distillation_weight * distillation + settings.weight * consistency
         return loss, {"distillation": distillation, "consistency": consistency, "agreement": agreement}, logits
+
+    def _explained_and_taught(self, batch: Batch) -> tuple[Explanation, Tensor]:
+        """The maps and logits `[2N]` of both views, and the teacher's logits `[2N,K]`; one trunk for both networks."""
+        images = self.normalise(torch.cat(views_of(batch)))
+        shared = self.trunk.of(images, batch.indices)
+        if shared is None:
+            return self._explain(batch), model_logits(self.teacher, images)
+        with going_on(self.network, shared.end, shared.features):
+            return self._explain(batch), shared.logits

@@ -113,6 +113,11 @@ class Step(nn.Module, ABC):
     """The network whose predictions stand in for labels where the validation images have none: a property of a step
     that has one among its modules."""
 
+    tolerance: float | None = None
+    """How many of the reference's decisions with a probability of at least `sure` must stay on the validation images,
+    in %; when fewer do, a run ends with its last state that was within."""
+    sure: float = 0.5
+
     epoch: int = 0
     """The epoch that is being trained, from 0."""
 

@@ -80,6 +80,7 @@ from contrex.metrics.relative_probability import (
 )
 from contrex.metrics.removal import baseline_images
 from contrex.metrics.sensitivity import MaxSensitivity, max_sensitivity
+from contrex.metrics.spread import Spread, spread
 from contrex.metrics.torchmetric import as_torchmetric
 from contrex.ops.pixels import reflected_blur
 
@@ -109,6 +110,7 @@ __all__ = [
     "RelativeProbability",
     "ReliabilityDiagram",
     "RobustAccuracy",
+    "Spread",
     "StochasticPointingGame",
     "TopKAccuracy",
     "area_under_curve",
@@ -148,6 +150,7 @@ __all__ = [
     "reliability_diagram",
     "score_gradient",
     "score_gradients",
+    "spread",
     "stochastic_pointing_game",
     "top_k_correct",
     "two_most_probable",

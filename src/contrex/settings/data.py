@@ -403,6 +403,8 @@ class UnlabelledPhotos(Skipping, Stored):
 
     path: Path
     """The folder with the photos."""
+    further: tuple[Path, ...] = field(default=(), kw_only=True)
+    """Further folders with photos."""
     resize: int = field(default=256, kw_only=True)
     """Length of the image's shorter side before the central `image_size` square is cut out."""
     val_share: float = field(default=0.1, kw_only=True)

@@ -263,9 +263,18 @@ class Retrofit(Method):
     """The contrast inside g: None, "mean", "max" or "weighted"."""
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S."""
+    keep_gib: float = 2.0
+    """GiB of memory for what comes before the trained part on plain images, with the teacher's answers: it is computed
+    once, for as many images as fit. Views are new in every epoch, and theirs is not kept. 0 keeps nothing."""
+    tolerance: float | None = None
+    """How many of the decisions that the teacher is sure of must stay on the photos kept out, in %, such as 99. When
+    fewer do at the end of an epoch, the run ends with its last state that was within. None never ends it."""
+    sure: float = 0.5
+    """A decision is sure where the teacher's probability of it is at least this."""
 
     def __post_init__(self) -> None:
         read_explainer(self.explainer, "`method.explainer`")
+        check_at_least(0, "method", keep_gib=self.keep_gib)
         weights = {name: getattr(self, name) for name in ("weight", "distillation_weight", "label_weight", "queue")}
         check_at_least(0, "method", **weights)
         check_at_least(1, "method", resolution=self.resolution)
@@ -274,6 +283,15 @@ class Retrofit(Method):
         check(decay is None or 0 <= decay < 1, "method.teacher_decay", decay, "from 0 to below 1, or None")
         if not self.trained:
             raise ArgumentError("`method.trained` names nothing: give last-stage, head, all, or names of modules.")
+        tolerance = self.tolerance
+        is_share = tolerance is None or 0 < tolerance <= 100
+        check(is_share, "method.tolerance", tolerance, "above 0 and up to 100, or None")
+        check(0 <= self.sure < 1, "method.sure", self.sure, "a probability, from 0 to below 1")
+        if tolerance is not None and decay is not None:
+            raise ArgumentError(
+                f"`method.tolerance` {tolerance} compares with the network as it was, and `method.teacher_decay` "
+                f"{decay} lets the teacher follow: leave one of them out."
+            )
         if self.queue and not self.negatives:
             raise ArgumentError(
                 f"`method.queue` {self.queue} holds negatives, and `method.negatives` says that there are none: leave "

@@ -20,7 +20,7 @@ FILE_NAME = "metrics.jsonl"
 
 VALIDATION, VALIDATION_LOSS = "val_top1", "val_loss"
 """What the line at an epoch's end holds."""
-AGREEMENT, DIVERGENCE = "val_agreement", "val_divergence"
+AGREEMENT, DIVERGENCE, KEPT = "val_agreement", "val_divergence", "val_kept"
 """What it holds instead where the validation images have no labels."""
 
 

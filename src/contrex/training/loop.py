@@ -41,11 +41,13 @@ from contrex.training import distributed
 from contrex.training.contact_sheet import write_shown
 from contrex.training.distributed import Runner
 from contrex.training.lock import locked
-from contrex.training.log import AGREEMENT, DIVERGENCE, VALIDATION, VALIDATION_LOSS, say
+from contrex.training.log import AGREEMENT, DIVERGENCE, KEPT, VALIDATION, VALIDATION_LOSS, say
 from contrex.training.optimization import learning_rates, take_step
 from contrex.training.preparing import prepare
 from contrex.training.progress import progress_bar
+from contrex.training.resuming import load_optimizers, load_steps
 from contrex.training.run import Run
+from contrex.training.state import RunState
 from contrex.training.stopping import Watched, interrupted, report_nonfinite, signals
 from contrex.training.timing import Pace
 from contrex.training.trained import trained_classifier
@@ -87,6 +89,8 @@ def train(
 
 def _finish_epochs(run: Run, on_step: Callable[[int, int], None] | None) -> None:
     """Take all steps that are left, and save, validate and stop where that is due."""
+    if run.place.step == 0 and any(step.tolerance is not None for step in run.plan.modules()):
+        run.save(best=True)  # what there is to go back to
     with (
         closing(run.loader),
         closing(run.to_validate),
@@ -170,13 +174,17 @@ def end_epoch(run: Run, pace: Pace) -> bool:
     is_due = done % options.validate_every == 0 or done == num_epochs
     if is_due and any(run.plan.phases[number].trains_classifier for number in run.plan.epochs[place.epoch]):
         found, has_labels = _validation(run), run.to_validate.has_labels
-        # agreement with the network of before only ever falls: without labels the last checkpoint is the best
-        is_best, place.best = found.top1 > place.best or not has_labels, max(found.top1, place.best)
         name = f"epoch {done}/{num_epochs}, validation {'top-1' if has_labels else 'agreement'}"
+        sure = f", {found.kept:.1f} % of {found.num_sure} sure decisions" if found.num_sure else ""
         say(
             run.console,
-            f"{run.recipe.name}: {name} {found.top1:.1f} %{run.folder.timing.in_words(took, options.workers)}",
+            f"{run.recipe.name}: {name} {found.top1:.1f} %{sure}{run.folder.timing.in_words(took, options.workers)}",
         )
+        if not _is_within(run, found):
+            _go_back(run, found)
+            return True
+        # agreement with the network of before only ever falls: without labels the last checkpoint is the best
+        is_best, place.best = found.top1 > place.best or not has_labels, max(found.top1, place.best)
     place.epoch, place.phase, place.batch = done, 0, 0
     if is_due:
         run.save(best=is_best)
@@ -220,11 +228,32 @@ def _validation(run: Run) -> Validation:
     # the averages take the weights' places, shares are put together; compiled code would be compiled for eval mode
     with run.averages.in_place(), runner.whole(), uncompiled():
         reference = None if run.to_validate.has_labels else runner.step.reference
-        found = validate(watched, run.to_validate, device=run.device, reference=reference)
-    names = (VALIDATION, VALIDATION_LOSS) if reference is None else (AGREEMENT, DIVERGENCE)
+        found = validate(watched, run.to_validate, device=run.device, reference=reference, sure=runner.step.sure)
+    names = (VALIDATION, VALIDATION_LOSS) if reference is None else (AGREEMENT, DIVERGENCE, KEPT)
     if ranks.rank() == 0:
-        run.folder.log.write({"step": place.step, "epoch": place.epoch, **dict(zip(names, found, strict=True))})
+        run.folder.log.write({"step": place.step, "epoch": place.epoch, **dict(zip(names, found, strict=False))})
     return found
+
+
+def _is_within(run: Run, found: Validation) -> bool:
+    """Whether enough decisions of the step's reference are kept, where it says how many must be."""
+    tolerance = run.runners[run.plan.epochs[run.place.epoch][-1]].step.tolerance
+    return tolerance is None or found.kept >= tolerance
+
+
+def _go_back(run: Run, found: Validation) -> None:
+    """End the run with its last state that was within, the best checkpoint. Sync point: all processes load it."""
+    saved = RunState.from_checkpoint(ranks.from_first(lambda: run.folder.checkpoints.load("best")))
+    load_steps(run.plan, saved)
+    load_optimizers(run.optimizers, saved)
+    run.averages.load_state_dict(saved.averages)
+    run.place = replace(saved.place, ended=True)
+    run.save(best=True)
+    say(
+        run.console,
+        f"{run.recipe.name}: ended, as {found.kept:.1f} % of the sure decisions is less than `method.tolerance`; back "
+        f"to step {run.place.step}",
+    )
 
 
 def _draw_views(run: Run, part: Batch) -> None:

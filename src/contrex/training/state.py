@@ -24,13 +24,14 @@ REQUIRED = ("recipe", "classes", "steps", "place", "epochs")
 @dataclass
 class Place:
     """How far a run has come: `epoch`, `phase` of the epoch and `batch` of the next step, steps done, best validation
-    accuracy so far."""
+    accuracy so far; whether it has `ended` there, before all its epochs."""
 
     epoch: int = 0
     phase: int = 0
     batch: int = 0
     step: int = 0
     best: float = -1.0
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class RunState:
             "averages": self.averages,
             "place": dict(vars(self.place)),
             "epochs": self.num_epochs,
-            "finished": self.place.epoch == self.num_epochs,
+            "finished": self.place.ended or self.place.epoch == self.num_epochs,
             "explains": list(self.explains),
             "recipe": to_plain(self.recipe),
             "classes": list(self.data.classes),

@@ -62,6 +62,11 @@ def check_labels(recipe: Recipe, plan: Plan, images: TrainingImages) -> None:
     Raises:
         ArgumentError: it does; the message says who does not.
     """
+    if images.validation.has_labels and any(step.tolerance is not None for step in plan.modules()):
+        raise ArgumentError(
+            "`method.tolerance` is for photos without labels, some of which are kept out, and "
+            f"{images.validation.name} has labels: set it to None, or train on `--data photos:PATH`."
+        )
     if images.labelled.has_labels:
         return
     refusing = next((step for step in plan.modules() if step.wants.labels or step.reference is None), None)

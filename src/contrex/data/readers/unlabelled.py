@@ -44,6 +44,10 @@ class UnlabelledImages(ImageFiles):
         if split not in ("train", "val"):
             raise DataError(f"photos without labels have the splits train and val, the kept-out ones; got '{split}'.")
         found = _found(settings.path, "`data.path`")
+        for number, folder in enumerate(settings.further):
+            _check_apart(folder, [settings.path, *settings.further[:number]])
+            place = os.path.relpath(folder.resolve(), settings.path.resolve())
+            found += [Path(place, path).as_posix() for path in _found(folder, "`data.further`")]
         if len(found) < 2:
             raise DataError(f"`data.path` '{settings.path}' has one image, and one is kept out: give it more.")
         num_val = min(max(1, round(settings.val_share * len(found))), len(found) - 1)
@@ -62,6 +66,14 @@ def _found(root: Path, what: str) -> list[str]:
     if not found:
         raise DataError(f"{what} '{root}' has no images, nor have the folders below it.")
     return found
+
+
+def _check_apart(folder: Path, others: Sequence[Path]) -> None:
+    """Refuse a folder whose photos are among those of another: one kept out of it would be trained on."""
+    for other in others:
+        one, two = folder.resolve(), other.resolve()
+        if one.is_relative_to(two) or two.is_relative_to(one):
+            raise DataError(f"`data.further` '{folder}' and '{other}' have photos in common: leave one of them out.")
 
 
 def _images_below(root: Path) -> Iterator[str]:

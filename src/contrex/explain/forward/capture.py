@@ -255,9 +255,10 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterator[None]:
+def hooked(modules: Sequence[nn.Module], hook: Callable[..., object], *, before: bool = False) -> Iterator[None]:
     """Call `hook(module, inputs, output)` after the forward of each module, for a while; what it returns, if anything,
-    is what the module gives. What it calls is not recorded as the model's own (`functions.program`)."""
+    is what the module gives. What it calls is not recorded as the model's own (`functions.program`). With `before` it
+    is `hook(module, inputs)`, and what it returns is what the module gets."""
 
     def alone(*given: object) -> object:
         with unrecorded():
@@ -268,7 +269,8 @@ def hooked(modules: Sequence[nn.Module], hook: Callable[..., object]) -> Iterato
         for module in modules:
             if isinstance(module, torch.jit.ScriptModule):
                 raise scripted("`layer` is in")
-            handles.append(module.register_forward_hook(alone))  # one by one: those set so far must go on an error
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            handles.append(register(alone))  # one by one: those set so far must go on an error
             OWN_HOOKS.add(handles[-1].id)
         yield
     finally:

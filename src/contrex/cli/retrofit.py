@@ -1,0 +1,146 @@
+"""The command `retrofit`, which gives a trained network better heatmaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import tyro
+
+from contrex import settings
+from contrex.cli.options import Arguments, Evaluation, console, parsed, print_summary
+from contrex.errors import ArgumentError, printable
+from contrex.recipes.retrofit import photos_retrofit
+
+if TYPE_CHECKING:
+    from contrex.retrofit import Order, Retrofitted
+
+RECIPE = photos_retrofit()
+DEFAULT_SIDE = 224
+MEASURED = ("top1", "content_heatmap", "pointing_game", "insertion_auc", "deletion_auc", "cgc_loss", "spread")
+
+
+@dataclass(frozen=True)
+class Retrofit:
+    """Give a trained network better heatmaps, from photos without labels, as long as its decisions stay.
+
+    --model NAME is short for --model.name. --evaluate-on PREFIX:PATH measures before and after on images with labels
+    too; --metrics, --limit and the other options of `contrex evaluate` say how.
+    """
+
+    images: tuple[Path, ...]
+    """Folders with photos, also in folders below them. Their names and labels are not read."""
+    run: tyro.conf.Positional[Path | None] = None
+    """The folder of a trained run, instead of --model."""
+    model: settings.Model = field(default_factory=settings.Model)
+    method: settings.Retrofit = RECIPE.method  # type: ignore[assignment]
+    augmentation: settings.Augmentation = RECIPE.augmentation
+    optimizer: settings.Optimizer = RECIPE.optimizer
+    schedule: settings.Schedule = RECIPE.schedule
+    training: settings.Training = RECIPE.training
+    kept_out: float = settings.UnlabelledPhotos.val_share
+    """Share of the photos that are kept out, to see which decisions stay."""
+    image_size: int | None = None
+    """The side of the square that the network sees, in pixels; None is the run's, or 224. It is cut out of a photo
+    whose shorter side is 8/7 of it, or the run's."""
+    evaluation: Evaluation = field(default_factory=lambda: settings.Evaluation(metrics=MEASURED, split="val"))
+    folder: Path | None = None
+    """The folder for weights, records and reports; None is runs/retrofit-NAME."""
+    preview: bool = False
+    """Only say what it would take: photos, parameters, memory and time, from a few steps."""
+    resume: bool = False
+    """Continue what is in the folder."""
+
+
+def retrofit(arguments: Arguments) -> int:
+    """Give a trained network better heatmaps from photos without labels, and keep its decisions."""
+    measured, rest = _evaluate_on(["--model.name" if word == "--model" else word for word in arguments])
+    options = parsed(Retrofit, "retrofit", rest, default=Retrofit(()))
+    if options.run is not None and options.model != settings.Model():
+        raise ArgumentError("RUN and --model.* are two networks: give one of them.")
+    if options.run is None and options.model.weights is None:
+        raise ArgumentError(
+            "`model.weights` is needed: a retrofit keeps what a trained network knows. Or name a run's folder."
+        )
+    folder = options.folder or Path("runs") / f"retrofit-{_name(options)}"
+    from contrex import retrofit as package
+
+    if options.preview:
+        with TemporaryDirectory() as passing:
+            print(printable("\n".join(package.previewed(_order(options, measured, Path(passing))).lines())))
+        return 0
+    if options.resume and not (folder / "recipe.json").is_file():
+        raise ArgumentError(f"--resume finds no run in {folder}: name its --folder, or start one without --resume.")
+    if not options.resume and (folder / "recipe.json").is_file():
+        raise ArgumentError(f"{folder} already holds a run: continue with --resume, or choose another --folder.")
+    order = _order(options, measured, folder)
+    _tell(package.retrofit(order, folder, console=console(), resume=options.resume), options)
+    return 0
+
+
+def _evaluate_on(words: list[str]) -> tuple[settings.Data | None, list[str]]:
+    """The data set that `--evaluate-on` names, and the other arguments."""
+    if "--evaluate-on" not in words:
+        return None, words
+    place = words.index("--evaluate-on")
+    name = words[place + 1] if place + 1 < len(words) else "-"
+    rest = words[:place] + words[place + 2 :]
+    if name.startswith("-") or "--evaluate-on" in rest:
+        raise ArgumentError("--evaluate-on takes one data set, PREFIX:PATH or PATH, and is given once.")
+    from contrex.data.named import data_named
+
+    return data_named(name), rest
+
+
+def _name(options: Retrofit) -> str:
+    if options.run is not None:
+        return options.run.name
+    return options.model.name.rpartition(":")[2]
+
+
+def _order(options: Retrofit, measured: settings.Data | None, folder: Path) -> Order:
+    """What the options ask for; the network of a run is written to `folder`."""
+    from contrex.retrofit import Order
+    from contrex.retrofit.order import with_photos
+    from contrex.retrofit.run import original_of_run
+
+    model, size, resize = options.model, DEFAULT_SIDE, 0
+    if options.run is not None:
+        model, size, resize = original_of_run(options.run, folder)
+    if options.image_size is not None:
+        size, resize = options.image_size, 0
+    resize = resize or round(size * 8 / 7)
+    recipe = replace(
+        RECIPE,
+        name="retrofit",
+        model=model,
+        method=options.method,
+        augmentation=options.augmentation,
+        optimizer=options.optimizer,
+        schedule=options.schedule,
+        training=options.training,
+    )
+    photos = {"image_size": size, "resize": resize, "val_share": options.kept_out, "val_seed": options.training.seed}
+    if measured is not None and measured.image_size != size:  # in the network's own frame
+        measured = replace(measured, image_size=size, **({"resize": resize} if hasattr(measured, "resize") else {}))
+    evaluation = replace(options.evaluation, device=options.training.device)
+    return Order(with_photos(recipe, options.images, **photos), measured, evaluation)
+
+
+def _tell(done: Retrofitted, options: Retrofit) -> None:
+    """Print what changed, and where everything is."""
+    print_summary(done.kept_out, "photos kept out")
+    if done.measured:
+        print_summary(done.measured, done.measured[0].record.dataset["name"])
+    if done.ended:
+        kept = f"the weights are those of step {done.steps}" if done.steps else "the weights are the original's"
+        print(
+            f"ended early, as fewer than {options.method.tolerance:g} % of the sure decisions stayed: {kept}. Try a "
+            f"smaller --optimizer.lr ({options.optimizer.lr:g}) or a larger --method.distillation-weight "
+            f"({options.method.distillation_weight:g})."
+        )
+    print(f"weights: {done.weights}\nreport: {done.report}")
+    if done.measured_report is not None:
+        print(f"report: {done.measured_report}")

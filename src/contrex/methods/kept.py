@@ -1,0 +1,152 @@
+"""What a retrofit computes once: the trunk of network and teacher, and what both give for plain images.
+
+The trunk of both is one, as long as nothing of it is trained: each image goes through it once, not twice. For plain
+images, which are the same in each epoch, its output is kept with the teacher's logits, as far as the memory allows.
+Each of these is computed on its own and not with its batch, so that it is the same, to the last bit, whenever that is:
+a resumed run computes it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from contrex.explain import ActivationExplainer, Explainer
+from contrex.explain.forward.capture import watched
+from contrex.explain.forward.trunk import going_on, trunk_end, trunk_output
+from contrex.methods.averaging import Teacher
+from contrex.models import model_logits
+
+
+class Row(NamedTuple):
+    """What is kept of one image: the trunk's output `[1,...]`, and the teacher's logits `[1,K]` where it stays as it
+    is."""
+
+    features: Tensor
+    logits: Tensor | None
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory that it takes."""
+        return sum(value.numel() * value.element_size() for value in self if value is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """The trunk's output for a batch `[2N,...]`, the layer that gave it, and the teacher's logits `[2N,K]`."""
+
+    end: str
+    features: Tensor
+    logits: Tensor
+
+
+class SharedTrunk:
+    """Runs the trunk of a network and its teacher once, and keeps what it gives for plain images in `gib` GiB.
+
+    There is none where the network is in train mode, compiled or shared out among processes, where its first layers are
+    trained, or where the explainer looks into all of it; then it is asked in vain.
+    """
+
+    def __init__(self, network: nn.Module, teacher: Teacher, explainer: Explainer, gib: float) -> None:
+        self._network, self._teacher, self._explainer = network, teacher, explainer
+        self._bytes = gib * 2**30
+        self._rows: dict[int, Row] = {}
+        self._most: int | None = None
+        self._trained: tuple[bool, ...] = ()
+        self.end: str | None = None
+        """The last layer of the trunk; None where there is none, or it was not asked for yet."""
+
+    @property
+    def row_bytes(self) -> int:
+        """The memory that one image takes, once one was kept."""
+        return next((row.num_bytes for row in self._rows.values()), 0)
+
+    @property
+    def num_rows_at_most(self) -> int:
+        """How many images are kept at most, once one was seen: those in the first places of their set."""
+        return self._most or 0
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory that is taken now."""
+        return sum(row.num_bytes for row in self._rows.values())
+
+    def of(self, images: Tensor, indices: Tensor | None) -> Shared | None:
+        """What is shared of normalised images `[2N,C,H,W]`, the plain ones first, whose places in their set are
+        `indices` [N]; None where there is no trunk."""
+        self._find(images)
+        if self.end is None:
+            return None
+        num = len(images) // 2
+        places = [-1] * num if indices is None else indices.tolist()
+        rows = [self._row(images[n : n + 1], place) if place >= 0 else None for n, place in enumerate(places)]
+        new = [number for number, row in enumerate(rows) if row is None]
+        computed = [*new, *range(num, 2 * num)]
+        fresh = trunk_output(self._network, images[computed], self.end)
+        known = [None if row is None else row.features for row in rows]
+        features = _filled(known, fresh)
+        known = [None if row is None else row.logits for row in rows]
+        asked = [number for number, logits in enumerate([*known, *[None] * num]) if logits is None]
+        # a method's teacher, network of its own: it goes on from the trunk's output as the network does
+        with going_on(self._teacher.network, self.end, features[asked]):
+            logits = _filled(known, model_logits(self._teacher, images[asked]))
+        return Shared(self.end, features, logits)
+
+    def _row(self, image: Tensor, place: int) -> Row | None:
+        """What is kept of the image at a place of its set; None where there is no room for it."""
+        if place in self._rows:
+            return self._rows[place]
+        if self._bytes == 0 or (self._most is not None and place >= self._most):
+            return None
+        row = self._computed(image)
+        if self._most is None:  # the first places, whichever come first: a resumed run keeps the same
+            self._most = int(self._bytes // row.num_bytes)
+        if place >= self._most:
+            return None
+        self._rows[place] = row
+        return row
+
+    def _computed(self, image: Tensor) -> Row:
+        assert self.end is not None
+        if self._teacher.decay is not None:
+            return Row(trunk_output(self._network, image, self.end), None)
+        seen: list[Tensor] = []
+        with watched([self._teacher.network.get_submodule(self.end)], lambda _, output: seen.append(output)):  # type: ignore[arg-type]
+            logits = model_logits(self._teacher, image)
+        return Row(seen[0], logits)
+
+    def _find(self, images: Tensor) -> None:
+        """Find the trunk of the network as it is trained now; what was kept of another one is forgotten."""
+        trained = tuple(parameter.requires_grad for parameter in self._network.parameters())
+        if not _is_as_written(self._network):
+            trained = ()
+        if trained == self._trained:
+            return
+        self._trained, self.end, self._most = trained, None, None
+        self._rows.clear()
+        if trained and isinstance(self._explainer, ActivationExplainer):
+            generator = torch.Generator().manual_seed(0)  # any images do, as long as they are the same in each run
+            some = torch.rand((3, *images.shape[1:]), generator=generator).to(images)
+            self._explainer(some)
+            layer = self._explainer.model.get_submodule(str(self._explainer.layer))
+            own = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
+            self.end = trunk_end(self._network, some, own, layer)
+
+
+def _filled(known: list[Tensor | None], fresh: Tensor) -> Tensor:
+    """The known rows `[1,...]` in their places, and the fresh ones `[n,...]` in those without and behind."""
+    if not any(row is not None for row in known):
+        return fresh
+    others = iter(torch.split(fresh, 1))
+    return torch.cat([next(others) if row is None else row for row in known] + list(others))
+
+
+def _is_as_written(network: nn.Module) -> bool:
+    """Whether a network is in eval mode, neither compiled nor shared out."""
+    is_shared_out = any(hasattr(parameter, "full_tensor") for parameter in network.parameters())
+    modules = list(network.modules())
+    is_compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in modules)
+    return not (is_shared_out or is_compiled or any(module.training for module in modules))

@@ -1,0 +1,124 @@
+"""What is asked for: a network, photos, images to measure on; and what is refused before the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from contrex.data import image_set
+from contrex.data.sample import ImageSet
+from contrex.devices import device_named
+from contrex.errors import ArgumentError, DataError
+from contrex.evaluation import check_names
+from contrex.models import Classifier, eval_mode, load_classifier, model_logits
+from contrex.settings import Data, Evaluation, Recipe, Retrofit, UnlabelledPhotos
+
+
+@dataclass(frozen=True)
+class Order:
+    """A retrofit: the recipe of its run, which has the network with its weights and the photos, and how it is measured
+    before and after on `evaluate_on`, images with labels, where there are some."""
+
+    recipe: Recipe
+    evaluate_on: Data | None = None
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    @property
+    def photos(self) -> UnlabelledPhotos:
+        """The photos that it is trained and validated on."""
+        assert isinstance(self.recipe.data, UnlabelledPhotos)
+        return self.recipe.data
+
+    @property
+    def method(self) -> Retrofit:
+        """How it is trained."""
+        assert isinstance(self.recipe.method, Retrofit)
+        return self.recipe.method
+
+    def check(self) -> Classifier:
+        """Refuse what would fail after the work; return the network as it is.
+
+        Raises:
+            ArgumentError: there are no weights, or too few photos for a batch.
+            DataError: the images to measure on have other classes, no labels, or are among the photos.
+        """
+        recipe = self.recipe
+        if recipe.model.weights is None:
+            raise ArgumentError("`model.weights` is needed: a retrofit keeps what a trained network knows.")
+        device_named(recipe.training.device)
+        num, size = len(image_set(self.photos, "train")), recipe.training.batch_size
+        if num < size:
+            raise ArgumentError(
+                f"`training.batch_size` {size} is larger than the {num} photos that are not kept out: give more "
+                f"`images`, or set it to {num} or less."
+            )
+        classifier = load_classifier(recipe.model)
+        if self.evaluate_on is not None:
+            self._check_measured(self.evaluate_on, classifier)
+        return classifier
+
+    def _check_measured(self, data: Data, classifier: Classifier) -> None:
+        check_names(self.evaluation)
+        if len(self.evaluation.of_each_explainer()) > 1:
+            raise ArgumentError("`explainers` names several, and a retrofit is measured with one: give --explainer.")
+        place = data.location
+        for folder in (self.photos.path, *self.photos.further):
+            if place is not None and _overlap(place, folder):
+                raise DataError(
+                    f"`evaluate_on` {place} and `images` {folder} have images in common: measure on images that are "
+                    "not trained on."
+                )
+        images: ImageSet = image_set(data, self.evaluation.split)
+        if not images.has_labels:
+            raise DataError(f"`evaluate_on`: {images.name} has no labels, and an evaluation needs them.")
+        num = num_classes(classifier, self.recipe)
+        if len(images.classes) != num:
+            raise DataError(
+                f"`evaluate_on`: {images.name} has {len(images.classes)} classes, the network {num}: give the folder a "
+                "labels.csv with the network's class indices and a classes.txt with its names."
+            )
+        check_names(self.evaluation, num)
+        if self.evaluation.content_heatmap_protocol != "square" and not _takes_whole_images(
+            classifier, data.image_size
+        ):
+            raise ArgumentError(
+                f"`evaluate_on`: {self.recipe.model.name} takes squares only, and whole images are measured: add "
+                "--content-heatmap-protocol square."
+            )
+
+
+def num_classes(classifier: Classifier, recipe: Recipe) -> int:
+    """The number of classes that a network tells apart, by its logits for one image."""
+    from contrex.training.preparing import names_of_classes
+
+    return len(names_of_classes(classifier, recipe))
+
+
+def with_photos(recipe: Recipe, folders: tuple[Path, ...], **changes: object) -> Recipe:
+    """A recipe of a retrofit with the photos of `folders`.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    if not folders:
+        raise ArgumentError("`images` names no folder with photos: contrex retrofit ... --images FOLDER")
+    assert isinstance(recipe.data, UnlabelledPhotos)
+    data = replace(recipe.data, path=folders[0], further=folders[1:], **changes)  # type: ignore[arg-type]
+    return replace(recipe, data=data)
+
+
+def _takes_whole_images(classifier: Classifier, side: int) -> bool:
+    """Whether a network takes an image that is no square."""
+    try:
+        with eval_mode(classifier.network), torch.no_grad():
+            model_logits(classifier.network, classifier.normalise(torch.zeros(1, 3, side, side + side // 4)))
+    except (AssertionError, RuntimeError):  # as an evaluation would meet it
+        return False
+    return True
+
+
+def _overlap(one: Path, two: Path) -> bool:
+    one, two = one.resolve(), two.resolve()
+    return one.is_relative_to(two) or two.is_relative_to(one)

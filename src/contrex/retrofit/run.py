@@ -1,0 +1,168 @@
+"""Carrying a retrofit out: train, write the weights, measure before and after, put both side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from contrex.data import image_set
+from contrex.devices import device_named
+from contrex.evaluation import Subject, evaluate
+from contrex.experiment import evaluate_model
+from contrex.experiment.folders import data_name
+from contrex.models import Classifier
+from contrex.models.layouts import encoder_weights
+from contrex.models.weights import read_state_dict
+from contrex.records import Gallery, RunRecord, read_run, to_plain, write_run
+from contrex.report import write_report
+from contrex.report.pictures import disagreement
+from contrex.retrofit.kept_out import KeptOut
+from contrex.retrofit.order import Order
+from contrex.settings import Evaluation, Model
+from contrex.training import load_trained, train
+from contrex.training.checkpoint import Checkpoints
+
+SHOWN = 24
+"""How many of the photos kept out are shown, those whose heatmaps changed most."""
+
+AGREEMENT = "contrex.retrofit.kept_out:Agreement"
+"""The protocol by its name in records."""
+
+
+@dataclass(frozen=True, eq=False)
+class Retrofitted:
+    """The results of a retrofit: the weights, records before and after on the photos kept out and, where some were
+    named, on images with labels, and the pages that show them."""
+
+    weights: Path
+    steps: int
+    """The steps that the weights come from; 0 where they are the original's."""
+    ended: bool
+    """Whether the run ended before its time, as too many decisions had changed."""
+    kept_out: Sequence[RunRecord]
+    report: Path
+    measured: Sequence[RunRecord] = ()
+    measured_report: Path | None = None
+
+
+def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = False) -> Retrofitted:
+    """Train the run of `order` in `folder`, write the weights that it gives, and measure before and after.
+
+    Errors are those of `Order.check`, of `contrex.training.train` and of an evaluation.
+    """
+    before = order.check()
+    train(order.recipe, folder, resume=resume, console=console)
+    _, after, _ = load_trained(folder)
+    place = Checkpoints(folder).load()["place"]
+    weights = write_weights(after, order.recipe.model, folder)
+    kept_out = _on_kept_out(order, folder, [before, after])
+    report = write_report([folder / "before", folder / "after"], folder / "report.html", title="Photos kept out")
+    done = Retrofitted(weights, place["step"], place["ended"], kept_out, report)
+    if order.evaluate_on is None:
+        return done
+    name = data_name(order.evaluate_on)
+    places, models = [], {"before": order.recipe.model, "after": replace(order.recipe.model, weights=weights)}
+    for when, model in models.items():
+        output = folder / f"{when}-{name}"
+        evaluate_model(model, order.evaluate_on, order.evaluation, output, console=console, name=when)
+        places.append(output)
+    page = write_report(places, folder / f"report-{name}.html", title=f"Before and after, on {name}")
+    return replace(done, measured=[read_run(one) for one in places], measured_report=page)
+
+
+def write_weights(classifier: Classifier, model: Model, folder: Path) -> Path:
+    """Write the weights of a network in the form of the file that it came from, `model.weights`: names, types, kind of
+    file. A file that has more than the network's own layout becomes one with its names alone."""
+    assert model.weights is not None
+    before, _ = encoder_weights(read_state_dict(model.weights, model.layout), model.layout)
+    own = classifier.network.state_dict()
+    state = {name: own[name].to(before[name].dtype).contiguous() for name in before if name in own}
+    path = folder / f"weights{model.weights.suffix}"
+    written = path.with_name(f".{path.name}")
+    _write(state, written, is_safetensors=path.suffix == ".safetensors")
+    written.replace(path)
+    return path
+
+
+def _write(state: Mapping[str, Tensor], path: Path, *, is_safetensors: bool) -> None:
+    if is_safetensors:
+        from safetensors.torch import save_file
+
+        save_file(dict(state), path)
+    else:
+        torch.save(dict(state), path)
+
+
+def _on_kept_out(order: Order, folder: Path, networks: Sequence[Classifier]) -> list[RunRecord]:
+    """Measure the networks before and after on the photos kept out, and write both records."""
+    recipe, method = order.recipe, order.method
+    device = device_named(recipe.training.device)
+    for one in networks:
+        one.network.to(device)
+    sure = order.method.sure
+    images = KeptOut.by(networks[0], image_set(order.photos, "val"), order.photos, sure=sure, device=device)
+    options = Evaluation(
+        metrics=(AGREEMENT, "cgc_loss", "spread"),
+        explainer=method.explainer,
+        layer=method.layer,
+        contrast=method.contrast,
+        split="val",
+        content_heatmap_protocol="square",  # what every network takes; only the pictures go by it
+        gallery=len(images),
+        device=recipe.training.device,
+    )
+    runs = [
+        evaluate(
+            Subject(
+                name=name,
+                classifier=one,
+                images=images,
+                data=order.photos,
+                augmentation=recipe.augmentation,
+                configuration={"model": to_plain(recipe.model), "data": to_plain(order.photos)},
+                seed=recipe.training.seed,
+            ),
+            options,
+        )
+        for name, one in zip(("before", "after"), networks, strict=True)
+    ]
+    runs = largest_changes(runs, SHOWN)
+    for run in runs:
+        write_run(folder / run.record.name, run)
+    return runs
+
+
+def largest_changes(runs: Sequence[RunRecord], num: int) -> list[RunRecord]:
+    """Two records of the same images with the `num` pictures whose heatmaps differ most, the most first."""
+    galleries = [run.gallery for run in runs if run.gallery is not None]
+    if len(galleries) < len(runs):
+        return list(runs)
+    first, second = galleries
+    sizes = [image.shape[:2] for image in first.images]
+    changes = [
+        disagreement(one, two, (height, width))
+        for one, two, (height, width) in zip(first.heatmaps, second.heatmaps, sizes, strict=True)
+    ]
+    order = np.argsort(-np.nan_to_num(np.asarray(changes)), kind="stable")[:num].tolist()
+    return [replace(run, gallery=_chosen(gallery, order)) for run, gallery in zip(runs, galleries, strict=True)]
+
+
+def _chosen(gallery: Gallery, order: Sequence[int]) -> Gallery:
+    return Gallery(**{name: [values[index] for index in order] for name, values in vars(gallery).items()})
+
+
+def original_of_run(run: Path, folder: Path) -> tuple[Model, int, int]:
+    """Write the network of a run as a file of weights, and return its settings with that file, the side of its square
+    and the shorter side of its images."""
+    recipe, classifier, classes = load_trained(run)
+    path = folder / "original.pth"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({name: value.contiguous() for name, value in classifier.network.state_dict().items()}, path)
+    plain = replace(recipe.model, weights=path, layout="plain", fresh=(), num_classes=len(classes))
+    return plain, recipe.data.image_size, recipe.data.short_side

@@ -1,0 +1,11 @@
+"""The spread of a heatmap, cell by cell."""
+
+import math
+
+
+def spread(heatmap):
+    """The share of the cells that an even map of the same entropy covers, of a map as nested lists."""
+    cells = [max(0.0, value) for row in heatmap for value in row]
+    shares = [value / sum(cells) for value in cells]
+    entropy = -sum(share * math.log(share) for share in shares if share > 0)
+    return math.exp(entropy) / len(cells)

@@ -1,0 +1,262 @@
+"""The whole of a retrofit on a small network: what drops into the place of the old weights, and what is refused."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from contrex.cli import main
+from contrex.data import image_set
+from contrex.data.views.squares import central_square, pixels
+from contrex.errors import ArgumentError, DataError
+from contrex.evaluation import validate, validation_groups
+from contrex.methods import training_plan
+from contrex.models import load_classifier
+from contrex.records import Gallery, RunRecord, read_run
+from contrex.retrofit import Order, retrofit
+from contrex.retrofit.kept_out import KeptOut
+from contrex.retrofit.order import with_photos
+from contrex.retrofit.run import largest_changes, write_weights
+from contrex.settings import Augmentation, Evaluation, Model, Optimizer, Recipe, Retrofit, Schedule, Training
+from contrex.training import load_trained, read_log, train
+from contrex.training.checkpoint import Checkpoints
+from training.runs import quiet, tiny, varied
+from training.test_retrofit_runs import photos
+
+NETWORK = Model("contrex:convnet", {"widths": "(4, 6)", "strides": "(2, 2)"}, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def order(tmp_path_factory) -> Order:
+    """A network of ten classes that is sure of what it says, and photos in two folders."""
+    folder = tmp_path_factory.mktemp("retrofit")
+    data = photos(folder / "photos", num=24)
+    torch.manual_seed(7)
+    classifier = load_classifier(NETWORK)
+    network, images = (
+        classifier.network,
+        [central_square(one.image, resize=34, size=32) for one in image_set(data, "train")],
+    )
+    with torch.no_grad():
+        logits = network.eval()(classifier.normalise(torch.stack([pixels(image) for image in images])))
+        network.fc.weight *= 4 / logits.std(0)[:, None]  # many classes, most of them sure
+        network.fc.bias.copy_((network.fc.bias - logits.mean(0)) * 4 / logits.std(0))
+    torch.save(network.state_dict(), folder / "weights.pth")
+    shutil.copytree(folder / "photos" / "below", folder / "more")
+    recipe = Recipe(
+        "retrofit",
+        data,
+        replace(NETWORK, weights=folder / "weights.pth"),
+        Retrofit(resolution=32, tolerance=90.0),
+        augmentation=Augmentation(scale=(0.4, 1.0)),
+        optimizer=Optimizer("adamw", lr=1e-3, weight_decay=0.0),
+        training=Training(epochs=2, batch_size=8, device="cpu", ema=0.5),
+    )
+    recipe = with_photos(recipe, (folder / "photos", folder / "more"), image_size=32, resize=34, val_share=0.25)
+    return Order(recipe)
+
+
+@pytest.fixture(scope="module")
+def done(order, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("done") / "run"
+    measured = replace(order, evaluate_on=tiny().data, evaluation=Evaluation(metrics=("top1", "spread"), split="test"))
+    return retrofit(measured, folder, console=quiet()), folder
+
+
+def test_the_weights_drop_into_the_place_of_the_old_ones(order, done):
+    found, _ = done
+    before, after = (torch.load(path, weights_only=True) for path in (order.recipe.model.weights, found.weights))
+    assert found.weights.name == "weights.pth"
+    assert list(before) == list(after)
+    assert all(before[name].dtype == value.dtype and value.is_contiguous() for name, value in after.items())
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"features", "fc"}
+    network = load_classifier(replace(order.recipe.model, weights=found.weights)).network
+    assert all(torch.equal(value, after[name]) for name, value in network.state_dict().items())
+
+
+def test_what_was_measured(order, done):
+    found, folder = done
+    before, after = found.kept_out
+    assert [one.record.name for one in found.kept_out] == ["before", "after"]
+    assert before.record.metric("agreement").value == before.record.metric("sure_agreement").value == 100
+    groups = validation_groups(image_set(order.photos, "val"), order.photos)
+    own, theirs = (load_classifier(replace(order.recipe.model, weights=w)) for w in (found.weights, None))
+    theirs = load_classifier(order.recipe.model)
+    expected = validate(own, groups, device=torch.device("cpu"), reference=theirs.network.eval())
+    assert after.record.metric("agreement").value == pytest.approx(expected.top1)
+    assert after.record.metric("sure_agreement").value == pytest.approx(expected.kept)
+    assert after.record.metric("sure_agreement").num_counted == expected.num_sure > 0
+    assert {"cgc_loss", "spread"} <= {one.name for one in after.record.metrics}
+    assert before.samples.paths == after.samples.paths == [one.path for one in image_set(order.photos, "val")]
+    assert [one.record.dataset["num_images"] for one in found.measured] == [12, 12]
+    assert found.measured[0].record.metric("top1") is not None
+    for page in (found.report, found.measured_report):
+        assert "before" in page.read_text()
+    assert read_run(folder / "after").samples == after.samples
+
+
+def test_a_rate_far_too_large_ends_with_the_original(order, tmp_path, capsys):
+    """Also where it is resumed: the run is over."""
+    recipe = replace(order.recipe, optimizer=replace(order.recipe.optimizer, lr=30.0))
+    found = retrofit(replace(order, recipe=recipe), tmp_path / "run", console=quiet())
+    assert (found.ended, found.steps) == (True, 0)
+    before, after = (torch.load(path, weights_only=True) for path in (recipe.model.weights, found.weights))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert found.kept_out[1].record.metric("agreement").value == 100
+    log = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    again = retrofit(replace(order, recipe=recipe), tmp_path / "run", console=quiet(), resume=True)
+    assert (again.ended, again.steps) == (True, 0)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
+
+
+def test_it_goes_back_to_the_last_state_that_was_within(order, tmp_path):
+    """One good epoch, then a rate a thousand times larger: what is left is the good epoch, to the last bit."""
+    recipe = replace(order.recipe, schedule=Schedule("step", milestones=(1,), gamma=3e4))
+    train(recipe, tmp_path / "both", console=quiet())
+    lines = [line for line in read_log(tmp_path / "both") if "val_kept" in line]
+    assert [line["val_kept"] >= 90 for line in lines] == [True, False]
+    _, found, _ = load_trained(tmp_path / "both")
+    train(varied(recipe, epochs=1), tmp_path / "one", console=quiet())
+    _, expected, _ = load_trained(tmp_path / "one")
+    state = expected.network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in found.network.state_dict().items())
+    assert Checkpoints(tmp_path / "both").finished() is not None
+
+
+def test_tolerance_goes_with_photos_alone(order, tmp_path):
+    labelled = replace(order.recipe, data=tiny().data)
+    with pytest.raises(ArgumentError, match=r"`method.tolerance` is for photos without labels"):
+        train(labelled, tmp_path / "run", console=quiet())
+    with pytest.raises(
+        ArgumentError, match=r"`method.tolerance` goes back to an earlier state, which `training.shard`"
+    ):
+        training_plan(load_classifier(NETWORK), varied(order.recipe, shard=True))
+
+
+def test_other_files_of_weights(order, tmp_path):
+    """safetensors stay safetensors, half precision stays half, what a file lacks is not added."""
+    state = torch.load(order.recipe.model.weights, weights_only=True)
+    short = {f"module.{name}": value.half() for name, value in state.items() if "num_batches" not in name}
+    save_file(short, tmp_path / "old.safetensors")
+    model = replace(NETWORK, weights=tmp_path / "old.safetensors")
+    written = write_weights(load_classifier(model), model, tmp_path)
+    assert written.name == "weights.safetensors"
+    found = load_file(written)
+    assert {f"module.{name}" for name in found} == set(short)
+    assert all(value.dtype == torch.float16 for value in found.values())
+
+
+def test_the_photos_shown_are_those_that_changed_most():
+    def run(maps):
+        images = [np.zeros((4, 4, 3), np.uint8)] * len(maps)
+        numbers = list(range(len(maps)))
+        gallery = Gallery(images, maps, [np.zeros((0, 4))] * len(maps), list("abc"), numbers, numbers, numbers)
+        return RunRecord(None, None, gallery)
+
+    one, two = np.eye(2, dtype=np.float32), np.ones((2, 2), np.float32)
+    runs = largest_changes([run([one, one, one]), run([one, one[::-1], two])], 2)
+    assert [run.gallery.paths for run in runs] == [["b", "c"]] * 2
+    assert np.array_equal(runs[1].gallery.heatmaps[1], two)
+
+
+def test_what_is_refused_before_the_work(order, tmp_path):
+    recipe = order.recipe
+    with pytest.raises(ArgumentError, match=r"`model.weights` is needed: a retrofit keeps"):
+        Order(replace(recipe, model=NETWORK)).check()
+    with pytest.raises(ArgumentError, match=r"`training.batch_size` 64 is larger than the 27 photos that are not kept"):
+        Order(replace(recipe, training=Training(batch_size=64))).check()
+    with pytest.raises(ArgumentError, match="`images` names no folder"):
+        with_photos(recipe, ())
+    with pytest.raises(DataError, match=r"`data.further` '.*below' and '.*photos' have photos in common"):
+        Order(with_photos(recipe, (order.photos.path, order.photos.path / "below"))).check()
+    torch.manual_seed(0)
+    nine = replace(NETWORK, num_classes=9)
+    torch.save(load_classifier(nine).network.state_dict(), tmp_path / "nine.pth")
+    nine = replace(recipe, model=replace(nine, weights=tmp_path / "nine.pth"))
+    with pytest.raises(DataError, match=r"`evaluate_on`: .* has 10 classes, the network 9"):
+        Order(nine, tiny().data, Evaluation(split="test")).check()
+    with pytest.raises(DataError, match="have images in common: measure on images that are not trained on"):
+        replace(order, evaluate_on=replace(order.photos, further=())).check()
+    several = Evaluation(split="test", explainers=("grad_cam", "hires_cam"))
+    with pytest.raises(ArgumentError, match="`explainers` names several"):
+        replace(order, evaluate_on=tiny().data, evaluation=several).check()
+
+
+@pytest.mark.slow
+def test_the_command(order, tmp_path, capsys):
+    weights, folder = str(order.recipe.model.weights), tmp_path / "run"
+    words = ["--model", "contrex:convnet", "--model.options", "widths", "(4,6)", "strides", "(2,2)"]
+    words += ["--model.weights", weights, "--images", str(order.photos.path), "--image-size", "32"]
+    words += ["--training.batch-size", "8", "--training.epochs", "1", "--training.device", "cpu"]
+    assert main(["retrofit", *words, "--preview"]) == 0
+    told = capsys.readouterr().out
+    assert "22 to train on, 2 kept out" in told
+    assert "what features.0 gives for all plain photos" in told
+    assert main(["retrofit", *words, "--folder", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "Agreement with the original" in told
+    assert f"weights: {folder / 'weights.pth'}" in told
+    assert main(["retrofit", *words, "--folder", str(folder)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert main(["retrofit", str(folder), "--images", "x", "--model.weights", weights]) == 2
+    assert "two networks: give one of them" in capsys.readouterr().err
+    assert main(["retrofit", *words, "--resume", "--folder", str(tmp_path / "none")]) == 2
+    assert "--resume finds no run" in capsys.readouterr().err
+    # a run instead of a file: its network, in the size that it was trained in
+    again = ["--images", str(order.photos.path), "--training.batch-size", "8", "--training.device", "cpu", "--preview"]
+    assert main(["retrofit", str(folder), *again]) == 0
+    assert "22 to train on" in capsys.readouterr().out
+
+
+def test_the_command_refuses_before_it_looks_at_photos(capsys):
+    assert main(["retrofit", "--images", "x"]) == 2
+    assert "`model.weights` is needed" in capsys.readouterr().err
+    assert main(["retrofit", "--images", "x", "--evaluate-on"]) == 2
+    assert "--evaluate-on takes one data set" in capsys.readouterr().err
+
+
+def test_a_class_stands_in_for_a_label(order):
+    classifier, data = load_classifier(order.recipe.model), order.photos
+    found = KeptOut.by(classifier, image_set(data, "val"), data, sure=0.9, device=torch.device("cpu"))
+    assert len(found.classes) == 10
+    assert [one.path for one in found] == [one.path for one in image_set(data, "val")]
+    groups = validation_groups(found, data)
+    assert validate(classifier, groups, device=torch.device("cpu")).top1 == 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        Model("timm:mobilenetv2_050", num_classes=10),
+        Model("timm:vit_tiny_patch16_224", {"img_size": "64", "depth": "4"}, num_classes=10),
+    ],
+    ids=lambda model: model.name,
+)
+def test_networks_of_timm(order, tmp_path, model):
+    """The weights load by timm's own `checkpoint_path`, strictly."""
+    import timm
+
+    torch.manual_seed(0)
+    torch.save(load_classifier(model).network.state_dict(), tmp_path / "old.pth")
+    recipe = replace(order.recipe, model=replace(model, weights=tmp_path / "old.pth"))
+    recipe = replace(recipe, data=replace(order.photos, image_size=64, resize=64))
+    is_square = "vit" in model.name
+    asked = Order(recipe, replace(tiny().data, image_size=64), Evaluation(metrics=("content_heatmap",), split="test"))
+    if is_square:
+        with pytest.raises(ArgumentError, match=r"takes squares only.*--content-heatmap-protocol square"):
+            asked.check()
+    asked = replace(asked, evaluation=replace(asked.evaluation, content_heatmap_protocol="square"))
+    found = retrofit(asked, tmp_path / "run", console=quiet())
+    assert found.measured[1].record.metric("content_heatmap") is not None
+    options = {"img_size": 64, "depth": 4} if "vit" in model.name else {}
+    name = model.name.removeprefix("timm:")
+    network = timm.create_model(name, num_classes=10, checkpoint_path=str(found.weights), **options).eval()
+    images = torch.randn(2, 3, 64, 64)
+    own = load_classifier(replace(model, weights=found.weights)).network.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), own(images))
