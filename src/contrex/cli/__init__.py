@@ -22,6 +22,7 @@ from contrex.cli.measure import compare, evaluate, report
 from contrex.cli.options import Arguments
 from contrex.cli.reproduce import reproduce
 from contrex.cli.train import quickstart, train
+from contrex.cli.verify import verify
 from contrex.errors import ArgumentError, ContrexError, LayerWarning, printable, unknown_name, unwrapped
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "reproduce": reproduce,
     "evaluate": evaluate,
     "explain": explain,
+    "verify": verify,
     "export": export,
     "report": report,
     "compare": compare,

@@ -38,20 +38,22 @@ def diverging_rgb(values: NDArray[np.floating], limit: float) -> NDArray[np.uint
 OVER_PICTURE = 0.75
 """Where the ramp of maps over pictures ends: the last colours are too dark for a picture to be seen through them."""
 
+DARKEST = 0.35
+"""How light black is in a picture under a map: colours are seen on it too."""
+
+
+def map_rgb(values: NDArray[np.floating], limit: float) -> NDArray[np.uint8]:
+    """RGB [H,W,3] of signed `values` [H,W] for laying over a picture: `diverging_rgb` up to 75 % of its ramp."""
+    return diverging_rgb(values.clip(-limit, limit) * OVER_PICTURE, limit)
+
 
 def overlaid_rgb(picture: NDArray[np.floating], values: NDArray[np.floating], limit: float) -> NDArray[np.uint8]:
-    """RGB [H,W,3] of a picture [H,W,3] in [0, 1], made grey and pale, with signed `values` [H,W] as colours on it.
-
-    The colour is that of `diverging_rgb`, up to 75 % of its ramp, times the grey: at zero the picture is itself, and at
-    `limit` its light and shade are still seen.
-    """
+    """RGB [H,W,3] of a picture [H,W,3] in [0, 1], made grey and pale, times the colours of signed `values` [H,W]
+    (`map_rgb`): at zero the picture is itself, and at `limit` its light and shade are still seen. A report's page does
+    the same in the browser (`mix-blend-mode: multiply`)."""
     grey = picture @ np.array([0.299, 0.587, 0.114])
-    strength = np.clip(values / limit, -1, 1) if limit > 0 else np.zeros_like(values)
-    colour = diverging_rgb(strength * OVER_PICTURE, 1.0) / 255.0
-    light = 0.25 + 0.75 * grey
-    share = np.abs(strength)[..., None]
-    paper = light[..., None] * (1 - share) + share * (0.35 + 0.65 * light[..., None])
-    rgb: NDArray[np.uint8] = np.rint(np.clip(paper * colour, 0, 1) * 255).astype(np.uint8)
+    light = DARKEST + (1 - DARKEST) * grey
+    rgb: NDArray[np.uint8] = np.rint(np.clip(light, 0, 1)[..., None] * map_rgb(values, limit)).astype(np.uint8)
     return rgb
 
 

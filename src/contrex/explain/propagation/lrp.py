@@ -186,6 +186,7 @@ class LRP(RelevanceExplainer):
     """
 
     name = "lrp"
+    unit = "share of the {score}"
 
     def __init__(
         self,
