@@ -181,11 +181,17 @@ def found_photos(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             some = sorted(one for one in path.rglob("*") if is_image(one))
         elif not path.exists() and glob.has_magic(str(path)):
-            some = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if is_image(name))
+            some = sorted(Path(name) for name in _matched(str(path)) if is_image(name))
         if not some:
-            raise ArgumentError(f"`photos` {path} has no image in it: name an image, a folder of them, or 'FOLDER/*.jpg'.")
+            raise ArgumentError(
+                f"`photos` {path} has no image in it: name an image, a folder of them, or 'FOLDER/*.jpg'."
+            )
         found.update(dict.fromkeys(some))
     return list(found)
+
+
+def _matched(pattern: str) -> list[str]:
+    return glob.glob(pattern, recursive=True)  # noqa: PTH207 - `Path.glob` takes no pattern that is absolute
 
 
 class Photographer:
@@ -213,7 +219,9 @@ class Photographer:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise ImageError(f"cannot read image '{printable(path)}': {error.strerror}. Replace or remove it.") from error
+            raise ImageError(
+                f"cannot read image '{printable(path)}': {error.strerror}. Replace or remove it."
+            ) from error
         photo = decoded_image(content, str(path))
         image = pixels(short_side(photo, self.side))[None] / 255
         inputs = self.named.classifier.normalise(image)
@@ -230,13 +238,15 @@ class Photographer:
         ]
         return PhotoExplanation(path, image, photo.size, sha256, self.asked.explainers, rows)
 
-    def _row(
-        self, explain: Explainer, inputs: Tensor, questions: Questions, names: Sequence[str]
-    ) -> list[Explanation]:
+    def _row(self, explain: Explainer, inputs: Tensor, questions: Questions, names: Sequence[str]) -> list[Explanation]:
         """The explanations by one explainer, class by class and, within a class, contrast by contrast."""
         explain.names = tuple(names)
         found = explain.contrasts(inputs, questions.contrasts, classes=questions.classes, task=self.asked.task)
-        return [of_a_class for of_classes in zip(*(one.columns() for one in found), strict=True) for of_a_class in of_classes]
+        return [
+            of_a_class
+            for of_classes in zip(*(one.columns() for one in found), strict=True)
+            for of_a_class in of_classes
+        ]
 
 
 def explain_photos(

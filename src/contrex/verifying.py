@@ -29,8 +29,8 @@ otherwise, by about a hundredth of this."""
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a record holds, in words. `probability` (and scores) and `maps` are how far the new numbers are off, at
-    most: maps as a share of their largest value."""
+    """Whether a record holds, in words. `probability` and `maps` are how far the new numbers are off, at most:
+    probabilities and scores, and maps as a share of their largest value."""
 
     failed: Sequence[str]
     remarks: Sequence[str]
@@ -47,8 +47,8 @@ class Verdict:
     def lines(self) -> list[str]:
         """The verdict, and what it rests on."""
         count = f"{self.num_maps} map{'s' if self.num_maps > 1 else ''}"
-        off = f"probabilities and scores within {self.probability:.1e}, {count} within {self.maps:.1e} of the largest value"
-        told = f"{off} (tolerance {self.tolerance:g})"
+        off = f"probabilities and scores within {self.probability:.1e}, {count} within {self.maps:.1e} of the largest"
+        told = f"{off} value (tolerance {self.tolerance:g})"
         if self.holds and not self.probability and not self.maps:
             told = f"probabilities, scores and {count} are the same to the last bit"
         head = f"holds: {told}" if self.holds else f"does not hold (tolerance {self.tolerance:g}):"
@@ -74,11 +74,29 @@ def verify(
     """
     if not 0 <= tolerance < 1:
         raise ArgumentError(f"`tolerance` must be from 0 to below 1, got {tolerance}: the default is {TOLERANCE:g}.")
-    record = read_record(path)
+    record, places = read_record(path), _Places(path, photo, weights, run)
+    with _reading(path):
+        where = places.file("photo", record["photo"]["file"], record["photo"]["sha256"])
+        told = record["maps"] or {"file": None, "sha256": None}
+        maps = places.file("file of maps", told["file"], told["sha256"])
+        named = _classifier_again(record["classifier"], places)
+        again, questions = _photographer_again(record, named), _questions(record["explanations"][0]["questions"])
+    rows = again.explain(where or path, questions).rows
+    compared = _Compared(tolerance)
+    with _reading(path), np.load(maps) if maps else contextlib.nullcontext({}) as arrays:
+        for row, now in zip(record["explanations"], rows, strict=True):
+            _compare_row(compared, row, now, arrays)
+        _compare_classes(compared, record["classes"], rows[0][0], "of the photo")
+        return compared.verdict(_other_versions(record["versions"]))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Answer in words where a record lacks something, while its content is read."""
     try:
-        return _verified(record, path, _Places(path, photo, weights, run), tolerance)
-    except (KeyError, TypeError, IndexError) as error:
-        raise RecordError(f"{path} is damaged: it has no {error}, or another kind of value there.") from error
+        yield
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
+        raise RecordError(f"{path} is damaged: it lacks {error}, or has another kind of value there.") from error
 
 
 def read_record(path: Path) -> Plain:
@@ -86,7 +104,9 @@ def read_record(path: Path) -> Plain:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is no record of an explanation: {getattr(error, 'strerror', None) or error}.") from None
+        raise RecordError(
+            f"{path} is no record of an explanation: {getattr(error, 'strerror', None) or error}."
+        ) from None
     kind = record.get("kind") if isinstance(record, dict) else None
     if kind in ("Explanation", "ClassExplanations"):
         raise RecordError(
@@ -134,19 +154,6 @@ class _Places:
         if not path.is_dir():
             raise NotVerifiedError(f"{self.record}: the run {path} is gone. Pass --run RUN if it is elsewhere.")
         return path
-
-
-def _verified(record: Plain, path: Path, places: _Places, tolerance: float) -> Verdict:
-    photo = places.file("photo", record["photo"]["file"], record["photo"]["sha256"]) or path
-    told = record["maps"] or {"file": None, "sha256": None}
-    maps = places.file("file of maps", told["file"], told["sha256"])
-    named = _classifier_again(record["classifier"], places)
-    compared = _Compared(tolerance)
-    with np.load(maps) if maps else contextlib.nullcontext({}) as arrays:
-        for row, again in zip(record["explanations"], _rows_again(record, named, photo), strict=True):
-            _compare_row(compared, row, again, arrays)
-    _compare_classes(compared, record["classes"], again[0], "of the photo")
-    return compared.verdict(_other_versions(record["versions"]))
 
 
 @dataclass
@@ -208,7 +215,9 @@ def _compare_row(compared: _Compared, row: Plain, again: Sequence[Explanation], 
 def _compare_classes(compared: _Compared, classes: Sequence[Plain], why: Explanation, what: str) -> None:
     probabilities = probabilities_of(why)
     for one in classes:
-        compared.close(f"the probability of {one['name']} {what}", float(probabilities[one["index"]]), one["probability"])
+        compared.close(
+            f"the probability of {one['name']} {what}", float(probabilities[one["index"]]), one["probability"]
+        )
 
 
 def _classifier_again(told: Plain, places: _Places) -> NamedClassifier:
@@ -221,21 +230,17 @@ def _classifier_again(told: Plain, places: _Places) -> NamedClassifier:
     if found != weights["sha256"]:
         where = f"run {run}" if run else "network"
         raise NotVerifiedError(
-            f"{places.record}: the weights of the {where} have changed: their SHA-256 is {found[:12]}..., in the record "
-            f"{weights['sha256'][:12]}..."
+            f"{places.record}: the weights of the {where} have changed: their SHA-256 is {found[:12]}..., in the "
+            f"record {weights['sha256'][:12]}..."
         )
     return replace(named, names=tuple(map(str, range(told["num_classes"]))))
 
 
-def _rows_again(record: Plain, named: NamedClassifier, photo: Path) -> Sequence[Sequence[Explanation]]:
-    """What each explainer says now; the classes are those of the record, by their indices."""
-    rows = record["explanations"]
-    again = Photographer(
-        named,
-        Asked([row["asked"] for row in rows], layer=record["layer_asked"], task=record["task"]),
-        side=record["photo"]["seen_as"]["short_side"],
-    )
-    return again.explain(photo, _questions(rows[0]["questions"])).rows
+def _photographer_again(record: Plain, named: NamedClassifier) -> Photographer:
+    """The explainers of the record."""
+    texts = [row["asked"] for row in record["explanations"]]
+    asked = Asked(texts, layer=record["layer_asked"], task=record["task"])
+    return Photographer(named, asked, side=record["photo"]["seen_as"]["short_side"])
 
 
 def _questions(asked: Sequence[Plain]) -> Questions:

@@ -18,8 +18,10 @@ class Progress:
         self._is_live = sys.stderr.isatty()
         self._show()
 
-    def step(self) -> None:
-        """One more is done."""
+    def step(self, failure: str = "") -> None:
+        """One more is done, or has failed."""
+        if failure:
+            self.tell(failure, file=sys.stderr)
         self._done += 1
         tenth = self._total / 10
         if self._is_live or self._done // tenth > (self._done - 1) // tenth:
@@ -43,9 +45,9 @@ class Progress:
 
     def _show(self) -> None:
         if self._total > 1 and (self._is_live or self._done):
-            is_last = self._done == self._total
-            print(f"\r\x1b[K{self.line()}" if self._is_live else self.line(), end="\n" if is_last or not self._is_live else "",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            text = f"\r\x1b[K{self.line()}" if self._is_live else self.line()
+            end = "\n" if self._done == self._total or not self._is_live else ""
+            print(text, end=end, file=sys.stderr, flush=True)
 
     def _clear(self) -> None:
         if self._is_live and self._total > 1 and self._done < self._total:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,29 +77,29 @@ def explain(arguments: Arguments) -> int:
     named = photos.classifier_of(options.run, options.model, options.classes)
     photographer = photos.Photographer(named, asked, side=options.side)
     origin = Origin(named, asked, options.run, options.model, photographer.side)
-    progress, pages, places, failed = Progress(len(found)), [], set(), 0
+    progress, book, said, failed = Progress(len(found)), [], set(), 0
     for path, file in zip(found, files, strict=True):
         try:
             result = photographer.explain(path)
-        except ImageError as error:
+        except ImageError as error:  # of many photos the others are still explained
             if len(found) == 1:
                 raise
             failed += 1
-            progress.tell(f"contrex: {error}", file=sys.stderr)
+            progress.step(f"contrex: {error}")
             continue
-        new = [f"{why.explainer} explains {why.place}" for why, *_ in result.rows if why.place is not None]
-        progress.tell(*[line for line in dict.fromkeys(new) if line not in places], *result.lines())
-        places.update(new)
-        if options.output.suffix.lower() == ".pdf":
-            pages.append(result)
+        places = [f"{row[0].explainer} explains {row[0].place}" for row in result.rows if row[0].place is not None]
+        progress.tell(*[line for line in dict.fromkeys(places) if line not in said], *result.lines())
+        said.update(places)
+        if file.picture.suffix.lower() == ".pdf":
+            book.append(result)
         else:
             photos.save_pictures([result], file.picture)
             progress.tell(f"picture: {file.picture}")
         save_record(result, origin, file.record, picture=file.picture, maps=file.maps if options.save_maps else None)
         progress.tell(f"record: {file.record}")
         progress.step()
-    if pages:
-        photos.save_pictures(pages, options.output)
+    if book:
+        photos.save_pictures(book, options.output)
         progress.tell(f"picture: {options.output}")
     return 2 if failed else 0
 
@@ -158,9 +157,12 @@ class _Files:
         if len(photos) > 1:
             alike = sum(other.stem[:LONGEST_STEM] == stem for other in photos[:number])
             base = output.with_stem(f"{output.stem}-{stem}{f'-{alike + 1}' if alike else ''}")
-        files = cls(output if output.suffix.lower() == ".pdf" else base, base.with_suffix(".json"), base.with_suffix(".npz"))
-        if any(file.exists() and file.samefile(one) for one in photos if one.exists() for file in (files.picture,)):
-            raise ArgumentError(f"`output` {files.picture} is one of the photos: name another file.")
+        files = cls(
+            output if output.suffix.lower() == ".pdf" else base, base.with_suffix(".json"), base.with_suffix(".npz")
+        )
+        for one in photos:
+            if files.picture.exists() and one.exists() and files.picture.samefile(one):
+                raise ArgumentError(f"`output` {files.picture} is one of the photos: name another file.")
         return files
 
 

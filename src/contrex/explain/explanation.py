@@ -105,9 +105,9 @@ class Explained:
     def save(self, path: str | Path) -> None:
         """Write what is explained to a file, whole or not at all; its suffix says what is written.
 
-        `.png`, `.jpg`, `.webp`, `.pdf`, `.svg`: the picture, as a notebook shows it, of all images. `.json`: versions, images (size,
-        SHA-256), classes with probabilities, method, options, layer and grid, contrast, maps and logits. `.npz`: the
-        arrays `heatmap`, `logits` and `target`, and the rest of that as JSON in the text `about`.
+        `.png`, `.jpg`, `.webp`, `.pdf`, `.svg`: the picture, as a notebook shows it, of all images. `.json`: versions,
+        images (size, SHA-256), classes with probabilities, method, options, layer and grid, contrast, maps and logits.
+        `.npz`: the arrays `heatmap`, `logits` and `target`, and the rest of that as JSON in the text `about`.
 
         Raises:
             ArgumentError: another suffix, or a map is not finite where it is drawn.
@@ -230,10 +230,7 @@ class Explanation(Explained):
         named = captions or ["\n".join(filter(None, [p.name, w.answer])) for p, w in zip(photos, told, strict=True)]
         shown = zip(photos, self.heatmap, told, named, strict=True)
         return draw(
-            [
-                Row(photo.values(), [Panel(values, said.title, self.unit)], name)
-                for photo, values, said, name in shown
-            ]
+            [Row(photo.values(), [Panel(values, said.title, self.unit)], name) for photo, values, said, name in shown]
         )
 
 

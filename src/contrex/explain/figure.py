@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FULL_COLOUR = 0.995
-"""Quantile of a map's absolute values that has the full colour: single pixels beyond it, which maps at the pixels have,
-do not fade the others. The colour bar's pointed ends say that there are some."""
+"""Quantile of a map's absolute values that has the full colour: single cells beyond it do not fade the others. A colour
+bar's pointed ends say that there are some."""
+
+FULL_COLOUR_OF_PIXELS = 0.98
+"""The same for a map of more than `FINE` cells: grain, of which a few pixels are many times as strong as the others."""
+
+FINE = 4096
 
 LARGEST_RATIO = 4.0
 """Of height to width, or width to height, of a picture as it is drawn: longer ones are drawn as if they had this."""
@@ -167,7 +172,8 @@ def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
 
 def full_colour(values: NDArray[np.float32]) -> float:
     """The absolute value of a map that has the full colour; 1 of an empty one."""
-    return float(np.quantile(np.abs(values), FULL_COLOUR)) or float(np.abs(values).max()) or 1.0
+    share = FULL_COLOUR_OF_PIXELS if values.size > FINE else FULL_COLOUR
+    return float(np.quantile(np.abs(values), share)) or float(np.abs(values).max()) or 1.0
 
 
 def _title(axis: Axes, text: str) -> None:

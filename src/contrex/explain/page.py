@@ -1,5 +1,5 @@
-"""A page of texts and pictures at places that are known before anything is drawn: so nothing collides, and the same page
-becomes pixels (Pillow) or vectors (matplotlib, for PDF and SVG).
+"""A page of texts and pictures at places that are known before anything is drawn: so nothing collides, and the same
+page becomes pixels (Pillow) or vectors (matplotlib, for PDF and SVG).
 
 Lengths are in points of the page; `render` says how many pixels each has.
 """
@@ -112,27 +112,31 @@ def _sized(item: Drawn, scale: float) -> Image.Image:
 
 
 def wrapped(text: str, width: float, most: int = 4) -> list[str]:
-    """The lines of a text that are no longer than `width`, at most `most` of them; what is too long is cut."""
+    """The lines of a text that are no longer than `width`, at most `most` of them: what is left is cut."""
     lines = [""]
     for word in printable(text).replace("\n", " ").split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and length(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    kept = lines[:most]
+        for part in _broken(word, width):
+            longer = f"{lines[-1]} {part}".strip()
+            if lines[-1] and length(longer) > width:
+                lines.append(part)
+            else:
+                lines[-1] = longer
     if len(lines) > most:
-        kept[-1] += " ..."
-    return [_cut(line, width) for line in kept]
+        last = f"{lines[most - 1]}..."
+        while len(last) > 3 and length(last) > width:
+            last = f"{last[:-4]}..."
+        lines = [*lines[: most - 1], last]
+    return lines
 
 
-def _cut(line: str, width: float) -> str:
-    if length(line) <= width:
-        return line
-    rest = line.removesuffix(" ...")
-    while rest and length(f"{rest}...") > width:
-        rest = rest[:-1]
-    return f"{rest}..."
+def _broken(word: str, width: float) -> list[str]:
+    """A word in parts that are no longer than `width`."""
+    parts = []
+    while length(word) > width and len(word) > 1:
+        num = next((num for num in range(len(word) - 1, 1, -1) if length(word[:num]) <= width), 1)
+        parts.append(word[:num])
+        word = word[num:]
+    return [*parts, word]
 
 
 def length(text: str, *, bold: bool = False) -> float:

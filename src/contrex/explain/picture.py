@@ -36,7 +36,10 @@ WIDTH = 1080
 COLUMNS = 5
 """Maps beside each other; more are in lines below."""
 
-SHARP = 2
+METHOD = LINE + 3
+"""The height of the line above a row that names its method."""
+
+SHARP = 1.5
 """Pixels to a point in files, which are looked at closely."""
 
 
@@ -125,28 +128,30 @@ def _common_unit(rows: Sequence[Sequence[Explanation]]) -> str | None:
 def _card(rows: Sequence[Sequence[Explanation]], side: int, *, methods: bool = False) -> Page:
     """One image with a row of maps for each method; `methods` names them, and lists the classes below the image."""
     photo = rows[0][0].images[0] if rows[0][0].images else None
-    size = _within(*(rows[0][0].heatmap.shape[1:] if photo is None else photo.pixels.shape[:2]), side)  # type: ignore[arg-type]
+    height, width = rows[0][0].heatmap.shape[1:] if photo is None else photo.pixels.shape[:2]
+    size = _within(height, width, side)
     width = max(size[1], side * 3 // 4)
     left, top, card = 0 if photo is None else width + MARGIN, 0.0, Page()
     is_answer_left = photo is not None and not methods and len(rows[0]) == 1  # room is there, and lines are saved
     name = [] if photo is None else _name(rows[0][0] if is_answer_left else None, photo, width)
-    for start in range(0, len(rows[0]), COLUMNS):
-        heads = [_head(one, width, answer=not is_answer_left) for one in rows[0][start : start + COLUMNS]]
+    columns = _columns(rows[0])
+    for start in range(0, len(rows[0]), columns):
+        heads = [_head(one, width, answer=not is_answer_left) for one in rows[0][start : start + columns]]
         deep = max(map(len, [*heads, name]))
         for place, head in enumerate(heads):
             _write_lines(card, head, left + place * (width + MARGIN), top + (deep - len(head)) * LINE)
-        top += deep * LINE + 4
+        top += deep * LINE + 6
         if start == 0 and photo is not None:
-            _write_lines(card, name, 0, top - 4 - len(name) * LINE)
-            below = top + methods * LINE
+            _write_lines(card, name, 0, top - 6 - len(name) * LINE)
+            below = top + methods * METHOD
             card.draw(Image.fromarray(photo.pixels), 0, below, size[::-1])
             if methods:
                 _write_classes(card, rows[0][0], below + size[0] + 6, width)
         for row in rows:
-            band = row[start : start + COLUMNS]
+            band = row[start : start + columns]
             if methods:
-                card.write(_method(row[0], rows), left, top - 1, PALE)
-                top += LINE
+                card.write(_method(row[0], rows), left, top, bold=True)
+                top += METHOD
             for place, one in enumerate(band):
                 at = left + place * (width + MARGIN)
                 card.draw(overlays(one)[0], at, top, size[::-1])
@@ -154,6 +159,12 @@ def _card(rows: Sequence[Sequence[Explanation]], side: int, *, methods: bool = F
             top += size[0] + LINE + MARGIN
         top += MARGIN
     return card
+
+
+def _columns(row: Sequence[Explanation]) -> int:
+    """How many maps are beside each other: as many as fit, the contrasts of a class in one line."""
+    alike = sum(int(why.target) == int(row[0].target) for why in row)
+    return COLUMNS // alike * alike or COLUMNS
 
 
 def _name(why: Explanation | None, photo: Photo, width: int) -> list[tuple[str, str]]:

@@ -102,4 +102,3 @@ def _question(why: Explanation, asked: str, index: int) -> dict[str, Any]:
 
 def _arrays(why: Explanation | ClassExplanations) -> dict[str, Any]:
     return {name: getattr(why, name).detach().cpu().numpy() for name in ("heatmap", "logits", "target")}
-

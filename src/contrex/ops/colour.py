@@ -9,9 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-SEQUENTIAL = ("#0d0829", "#3b0f70", "#6f1f81", "#a3307e", "#d6456c", "#f66e5c", "#feA36f", "#fed395", "#fcfdbf")
-"""For values from 0 up: dark to light, after matplotlib's magma; lightness rises evenly."""
-
 DIVERGING = (
     "#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7",
     "#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f",
@@ -21,12 +18,6 @@ colour blindness). Both ends are equally dark, so in grey print signs are lost a
 
 SIGNED_WORDS = "red for, blue against"
 """What the colours of `DIVERGING` say of a heatmap."""
-
-
-def sequential_rgb(values: NDArray[np.floating], maximum: float) -> NDArray[np.uint8]:
-    """RGB of the positive part of `values`: 0 and below is the first stop, `maximum` and above the last. [H,W,3]."""
-    share = np.clip(values / maximum, 0, 1) if maximum > 0 else np.zeros_like(values)
-    return _lookup(SEQUENTIAL, share)
 
 
 def diverging_rgb(values: NDArray[np.floating], limit: float) -> NDArray[np.uint8]:
@@ -45,6 +36,11 @@ DARKEST = 0.35
 def map_rgb(values: NDArray[np.floating], limit: float) -> NDArray[np.uint8]:
     """RGB [H,W,3] of signed `values` [H,W] for laying over a picture: `diverging_rgb` up to 75 % of its ramp."""
     return diverging_rgb(values.clip(-limit, limit) * OVER_PICTURE, limit)
+
+
+def map_stops(first: float) -> tuple[str, ...]:
+    """The colours of `map_rgb` for a limit of 1, from `first` to 1, as stops of a gradient that are joined by lines."""
+    return tuple("#{:02x}{:02x}{:02x}".format(*rgb) for rgb in map_rgb(np.linspace(first, 1, 31)[None], 1.0)[0])
 
 
 def overlaid_rgb(picture: NDArray[np.floating], values: NDArray[np.floating], limit: float) -> NDArray[np.uint8]:
