@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ def explain(arguments: Arguments) -> int:
     from contrex.explanation_record import Origin, save_record
 
     found = photos.found_photos(options.photos)
-    files = [_Files.of(path, options.output, number, found) for number, path in enumerate(found)]
+    files = _files_of(found, options.output)
     asked = photos.Asked(
         explainers=options.explainer,
         layer=options.layer,
@@ -150,20 +151,25 @@ class _Files:
     record: Path
     maps: Path
 
-    @classmethod
-    def of(cls, path: Path, output: Path, number: int, photos: Sequence[Path]) -> _Files:
-        """The files of the photo at a place in the list of photos: with several, its name is in theirs."""
-        base, stem = output, path.stem[:LONGEST_STEM]
+
+def _files_of(photos: Sequence[Path], output: Path) -> list[_Files]:
+    """The files of each photo: of several, its name is in theirs, with a number where names are alike.
+
+    Raises:
+        ArgumentError: a picture would replace a photo.
+    """
+    files, seen = [], Counter[str]()
+    for path in photos:
+        stem, base = path.stem[:LONGEST_STEM], output
+        seen[stem] += 1
         if len(photos) > 1:
-            alike = sum(other.stem[:LONGEST_STEM] == stem for other in photos[:number])
-            base = output.with_stem(f"{output.stem}-{stem}{f'-{alike + 1}' if alike else ''}")
-        files = cls(
-            output if output.suffix.lower() == ".pdf" else base, base.with_suffix(".json"), base.with_suffix(".npz")
-        )
-        for one in photos:
-            if files.picture.exists() and one.exists() and files.picture.samefile(one):
-                raise ArgumentError(f"`output` {files.picture} is one of the photos: name another file.")
-        return files
+            base = output.with_stem(f"{output.stem}-{stem}{f'-{seen[stem]}' if seen[stem] > 1 else ''}")
+        picture = output if output.suffix.lower() == ".pdf" else base
+        files.append(_Files(picture, base.with_suffix(".json"), base.with_suffix(".npz")))
+    lost = {file.picture.resolve() for file in files} & {path.resolve() for path in photos}
+    if lost:
+        raise ArgumentError(f"`output` {min(lost)} is one of the photos: name another file.")
+    return files
 
 
 LONGEST_STEM = 40

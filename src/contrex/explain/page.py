@@ -139,6 +139,7 @@ def _broken(word: str, width: float) -> list[str]:
     return [*parts, word]
 
 
+@functools.lru_cache(maxsize=4096)
 def length(text: str, *, bold: bool = False) -> float:
     """The width of a line of text."""
     return math.ceil(_font(TEXT * 4, bold).getlength(text) / 4)

@@ -238,7 +238,9 @@ def _with_legend(page: Page, unit: str, notes: Sequence[str]) -> Page:
     end = page.write("against", MARGIN, top) + 8
     end = page.draw(Image.fromarray(overlaid_rgb(np.ones((1, 120, 3)), colours, 1.0)), end, top + 4, (120, 10)) + 8
     end = page.write("for", end, top) + 24
-    page.write(" · ".join([note for note in (unit, *notes) if note]), end, top, PALE)
+    told = " · ".join([note for note in (unit, *notes) if note])
+    if told:
+        page.write(told, end, top, PALE)
     page.width, page.height = page.width + MARGIN, page.height + MARGIN
     return page
 
