@@ -354,9 +354,9 @@ def test_explain_and_evaluate_with_a_weights_file(photos, tmp_path, capsys):
     model = ["--model.name", "torchvision:squeezenet1_1", "--model.weights", tmp_path / "w.pth"]
     model += ["--model.num-classes", "2", "--model.mean", "0.5", "--model.std", "0.5"]
     (tmp_path / "names.txt").write_text("goldfish\nblack stork\n")
-    photo = next((photos / "val").rglob("*.png"))
+    two = sorted((photos / "val").rglob("*.png"))[:2]
     words = ["--classes", tmp_path / "names.txt", "--target", "Black stork", "--contrast", "weighted"]
-    assert run("explain", photo, photo, *model, *words, "--side", "64", "--output", tmp_path / "two.png") == 0
+    assert run("explain", *two, *model, *words, "--side", "64", "--output", tmp_path / "two.png") == 0
     assert capsys.readouterr().out.count("why black stork and not the others (weighted)?") == 2
     data = ["--data.path", photos, "--data.image-size", "64", "--data.resize", "64"]
     data += ["--data.classes", *TEN_CLASSES[:2]]

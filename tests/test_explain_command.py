@@ -173,7 +173,7 @@ def test_of_many_photos_one_may_be_broken(moved, capsys):
     assert run("explain", moved / "photos", *words, "--output", moved / "new" / "book.pdf") == 2
     out, err = capsys.readouterr()
     assert "contrex: cannot read image" in err
-    assert "4 of 4 photos" in err
+    assert " of 4 photos" not in err  # a count is for ten and more, or for a terminal
     assert out.count("grad_cam explains features, 4 x 6") == 1
     assert sorted(path.name for path in (moved / "new").iterdir()) == [
         "book-a-2.json", "book-a.json", "book-b.json", "book.pdf",

@@ -11,7 +11,7 @@ from contrex.errors import printable
 
 class Progress:
     """Says on stderr how many of `total` are done, and the time left: in one line of a terminal, elsewhere in a line
-    for each tenth. Of a single one it says nothing."""
+    for each tenth of ten or more. Of a single one it says nothing."""
 
     def __init__(self, total: int) -> None:
         self._total, self._done, self._start = total, 0, time.monotonic()
@@ -32,7 +32,7 @@ class Progress:
         self._clear()
         for line in lines:
             print(printable(line), file=file)
-        if self._is_live:
+        if self._is_live and self._done < self._total:
             self._show()
 
     def line(self) -> str:
@@ -44,7 +44,7 @@ class Progress:
         return f"{count}, {f'{left / 60:.0f} min' if left >= 90 else f'{left:.0f} s'} left"
 
     def _show(self) -> None:
-        if self._total > 1 and (self._is_live or self._done):
+        if self._total > 1 if self._is_live else self._done and self._total >= 10:
             text = f"\r\x1b[K{self.line()}" if self._is_live else self.line()
             end = "\n" if self._done == self._total or not self._is_live else ""
             print(text, end=end, file=sys.stderr, flush=True)
