@@ -281,6 +281,10 @@ def test_explain_with_a_run(trained, photos, tmp_path, capsys):
     assert text.count("%") == 5
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 500
+    assert run("verify", picture.with_suffix(".json")) == 0
+    assert "1 map are the same to the last bit" in capsys.readouterr().out
+    assert run("verify", picture.with_suffix(".json"), "--run", tmp_path / "nowhere") == 1
+    assert "nowhere is gone. Pass --run RUN if it is elsewhere" in capsys.readouterr().err
 
 
 def test_explainers_have_options_and_several_are_measured_at_once(trained, photos, tmp_path, capsys):
@@ -560,6 +564,7 @@ def test_explain_one_logit(photos, sigmoids, tmp_path, capsys):
     assert f"{1 - p:7.2%}  cat" in said
     assert run("explain", photo, *words, "--task", "binary", "--target", "dog", "--contrast", "cat") == 0
     assert "why dog rather than cat?" in capsys.readouterr().out
+    assert run("verify", tmp_path / "one.json") == 0
     assert run("explain", photo, *words, "--task", "multilabel") == 2
     assert "`classes` has 2 names, the classifier 1 classes" in capsys.readouterr().err
     assert run("explain", photo, *words, "--task", "multiclass") == 2
@@ -579,6 +584,8 @@ def test_explain_several_labels(photos, sigmoids, tmp_path, capsys):
             f"{label}?" for label in order[:num]
         ]
         assert all(f"{p[label]:7.2%}  {label}" in said for label in range(4))
+        assert run("verify", tmp_path / "labels.json") == 0
+        capsys.readouterr()
     for more, message in (
         (
             ["--threshold", "0.5", "--top", "2"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contrex.ops.colour import DARKEST as DARKEST
-from contrex.ops.colour import SIGNED_WORDS as SIGNED_WORDS
 from contrex.ops.colour import map_rgb as map_rgb
 from contrex.ops.colour import map_stops
 
