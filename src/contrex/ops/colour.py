@@ -47,6 +47,7 @@ def overlaid_rgb(picture: NDArray[np.floating], values: NDArray[np.floating], li
     """RGB [H,W,3] of a picture [H,W,3] in [0, 1], made grey and pale, times the colours of signed `values` [H,W]
     (`map_rgb`): at zero the picture is itself, and at `limit` its light and shade are still seen. A report's page does
     the same in the browser (`mix-blend-mode: multiply`)."""
+    # The weights of ITU-R 601, as in Pillow's `convert("L")`. Pale, as black pixels would swallow the colour.
     grey = picture @ np.array([0.299, 0.587, 0.114])
     light = DARKEST + (1 - DARKEST) * grey
     rgb: NDArray[np.uint8] = np.rint(np.clip(light, 0, 1)[..., None] * map_rgb(values, limit)).astype(np.uint8)

@@ -61,6 +61,8 @@ class AveragedGradient(InputExplainer):
     def _part(self, images: Tensor, question: Question, size: int, whole: Pass, differentiable: bool) -> Tensor:
         """The maps `[n,M,H,W]` of so few images that one copy of each fits into a pass."""
         copies, means = self.copies(images), [torch.zeros((), device=images.device)] * question.rows.shape[1]
+        # As many copies of all these images as fit into one pass; the weighted sum is kept, not the gradients of the
+        # copies.
         while chunk := list(islice(copies, size // len(images))):
             num = len(chunk)
             points = torch.cat([copy for _, copy in chunk])
