@@ -48,6 +48,8 @@ class Origin:
     run: Path | None
     model: Model
     side: int
+    has_names: bool = False
+    """Whether the names of the classes were given by the caller; a record keeps them then."""
     weights: str = field(init=False)
     file: str | None = field(init=False)
 
@@ -127,6 +129,7 @@ def _classifier(origin: Origin, why: Explanation, record: Path) -> Plain:
     return {
         "run": None if origin.run is None else _seen_from(record, origin.run),
         "model": None if origin.run is not None else to_plain(replace(origin.model, weights=None)),
+        "names": list(origin.named.names) if origin.has_names else None,
         "mean": classifier.mean,
         "std": classifier.std,
         "num_classes": scores.class_logits(why.logits, why.task).shape[1],

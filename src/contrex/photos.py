@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
 from contrex.data.files.images import decoded_image, is_image
 from contrex.data.files.tables import read_classes
@@ -157,9 +158,9 @@ class NamedClassifier:
         return names
 
 
-def classifier_of(run: Path | None, model: Model, classes: Path | None) -> NamedClassifier:
-    """The classifier of a trained run, or of a weights file."""
-    names = [name for _, name in read_classes(classes)] if classes is not None else ()
+def classifier_of(run: Path | None, model: Model, classes: Path | Sequence[str] = ()) -> NamedClassifier:
+    """The classifier of a trained run, or of a weights file; `classes` are the names of its classes, or their file."""
+    names = [name for _, name in read_classes(classes)] if isinstance(classes, Path) else classes
     if run is not None:
         recipe, classifier, own_names = load_trained(run)
         return NamedClassifier(classifier, names or own_names, recipe.data.image_size)
@@ -223,12 +224,15 @@ class Photographer:
                 f"cannot read image '{printable(path)}': {error.strerror}. Replace or remove it."
             ) from error
         photo = decoded_image(content, str(path))
-        image = pixels(short_side(photo, self.side))[None] / 255
+        seen, logits = seen_by(self.named, photo, self.side)
+        image = pixels(seen)[None] / 255
         inputs = self.named.classifier.normalise(image)
-        logits = _logits(self.named.classifier.network, inputs)
         names = self.named.names_of(scores.class_logits(logits, self.asked.task).shape[1])
         questions = questions or self.asked.questions(logits, names)
-        shown = photo.copy()
+        is_whole = (
+            seen.size == short_side(photo, self.side).size
+        )  # else it is the square of a network that takes squares
+        shown = photo.copy() if is_whole else seen.copy()
         shown.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
         sha256 = hashlib.sha256(content).hexdigest()
         kept = Photo(np.array(shown), path.name, sha256, is_file=True)
@@ -257,10 +261,15 @@ def explain_photos(
     return [photographer.explain(path) for path in paths]
 
 
-def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
-    """The logits [1,K] of one photo."""
-    with eval_mode(network), torch.inference_mode():
-        return model_logits(network, inputs).float()
+def seen_by(named: NamedClassifier, photo: Image.Image, side: int) -> tuple[Image.Image, Tensor]:
+    """What a classifier sees of a photo, the whole of it with a shorter side of `side` pixels, and its logits [1,K]."""
+    whole = short_side(photo, side)
+    return whole, _logits(named.classifier, whole)
+
+
+def _logits(classifier: Classifier, image: Image.Image) -> Tensor:
+    with eval_mode(classifier.network), torch.inference_mode():
+        return model_logits(classifier.network, classifier.normalise(pixels(image)[None] / 255)).float()
 
 
 def save_pictures(results: Sequence[PhotoExplanation], output: Path) -> None:

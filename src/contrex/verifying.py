@@ -225,7 +225,7 @@ def _classifier_again(told: Plain, places: _Places) -> NamedClassifier:
     run, weights = places.folder(told["run"]), told["weights"]
     file = places.file("weights", weights["file"], weights["file_sha256"])
     model = Model() if told["model"] is None else replace(from_plain(told["model"], Model), weights=file)
-    named = classifier_of(run, model, None)
+    named = classifier_of(run, model, told["names"] or ())
     found = weights_sha256(named.classifier.network)
     if found != weights["sha256"]:
         where = f"run {run}" if run else "network"

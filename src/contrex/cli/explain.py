@@ -75,9 +75,9 @@ def explain(arguments: Arguments) -> int:
         task=options.task,
         threshold=options.threshold,
     )
-    named = photos.classifier_of(options.run, options.model, options.classes)
+    named = photos.classifier_of(options.run, options.model, options.classes or ())
     photographer = photos.Photographer(named, asked, side=options.side)
-    origin = Origin(named, asked, options.run, options.model, photographer.side)
+    origin = Origin(named, asked, options.run, options.model, photographer.side, has_names=bool(options.classes))
     progress, book, said, failed = Progress(len(found)), [], set(), 0
     for path, file in zip(found, files, strict=True):
         try:
