@@ -229,9 +229,8 @@ class Photographer:
         inputs = self.named.classifier.normalise(image)
         names = self.named.names_of(scores.class_logits(logits, self.asked.task).shape[1])
         questions = questions or self.asked.questions(logits, names)
-        is_whole = (
-            seen.size == short_side(photo, self.side).size
-        )  # else it is the square of a network that takes squares
+        # The photo itself is sharper than what the network saw of it; but a network may see the square only.
+        is_whole = abs(seen.width * photo.height / (seen.height * photo.width) - 1) < 0.05
         shown = photo.copy() if is_whole else seen.copy()
         shown.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
         sha256 = hashlib.sha256(content).hexdigest()
