@@ -105,7 +105,7 @@ def test_other_numbers_do_not_hold(moved, capsys):
         copy = shutil.copy(moved / "why-a.json", moved / "other.json")
         assert run("verify", changed(moved / "other.json", change)) == 1
         out = capsys.readouterr().out
-        assert f"{copy}: does not hold (tolerance 0.0001):" in out
+        assert f"{copy}: does not hold (tolerance 0.001):" in out
         assert told in out
     changed(moved / "why-a.json", cells)
     assert run("verify", moved / "why-a.json", "--tolerance", "0.6") == 0

@@ -25,7 +25,7 @@ class Verify:
     run: Path | None = None
     """Where the run is; None is where the record says."""
     tolerance: float | None = None
-    """How far probabilities, and maps as a share of their largest value, may be off; None is 1e-4."""
+    """How far probabilities, and maps as a share of their largest value, may be off; None is 1e-3."""
 
 
 def verify(arguments: Arguments) -> int:

@@ -187,7 +187,7 @@ class LRP(RelevanceExplainer):
     """
 
     name = "lrp"
-    unit = "share of the {score}"
+    unit = "relevance"
 
     def __init__(
         self,
