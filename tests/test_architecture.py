@@ -33,6 +33,8 @@ FLOORS = {
     "photos": 6,
     "doctor": 6,
     "data_overview": 6,
+    "explanation_record": 7,
+    "verifying": 7,
     "reproduce": 7,
     "retrofit": 7,
     "cli": 8,

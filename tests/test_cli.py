@@ -284,6 +284,10 @@ def test_explain_with_a_run(trained, photos, tmp_path, capsys):
     assert text.count("%") == 5
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 500
+    assert run("verify", picture.with_suffix(".json")) == 0
+    assert "1 map are the same to the last bit" in capsys.readouterr().out
+    assert run("verify", picture.with_suffix(".json"), "--run", tmp_path / "nowhere") == 1
+    assert "nowhere is gone. Pass --run RUN if it is elsewhere" in capsys.readouterr().err
 
 
 def test_explainers_have_options_and_several_are_measured_at_once(trained, photos, tmp_path, capsys):
@@ -358,9 +362,9 @@ def test_explain_and_evaluate_with_a_weights_file(photos, tmp_path, capsys):
     model = ["--model.name", "torchvision:squeezenet1_1", "--model.weights", tmp_path / "w.pth"]
     model += ["--model.num-classes", "2", "--model.mean", "0.5", "--model.std", "0.5"]
     (tmp_path / "names.txt").write_text("goldfish\nblack stork\n")
-    photo = next((photos / "val").rglob("*.png"))
+    two = sorted((photos / "val").rglob("*.png"))[:2]
     words = ["--classes", tmp_path / "names.txt", "--target", "Black stork", "--contrast", "weighted"]
-    assert run("explain", photo, photo, *model, *words, "--side", "64", "--output", tmp_path / "two.png") == 0
+    assert run("explain", *two, *model, *words, "--side", "64", "--output", tmp_path / "two.png") == 0
     assert capsys.readouterr().out.count("why black stork and not the others (weighted)?") == 2
     data = ["--data.path", photos, "--data.image-size", "64", "--data.resize", "64"]
     data += ["--data.classes", *TEN_CLASSES[:2]]
@@ -379,7 +383,7 @@ def test_explain_refuses(trained, photos, tmp_path, capsys):
         (["--target", "seven"], "`target` must be one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; got 'seven'"),
         (["--contrast", "weigthed"], "`contrast` must be one of"),
         (["--explainer", "gradcam"], "Did you mean 'grad_cam'"),
-        (["--output", tmp_path / "x.xyz"], "has no picture format"),
+        (["--output", tmp_path / "x.xyz"], "has no picture format: end it in one of .png, .jpg"),
         (["--side", "0"], "`side` must be at least 1 pixel, got 0"),
     ):
         assert run("explain", photo, "--run", trained, *words) == 2
@@ -573,6 +577,7 @@ def test_explain_one_logit(photos, sigmoids, tmp_path, capsys):
     assert f"{1 - p:7.2%}  cat" in said
     assert run("explain", photo, *words, "--task", "binary", "--target", "dog", "--contrast", "cat") == 0
     assert "why dog rather than cat?" in capsys.readouterr().out
+    assert run("verify", tmp_path / "one.json") == 0
     assert run("explain", photo, *words, "--task", "multilabel") == 2
     assert "`classes` has 2 names, the classifier 1 classes" in capsys.readouterr().err
     assert run("explain", photo, *words, "--task", "multiclass") == 2
@@ -592,6 +597,8 @@ def test_explain_several_labels(photos, sigmoids, tmp_path, capsys):
             f"{label}?" for label in order[:num]
         ]
         assert all(f"{p[label]:7.2%}  {label}" in said for label in range(4))
+        assert run("verify", tmp_path / "labels.json") == 0
+        capsys.readouterr()
     for more, message in (
         (
             ["--threshold", "0.5", "--top", "2"],

@@ -7,8 +7,9 @@ from PIL import Image
 
 import contrex
 from contrex.errors import ArgumentError
+from contrex.explain.words import in_words
 from contrex.models import load_classifier
-from contrex.photos import Asked, NamedClassifier, explain_photos, save_picture
+from contrex.photos import Asked, NamedClassifier, explain_photos, found_photos, save_pictures
 from contrex.settings import Model
 
 
@@ -36,40 +37,59 @@ def test_a_side_below_one_pixel_is_refused(named, photo, side):
         explain_photos([photo], named, Asked(), side=side)
 
 
+def asked(result):
+    """The question of each map, explainer by explainer."""
+    return [[in_words(why)[0].question for why in row] for row in result.rows]
+
+
 def test_the_picture_is_written_where_it_was_asked_for(named, photo, tmp_path):
     results = explain_photos([photo], named, Asked())
-    save_picture(results, tmp_path / "new" / "why.png")
+    save_pictures(results, tmp_path / "new" / "why.png")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["why.png"]
-    for name, message in (
-        ("why", r"`output` .*why must end in a picture format, as in .*why.png"),
-        ("a.xyz", "no pic"),
-    ):
-        with pytest.raises(ArgumentError, match=message):
-            save_picture(results, tmp_path / "none" / name)
 
 
-def test_every_explainer_class_and_contrast_has_its_panel(named, photo, tmp_path):
-    asked = Asked(["grad_cam", "gradient"], top=2, contrasts=["none", "weighted"])
-    results = explain_photos([photo, photo], named, asked)
-    assert [result.explainer for result in results] == ["grad_cam", "gradient"] * 2
+def test_every_explainer_class_and_contrast_has_its_map(named, photo, tmp_path):
+    questions = Asked(["grad_cam", "gradient"], top=2, contrasts=["none", "weighted"])
+    results = explain_photos([photo, photo], named, questions)
+    assert [list(result.explainers) for result in results] == [["grad_cam", "gradient"]] * 2
     first, second = (name for name, _ in results[0].top[:2])
-    assert [panel.question for panel in results[0].panels] == [
-        f"why {first}?",
-        f"why {first} and not the others (weighted)?",
-        f"why {second}?",
-        f"why {second} and not the others (weighted)?",
-    ]
+    assert (
+        asked(results[0])
+        == [
+            [
+                f"why {first}?",
+                f"why {first} and not the others (weighted)?",
+                f"why {second}?",
+                f"why {second} and not the others (weighted)?",
+            ]
+        ]
+        * 2
+    )
     images = named.classifier.normalise(results[0].image)
-    expected = contrex.Gradient(named.classifier.network)(images, target=None, contrast="weighted").heatmap[0]
-    torch.testing.assert_close(results[1].panels[1].heatmap, expected)
-    save_picture(results, tmp_path / "sheet.png")
+    expected = contrex.Gradient(named.classifier.network)(images, target=None, contrast="weighted").heatmap
+    torch.testing.assert_close(results[0].rows[1][1].heatmap, expected)
+    save_pictures(results[:1], tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 2 * sheet.height / 4
 
 
 def test_classes_and_foils_by_name(named, photo):
     (result,) = explain_photos([photo], named, Asked(classes=["dog", "2"], contrasts=["cat"]))
-    assert [panel.question for panel in result.panels] == ["why dog rather than cat?", "why fox rather than cat?"]
+    assert asked(result) == [["why dog rather than cat?", "why fox rather than cat?"]]
+
+
+def test_photos_are_files_folders_and_wildcards(tmp_path):
+    for name in ("b/2.png", "b/1.JPG", "b/deep/0.webp", "b/notes.txt", "a.png", "c[1].png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    found = found_photos([tmp_path / "b", tmp_path / "*.png", tmp_path / "a.png", tmp_path / "c[1].png"])
+    names = ["b/1.JPG", "b/2.png", "b/deep/0.webp", "a.png", "c[1].png"]
+    assert [str(path.relative_to(tmp_path)) for path in found] == names
+    assert found_photos([tmp_path / "nowhere.png"]) == [tmp_path / "nowhere.png"]  # refused when it is read
+    (tmp_path / "empty").mkdir()
+    for nothing in ("empty", "*.gif"):
+        with pytest.raises(ArgumentError, match=r"`photos` .* has no image in it: name an image, a folder"):
+            found_photos([tmp_path / nothing])
 
 
 MY_CAM = """
@@ -85,7 +105,7 @@ def test_a_users_explainer_from_a_file(named, photo, tmp_path):
     (tmp_path / "mine.py").write_text(MY_CAM)
     name = f"{tmp_path / 'mine.py'}:MyCAM"
     (result,) = explain_photos([photo], named, Asked([name], contrasts=["none", "max"]))
-    assert len(result.panels) == 2
+    assert [len(row) for row in result.rows] == [2]
     for wrong, message in (
         (f"{tmp_path / 'mine.py'}:YourCAM", "has nothing called 'YourCAM'"),
         (f"{tmp_path / 'yours.py'}:MyCAM", "cannot be loaded from .*yours.py"),

@@ -65,6 +65,12 @@ class RecordError(ContrexError, ValueError):
     """A record is missing, damaged, or of another schema version."""
 
 
+class NotVerifiedError(RecordError):
+    """What a record was made of has changed, or is gone."""
+
+    exit_code = 1
+
+
 class NonFiniteLossError(ContrexError, ArithmeticError):
     """The training loss, its gradient or the validation logits became NaN or infinite."""
 

@@ -2,47 +2,74 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
-from contrex.data.files.images import read_image
+from contrex.data.files.images import decoded_image, is_image
 from contrex.data.files.tables import read_classes
 from contrex.data.views.squares import pixels, short_side
-from contrex.errors import ArgumentError
-from contrex.explain import Explainer
-from contrex.explain.figure import Panel, Row, draw, pictures
+from contrex.errors import ArgumentError, ImageError, printable
+from contrex.explain import Explainer, Explanation
 from contrex.explain.named import build_explainer
-from contrex.explain.words import question
+from contrex.explain.page import written
+from contrex.explain.picture import SHARP, Photo, photo_page
+from contrex.explain.words import in_words, most_probable
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier, model_logits
 from contrex.ops import scores
 from contrex.ops.scores import CONTRASTS
+from contrex.records import write_atomically
 from contrex.settings import Model
 from contrex.training import load_trained
-
-NUM_TOP = 5
-"""How many of the most probable classes are named."""
 
 DEFAULT_SIDE = 224
 """The shorter side of a photo, in pixels, for a classifier that does not say."""
 
 
+LARGEST_SIDE = 640
+"""Pixels of the longer side of a photo as it is kept for a picture."""
+
+
 @dataclass(frozen=True, eq=False)
 class PhotoExplanation:
-    """One photo, explained by one explainer: the image [1,3,H,W] in [0, 1], and panels, each a heatmap with its
-    question."""
+    """One photo, with all that was asked about it: a row of explanations for each explainer, all with the same
+    questions, and the image [1,3,H,W] in [0, 1] that the network saw."""
 
     path: Path
     image: Tensor
-    explainer: str
-    panels: Sequence[Panel]
-    top: Sequence[tuple[str, float]]
-    """The most probable classes, by name, with their probabilities."""
-    place: str | None = None
-    """The explained layer and its grid, in words; None if the pixels are explained."""
+    size: tuple[int, int]
+    """Width and height of the photo, upright, before it was resized."""
+    sha256: str
+    """Of the file."""
+    explainers: Sequence[str]
+    """The text that named each explainer."""
+    rows: Sequence[Sequence[Explanation]]
+
+    @property
+    def top(self) -> list[tuple[str, float]]:
+        """The most probable classes, by name, with their probabilities."""
+        return most_probable(self.rows[0][0])
+
+    def lines(self) -> list[str]:
+        """What was asked about the photo, by which explainer, and the classes that the network sees."""
+        asked = [
+            f"{self.path}: {name}: {in_words(why)[0].question}{_doubt(why)}"
+            for name, row in zip(self.explainers, self.rows, strict=True)
+            for why in row
+        ]
+        return [*asked, str(self.path), *(f"  {probability:7.2%}  {name}" for name, probability in self.top)]
+
+
+def _doubt(why: Explanation) -> str:
+    note = "the map is zero everywhere" if bool(why.empty) else in_words(why)[0].note
+    return f"   ({note})" if note else ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +98,10 @@ class Asked:
                 "one of them."
             )
 
+    def questions(self, logits: Tensor, names: Sequence[str]) -> Questions:
+        """What is asked about a photo with the logits [1,K], classes as their indices."""
+        return Questions(self.classes_of(logits, names), [_contrast(text, names) for text in self.contrasts_of(logits)])
+
     def classes_of(self, logits: Tensor, names: Sequence[str]) -> list[int]:
         """The classes to explain for a photo with the logits [1,K]."""
         if self.classes:
@@ -85,6 +116,20 @@ class Asked:
         """The contrasts to draw for a photo with these logits."""
         competes = scores.task_of(logits, self.task) == "multiclass"
         return self.contrasts or (("none", "weighted") if self.top is not None and competes else ("none",))
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The classes that are explained, each with every contrast: none, a name of `ops.scores.CONTRASTS`, or a class."""
+
+    classes: Sequence[int]
+    contrasts: Sequence[str | int | None]
+
+
+def _contrast(text: str, names: Sequence[str]) -> str | int | None:
+    if text == "none":
+        return None
+    return text if text in CONTRASTS else class_index(text, names, what="`contrast`")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +158,9 @@ class NamedClassifier:
         return names
 
 
-def classifier_of(run: Path | None, model: Model, classes: Path | None) -> NamedClassifier:
-    """The classifier of a trained run, or of a weights file."""
-    names = [name for _, name in read_classes(classes)] if classes is not None else ()
+def classifier_of(run: Path | None, model: Model, classes: Path | Sequence[str] = ()) -> NamedClassifier:
+    """The classifier of a trained run, or of a weights file; `classes` are the names of its classes, or their file."""
+    names = [name for _, name in read_classes(classes)] if isinstance(classes, Path) else classes
     if run is not None:
         recipe, classifier, own_names = load_trained(run)
         return NamedClassifier(classifier, names or own_names, recipe.data.image_size)
@@ -124,87 +169,108 @@ def classifier_of(run: Path | None, model: Model, classes: Path | None) -> Named
     return NamedClassifier(load_classifier(model), names, DEFAULT_SIDE)
 
 
+def found_photos(paths: Sequence[Path]) -> list[Path]:
+    """The photos that paths name, each once: files, the images in folders and below them, and those that a wildcard
+    (`cats/*.jpg`) matches, for shells that do not.
+
+    Raises:
+        ArgumentError: there is no image in a folder, or none that a wildcard matches.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        some = [path]
+        if path.is_dir():
+            some = sorted(one for one in path.rglob("*") if is_image(one))
+        elif not path.exists() and glob.has_magic(str(path)):
+            some = sorted(Path(name) for name in _matched(str(path)) if is_image(name))
+        if not some:
+            raise ArgumentError(
+                f"`photos` {path} has no image in it: name an image, a folder of them, or 'FOLDER/*.jpg'."
+            )
+        found.update(dict.fromkeys(some))
+    return list(found)
+
+
+def _matched(pattern: str) -> list[str]:
+    return glob.glob(pattern, recursive=True)  # noqa: PTH207 - `Path.glob` takes no pattern that is absolute
+
+
+class Photographer:
+    """Explains photos, one after the other, each by itself and uncropped, with a shorter side of `side` pixels (None:
+    the classifier's).
+
+    Raises:
+        ArgumentError: `side` is below 1, or an explainer does not fit the classifier.
+    """
+
+    def __init__(self, named: NamedClassifier, asked: Asked, *, side: int | None = None) -> None:
+        self.side = named.side if side is None else side
+        if self.side < 1:
+            raise ArgumentError(f"`side` must be at least 1 pixel, got {self.side}: it is the photo's shorter side.")
+        self.named, self.asked = named, asked
+        self._explainers = [build_explainer(named.classifier.network, name, asked.layer) for name in asked.explainers]
+
+    def explain(self, path: Path, questions: Questions | None = None) -> PhotoExplanation:
+        """Explain one photo: what was asked of all, or these questions.
+
+        Raises:
+            ArgumentError: an argument does not fit the classifier.
+            ImageError: the photo cannot be read.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ImageError(
+                f"cannot read image '{printable(path)}': {error.strerror}. Replace or remove it."
+            ) from error
+        photo = decoded_image(content, str(path))
+        seen, logits = seen_by(self.named, photo, self.side)
+        image = pixels(seen)[None] / 255
+        inputs = self.named.classifier.normalise(image)
+        names = self.named.names_of(scores.class_logits(logits, self.asked.task).shape[1])
+        questions = questions or self.asked.questions(logits, names)
+        # The photo itself is sharper than what the network saw of it; but a network may see the square only.
+        is_whole = abs(seen.width * photo.height / (seen.height * photo.width) - 1) < 0.05
+        shown = photo.copy() if is_whole else seen.copy()
+        shown.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+        sha256 = hashlib.sha256(content).hexdigest()
+        kept = Photo(np.array(shown), path.name, sha256, is_file=True)
+        rows = [
+            [replace(one, images=(kept,)) for one in self._row(explain, inputs, questions, names)]
+            for explain in self._explainers
+        ]
+        return PhotoExplanation(path, image, photo.size, sha256, self.asked.explainers, rows)
+
+    def _row(self, explain: Explainer, inputs: Tensor, questions: Questions, names: Sequence[str]) -> list[Explanation]:
+        """The explanations by one explainer, class by class and, within a class, contrast by contrast."""
+        explain.names = tuple(names)
+        found = explain.contrasts(inputs, questions.contrasts, classes=questions.classes, task=self.asked.task)
+        return [
+            of_a_class
+            for of_classes in zip(*(one.columns() for one in found), strict=True)
+            for of_a_class in of_classes
+        ]
+
+
 def explain_photos(
     paths: Sequence[Path], named: NamedClassifier, asked: Asked, *, side: int | None = None
 ) -> list[PhotoExplanation]:
-    """Explain each photo by itself, uncropped, with a shorter side of `side` pixels (None: the classifier's).
-
-    Raises:
-        ArgumentError: `side` is below 1, or an argument does not fit the classifier.
-        ImageError: a photo cannot be read.
-    """
-    shorter = named.side if side is None else side
-    if shorter < 1:
-        raise ArgumentError(f"`side` must be at least 1 pixel, got {shorter}: it is the photo's shorter side.")
-    network = named.classifier.network
-    explainers = {name: build_explainer(network, name, asked.layer) for name in asked.explainers}
-    results = []
-    for path in paths:
-        image = pixels(short_side(read_image(path), shorter))[None] / 255
-        inputs = named.classifier.normalise(image)
-        logits = _logits(network, inputs)
-        names = named.names_of(scores.class_logits(logits, asked.task).shape[1])
-        top = _most_probable(logits, names, asked.task)
-        for name, explain in explainers.items():
-            panels = _panels(explain, inputs, logits, asked, names)
-            results.append(PhotoExplanation(path, image, name, panels, top, explain.place))
-    return results
+    """Explain each photo by itself; arguments and errors as in `Photographer`."""
+    photographer = Photographer(named, asked, side=side)
+    return [photographer.explain(path) for path in paths]
 
 
-def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
-    """The logits [1,K] of one photo."""
-    with eval_mode(network), torch.inference_mode():
-        return model_logits(network, inputs).float()
+def seen_by(named: NamedClassifier, photo: Image.Image, side: int) -> tuple[Image.Image, Tensor]:
+    """What a classifier sees of a photo, the whole of it with a shorter side of `side` pixels, and its logits [1,K]."""
+    whole = short_side(photo, side)
+    return whole, _logits(named.classifier, whole)
 
 
-def _most_probable(logits: Tensor, names: Sequence[str], task: str | None) -> list[tuple[str, float]]:
-    """The most probable classes of one photo, by name, with their probabilities."""
-    probs = scores.probabilities(logits, task)[0].tolist()
-    order = scores.many_classes(None, logits, min(NUM_TOP, len(names)), task)[0].tolist()
-    return [(names[index], probs[index]) for index in order]
+def _logits(classifier: Classifier, image: Image.Image) -> Tensor:
+    with eval_mode(classifier.network), torch.inference_mode():
+        return model_logits(classifier.network, classifier.normalise(pixels(image)[None] / 255)).float()
 
 
-def _panels(explain: Explainer, inputs: Tensor, logits: Tensor, asked: Asked, names: Sequence[str]) -> list[Panel]:
-    """The panels of one photo, class by class and, within a class, contrast by contrast."""
-    classes, columns = asked.classes_of(logits, names), []
-    for text in asked.contrasts_of(logits):
-        against = _contrast(text, names)
-        maps = explain.classes(inputs, classes=classes, contrast=against, task=asked.task).heatmap[0]
-        columns.append(
-            [
-                Panel(m, question(names, t, [against] if isinstance(against, int) else against))
-                for m, t in zip(maps, classes, strict=True)
-            ]
-        )
-    return [panel for of_a_class in zip(*columns, strict=True) for panel in of_a_class]
-
-
-def _contrast(text: str, names: Sequence[str]) -> str | int | None:
-    if text == "none":
-        return None
-    return text if text in CONTRASTS else class_index(text, names, what="`contrast`")
-
-
-def save_picture(results: Sequence[PhotoExplanation], output: Path) -> None:
-    """Draw all photos and their heatmaps in one picture, and write it to `output`; the suffix is the format.
-
-    Raises:
-        ArgumentError: `output` has no suffix, or not that of a picture format.
-    """
-    if not output.suffix:
-        raise ArgumentError(f"`output` {output} must end in a picture format, as in {output}.png.")
-    several = len({result.explainer for result in results}) > 1
-    rows = [
-        Row(pictures(r.image)[0], r.panels, "\n".join([r.path.name, _answer(r), *([r.explainer] if several else [])]))
-        for r in results
-    ]
-    figure = draw(rows)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(output, dpi=150)
-    except ValueError as error:
-        raise ArgumentError(f"`output` {output} has no picture format: {error}") from None
-
-
-def _answer(result: PhotoExplanation) -> str:
-    return ", ".join(f"{name} {probability:.0%}" for name, probability in result.top[:2])
+def save_pictures(results: Sequence[PhotoExplanation], output: Path) -> None:
+    """Write the pictures of photos to a file: a PDF has a page for each, the other formats have one photo."""
+    write_atomically(output, written([photo_page(result.rows) for result in results], output.suffix.lower(), SHARP))

@@ -268,12 +268,15 @@ def test_files_of_each_format(explain, tmp_path):
         why.save(tmp_path / "new" / f"why{suffix}")
         with Image.open(tmp_path / "new" / f"why{suffix}") as picture:
             assert picture.format == kind
+    for suffix, head in ((".pdf", b"%PDF"), (".svg", b"<?xml")):
+        why.save(tmp_path / f"why{suffix}")
+        assert (tmp_path / f"why{suffix}").read_bytes().startswith(head)
     why.save(str(tmp_path / "why.npz"))
     with np.load(tmp_path / "why.npz") as arrays:
         np.testing.assert_array_equal(arrays["heatmap"], why.heatmap.numpy())
         assert json.loads(str(arrays["about"]))["layer"] == why.layer
-    with pytest.raises(ArgumentError, match=r"`path` .*why.pdf' must end in .json, .npz, or a picture's .png"):
-        why.save(tmp_path / "why.pdf")
+    with pytest.raises(ArgumentError, match=r"`path` .*why.gif' must end in .json, .npz, or a picture's .png"):
+        why.save(tmp_path / "why.gif")
 
 
 def test_json_tells_everything_to_the_last_bit(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from contrex.errors import ArgumentError
 from contrex.explain import Explanation
 from contrex.explain.figure import LARGEST_SIDE, Panel, Row, draw, pictures
-from contrex.ops.colour import diverging_rgb
+from contrex.ops.colour import map_rgb, overlaid_rgb
 
 
 def explanation(num=1, size=(4, 4)):
@@ -112,13 +112,17 @@ def test_more_pictures_than_fit_into_a_file_are_refused():
 
 def test_a_figure_has_the_colours_of_a_report():
     """One colour language: the strongest cell for a class is as red in a figure as on a report's page, and so on."""
-    figure = Explanation(torch.tensor([[[-2.0, 0.0], [1.0, 2.0]]]), torch.zeros(1, 2), torch.zeros(1).long()).show(
-        torch.rand(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    )
-    shown = next(axis for axis in figure.axes if "red for, blue against" in axis.get_title()).images[-1]
-    values = np.array([[-2.0, -1.0, 0.0, 1.0, 2.0]])
-    drawn = shown.cmap((values + 2) / 4, bytes=True)[..., :3]
-    np.testing.assert_allclose(drawn.astype(int), diverging_rgb(values, 2.0).astype(int), atol=3)
+    images = torch.rand(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    heatmap = torch.tensor([[[-2.0, 0.0], [1.0, 2.0]]])
+    figure = Explanation(heatmap, torch.zeros(1, 2), torch.zeros(1).long(), unit="share of the logit").show(images)
+    axis = next(axis for axis in figure.axes if "red for, blue against" in axis.get_title())
+    expected = overlaid_rgb(images[0].permute(1, 2, 0).numpy(), heatmap[0].numpy(), 2.0)
+    np.testing.assert_allclose(axis.images[-1].get_array().astype(int), expected.astype(int), atol=3)
+    bar = figure.axes[-1]
+    assert bar.get_ylabel() == "share of the logit"
+    values = np.linspace(-2, 2, 256)[None]
+    drawn = bar._colorbar.cmap(np.linspace(0, 1, 256)[None], bytes=True)[..., :3]
+    np.testing.assert_allclose(drawn.astype(int), map_rgb(values, 2.0).astype(int), atol=3)
 
 
 def test_matplotlib_is_loaded_when_something_is_drawn():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrex.report.colour import DASHES, DIVERGING, SEQUENTIAL, SERIES, SERIES_DARK, diverging_rgb, sequential_rgb
+from contrex.ops.colour import DIVERGING, diverging_rgb, overlaid_rgb
+from contrex.report.colour import DARKEST, DASHES, POSITIVE, SERIES, SERIES_DARK, SIGNED, map_rgb
 from contrex.report.gallery import gallery_page, heatmap_note
 from contrex.report.groups import grouped
 from contrex.report.pictures import disagreement, photo_uri, positive_uri, upsampled
@@ -41,8 +42,8 @@ def test_the_diverging_ramp_is_symmetric_around_zero() -> None:
 
 
 def test_ramps_are_ordered_by_lightness() -> None:
-    sequential = luminance(sequential_rgb(np.linspace(0, 1, 100)[None], 1.0)[0])
-    assert (np.diff(sequential) > 0).all()
+    positive = luminance(map_rgb(np.linspace(0, 1, 101)[None], 1.0)[0])
+    assert (np.diff(positive) < 0).all()
     diverging = luminance(diverging_rgb(np.linspace(-1, 1, 101)[None], 1.0)[0])
     assert (np.diff(diverging[:51]) > 0).all()
     assert (np.diff(diverging[50:]) < 0).all()
@@ -52,8 +53,30 @@ def test_scale_ends_are_the_ramp_s_ends() -> None:
     rgb = diverging_rgb(np.array([[-9.0, -2.0, 2.0, 9.0]]), 2.0)[0]
     ends = [[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in (DIVERGING[0], DIVERGING[-1])]
     assert rgb.tolist() == [ends[0], ends[0], ends[1], ends[1]]
-    low = sequential_rgb(np.array([[-5.0, 0.0]]), 2.0)[0]
-    assert low.tolist() == [[int(SEQUENTIAL[0][i : i + 2], 16) for i in (1, 3, 5)]] * 2
+    bars = map_rgb(np.array([[-9.0, -2.0, 0.0, 2.0, 9.0]]), 2.0)[0].tolist()
+    ends = [[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in (SIGNED[0], POSITIVE[0], POSITIVE[-1])]
+    assert bars == [ends[0], ends[0], ends[1], ends[2], ends[2]]
+
+
+def test_a_page_multiplies_as_a_picture_is_made() -> None:
+    """What the browser does - the grey of its filter, times the map - is what notebooks and files have."""
+    picture = np.random.default_rng(0).random((5, 7, 3))
+    values = np.linspace(-1.2, 1.2, 35).reshape(5, 7)
+    light = DARKEST + (1 - DARKEST) * picture @ [0.299, 0.587, 0.114]
+    in_browser = light[..., None] * map_rgb(values, 1.0)
+    np.testing.assert_allclose(overlaid_rgb(picture, values, 1.0), in_browser, atol=0.51)
+
+
+def test_for_and_against_are_told_apart_by_the_colour_blind() -> None:
+    """Under each dichromacy (Vienot et al. 1999, in linear light) both ends differ by far in what is left of colour."""
+    ends = map_rgb(np.array([[-1.0, 1.0]]), 1.0)[0] / 255
+    linear = ends**2.2
+    for blind in (
+        [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+        [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+    ):
+        seen = np.clip(linear @ np.array(blind).T, 0, 1) ** (1 / 2.2)
+        assert np.abs(seen[0] - seen[1]).max() > 0.3
 
 
 @pytest.mark.parametrize(("colours", "background"), [(SERIES, (255, 255, 255)), (SERIES_DARK, (17, 22, 27))])
@@ -77,8 +100,8 @@ def test_overlay_keeps_places_and_proportions() -> None:
     picture = decoded(positive_uri(heatmap, 1.0, (200, 400)))
     assert picture.shape == (48, 96, 3)
     light = luminance(picture)
-    assert light[:, 84:].min() > 0.8
-    assert light[:, :60].max() < 0.05
+    assert light[:, 84:].max() < 0.2
+    assert light[:, :60].min() > 0.9
 
 
 def test_small_photographs_are_exact() -> None:

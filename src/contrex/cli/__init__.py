@@ -24,6 +24,7 @@ from contrex.cli.options import Arguments
 from contrex.cli.reproduce import reproduce
 from contrex.cli.retrofit import retrofit
 from contrex.cli.train import quickstart, train
+from contrex.cli.verify import verify
 from contrex.errors import ArgumentError, ContrexError, LayerWarning, printable, unknown_name, unwrapped
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "reproduce": reproduce,
     "evaluate": evaluate,
     "explain": explain,
+    "verify": verify,
     "export": export,
     "report": report,
     "compare": compare,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
 from contrex import settings
+from contrex.cli.counting import Progress
 from contrex.cli.options import Arguments, parsed
-from contrex.errors import ArgumentError, printable
+from contrex.errors import ArgumentError, ImageError
 from contrex.settings.explainer import read_explainer
 
 
@@ -18,7 +22,7 @@ class Explain:
     """Draw why a photo is of one class and, with --contrast, not of another."""
 
     photos: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files."""
+    """Image files, folders of them, or wildcards such as 'cats/*.jpg'."""
     run: Path | None = None
     """The folder of a trained run, instead of --model."""
     model: settings.Model = field(default_factory=settings.Model)
@@ -46,26 +50,22 @@ class Explain:
     side: int | None = None
     """The shorter side of the photo that the network sees, in pixels; nothing is cropped. None is the run's, or 224."""
     output: Path = Path("explanation.png")
-    """The file of the picture; its suffix names the format."""
+    """The file of the picture; its suffix names the format: .png, .jpg, .webp, .pdf or .svg. Of several photos each has
+    a file, explanation-NAME.png, or a page of the one .pdf. Beside it is explanation.json, a record of the explanation
+    that contrex verify checks."""
+    save_maps: bool = False
+    """Write the raw maps too, beside the picture as .npz."""
 
 
 def explain(arguments: Arguments) -> int:
     """Draw why a photo is of the class that the classifier says, and name its most probable classes."""
     options = parsed(Explain, "explain", arguments)
-    if not options.photos:
-        raise ArgumentError("name one photo or more: contrex explain PHOTO ... --run RUN")
-    if options.run is not None and options.model != settings.Model():
-        raise ArgumentError("--run and --model.* are two classifiers: give one of them.")
-    if not options.output.suffix:
-        raise ArgumentError(f"`output` {options.output} needs the suffix of a format: .png, .jpg, .webp, .pdf or .svg.")
-    if options.top is not None and (options.top < 1 or options.target):
-        raise ArgumentError(
-            f"--top {options.top} must be 1 or more, and cannot be combined with --target: give one of them."
-        )
-    for text in options.explainer:
-        read_explainer(text)
+    _check(options)
     from contrex import photos
+    from contrex.explanation_record import Origin, save_record
 
+    found = photos.found_photos(options.photos)
+    files = _files_of(found, options.output)
     asked = photos.Asked(
         explainers=options.explainer,
         layer=options.layer,
@@ -75,18 +75,102 @@ def explain(arguments: Arguments) -> int:
         task=options.task,
         threshold=options.threshold,
     )
-    named = photos.classifier_of(options.run, options.model, options.classes)
-    results = photos.explain_photos(options.photos, named, asked, side=options.side)
-    for place in dict.fromkeys(f"{r.explainer} explains {r.place}" for r in results if r.place is not None):
-        print(printable(place))
-    for result in results:
-        for panel in result.panels:
-            empty = "" if panel.heatmap.any() else "   (the map is zero everywhere)"
-            print(printable(f"{result.path}: {result.explainer}: {panel.question}{empty}"))
-    for path, top in {result.path: result.top for result in results}.items():
-        print(printable(path))
-        for name, probability in top:
-            print(f"  {probability:7.2%}  {printable(name)}")
-    photos.save_picture(results, options.output)
-    print(f"picture: {options.output}")
-    return 0
+    named = photos.classifier_of(options.run, options.model, options.classes or ())
+    photographer = photos.Photographer(named, asked, side=options.side)
+    origin = Origin(named, asked, options.run, options.model, photographer.side, has_names=bool(options.classes))
+    progress, book, said, failed = Progress(len(found)), [], set(), 0
+    for path, file in zip(found, files, strict=True):
+        try:
+            result = photographer.explain(path)
+        except ImageError as error:  # of many photos the others are still explained
+            if len(found) == 1:
+                raise
+            failed += 1
+            progress.step(f"contrex: {error}")
+            continue
+        places = [f"{row[0].explainer} explains {row[0].place}" for row in result.rows if row[0].place is not None]
+        progress.tell(*[line for line in dict.fromkeys(places) if line not in said], *result.lines())
+        said.update(places)
+        if file.picture.suffix.lower() == ".pdf":
+            book.append(result)
+        else:
+            photos.save_pictures([result], file.picture)
+            progress.tell(f"picture: {file.picture}")
+        save_record(result, origin, file.record, picture=file.picture, maps=file.maps if options.save_maps else None)
+        progress.tell(f"record: {file.record}")
+        progress.step()
+    if book:
+        photos.save_pictures(book, options.output)
+        progress.tell(f"picture: {options.output}")
+    return 2 if failed else 0
+
+
+def _check(options: Explain) -> None:
+    """Refuse, before anything is loaded, what cannot come to an end."""
+    if not options.photos:
+        raise ArgumentError("name one photo or more: contrex explain PHOTO ... --run RUN")
+    if options.run is not None and options.model != settings.Model():
+        raise ArgumentError("--run and --model.* are two classifiers: give one of them.")
+    check_output(options.output, FORMATS)
+    if options.top is not None and (options.top < 1 or options.target):
+        raise ArgumentError(
+            f"--top {options.top} must be 1 or more, and cannot be combined with --target: give one of them."
+        )
+    for text in options.explainer:
+        read_explainer(text)
+
+
+FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+"""Those of `contrex.explain.page`, which loads Pillow; a test compares them."""
+
+
+def check_output(output: Path, formats: Sequence[str]) -> None:
+    """Refuse a file that cannot be written, or has the suffix of none of these formats.
+
+    Raises:
+        ArgumentError: the suffix is missing or unknown, the file is a folder, or it or its folder cannot be written.
+    """
+    if not output.suffix:
+        raise ArgumentError(f"`output` {output} needs the suffix of a format: {', '.join(formats)}.")
+    if output.suffix.lower() not in formats:
+        raise ArgumentError(f"`output` {output} has no picture format: end it in one of {', '.join(formats)}.")
+    if output.is_dir():
+        raise ArgumentError(f"`output` {output} is a folder: name a file in it, {output / f'explanation{formats[0]}'}.")
+    folder = output.absolute().parent
+    while not folder.exists() and not folder.is_symlink():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or (output.exists() and not os.access(output, os.W_OK)):
+        raise ArgumentError(f"`output` {output} cannot be written: {folder} is no folder that you may write to.")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What is written of one photo: its picture, its record and its maps."""
+
+    picture: Path
+    record: Path
+    maps: Path
+
+
+def _files_of(photos: Sequence[Path], output: Path) -> list[_Files]:
+    """The files of each photo: of several, its name is in theirs, with a number where names are alike.
+
+    Raises:
+        ArgumentError: a picture would replace a photo.
+    """
+    files, seen = [], Counter[str]()
+    for path in photos:
+        stem, base = path.stem[:LONGEST_STEM], output
+        seen[stem] += 1
+        if len(photos) > 1:
+            base = output.with_stem(f"{output.stem}-{stem}{f'-{seen[stem]}' if seen[stem] > 1 else ''}")
+        picture = output if output.suffix.lower() == ".pdf" else base
+        files.append(_Files(picture, base.with_suffix(".json"), base.with_suffix(".npz")))
+    lost = {file.picture.resolve() for file in files} & {path.resolve() for path in photos}
+    if lost:
+        raise ArgumentError(f"`output` {min(lost)} is one of the photos: name another file.")
+    return files
+
+
+LONGEST_STEM = 40
+"""Letters of a photo's name in the name of its picture: a file system takes 255 bytes."""

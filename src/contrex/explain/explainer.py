@@ -77,6 +77,9 @@ class Explainer(ABC):
 
     name: ClassVar[str] = ""
     """What lists and commands call the method; empty for bases, and for methods that need more than a model."""
+    unit: ClassVar[str] = ""
+    """What a cell of the map is worth, in words, with `{score}` for what is explained: "share of the {score}" where the
+    map is made of the score, cell by cell; empty where its scale means nothing."""
     is_linear: ClassVar[bool] = True
     """Whether the map is linear in the score. Then a contrast is one map of the contrasted score; otherwise it is the
     difference of the signed maps of the classes, as Proposition 3 of "Why Not Other Classes?" asks."""
@@ -429,6 +432,7 @@ def _known(explainer: Explainer, asked: Asked) -> dict[str, Any]:
         "layer": layer,
         "grid": grid,
         "names": asked.names,
+        "unit": explainer.unit.format(score=asked.score.replace("_", "-")),
     }
 
 

@@ -30,7 +30,8 @@ class Explained:
     `contrast` is what the targets are explained against, as it was asked (names of classes as their indices), `score`
     what is explained of a class. `explainer` names the method with the `options` that it was told, `options` has all of
     them; `layer` and `grid` [h,w] are where it looked, None for the pixels. `names` are those of the classes, none
-    where the explainer has none; `images` are the pictures, none where only tensors were given (`on` adds them).
+    where the explainer has none; `images` are the pictures, none where only tensors were given (`on` adds them); `unit`
+    says in words what a cell is worth.
 
     In a notebook the last line of a cell is drawn. Nothing leaves the device before something is shown or saved.
     """
@@ -48,6 +49,7 @@ class Explained:
     grid: tuple[int, int] | None = None
     names: Sequence[str] = ()
     images: Sequence[Photo] = ()
+    unit: str = ""
 
     def __len__(self) -> int:
         return len(self.heatmap)
@@ -103,9 +105,9 @@ class Explained:
     def save(self, path: str | Path) -> None:
         """Write what is explained to a file, whole or not at all; its suffix says what is written.
 
-        `.png`, `.jpg`, `.webp`: the picture, as a notebook shows it, of all images. `.json`: versions, images (size,
-        SHA-256), classes with probabilities, method, options, layer and grid, contrast, maps and logits. `.npz`: the
-        arrays `heatmap`, `logits` and `target`, and the rest of that as JSON in the text `about`.
+        `.png`, `.jpg`, `.webp`, `.pdf`, `.svg`: the picture, as a notebook shows it, of all images. `.json`: versions,
+        images (size, SHA-256), classes with probabilities, method, options, layer and grid, contrast, maps and logits.
+        `.npz`: the arrays `heatmap`, `logits` and `target`, and the rest of that as JSON in the text `about`.
 
         Raises:
             ArgumentError: another suffix, or a map is not finite where it is drawn.
@@ -119,7 +121,7 @@ class Explained:
         from contrex.explain.picture import png, sheet
 
         try:
-            return png(sheet(self.columns()))
+            return png(sheet(self.columns()).render())
         except ArgumentError:
             return None
 
@@ -152,7 +154,7 @@ class Explanation(Explained):
         )
         same = {
             name: getattr(parts[0], name)
-            for name in ("explainer", "options", "layer", "grid", "names")
+            for name in ("explainer", "options", "layer", "grid", "names", "unit")
             if all(getattr(part, name) == getattr(parts[0], name) for part in parts)
         }
         images = [image for part in parts for image in part.images]
@@ -227,7 +229,9 @@ class Explanation(Explained):
         told = words.in_words(self)
         named = captions or ["\n".join(filter(None, [p.name, w.answer])) for p, w in zip(photos, told, strict=True)]
         shown = zip(photos, self.heatmap, told, named, strict=True)
-        return draw([Row(photo.values(), [Panel(values, said.question)], name) for photo, values, said, name in shown])
+        return draw(
+            [Row(photo.values(), [Panel(values, said.title, self.unit)], name) for photo, values, said, name in shown]
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -297,7 +301,7 @@ class ClassExplanations(Explained):
         return scores.contrast_scale(scores.task_of(self.logits, self.task), self.score)
 
 
-_KEPT = ("score", "explainer", "options", "layer", "grid", "names", "images")
+_KEPT = ("score", "explainer", "options", "layer", "grid", "names", "images", "unit")
 """What the explanation of one class has of that of several."""
 
 

@@ -15,15 +15,20 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError, printable
 from contrex.ops import heatmap as heatmaps
-from contrex.ops.colour import DIVERGING, SIGNED_WORDS
+from contrex.ops.colour import SIGNED_WORDS, map_rgb, overlaid_rgb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FULL_COLOUR = 0.995
-"""Quantile of a map's absolute values that has the full colour: single pixels beyond it, which maps at the pixels have,
-do not fade the others. The colour bar's pointed ends say that there are some."""
+"""Quantile of a map's absolute values that has the full colour: single cells beyond it do not fade the others. A colour
+bar's pointed ends say that there are some."""
+
+FULL_COLOUR_OF_PIXELS = 0.98
+"""The same for a map of more than `FINE` cells: grain, of which a few pixels are many times as strong as the others."""
+
+FINE = 4096
 
 LARGEST_RATIO = 4.0
 """Of height to width, or width to height, of a picture as it is drawn: longer ones are drawn as if they had this."""
@@ -38,16 +43,14 @@ LARGEST_FIGURE = 400.0
 TITLE_WIDTH = 50
 """Letters in a line of a title, about the width of a picture."""
 
-STRONGEST = 0.65
-"""How opaque the full colour is: the object that it speaks for is still seen."""
-
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One raw map [h,w] and the question it answers."""
+    """One raw map [h,w], the question it answers, and what a cell is worth."""
 
     heatmap: Tensor
     question: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,32 +149,31 @@ def _stretch(picture: NDArray[np.float32]) -> float:
 
 
 def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
-    """Draw a map over its grey picture; where it is near zero the picture shows through."""
-    from matplotlib.colors import LinearSegmentedColormap
+    """Draw a map over its grey picture (`overlaid_rgb`), and a bar of its colours."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
 
     height, width = picture.shape[:2]
-    if not bool(panel.heatmap.isfinite().all()):
+    heatmap = panel.heatmap.detach().float().cpu()
+    if not bool(heatmap.isfinite().all()):
         raise ArgumentError("`heatmap` must be finite to be drawn, it holds NaN or infinity.")
-    values = heatmaps.resize(panel.heatmap.detach().float().cpu()[None], (height, width))[0].numpy()
-    largest, scale = float(np.abs(values).max()), full_colour(values)
-    grey = np.clip(picture.mean(-1) * 0.6 + 0.4, 0, 1)
-    axis.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=_stretch(picture))
-    alpha = np.clip(np.abs(values) / scale, 0.1, STRONGEST)
-    colours = LinearSegmentedColormap.from_list("signed", DIVERGING)
-    shown = axis.imshow(values, cmap=colours, vmin=-scale, vmax=scale, alpha=alpha, aspect=_stretch(picture))
-    bar = axis.figure.colorbar(
-        shown, ax=axis, fraction=0.045, pad=0.02, extend="both" if largest > scale else "neither"
-    )
-    if bar.solids is not None:
-        bar.solids.set_alpha(1)
+    values = heatmaps.resize(heatmap[None], (height, width))[0].numpy()
+    limit = full_colour(heatmap.numpy())
+    axis.imshow(overlaid_rgb(picture, values, limit), aspect=_stretch(picture))
+    colours = ListedColormap(map_rgb(np.linspace(-1, 1, 256)[None], 1.0)[0] / 255, "contrex")
+    extend = "both" if float(np.abs(values).max()) > limit else "neither"
+    scale = ScalarMappable(Normalize(-limit, limit), colours)
+    bar = axis.figure.colorbar(scale, ax=axis, fraction=0.045, pad=0.02, extend=extend)
     bar.ax.tick_params(labelsize=7)
-    legend = SIGNED_WORDS if largest else "empty map: zero everywhere"
+    bar.set_label(panel.unit, fontsize=7, parse_math=False)
+    legend = SIGNED_WORDS if bool(heatmap.any()) else "empty map: zero everywhere"
     _title(axis, f"{panel.question}\n{legend}".strip())
 
 
 def full_colour(values: NDArray[np.float32]) -> float:
     """The absolute value of a map that has the full colour; 1 of an empty one."""
-    return float(np.quantile(np.abs(values), FULL_COLOUR)) or float(np.abs(values).max()) or 1.0
+    share = FULL_COLOUR_OF_PIXELS if values.size > FINE else FULL_COLOUR
+    return float(np.quantile(np.abs(values), share)) or float(np.abs(values).max()) or 1.0
 
 
 def _title(axis: Axes, text: str) -> None:

@@ -1,8 +1,7 @@
-"""Pictures of explanations for notebooks and files, with Pillow alone: a map over each image, and what it answers."""
+"""Pictures of explanations for notebooks and files: a map over each image, and what it answers."""
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from contrex.errors import ArgumentError, printable
+from contrex.errors import ArgumentError
 from contrex.explain import words
-from contrex.explain.figure import full_colour, pictures
+from contrex.explain.figure import LARGEST_RATIO, full_colour, pictures
+from contrex.explain.page import INK, LINE, MARGIN, PALE, WARNING, Page, length, wrapped
 from contrex.ops import heatmap as heatmaps
 from contrex.ops.colour import overlaid_rgb
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contrex.explain.explanation import Explanation
 
 TILE = 256
-"""Pixels of the longer side of a picture in a sheet of one or two images; of more it is less."""
+"""The longer side of a picture in a sheet of one or two images; of more it is less."""
 
 SMALL_TILE = 160
 
@@ -31,11 +31,16 @@ SHOWN = 12
 """Images in a notebook's picture; the others are counted."""
 
 WIDTH = 1080
-"""Pixels that a sheet may be wide, where one image needs no more."""
+"""How wide a sheet may be, where one image needs no more."""
 
-MARGIN = 12
-LINE = 17
-INK, PALE = "#222222", "#6b6b6b"
+COLUMNS = 5
+"""Maps beside each other; more are in lines below."""
+
+METHOD = LINE + 3
+"""The height of the line above a row that names its method."""
+
+SHARP = 1.5
+"""Pixels to a point in files, which are looked at closely."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,59 +78,133 @@ def overlays(why: Explanation) -> list[Image.Image]:
 
 
 def _overlay(heatmap: Tensor, photo: Photo | None) -> Image.Image:
-    size = _enlarged(heatmap.shape[0], heatmap.shape[1]) if photo is None else photo.pixels.shape[:2]
+    size = _within(heatmap.shape[0], heatmap.shape[1]) if photo is None else photo.pixels.shape[:2]
     values = heatmaps.resize(heatmap[None], (size[0], size[1]))[0].numpy()
-    limit = full_colour(values)
     picture = np.ones((*size, 3), np.float32) if photo is None else photo.values()
-    return Image.fromarray(overlaid_rgb(picture, values, limit))
+    return Image.fromarray(overlaid_rgb(picture, values, full_colour(heatmap.numpy())))
 
 
-def _enlarged(height: int, width: int, side: int = TILE) -> tuple[int, int]:
-    """A size whose longer side has `side` pixels."""
+def _within(height: int, width: int, side: int = TILE) -> tuple[int, int]:
+    """Height and width with a longer side of `side`; of very long pictures the shorter one is stretched."""
     factor = side / max(height, width)
-    return max(1, round(height * factor)), max(1, round(width * factor))
+    least = round(side / LARGEST_RATIO)
+    return max(least, round(height * factor)), max(least, round(width * factor))
 
 
-def sheet(columns: Sequence[Explanation], shown: int | None = SHOWN) -> Image.Image:
-    """Draw a card for each image - the image, its most probable classes, a map for each column with its question - in
-    lines, and a legend below. `shown` images are drawn at most, None draws all.
+def sheet(columns: Sequence[Explanation], shown: int | None = SHOWN) -> Page:
+    """Lay out a card for each image - the image, and a map for each column with its question - in lines, and a legend
+    below. `shown` images are drawn at most, None draws all.
 
     Raises:
         ArgumentError: a map is not finite.
     """
     num = len(columns[0]) if shown is None else min(shown, len(columns[0]))
-    some = [column[:num] for column in columns]
     side = TILE if num <= 2 else SMALL_TILE
-    told = [words.in_words(column) for column in some]
-    maps = [overlays(column) for column in some]
-    cards = [_card(some, [said[i] for said in told], [drawn[i] for drawn in maps], i, side) for i in range(num)]
-    legend = f"+ {len(columns[0]) - num} more" if len(columns[0]) > num else ""
-    return _laid_out(cards, [words.method_in_words(columns[0]), legend])
+    cards = [_card([[column[i] for column in columns]], side) for i in range(num)]
+    more = f"+ {len(columns[0]) - num} more" if len(columns[0]) > num else ""
+    return _with_legend(_in_lines(cards), columns[0].unit, [words.method_in_words(columns[0]), more])
 
 
-def _card(
-    columns: Sequence[Explanation],
-    told: Sequence[words.Words],
-    maps: Sequence[Image.Image],
-    index: int,
-    side: int,
-) -> Image.Image:
-    """One image: its tiles beside each other, each with what it shows above it."""
-    photos = columns[0].images
-    tiles = [(_tile(said.question, said.note), drawn) for said, drawn in zip(told, maps, strict=True)]
-    if photos:
-        photo = photos[index]
-        tiles.insert(0, ([(line, INK) for line in (photo.name, told[0].answer) if line], Image.fromarray(photo.pixels)))
-    else:
-        tiles[0][0].insert(1, (told[0].answer, INK))
-    for (head, _), column, said in zip(tiles[-len(columns) :], columns, told, strict=True):
-        share = f"{said.share}, " if len(columns) > 1 else ""
-        head.append((share + _strength(column.heatmap[index]), PALE))
-    return _row(tiles, side)
+def photo_page(rows: Sequence[Sequence[Explanation]]) -> Page:
+    """Lay out all that was asked about one image: the image once with its most probable classes, a row of maps for each
+    method, a column for each question, and a legend. Each explanation is of that image.
+
+    Raises:
+        ArgumentError: a map is not finite.
+    """
+    card = _card(rows, TILE, methods=True)
+    page = Page()
+    page.place(card, MARGIN, MARGIN)
+    page.height += MARGIN
+    return _with_legend(page, _common_unit(rows) or "", [])
 
 
-def _tile(question: str, note: str) -> list[tuple[str, str]]:
-    return [(question, INK), *([(note, PALE)] if note else [])]
+def _common_unit(rows: Sequence[Sequence[Explanation]]) -> str | None:
+    """The unit of all methods; None where they differ."""
+    units = {row[0].unit for row in rows}
+    return units.pop() if len(units) == 1 else None
+
+
+def _card(rows: Sequence[Sequence[Explanation]], side: int, *, methods: bool = False) -> Page:
+    """One image with a row of maps for each method; `methods` names them, and lists the classes below the image."""
+    photo = rows[0][0].images[0] if rows[0][0].images else None
+    height, width = rows[0][0].heatmap.shape[1:] if photo is None else photo.pixels.shape[:2]
+    size = _within(height, width, side)
+    width = max(size[1], side * 3 // 4)
+    left, top, card = 0 if photo is None else width + MARGIN, 0.0, Page()
+    is_answer_left = photo is not None and not methods and len(rows[0]) == 1  # room is there, and lines are saved
+    name = [] if photo is None else _name(rows[0][0] if is_answer_left else None, photo, width)
+    columns = _columns(rows[0])
+    for start in range(0, len(rows[0]), columns):
+        heads = [_head(one, width, answer=not is_answer_left) for one in rows[0][start : start + columns]]
+        deep = max(map(len, [*heads, name]))
+        for place, head in enumerate(heads):
+            _write_lines(card, head, left + place * (width + MARGIN), top + (deep - len(head)) * LINE)
+        top += deep * LINE + 6
+        if start == 0 and photo is not None:
+            _write_lines(card, name, 0, top - 6 - len(name) * LINE)
+            below = top + methods * METHOD
+            card.draw(Image.fromarray(photo.pixels), 0, below, size[::-1])
+            if methods:
+                _write_classes(card, rows[0][0], below + size[0] + 6, width)
+        for row in rows:
+            band = row[start : start + columns]
+            if methods:
+                card.write(_method(row[0], rows), left, top, bold=True)
+                top += METHOD
+            for place, one in enumerate(band):
+                at = left + place * (width + MARGIN)
+                card.draw(overlays(one)[0], at, top, size[::-1])
+                card.write(_strength(one.heatmap[0]), at, top + size[0] + 2, PALE)
+            top += size[0] + LINE + MARGIN
+        top += MARGIN
+    return card
+
+
+def _columns(row: Sequence[Explanation]) -> int:
+    """How many maps are beside each other: as many as fit, the contrasts of a class in one line."""
+    alike = sum(int(why.target) == int(row[0].target) for why in row)
+    return COLUMNS // alike * alike or COLUMNS
+
+
+def _name(why: Explanation | None, photo: Photo, width: int) -> list[tuple[str, str]]:
+    """The name of an image, with the classes of an explanation."""
+    answer = "" if why is None else words.in_words(why)[0].answer
+    return _lines([(photo.name, INK), (answer, PALE)], width)
+
+
+def _head(why: Explanation, width: int, *, answer: bool) -> list[tuple[str, str]]:
+    """The question of a map, the classes in it with their probabilities, and what makes it doubtful."""
+    said = words.in_words(why)[0]
+    return _lines([(said.question, INK), (said.answer if answer else "", PALE), (said.note, WARNING)], width)
+
+
+def _lines(told: Sequence[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+    """Texts with their inks as lines that fit."""
+    return [(line, ink) for text, ink in told if text for line in wrapped(text, width)]
+
+
+def _method(why: Explanation, rows: Sequence[Sequence[Explanation]]) -> str:
+    """A method, its layer, and its unit where others have another one."""
+    method = words.method_in_words(why)
+    return f"{method}: {why.unit}" if why.unit and _common_unit(rows) is None else method
+
+
+def _write_lines(page: Page, lines: Sequence[tuple[str, str]], left: float, top: float) -> None:
+    for place, (line, ink) in enumerate(lines):
+        page.write(line, left, top + place * LINE, ink)
+
+
+def _write_classes(page: Page, why: Explanation, top: float, width: int) -> None:
+    """List the most probable classes below the image, each with a bar as long as it is probable."""
+    for name, probability in words.most_probable(why):
+        share = words.percent(probability)
+        page.write(share, width - length(share), top, INK)
+        page.write(wrapped(name, width - length(share) - 8, most=1)[0], 0, top, INK)
+        bar = max(1, round(width * probability))
+        page.draw(Image.new("RGB", (1, 1), "#d9d9d9"), 0, top + LINE - 2, (width, 2))
+        page.draw(Image.new("RGB", (1, 1), "#636363"), 0, top + LINE - 2, (bar, 2))
+        top += LINE + 5
 
 
 def _strength(heatmap: Tensor) -> str:
@@ -134,97 +213,36 @@ def _strength(heatmap: Tensor) -> str:
     return f"full colour ±{limit:.2g}" if bool(heatmap.any()) else "empty map: zero everywhere"
 
 
-def _row(tiles: Sequence[tuple[Sequence[tuple[str, str]], Image.Image]], side: int) -> Image.Image:
-    """Tiles beside each other, the pictures on one line."""
-    fitted = [_fitted(picture, side) for _, picture in tiles]
-    widths = [max(picture.width, side * 3 // 4) for picture in fitted]
-    heads = [
-        [(line, ink) for text, ink in lines for line in _wrapped(text, width)]
-        for (lines, _), width in zip(tiles, widths, strict=True)
-    ]
-    top = LINE * max(map(len, heads)) + 4
-    height = top + max(picture.height for picture in fitted)
-    card = Image.new("RGB", (sum(widths) + MARGIN * (len(tiles) - 1), height), "white")
-    pen, left = ImageDraw.Draw(card), 0
-    for lines, picture, width in zip(heads, fitted, widths, strict=True):
-        for place, (line, ink) in enumerate(lines, max(map(len, heads)) - len(lines)):
-            pen.text((left, place * LINE), line, fill=ink, font=_font())
-        card.paste(picture, (left, top))
-        left += width + MARGIN
-    return card
-
-
-def _laid_out(cards: Sequence[Image.Image], notes: Sequence[str]) -> Image.Image:
-    """Cards in lines that are as long as fits, the colours' legend and the notes at the bottom."""
-    lines: list[list[Image.Image]] = [[]]
+def _in_lines(cards: Sequence[Page]) -> Page:
+    """Cards in lines that are as long as fits, the pictures in a line at one height."""
+    lines: list[list[Page]] = [[]]
     for card in cards:
         if lines[-1] and sum(one.width + 2 * MARGIN for one in [*lines[-1], card]) > WIDTH:
             lines.append([])
         lines[-1].append(card)
-    legend = _legend([note for note in notes if note])
-    width = max([sum(card.width + 2 * MARGIN for card in line) for line in lines] + [legend.width + 2 * MARGIN])
-    height = sum(max(card.height for card in line) + 2 * MARGIN for line in lines) + legend.height + MARGIN
-    whole, top = Image.new("RGB", (width, height), "white"), MARGIN
+    page, top = Page(), MARGIN
     for line in lines:
-        left = MARGIN
+        left, height = MARGIN, max(card.height for card in line)
         for card in line:
-            whole.paste(card, (left, top + max(one.height for one in line) - card.height))
-            left += card.width + 2 * MARGIN
-        top += max(card.height for card in line) + 2 * MARGIN
-    whole.paste(legend, (MARGIN, top - MARGIN // 2))
-    return whole
+            page.place(card, left, top + height - card.height)
+            left += round(card.width) + 2 * MARGIN
+        top += round(height) + MARGIN
+    page.height = top
+    return page
 
 
-def _legend(notes: Sequence[str]) -> Image.Image:
-    """The colours of maps, from against to for, and a line of notes."""
-    text = "   ".join(notes)
-    bar = Image.fromarray(overlaid_rgb(np.ones((10, 120, 3)), np.linspace(-1, 1, 120)[None].repeat(10, 0), 1.0))
-    before, behind = "against", "for"
-    at = _length(before) + 8
-    end = at + bar.width + 8
-    legend = Image.new("RGB", (end + _length(behind) + 24 + _length(text), LINE + 4), "white")
-    pen = ImageDraw.Draw(legend)
-    pen.text((0, 1), before, fill=INK, font=_font())
-    legend.paste(bar, (at, 5))
-    pen.text((end, 1), behind, fill=INK, font=_font())
-    pen.text((end + _length(behind) + 24, 1), printable(text), fill=PALE, font=_font())
-    return legend
-
-
-def _fitted(picture: Image.Image, side: int) -> Image.Image:
-    """A picture with a longer side of `side`; small ones keep their pixels as squares."""
-    height, width = _enlarged(picture.height, picture.width, side)
-    how = Image.Resampling.NEAREST if max(picture.size) * 3 < side else Image.Resampling.LANCZOS
-    return picture if picture.size == (width, height) else picture.resize((width, height), how)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """The lines of a text that are no longer than `width` pixels; a word that is, is cut."""
-    lines = [""]
-    for word in printable(text).replace("\n", " ").split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _length(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return [_cut(line, width) for line in lines]
-
-
-def _cut(line: str, width: int) -> str:
-    if _length(line) <= width:
-        return line
-    while line and _length(line + "...") > width:
-        line = line[:-1]
-    return line + "..."
-
-
-@functools.cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(13)
-
-
-def _length(text: str) -> int:
-    return int(np.ceil(_font().getlength(text)))
+def _with_legend(page: Page, unit: str, notes: Sequence[str]) -> Page:
+    """The page with the legend of the colours at the bottom, what a cell is worth, and notes."""
+    top = page.height
+    colours = np.linspace(-1, 1, 120)[None]
+    end = page.write("against", MARGIN, top) + 8
+    end = page.draw(Image.fromarray(overlaid_rgb(np.ones((1, 120, 3)), colours, 1.0)), end, top + 4, (120, 10)) + 8
+    end = page.write("for", end, top) + 24
+    told = " · ".join([note for note in (unit, *notes) if note])
+    if told:
+        page.write(told, end, top, PALE)
+    page.width, page.height = page.width + MARGIN, page.height + MARGIN
+    return page
 
 
 def png(picture: Image.Image) -> bytes:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from contrex._version import __version__
 from contrex.errors import ArgumentError
 from contrex.explain import words
-from contrex.explain.picture import Photo, sheet
+from contrex.explain.page import FORMATS, written
+from contrex.explain.picture import SHARP, Photo, sheet
 from contrex.ops import scores
 from contrex.records.plain import to_plain, write_atomically, write_json
 
@@ -25,17 +25,12 @@ if TYPE_CHECKING:
 VERSION = 1
 """Of what a JSON file holds; it grows when a key changes its meaning."""
 
-NUM_TOP = 5
-"""Most probable classes that are told of each image."""
-
-PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-
 
 def save(why: Explanation | ClassExplanations, path: Path) -> None:
     """Write an explanation in the format that the suffix of `path` names; see `Explanation.save`."""
     suffix = path.suffix.lower()
-    if suffix in PICTURES:
-        write_atomically(path, _bytes_of(sheet(why.columns(), shown=None), PICTURES[suffix]))
+    if suffix in FORMATS:
+        write_atomically(path, written([sheet(why.columns(), shown=None)], suffix, SHARP))
     elif suffix == ".npz":
         file = io.BytesIO()
         np.savez_compressed(file, **_arrays(why), about=np.array(json.dumps(to_plain(about(why)))))
@@ -43,7 +38,7 @@ def save(why: Explanation | ClassExplanations, path: Path) -> None:
     elif suffix == ".json":
         write_json(path, {**about(why), **{name: array.tolist() for name, array in _arrays(why).items()}})
     else:
-        raise ArgumentError(f"`path` {str(path)!r} must end in .json, .npz, or a picture's {', '.join(PICTURES)}.")
+        raise ArgumentError(f"`path` {str(path)!r} must end in .json, .npz, or a picture's {', '.join(FORMATS)}.")
 
 
 def about(why: Explanation | ClassExplanations) -> dict[str, Any]:
@@ -59,6 +54,7 @@ def about(why: Explanation | ClassExplanations) -> dict[str, Any]:
         "layer": why.layer,
         "grid": why.grid,
         "score": why.score,
+        "unit": why.unit,
         "task": scores.task_of(why.logits, why.task),
         "contrast": why.contrast if why.contrast is None or isinstance(why.contrast, str) else "foils",
         "images": [_photo(photo) for photo in why.images],
@@ -80,7 +76,7 @@ def _photo(photo: Photo) -> dict[str, Any]:
 def _top(why: Explanation | ClassExplanations) -> list[list[dict[str, Any]]]:
     """The most probable classes of each image."""
     probabilities = scores.probabilities(why.logits.detach(), why.task)
-    values, indices = probabilities.topk(min(NUM_TOP, probabilities.shape[1]))
+    values, indices = probabilities.topk(min(words.NUM_TOP, probabilities.shape[1]))
     return [
         [_class(why, index, value) for index, value in zip(of_image, known, strict=True)]
         for of_image, known in zip(indices.tolist(), values.tolist(), strict=True)
@@ -106,9 +102,3 @@ def _question(why: Explanation, asked: str, index: int) -> dict[str, Any]:
 
 def _arrays(why: Explanation | ClassExplanations) -> dict[str, Any]:
     return {name: getattr(why, name).detach().cpu().numpy() for name in ("heatmap", "logits", "target")}
-
-
-def _bytes_of(picture: Image.Image, kind: str) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, kind, **({"quality": 95} if kind != "PNG" else {}))
-    return file.getvalue()

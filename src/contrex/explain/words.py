@@ -18,6 +18,10 @@ LISTED = 3
 """Foils, or images, that are named before the others are only counted."""
 
 
+NUM_TOP = 5
+"""Most probable classes that are told of an image."""
+
+
 @dataclass(frozen=True)
 class Words:
     """What is said of one image: the question, its classes with their probabilities, that of the target alone, and what
@@ -27,6 +31,11 @@ class Words:
     answer: str
     share: str
     note: str = ""
+
+    @property
+    def title(self) -> str:
+        """The question and, in a line of its own, what makes it doubtful."""
+        return f"{self.question}\n{self.note}".strip()
 
 
 def class_name(names: Sequence[str], index: int) -> str:
@@ -91,6 +100,13 @@ def _note(names: Sequence[str], probabilities: Sequence[float], classes: Sequenc
     if len(unseen) == len(classes) > 1:
         return "the network sees neither" if len(classes) == 2 else "the network sees none of them"
     return f"the network does not see {class_name(names, unseen[0])}" if unseen else ""
+
+
+def most_probable(why: Explanation) -> list[tuple[str, float]]:
+    """The most probable classes of one image, by name, with their probabilities."""
+    probabilities = scores.probabilities(why.logits.detach(), why.task)[0]
+    order = probabilities.sort(descending=True, stable=True).indices[:NUM_TOP].tolist()
+    return [(class_name(why.names, index), float(probabilities[index])) for index in order]
 
 
 def method_in_words(why: Explanation | ClassExplanations) -> str:

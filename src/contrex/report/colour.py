@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contrex.ops.colour import DIVERGING as DIVERGING
-from contrex.ops.colour import SEQUENTIAL as SEQUENTIAL
-from contrex.ops.colour import diverging_rgb as diverging_rgb
-from contrex.ops.colour import sequential_rgb as sequential_rgb
+from contrex.ops.colour import DARKEST as DARKEST
+from contrex.ops.colour import map_rgb as map_rgb
+from contrex.ops.colour import map_stops
+
+SIGNED, POSITIVE = map_stops(-1), map_stops(0)
+"""The stops of the colour bars: of signed heatmaps, and of their positive part."""
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#a9478a", "#8a6d00", "#3a7fb0", "#5c5c5c")
 """A colour for each run on a light background: Okabe and Ito's, darkened where needed to a contrast of 3:1."""

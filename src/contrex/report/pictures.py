@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contrex.report.colour import diverging_rgb, sequential_rgb
+from contrex.report.colour import map_rgb
 
 PHOTO_SIDE = 320
 HEAT_SIDE = 96
@@ -38,15 +38,15 @@ def is_small(image: NDArray[np.uint8]) -> bool:
 
 
 def positive_uri(heatmap: Heatmap, maximum: float, shape: tuple[int, int]) -> str:
-    """The positive part of a heatmap, coloured from 0 to `maximum`, for an image of `shape` (H, W)."""
+    """The positive part of a heatmap, coloured from 0 to `maximum`, for multiplying with an image of `shape` (H, W)."""
     values = upsampled(np.maximum(heatmap, 0), *_heat_shape(shape))
-    return _webp_uri(Image.fromarray(sequential_rgb(values, maximum)), lossless=False)
+    return _webp_uri(Image.fromarray(map_rgb(values, maximum)), lossless=False)
 
 
 def signed_uri(heatmap: Heatmap, limit: float, shape: tuple[int, int]) -> str:
-    """A signed heatmap, coloured from -`limit` over 0 to `limit`, for an image of `shape` (H, W)."""
+    """A signed heatmap, coloured from -`limit` over 0 to `limit`, for multiplying with an image of `shape` (H, W)."""
     values = upsampled(heatmap, *_heat_shape(shape))
-    return _webp_uri(Image.fromarray(diverging_rgb(values, limit)), lossless=False)
+    return _webp_uri(Image.fromarray(map_rgb(values, limit)), lossless=False)
 
 
 def upsampled(heatmap: Heatmap, height: int, width: int) -> NDArray[np.float32]:

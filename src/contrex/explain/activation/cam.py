@@ -22,6 +22,7 @@ class CAM(ActivationExplainer):
     """
 
     name = "cam"
+    unit = "{score} at a cell"
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Combine an activation `[N,C,h,w]` and `W^T (dS/dy) / (h w)` `[N,C,1,1]` into the map `[N,h,w]`."""

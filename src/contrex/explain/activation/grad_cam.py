@@ -15,6 +15,7 @@ class GradCAM(ActivationExplainer):
     """
 
     name = "grad_cam"
+    unit = "share of the {score}"
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Combine an activation and its gradient, `[N,C,h,w]` each, into the map `[N,h,w]`."""

@@ -18,6 +18,7 @@ class LayerCAM(ActivationExplainer):
     """
 
     name = "layer_cam"
+    unit = "share of the {score}"
     is_linear = False
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ class XGradCAM(ActivationExplainer):
     """
 
     name = "xgrad_cam"
+    unit = "share of the {score}"
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Combine an activation and its gradient, `[N,C,h,w]` each, into the map `[N,h,w]`."""

@@ -21,6 +21,7 @@ class AttentionRollout(AttentionExplainer):
     """
 
     name = "attention_rollout"
+    unit = "share of the attention"
     is_class_specific = False
 
     def _rolled(self, weights: Sequence[Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ class Deconvnet(ReLURuleExplainer):
     """
 
     name = "deconvnet"
+    unit = "slope of the {score}"
 
     def rule(self, sent: Tensor, received: Tensor) -> Tensor:
         """What a ReLU sends back: `max(R_out, 0)`."""

@@ -101,6 +101,7 @@ class FullGrad(Explainer):
     """
 
     name = "full_grad"
+    unit = "share of the {score}"
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> BiasedPass:
         recorder = _Recorder(self.model, differentiable=differentiable)

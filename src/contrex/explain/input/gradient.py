@@ -15,6 +15,7 @@ class Gradient(InputExplainer):
     """
 
     name = "gradient"
+    unit = "slope of the {score}"
 
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
         """Combine pixels and their gradient, `[N,C,H,W]` each, into the map `[N,H,W]`."""

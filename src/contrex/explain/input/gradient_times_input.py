@@ -17,6 +17,7 @@ class GradientTimesInput(InputExplainer):
     """
 
     name = "gradient_times_input"
+    unit = "share of the {score}"
 
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
         """Combine pixels and their gradient, `[N,C,H,W]` each, into the map `[N,H,W]`."""

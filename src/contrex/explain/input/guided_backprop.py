@@ -19,6 +19,7 @@ class GuidedBackprop(ReLURuleExplainer):
     """
 
     name = "guided_backprop"
+    unit = "slope of the {score}"
 
     def rule(self, sent: Tensor, received: Tensor) -> Tensor:
         """What a ReLU sends back: `[x > 0] max(R_out, 0)`."""

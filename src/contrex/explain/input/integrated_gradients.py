@@ -27,6 +27,7 @@ class IntegratedGradients(AveragedGradient):
     """
 
     name = "integrated_gradients"
+    unit = "share of the {score}"
 
     def __init__(
         self,

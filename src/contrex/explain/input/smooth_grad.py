@@ -23,6 +23,7 @@ class SmoothGrad(AveragedGradient):
     """
 
     name = "smooth_grad"
+    unit = "slope of the {score}"
 
     def __init__(
         self,

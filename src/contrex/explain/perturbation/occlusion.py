@@ -30,6 +30,7 @@ class Occlusion(PerturbationExplainer):
     """
 
     name = "occlusion"
+    unit = "fall of the {score}"
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class RISE(PerturbationExplainer):
     """
 
     name = "rise"
+    unit = "mean {score}"
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
     """
 
     name = "contrastive_excitation_backprop"
+    unit = "share of the evidence"
     is_linear = False
 
     def __init__(

@@ -39,6 +39,7 @@ class ExcitationBackprop(RelevanceExplainer):
     """
 
     name = "excitation_backprop"
+    unit = "share of the evidence"
 
     def __init__(
         self,

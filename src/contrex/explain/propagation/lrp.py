@@ -187,6 +187,7 @@ class LRP(RelevanceExplainer):
     """
 
     name = "lrp"
+    unit = "relevance"
 
     def __init__(
         self,
