@@ -248,6 +248,10 @@ class Retrofit(Method):
     """The views that the cross-entropy sees (mean)."""
     negatives: bool = True
     """Contrast each heatmap with those of other images, as CGC; without, the distance of its pair alone."""
+    compared_with: Literal["view", "teacher", "teacher-plain"] = "view"
+    """view: the heatmaps of an image and of its view with each other. teacher: the view's with the teacher's own of it,
+    by 1 - cosine (e2KD, ECCV 2024). teacher-plain: with the teacher's of the plain image, transformed, as are its
+    probabilities. The last two see the view alone and have no negatives."""
     temperature: float = 0.5
     """tau: the temperature of the similarities with negatives."""
     variant: Variant = "paper"
@@ -278,4 +282,14 @@ class Retrofit(Method):
             raise ArgumentError(
                 f"`method.queue` {self.queue} holds negatives, and `method.negatives` says that there are none: leave "
                 "one of them out."
+            )
+        if self.compared_with != "view" and self.negatives:
+            raise ArgumentError(
+                f"`method.compared_with` {self.compared_with} has no negatives: add `--method.no-negatives`, or "
+                "compare with the view."
+            )
+        if self.compared_with != "view" and self.label_weight and self.views != "transformed":
+            raise ArgumentError(
+                f"`method.compared_with` {self.compared_with} sees the transformed images alone, and `method.views` is "
+                f"{self.views}: set it to transformed."
             )
