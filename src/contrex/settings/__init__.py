@@ -63,7 +63,7 @@ from contrex.settings.method import (
     Variant,
     Views,
 )
-from contrex.settings.model import IMAGENET_MEAN, IMAGENET_STD, Layout, Model, Stem
+from contrex.settings.model import IMAGENET_MEAN, IMAGENET_STD, Layout, Model, Pooling, Stem
 from contrex.settings.recipe import Recipe, Reference, run_name
 from contrex.settings.training import Augmentation, Optimizer, Schedule, Training
 
@@ -108,6 +108,7 @@ __all__ = [
     "OxfordPets",
     "Photos",
     "Pointing",
+    "Pooling",
     "Recipe",
     "Reference",
     "RelativeProbability",
