@@ -7,6 +7,7 @@ from functools import partial
 
 from contrex.errors import ArgumentError
 from contrex.methods.averaging import Teacher, follow
+from contrex.methods.bce_head import BCEHeadStep
 from contrex.methods.cgc import CGCNoNegativesStep, CGCStep, ConsistencyStep
 from contrex.methods.cross_entropy import CrossEntropyStep
 from contrex.methods.excon import ExConStep
@@ -61,6 +62,7 @@ def training_plan(classifier: Classifier, recipe: Recipe) -> Plan:
 
 __all__ = [
     "METHODS",
+    "BCEHeadStep",
     "CGCNoNegativesStep",
     "CGCStep",
     "ClassifierStep",

@@ -53,6 +53,7 @@ from contrex.settings.labelled import Labelled
 from contrex.settings.method import (
     CGC,
     GCC,
+    BCEHead,
     CGCNoNegatives,
     CrossEntropy,
     ExCon,
@@ -76,6 +77,7 @@ __all__ = [
     "IMAGENET_STD",
     "SMALLEST_DIGIT",
     "Augmentation",
+    "BCEHead",
     "Baseline",
     "CGCNoNegatives",
     "Cifar",

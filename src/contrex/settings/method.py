@@ -221,6 +221,23 @@ class ExCon(SupCon):
 
 
 @dataclass(frozen=True)
+class BCEHead(Method):
+    """Binary cross-entropy of a linear classifier on frozen features: the last layer alone is trained, with sigmoids
+    ("How to Probe", ICLR 2025)."""
+
+    implementation: ClassVar[str] = "contrex.methods.bce_head:BCEHeadStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bce_head": {}}
+
+    targets: Literal["labels", "teacher", "teacher-top1"] = "labels"
+    """What the sigmoids learn: the labels; without labels the probabilities of the network as it was (teacher), or its
+    most probable class (teacher-top1)."""
+    start: Literal["uniform", "kept"] = "uniform"
+    """Begin with a layer of zeros, for which all classes are as probable, or with the layer as it is."""
+    views: Views = "both"
+    """What is classified: the plain image, its transformed view, or both (the mean of their losses)."""
+
+
+@dataclass(frozen=True)
 class Retrofit(Method):
     """Distillation from the network as it was + `weight` x consistency of the heatmaps: better heatmaps for a network
     that is trained already, from images without labels."""
