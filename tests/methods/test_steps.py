@@ -46,6 +46,7 @@ def make_batch(num=4, *, num_views=1, seed=0):
         labels=torch.randint(3, (num,), generator=generator),
         paths=[f"{i}.png" for i in range(num)],
         company=company_of(num, generator),
+        boxes=[np.array([[2, 1, 9, 13]], np.float32)] * (num - 1) + [np.zeros((0, 4), np.float32)],
     )
 
 

@@ -10,6 +10,7 @@ from contrex.methods.averaging import Teacher, follow
 from contrex.methods.bce_head import BCEHeadStep
 from contrex.methods.cgc import CGCNoNegativesStep, CGCStep, ConsistencyStep
 from contrex.methods.cross_entropy import CrossEntropyStep
+from contrex.methods.energy import EnergyGuidedStep
 from contrex.methods.excon import ExConStep
 from contrex.methods.gcc import GCCStep
 from contrex.methods.moving import frozen, with_rates
@@ -68,6 +69,7 @@ __all__ = [
     "ClassifierStep",
     "ConsistencyStep",
     "CrossEntropyStep",
+    "EnergyGuidedStep",
     "ExConStep",
     "GCCStep",
     "Phase",

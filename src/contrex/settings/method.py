@@ -221,6 +221,29 @@ class ExCon(SupCon):
 
 
 @dataclass(frozen=True)
+class EnergyGuided(Method):
+    """Cross-entropy + `weight` x energy of the label's heatmap outside the boxes of the object (ICCV 2023)."""
+
+    implementation: ClassVar[str] = "contrex.methods.energy:EnergyGuidedStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"energy": {}}
+
+    weight: float = 1.0
+    """lambda: the weight of the energy loss, a mean over all images: few boxes need a larger weight."""
+    boxes: float = 1.0
+    """The share of the images whose boxes are used, drawn by the seed; the others have the cross-entropy alone."""
+    views: Views = "both"
+    """The views of both losses: the plain image, its transformed view, or both."""
+    layer: str | None = None
+    """The layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
+
+    def __post_init__(self) -> None:
+        check_at_least(0, "method", weight=self.weight)
+        check(0 < self.boxes <= 1, "method.boxes", self.boxes, "a share, above 0 and up to 1")
+
+
+@dataclass(frozen=True)
 class BCEHead(Method):
     """Binary cross-entropy of a linear classifier on frozen features: the last layer alone is trained, with sigmoids
     ("How to Probe", ICLR 2025)."""
