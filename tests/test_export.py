@@ -24,10 +24,10 @@ NAMES = ("zero", "one", "two", "<three>")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
-def run_of(folder, name, options=None, stem="built-in"):
+def run_of(folder, name, options=None, stem="built-in", **pooling):
     """A run folder with random weights, which are not the builder's: nothing is trained."""
     data = Digits(image_size=32, digit_size=(14, 18))
-    model = Model(name, options=options or {}, stem=stem, mean=MEAN, std=STD)
+    model = Model(name, options=options or {}, stem=stem, mean=MEAN, std=STD, **pooling)
     recipe = Recipe("exported", data, model, CrossEntropy(), training=Training(seed=5))
     classifier = load_classifier(model, num_classes=len(NAMES))
     plan = training_plan(classifier, recipe)
@@ -126,7 +126,7 @@ def test_the_card_has_what_is_needed_to_use_the_file(torchvision_run, tmp_path):
     assert (card["input"]["central_square"], card["input"]["normalised_inside"]) == (32, False)
     assert card["network"] == {
         "library": "torchvision", "architecture": "squeezenet1_1", "options": {"dropout": "0.25"}, "stem": "built-in",
-        "num_classes": 4,
+        "pooling": "mean", "pooling_temperature": 1.0, "num_classes": 4,
     }  # fmt: skip
     assert (card["run"]["step"], card["run"]["seed"], card["schema_version"]) == (6, 5, 1)
     with pytest.MonkeyPatch.context() as patch:
@@ -188,6 +188,15 @@ def test_networks_of_another_library_or_stem(torchvision_run, timm_run, tmp_path
     ):
         export_run(small, "timm")
     assert export_run(small, "safetensors").checked.startswith("loaded back by contrex; ")
+
+
+def test_the_pooling_is_part_of_the_run_and_of_its_file(tmp_path):
+    run = run_of(tmp_path, "timm:test_resnet", pooling="logsumexp", pooling_temperature=0.3)
+    _, classifier, _ = export.trained(Checkpoints(run).load("last"))
+    assert str(classifier.network.global_pool.pool) == "GlobalPooling(logsumexp, temperature=0.3)"
+    assert export_run(run, "safetensors").checked.startswith("loaded back by contrex; ")
+    with pytest.raises(ArgumentError, match="was trained with the pooling logsumexp, and timm builds its own: use saf"):
+        export_run(run, "timm")
 
 
 def test_a_file_that_gives_other_logits_is_not_left_behind(convnet_run, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from contrex.errors import ArgumentError, WeightsError, unknown_name
 from contrex.models import Classifier, eval_mode, load_classifier, model_logits
 from contrex.models.load import literal
 from contrex.records import to_plain, write_json
-from contrex.settings import Model, Recipe
+from contrex.settings import Recipe
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.trained import trained, without_file
 
@@ -127,7 +127,8 @@ def _loaded(run: Path, checkpoint: str, kind: str) -> _Trained:
         "schema_version": SCHEMA_VERSION,
         "format": kind,
         "network": {"library": library, "architecture": architecture, "options": recipe.model.options,
-                    "stem": recipe.model.stem, "num_classes": len(classes)},
+                    "stem": recipe.model.stem, "pooling": recipe.model.pooling,
+                    "pooling_temperature": recipe.model.pooling_temperature, "num_classes": len(classes)},
         "classes": classes,
         "input": {"channels": "RGB", "range": (0, 1), "mean": classifier.mean, "std": classifier.std,
                   "resize_shorter_side": resize, "central_square": size, "normalised_inside": kind == "onnx"},
@@ -196,9 +197,7 @@ def _write_safetensors(own: _Trained, path: Path) -> None:
 
 def _load_safetensors(own: _Trained, path: Path) -> tuple[str, Logits | None]:
     model = without_file(own.recipe.model)
-    again = load_classifier(
-        Model(model.name, model.options, model.stem, len(own.classes), path, mean=model.mean, std=model.std)
-    )
+    again = load_classifier(replace(model, num_classes=len(own.classes), weights=path))
     return "contrex", _logits(again, again.network)
 
 
@@ -217,6 +216,8 @@ def _refuse_others(library: str) -> Callable[[_Trained], None]:
             reason = f"{name} is {whose}, and {library} could not build it"
         elif own.recipe.model.stem != "built-in":
             reason = f"{name} was trained with the stem {own.recipe.model.stem!r}, and {library} builds it with its own"
+        elif own.recipe.model.pooling != "mean":
+            reason = f"{name} was trained with the pooling {own.recipe.model.pooling}, and {library} builds its own"
         else:
             return
         raise ArgumentError(

@@ -121,6 +121,64 @@ def test_a_teacher_that_follows_and_a_queue():
     assert len(step.queue) == 8
 
 
+def maps_for(network, images, target=None, contrast=None):
+    activation = network.features(images * 4 - 2)
+    logits = network.fc(activation.mean((2, 3)))
+    target = logits.argmax(1) if target is None else target
+    score = logits.gather(1, target[:, None])[:, 0]
+    if contrast == "weighted":
+        score = score - logits.scatter(1, target[:, None], -torch.inf).logsumexp(1)
+    (gradient,) = torch.autograd.grad(score.sum(), activation, create_graph=True)
+    return logits, (gradient * activation).sum(1), target
+
+
+E2KD = replace(BASE, compared_with="teacher", negatives=False)
+
+
+@pytest.mark.parametrize("compared_with", ["teacher", "teacher-plain"])
+@pytest.mark.parametrize("contrast", [None, "weighted"])
+def test_e2kd_is_its_equation(compared_with, contrast):
+    settings = replace(E2KD, compared_with=compared_with, contrast=contrast)
+    classifier, batch = make_classifier(), make_batch()
+    (phase,) = plan_of(settings, classifier).phases
+    phase.begin(0)
+    teacher = copy.deepcopy(classifier.network).eval()
+    network = moved(classifier)
+    with torch.no_grad():  # a network with another top class
+        network.fc.bias[0] += 1
+    output = phase.step(batch)
+    (view,), from_plain = batch.views, compared_with == "teacher-plain"
+    theirs, teachers_maps, target = maps_for(teacher, batch.images if from_plain else view.pixels, contrast=contrast)
+    logits, maps, _ = maps_for(network, view.pixels, target, contrast)
+    assert (logits.argmax(1) != target).any()
+    boxes = boxes_of(batch) if from_plain else [(0, 0, 16, 16, False)] * len(batch)
+    options = {"weights": (1.3, 0.7), "temperature": 2.0, "size": (16, 16)}
+    expected = oracle.e2kd(theirs.detach(), logits, teachers_maps.detach(), maps, boxes, **options)
+    torch.testing.assert_close(output.loss, expected, rtol=1e-8, atol=1e-10)
+    output.loss.backward()
+    for parameter, gradient in zip(
+        network.parameters(), torch.autograd.grad(expected, list(network.parameters())), strict=True
+    ):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9)
+    assert output.logs["agreement"] == (logits.argmax(1) == target).double().mean()
+
+
+def test_e2kd_of_the_same_view_begins_with_nothing_to_learn():
+    same, moved_maps = (
+        training_step(make_classifier(), replace(E2KD, compared_with=name)).eval()(make_batch()).logs["consistency"]
+        for name in ("teacher", "teacher-plain")
+    )
+    assert abs(same) < 1e-7
+    assert moved_maps > 1e-3
+
+
+def test_e2kd_has_labels_of_the_view():
+    batch, settings = make_batch(), replace(E2KD, label_weight=0.3, views="transformed")
+    plain, found = (training_step(make_classifier(), one).eval()(batch) for one in (E2KD, settings))
+    expected = F.cross_entropy(maps_for(make_classifier().network.eval(), batch.views[0].pixels)[0], batch.labels)
+    torch.testing.assert_close(found.loss, plain.loss + 0.3 * expected)
+
+
 @pytest.mark.parametrize("beside", [False, True])
 def test_labels_add_their_cross_entropy(beside):
     """Of the same images, or of labelled ones beside them, which have nothing else."""
@@ -290,5 +348,9 @@ def test_what_is_refused():
         replace(BASE, queue=5, negatives=False)
     with pytest.raises(ArgumentError, match=r"`method.tolerance` 99 compares with the network as it was"):
         replace(BASE, tolerance=99, teacher_decay=0.9)
+    with pytest.raises(ArgumentError, match=r"`method.compared_with` teacher has no negatives: add `--method.no-neg"):
+        replace(BASE, compared_with="teacher")
+    with pytest.raises(ArgumentError, match=r"sees the transformed images alone, and `method.views` is both: set it"):
+        replace(E2KD, label_weight=1.0)
     with pytest.raises(ArgumentError, match=r"`method.teacher_decay` must be from 0 to below 1, or None, got 1"):
         replace(BASE, teacher_decay=1.0)

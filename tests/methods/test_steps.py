@@ -46,6 +46,7 @@ def make_batch(num=4, *, num_views=1, seed=0):
         labels=torch.randint(3, (num,), generator=generator),
         paths=[f"{i}.png" for i in range(num)],
         company=company_of(num, generator),
+        boxes=[np.array([[2, 1, 9, 13]], np.float32)] * (num - 1) + [np.zeros((0, 4), np.float32)],
     )
 
 
@@ -160,7 +161,8 @@ def test_steps_move_every_parameter_of_theirs_and_log_their_terms(method):
             torch.testing.assert_close(logs["loss"], logs["cross_entropy"] + weight * logs["consistency"])
 
 
-@pytest.mark.parametrize("method", crossed(METHODS, one_in=3))
+# A linear layer on the features of a random network learns little: `test_bce_head` asks for as much as there is.
+@pytest.mark.parametrize("method", crossed([name for name in METHODS if name != "bce_head"], one_in=3))
 def test_steps_learn(method):
     for phase in plan_of(method).phases:
         phase.begin(0)

@@ -49,3 +49,22 @@ def loss(
     else:
         term = consistency.l2_loss(plain, view, boxes, size)
     return weights[0] * distillation(teacher, student, distillation_temperature) + weights[1] * term
+
+
+def e2kd(
+    teacher: Tensor,
+    student: Tensor,
+    teachers_maps: Tensor,
+    maps: Tensor,
+    boxes: list[tuple[int, int, int, int, bool]],
+    *,
+    weights: tuple[float, float],
+    temperature: float,
+    size: tuple[int, int],
+) -> Tensor:
+    """e2KD (ECCV 2024, eq. 3): the divergence and `1 - cosine` of the maps, those of the teacher moved by `boxes`."""
+    distances = []
+    for theirs, own, box in zip(teachers_maps, maps, boxes, strict=True):
+        target, found = consistency.cropped(consistency.enlarged(theirs, size), *box), consistency.enlarged(own, size)
+        distances.append(1 - consistency.cosine(target, found))
+    return weights[0] * distillation(teacher, student, temperature) + weights[1] * torch.stack(distances).mean()

@@ -75,7 +75,7 @@ def test_one_process_has_nothing_to_share_out(tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_parts_of_a_batch_are_not_for_losses_with_negatives(method):
     plan = plan_of(METHODS[method]())
-    if method in ("cross_entropy", "cgc_no_negatives", "gcc"):
+    if method in ("cross_entropy", "cgc_no_negatives", "gcc", "bce_head", "energy"):
         distributed.check_plan(Training(accumulate=2), plan)
     else:
         with pytest.raises(ArgumentError, match=r"`training.accumulate` 2 would change the loss of \w+Step: an image"):

@@ -7,8 +7,10 @@ from functools import partial
 
 from contrex.errors import ArgumentError
 from contrex.methods.averaging import Teacher, follow
+from contrex.methods.bce_head import BCEHeadStep
 from contrex.methods.cgc import CGCNoNegativesStep, CGCStep, ConsistencyStep
 from contrex.methods.cross_entropy import CrossEntropyStep
+from contrex.methods.energy import EnergyGuidedStep
 from contrex.methods.excon import ExConStep
 from contrex.methods.gcc import GCCStep
 from contrex.methods.moving import frozen, with_rates
@@ -61,11 +63,13 @@ def training_plan(classifier: Classifier, recipe: Recipe) -> Plan:
 
 __all__ = [
     "METHODS",
+    "BCEHeadStep",
     "CGCNoNegativesStep",
     "CGCStep",
     "ClassifierStep",
     "ConsistencyStep",
     "CrossEntropyStep",
+    "EnergyGuidedStep",
     "ExConStep",
     "GCCStep",
     "Phase",

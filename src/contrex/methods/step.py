@@ -62,6 +62,8 @@ class Wants:
     """Whether it needs the labels of its images; otherwise a data set without labels will do."""
     composites: bool = False
     """Images of other classes to compose the first view with, `batch.company`."""
+    boxes: float = 0.0
+    """The share of the labelled images whose boxes it wants, `batch.boxes`, drawn by seed and image; 0 reads none."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "wants", views=self.views, views_beside_unlabelled=self.views_beside_unlabelled)

@@ -5,6 +5,7 @@ from contrex.models.layers import find_layer, unwrap
 from contrex.models.load import Classifier, build_network, load_classifier
 from contrex.models.modes import eval_mode
 from contrex.models.outputs import model_logits
+from contrex.models.pooling import with_pooling
 from contrex.models.split import ProjectionHead, check_classifier, classifier_head, classifier_heads
 from contrex.models.stage import last_stage
 from contrex.models.stem import cifar_stem
@@ -25,4 +26,5 @@ __all__ = [
     "load_classifier",
     "model_logits",
     "unwrap",
+    "with_pooling",
 ]

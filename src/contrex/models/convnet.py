@@ -32,13 +32,16 @@ class ConvNet(nn.Module):
                 f"got {num_classes}, {pointwise}, {widths} and {strides}."
             )
         blocks = [_block(*block, kernel=3) for block in zip((3, *widths), widths, strides, strict=False)]
+        # Another pooling than the mean, which `contrex.models.pooling` puts here.
+        self.pooling: nn.Module | None = None
         self.features = nn.Sequential(*blocks, _block(widths[-1], pointwise, stride=1, kernel=1))
         self.fc = nn.Linear(pointwise, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits `[N,K]` of images `[N,3,H,W]`."""
         features: Tensor = self.features(images)
-        logits: Tensor = self.fc(features.mean((2, 3)))
+        pooled = features.mean((2, 3)) if self.pooling is None else self.pooling(features)
+        logits: Tensor = self.fc(pooled)
         return logits
 
 

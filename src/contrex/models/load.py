@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError, unknown_name
 from contrex.models.convnet import ConvNet
 from contrex.models.layouts import encoder_weights
+from contrex.models.pooling import with_pooling
 from contrex.models.split import check_classifier
 from contrex.models.stem import cifar_stem
 from contrex.models.weights import load_weights, read_state_dict
@@ -92,17 +93,17 @@ def load_classifier(settings: Model, *, num_classes: int | None = None) -> Class
 
     Raises:
         UnknownNameError: no such library, architecture or layout.
-        ArgumentError: the network has no classifier.
+        ArgumentError: the network has no classifier, or no global average pooling where another is asked for.
         WeightsError: the file is missing, unreadable or of another layout, a key is missing or left over, or a shape
             differs.
     """
     count = settings.num_classes if settings.num_classes is not None else num_classes
-    network = build_network(settings.name, settings.options, num_classes=count, stem=settings.stem)
+    network = _built(settings, count)
     left_out: tuple[str, ...] = ()
     if settings.weights is not None:
         state, left_out = encoder_weights(read_state_dict(settings.weights, settings.layout), settings.layout)
         if count is None and (found := _num_classes(network, state)) is not None:
-            network = build_network(settings.name, settings.options, num_classes=found, stem=settings.stem)
+            network = _built(settings, found)
         load_weights(network, settings.weights, fresh=settings.fresh, state=state)
     elif settings.fresh or settings.layout != "plain":
         name = "fresh" if settings.fresh else "layout"
@@ -110,6 +111,11 @@ def load_classifier(settings: Model, *, num_classes: int | None = None) -> Class
         raise ArgumentError(f"`{name}` {value} means something only with `weights`: pass a file or drop it.")
     check_classifier(network)
     return Classifier(network, channels(settings.mean, "model.mean"), channels(settings.std, "model.std"), left_out)
+
+
+def _built(settings: Model, num_classes: int | None) -> nn.Module:
+    network = build_network(settings.name, settings.options, num_classes=num_classes, stem=settings.stem)
+    return with_pooling(network, settings.pooling, settings.pooling_temperature)
 
 
 def build_network(

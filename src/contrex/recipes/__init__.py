@@ -28,6 +28,7 @@ _MODULES = (
     "contrast",
     "excon",
     "retrofit",
+    "rivals",
 )
 """The modules with recipes, in the order in which `contrex recipes` lists them."""
 

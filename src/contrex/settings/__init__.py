@@ -53,8 +53,10 @@ from contrex.settings.labelled import Labelled
 from contrex.settings.method import (
     CGC,
     GCC,
+    BCEHead,
     CGCNoNegatives,
     CrossEntropy,
+    EnergyGuided,
     ExCon,
     LinearClassifier,
     Method,
@@ -63,7 +65,7 @@ from contrex.settings.method import (
     Variant,
     Views,
 )
-from contrex.settings.model import IMAGENET_MEAN, IMAGENET_STD, Layout, Model, Stem
+from contrex.settings.model import IMAGENET_MEAN, IMAGENET_STD, Layout, Model, Pooling, Stem
 from contrex.settings.recipe import Recipe, Reference, run_name
 from contrex.settings.training import Augmentation, Optimizer, Schedule, Training
 
@@ -76,6 +78,7 @@ __all__ = [
     "IMAGENET_STD",
     "SMALLEST_DIGIT",
     "Augmentation",
+    "BCEHead",
     "Baseline",
     "CGCNoNegatives",
     "Cifar",
@@ -84,6 +87,7 @@ __all__ = [
     "Detection",
     "Digits",
     "Embedding",
+    "EnergyGuided",
     "Evaluation",
     "ExCon",
     "FGVCAircraft",
@@ -108,6 +112,7 @@ __all__ = [
     "OxfordPets",
     "Photos",
     "Pointing",
+    "Pooling",
     "Recipe",
     "Reference",
     "RelativeProbability",

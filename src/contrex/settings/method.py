@@ -221,6 +221,46 @@ class ExCon(SupCon):
 
 
 @dataclass(frozen=True)
+class EnergyGuided(Method):
+    """Cross-entropy + `weight` x energy of the label's heatmap outside the boxes of the object (ICCV 2023)."""
+
+    implementation: ClassVar[str] = "contrex.methods.energy:EnergyGuidedStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"energy": {}}
+
+    weight: float = 1.0
+    """lambda: the weight of the energy loss, a mean over all images: few boxes need a larger weight."""
+    boxes: float = 1.0
+    """The share of the images whose boxes are used, drawn by the seed; the others have the cross-entropy alone."""
+    views: Views = "both"
+    """The views of both losses: the plain image, its transformed view, or both."""
+    layer: str | None = None
+    """The layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
+
+    def __post_init__(self) -> None:
+        check_at_least(0, "method", weight=self.weight)
+        check(0 < self.boxes <= 1, "method.boxes", self.boxes, "a share, above 0 and up to 1")
+
+
+@dataclass(frozen=True)
+class BCEHead(Method):
+    """Binary cross-entropy of a linear classifier on frozen features: the last layer alone is trained, with sigmoids
+    ("How to Probe", ICLR 2025)."""
+
+    implementation: ClassVar[str] = "contrex.methods.bce_head:BCEHeadStep"
+    papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bce_head": {}}
+
+    targets: Literal["labels", "teacher", "teacher-top1"] = "labels"
+    """What the sigmoids learn: the labels; without labels the probabilities of the network as it was (teacher), or its
+    most probable class (teacher-top1)."""
+    start: Literal["uniform", "kept"] = "uniform"
+    """Begin with a layer of zeros, for which all classes are as probable, or with the layer as it is."""
+    views: Views = "both"
+    """What is classified: the plain image, its transformed view, or both (the mean of their losses)."""
+
+
+@dataclass(frozen=True)
 class Retrofit(Method):
     """Distillation from the network as it was + `weight` x consistency of the heatmaps: better heatmaps for a network
     that is trained already, from images without labels."""
@@ -248,6 +288,10 @@ class Retrofit(Method):
     """The views that the cross-entropy sees (mean)."""
     negatives: bool = True
     """Contrast each heatmap with those of other images, as CGC; without, the distance of its pair alone."""
+    compared_with: Literal["view", "teacher", "teacher-plain"] = "view"
+    """view: the heatmaps of an image and of its view with each other. teacher: the view's with the teacher's own of it,
+    by 1 - cosine (e2KD, ECCV 2024). teacher-plain: with the teacher's of the plain image, transformed, as are its
+    probabilities. The last two see the view alone and have no negatives."""
     temperature: float = 0.5
     """tau: the temperature of the similarities with negatives."""
     variant: Variant = "paper"
@@ -296,4 +340,14 @@ class Retrofit(Method):
             raise ArgumentError(
                 f"`method.queue` {self.queue} holds negatives, and `method.negatives` says that there are none: leave "
                 "one of them out."
+            )
+        if self.compared_with != "view" and self.negatives:
+            raise ArgumentError(
+                f"`method.compared_with` {self.compared_with} has no negatives: add `--method.no-negatives`, or "
+                "compare with the view."
+            )
+        if self.compared_with != "view" and self.label_weight and self.views != "transformed":
+            raise ArgumentError(
+                f"`method.compared_with` {self.compared_with} sees the transformed images alone, and `method.views` is "
+                f"{self.views}: set it to transformed."
             )

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from contrex.settings.ranges import check_at_least
+from contrex.errors import ArgumentError
+from contrex.settings.ranges import check_at_least, check_positive
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Stem = Literal["built-in", "cifar"]
+Pooling = Literal["mean", "max", "logsumexp"]
 Layout = Literal["plain", "swav", "moco", "dino", "dino-student", "lightning"]
 
 
@@ -39,6 +41,18 @@ class Model:
     """Mean of each channel of the input, for pixel values in [0, 1]; one value stands for all channels."""
     std: tuple[float, ...] = IMAGENET_STD
     """Standard deviation of each channel of the input; one value stands for all channels."""
+    pooling: Pooling = "mean"
+    """How the last feature map becomes one vector: max and logsumexp stand in for a global average pooling in front of
+    the last linear layer."""
+    pooling_temperature: float = 1.0
+    """T of logsumexp, T log(mean exp(a / T)): nearly the maximum where it is small, nearly the mean where it is
+    large."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "model", num_classes=self.num_classes)
+        check_positive("model", pooling_temperature=self.pooling_temperature)
+        if self.pooling_temperature != 1 and self.pooling != "logsumexp":
+            raise ArgumentError(
+                f"`model.pooling_temperature` {self.pooling_temperature} is that of logsumexp, and `model.pooling` is "
+                f"{self.pooling}: leave one of them out."
+            )

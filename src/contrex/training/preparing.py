@@ -156,7 +156,7 @@ def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> Train
     """What phase `number` is trained on; each phase draws its own crops."""
     resize, size = view_sizes(recipe.data)
     seed = recipe.training.seed
-    return TrainingViews(
+    views = TrainingViews(
         images,
         resize=resize,
         size=size,
@@ -164,7 +164,10 @@ def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> Train
         seed=seed if number == 0 else phase_seed(seed, number),
         num_views=phase.step.wants.num_views(beside_unlabelled=recipe.labelled.has_unlabelled),
         composite=phase.step.wants.composites,
+        boxes=phase.step.wants.boxes,
     )
+    views.check_boxes()
+    return views
 
 
 # --- the images -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from contrex.data.views.company import Company
@@ -24,7 +26,8 @@ class Batch:
     `images` [N,3,S,S] are the plain ones, uint8 until `to` has put them on the device. `indices` int64 [N] are the
     images' places in their `ImageSet`, or None where they have none. Crops and looks stay on the CPU. `company` are
     images of other classes, for methods that want composites; `unlabelled` are images without labels (-1) beside them,
-    any number, where there are some (`contrex.data.views.unlabelled`).
+    any number, where there are some (`contrex.data.views.unlabelled`). `boxes` are those of the objects in each plain
+    image, float32 [M,4] in its pixels, for methods that want them.
     """
 
     images: Tensor
@@ -34,6 +37,7 @@ class Batch:
     indices: Tensor | None = None
     company: Company | None = None
     unlabelled: Batch | None = None
+    boxes: Sequence[NDArray[np.float32]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,6 +53,7 @@ class Batch:
             views=tuple(View.join(same) for same in zip(*(part.views for part in parts), strict=True)),
             indices=concatenated([part.indices for part in parts]),
             company=Company.join(companies) if companies else None,
+            boxes=None if parts[0].boxes is None else [boxes for part in parts for boxes in part.boxes or ()],
         )
 
     def pin_memory(self) -> Batch:
@@ -80,4 +85,5 @@ class Batch:
             views=tuple(view.part(some) for view in self.views),
             indices=None if self.indices is None else self.indices[some],
             company=None if self.company is None else self.company.part(some),
+            boxes=None if self.boxes is None else self.boxes[some],
         )

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from contrex.data.sample import ImageSet
+from contrex.data.sample import NO_BOXES, ImageSet
 from contrex.data.streams import stream
 from contrex.data.views.batch import Batch
 from contrex.data.views.company import NUM_PARTNERS, Company, OtherClasses
 from contrex.data.views.photometric import Look, random_look, recoloured_pixels
-from contrex.data.views.squares import central_square, pixels
+from contrex.data.views.squares import central_square, central_square_boxes, pixels
 from contrex.data.views.view import View
+from contrex.errors import DataError
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
 from contrex.settings import Augmentation
@@ -35,7 +37,7 @@ Position = tuple[int, int]
 
 class TrainingViews(Dataset[Batch]):
     """One image at a position (epoch, index), as a batch of one, with `num_views` sets of views; with `composite`, also
-    among images of other classes."""
+    among images of other classes; with `boxes`, a share, the boxes of that many of the images, always the same."""
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class TrainingViews(Dataset[Batch]):
         seed: int,
         num_views: int = 1,
         composite: bool = False,
+        boxes: float = 0.0,
     ) -> None:
         self.images = images
         self.resize = resize
@@ -54,11 +57,13 @@ class TrainingViews(Dataset[Batch]):
         self.augmentation = augmentation
         self.seed = seed
         self.num_views = num_views
+        self.boxes = boxes
         self.others = OtherClasses(np.array([images.label(i) for i in range(len(images))])) if composite else None
 
     def __getitem__(self, position: Position) -> Batch:
         epoch, index = position
-        plain, label = self._plain(index), self.images.label(index)
+        image, label = self.images.image(index), self.images.label(index)
+        plain = central_square(image, resize=self.resize, size=self.size)
         return Batch(
             images=pixels(plain)[None],
             labels=torch.tensor([label]),
@@ -66,12 +71,34 @@ class TrainingViews(Dataset[Batch]):
             views=tuple(self._transformed(plain, epoch, index, number) for number in range(self.num_views)),
             indices=torch.tensor([index]),
             company=None if self.others is None else self._company(epoch, index, label, self.others),
+            boxes=[self._boxes(index, (image.height, image.width))] if self.boxes else None,
         )
 
     def order(self, epoch: int) -> list[int]:
         """The indices of all images, in the order of one epoch."""
         order: list[int] = stream("order", self.seed, epoch).permutation(len(self.images)).tolist()
         return order
+
+    def check_boxes(self) -> None:
+        """Refuse images of which none has the boxes that are asked for.
+
+        Raises:
+            DataError: that is so.
+        """
+        if self.boxes and not any(len(self._drawn_boxes(index)) for index in range(len(self.images))):
+            raise DataError(
+                f"{self.images.name} has no boxes to train on, in a share of {self.boxes:g} of its {len(self.images)} "
+                "images: take a data set with boxes, or a larger share."
+            )
+
+    def _drawn_boxes(self, index: int) -> NDArray[np.float32]:
+        """The boxes of one image in its own pixels; none where it is not one of those that are drawn."""
+        is_drawn = self.boxes == 1 or stream("boxes", self.seed, index).random() < self.boxes
+        return self.images.annotation(index).boxes if is_drawn else NO_BOXES
+
+    def _boxes(self, index: int, image_size: tuple[int, int]) -> NDArray[np.float32]:
+        """The boxes of one image in pixels of its square."""
+        return central_square_boxes(self._drawn_boxes(index), image_size, resize=self.resize, size=self.size)
 
     def _transformed(self, plain: Image.Image, epoch: int, index: int, number: int) -> View:
         """View `number` of one image in one epoch. Its partners have the streams 2 to 4, a third view the one after."""
