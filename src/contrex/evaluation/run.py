@@ -117,12 +117,14 @@ def _judge_by_each(first: Panel, others: Sequence[Panel], views: Sequence[Views]
 
 class Validation(NamedTuple):
     """Top-1 accuracy in % and the mean cross-entropy in nats, over all images; with a reference, the agreement with it
-    and the divergence from it, and `kept`, how many of its sure decisions are the same, in %; where none is
-    sure, it is all of them that count."""
+    and the divergence from it, and `kept`, how many of its `num_sure` sure decisions are the same, in %.
+
+    Where the reference is sure of none, all count.
+    """
 
     top1: float
     loss: float
-    kept: float = math.nan
+    kept: float = 100.0
     num_sure: int = 0
 
 
