@@ -137,6 +137,10 @@ def test_what_has_changed_or_is_gone_is_told(moved, capsys):
     torch.save({name: value + 1 for name, value in state.items()}, moved / "w.pth")
     assert run("verify", moved / "why-b.json") == 1
     assert "w.pth has changed: its SHA-256 is " in capsys.readouterr().err
+    other = shutil.copy(moved / "why-b.json", moved / "other.json")
+    changed(moved / "other.json", lambda record: record["classifier"]["weights"].update(sha256="0" * 64))
+    assert run("verify", other, "--weights", moved / "elsewhere.pth") == 1
+    assert "the weights of the network have changed: their SHA-256 is " in capsys.readouterr().err
     torch.save(state, moved / "w.pth")
     np.savez(moved / "why-b.npz", nothing=np.zeros(1))
     assert run("verify", moved / "why-b.json", "--weights", moved / "elsewhere.pth") == 1
@@ -191,6 +195,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(made, capsy
         assert run("explain", photo, "--output", output, "--model.weights", other) == 2
         assert message in capsys.readouterr().err
     (made / "folder.png").mkdir()
+    words = ["--model.name", "contrex:convnet", "--model.weights", made / "w.pth", "--output", made / "none.png"]
+    assert run("explain", made / "gone.png", *words) == 2
+    assert "gone.png': No such file or directory. Replace or remove it." in capsys.readouterr().err
     assert run("explain", photo, "--output", made / "folder.png") == 2
     assert "is a folder: name a file in it" in capsys.readouterr().err
     (made / "folder.png").rmdir()
