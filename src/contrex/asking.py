@@ -22,13 +22,53 @@ from contrex.explain import Explainer, Explanation
 from contrex.explain.explainer import Targets
 from contrex.explain.named import build_explainer
 from contrex.explain.picture import Photo
-from contrex.models import Classifier, class_names, eval_mode, model_logits
+from contrex.models import Classifier, class_names, eval_mode, load_classifier, model_logits
 from contrex.models.outputs import read_by
 from contrex.models.own import INTERPOLATIONS, View, own_classifier
 from contrex.ops.scores import Contrast
+from contrex.settings import Model
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[Any]
 """A file, an image of Pillow, or an array [H,W], [H,W,1], [H,W,3] or [H,W,4], uint8 or in [0, 1]."""
+
+
+def load(
+    name: str,
+    *,
+    pretrained: bool = False,
+    weights: str | os.PathLike[str] | None = None,
+    num_classes: int | None = None,
+    classes: Sequence[str] = (),
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    **options: Any,
+) -> Classifier:
+    """Build a classifier by name: a network, and how it sees pictures. Explainers and `why` take it.
+
+        contrex.load("timm:resnet50", pretrained=True)
+        contrex.load("open_clip:ViT-B-32", pretrained=True, classes=["a tabby", "a tiger cat"])
+
+    Args:
+        name: `torchvision:NAME`, `timm:NAME`, `hf:NAME`, `open_clip:NAME` or `contrex:convnet`. NAME.TAG chooses among
+            the weights of torchvision, timm and open_clip.
+        pretrained: take the library's own weights, with their mean, std, size, interpolation and class names. The
+            library downloads them if they are not in its cache. With `weights` they are in that file instead.
+        weights: a file with a state_dict.
+        num_classes: how many classes the network has; without it the weights tell.
+        classes: their names; for models of images and texts, a text for each.
+        mean, std: of its input, where nothing says them, or others.
+        options: keywords for the library's builder.
+
+    Raises:
+        UnknownNameError: no such library or architecture.
+        ArgumentError: an option does not fit, or the library is not installed.
+        WeightsError: the weights cannot be had, or do not fit.
+    """
+    told = {key: repr(value) if not isinstance(value, str) else value for key, value in options.items()}
+    path = None if weights is None else Path(weights)
+    settings = Model(name, told, num_classes=num_classes, weights=path, mean=mean, std=std, pretrained=pretrained,
+                     classes=tuple(classes))  # fmt: skip
+    return load_classifier(settings)
 
 
 def why(

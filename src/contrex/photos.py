@@ -119,9 +119,13 @@ def classifier_of(run: Path | None, model: Model, classes: Path | None) -> Named
     if run is not None:
         recipe, classifier, own_names = load_trained(run)
         return NamedClassifier(classifier, names or own_names, recipe.data.image_size)
-    if model.weights is None:
-        raise ArgumentError("`model.weights` is needed: an untrained network explains nothing. Or pass --run.")
-    return NamedClassifier(load_classifier(model), names, DEFAULT_SIDE)
+    if model.is_untrained:
+        raise ArgumentError(
+            "`model.weights` is needed: an untrained network explains nothing. Or pass --run, or --pretrained for the "
+            "library's own weights."
+        )
+    classifier = load_classifier(model)
+    return NamedClassifier(classifier, names or classifier.names, classifier.image_size or DEFAULT_SIDE)
 
 
 def explain_photos(

@@ -22,7 +22,15 @@ from contrex.cli.measure import compare, evaluate, report
 from contrex.cli.options import Arguments
 from contrex.cli.reproduce import reproduce
 from contrex.cli.train import quickstart, train
-from contrex.errors import ArgumentError, ContrexError, LayerWarning, printable, unknown_name, unwrapped
+from contrex.errors import (
+    ArgumentError,
+    ContrexError,
+    LayerWarning,
+    NormalisationWarning,
+    printable,
+    unknown_name,
+    unwrapped,
+)
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "quickstart": quickstart,
@@ -73,7 +81,7 @@ def _warnings_in_words() -> Iterator[None]:
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if issubclass(category, LayerWarning):
+        if issubclass(category, (LayerWarning, NormalisationWarning)):
             print(f"contrex: {printable(message)}", file=sys.stderr)
         else:
             shown(message, category, *place, **options)

@@ -48,8 +48,10 @@ def evaluate(arguments: Arguments) -> int:
         data, rest = named_data(arguments)
         default = EvaluateModel(settings.Model(), data or settings.Folder(tyro.MISSING))
         options = parsed(EvaluateModel, "evaluate", rest, default=default, reads_data=True)
-        if options.model.weights is None:
-            raise ArgumentError("`model.weights` is needed: an untrained network measures nothing. Or name a run.")
+        if options.model.is_untrained:
+            raise ArgumentError(
+                "`model.weights` is needed: an untrained network measures nothing. Or name a run, or pass --pretrained."
+            )
         from contrex.experiment import evaluate_model_by_each
 
         measured = evaluate_model_by_each(

@@ -27,6 +27,7 @@ from contrex.explain.forward.sites import Sites
 from contrex.explain.forward.survey import Survey
 from contrex.explain.options import About, default_options, in_words, made_with
 from contrex.models.classes import Names, by_name, checked_names
+from contrex.models.classifier import Classifier
 from contrex.models.compiled import uncompiled
 from contrex.models.layers import Layer, Reshape, Site, find_layer, layer_name, unwrap
 from contrex.models.outputs import read_by
@@ -90,8 +91,15 @@ class Explainer(ABC):
         return None
 
     def __init__(
-        self, model: nn.Module, *, names: Names | None = None, output: Callable[[Any], Tensor] | None = None
+        self,
+        model: nn.Module | Classifier,
+        *,
+        names: Names | None = None,
+        output: Callable[[Any], Tensor] | None = None,
     ) -> None:
+        if isinstance(model, Classifier):
+            names = model.names if names is None else names
+            model = model.network
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
         check_classifier(model)

@@ -11,8 +11,10 @@ from torch import nn
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.models.classes import Names, checked_names
+from contrex.models.classifier import Classifier, channels
+from contrex.models.hub import of_transformers
 from contrex.models.layers import unwrap
-from contrex.models.load import Classifier, channels
+from contrex.models.libraries import of_timm
 
 INTERPOLATIONS: dict[str, Image.Resampling] = {
     one.name.lower(): one for one in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
@@ -53,7 +55,7 @@ def own_classifier(model: Classifier | nn.Module, **view: Any) -> Classifier:
     if isinstance(model, Classifier):
         found = replace(model, **known)
     elif isinstance(model, nn.Module):
-        told = {**_of_timm(unwrap(model)), **_of_transformers(unwrap(model)), **known}
+        told = {**of_timm(unwrap(model)), **of_transformers(unwrap(model)), **known}
         _check_known(model, told)
         found = Classifier(model, **told)
     else:
@@ -91,27 +93,3 @@ def _not_known(model: Classifier | nn.Module, missing: list[str]) -> ArgumentErr
         f"{', '.join(f'`{name}`' for name in missing)} as in its training (torchvision's, on ImageNet: "
         f"{', '.join(imagenet[name] for name in missing)}), or a contrex.models.Classifier that has them."
     )
-
-
-def _of_timm(network: nn.Module) -> dict[str, Any]:
-    """What timm says of a network: the size of its square, the image that it is cut out of, mean and std."""
-    config = getattr(network, "pretrained_cfg", None)
-    if not isinstance(config, Mapping) or not {"input_size", "mean", "std"} <= set(config):
-        return {}
-    size = min(config["input_size"][1:])
-    how = config.get("interpolation")
-    return {
-        "image_size": size,
-        "short_side": int(size / config.get("crop_pct", 1.0)),
-        "mean": channels(config["mean"], "mean"),
-        "std": channels(config["std"], "std"),
-        **({"interpolation": how} if how in INTERPOLATIONS else {}),
-    }
-
-
-def _of_transformers(network: nn.Module) -> dict[str, Any]:
-    """The names that the configuration of a network of transformers has, but for those that it makes up itself."""
-    names = getattr(getattr(network, "config", None), "id2label", None)
-    if not isinstance(names, Mapping) or all(str(name).startswith("LABEL_") for name in names.values()):
-        return {}
-    return {"names": checked_names({int(index): str(name) for index, name in names.items()})}
