@@ -22,7 +22,8 @@ from contrex.explain import Explainer, Explanation
 from contrex.explain.explainer import Targets
 from contrex.explain.named import build_explainer
 from contrex.explain.picture import Photo
-from contrex.models import Classifier, class_names, eval_mode, load_classifier, model_logits
+from contrex.models import Classifier, beside, class_names, eval_mode, load_classifier, model_logits
+from contrex.models.beside import Inputs
 from contrex.models.outputs import read_by
 from contrex.models.own import INTERPOLATIONS, View, own_classifier
 from contrex.ops.scores import Contrast
@@ -80,6 +81,7 @@ def why(
     contrast: Contrast = None,
     score: str = "logit",
     task: str | None = None,
+    inputs: Inputs | None = None,
     **view: Unpack[View],
 ) -> Explanation:
     """Explain why pictures are `target` - and, with a contrast, not another class - to a classifier.
@@ -95,7 +97,7 @@ def why(
             weights); of others `size`, `mean` and `std` are asked.
         explainer: its name, with options ("rise(num_masks=500)", "grad_cam(layer='layer3')"), its class, or a function
             that makes one of the network.
-        target, contrast, score, task: as in a call of an explainer; classes also by name.
+        target, contrast, score, task, inputs: as in a call of an explainer; classes also by name.
         view: `size`, `short_side`, `mean`, `std`, `interpolation` and `names` where the classifier does not say them,
             or says others. Names are ImageNet's for 1000 classes without any.
 
@@ -106,10 +108,12 @@ def why(
     seen = own_classifier(classifier, **view)
     squares, photos = zip(*[_square(picture, seen) for picture in _listed(images)], strict=True)
     like = next((one for one in seen.network.parameters() if one.is_floating_point()), torch.zeros(()))
-    inputs = seen.normalise(torch.stack(squares).to(like.device)).to(like.dtype)
+    pictures = seen.normalise(torch.stack(squares).to(like.device)).to(like.dtype)
     explain = _explainer(seen.network, explainer)
-    explain.names = seen.names or explain.names or _imagenet_names(explain, inputs)
-    return replace(explain(inputs, target=target, contrast=contrast, score=score, task=task), images=photos)
+    with beside.given(inputs, len(pictures)):
+        explain.names = seen.names or explain.names or _imagenet_names(explain, pictures)
+    found = explain(pictures, target=target, contrast=contrast, score=score, task=task, inputs=inputs)
+    return replace(found, images=photos)
 
 
 def _explainer(network: nn.Module, explainer: str | Callable[[nn.Module], Explainer]) -> Explainer:
@@ -123,7 +127,7 @@ def _explainer(network: nn.Module, explainer: str | Callable[[nn.Module], Explai
 
 def _imagenet_names(explain: Explainer, inputs: Tensor) -> tuple[str, ...]:
     """ImageNet's names for a network of 1000 classes; none otherwise."""
-    with eval_mode(explain.model), torch.inference_mode(), read_by(explain.output):
+    with eval_mode(explain.model), torch.inference_mode(), read_by(explain.output), beside.about([0]):
         num_classes = model_logits(explain.model, inputs[:1]).shape[1]
     return tuple(class_names(num_classes)) if num_classes == 1000 else ()
 

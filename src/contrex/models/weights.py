@@ -33,10 +33,7 @@ def load_weights(
     if state is None:
         assert path is not None
         state = plain_keys(read_state_dict(path))
-    modules = dict(network.named_modules())
-    for name in fresh:
-        if name not in modules:
-            raise unknown_name("`model.fresh`", name, [key for key in modules if key])
+    _check_fresh(network, fresh)
     own = network.state_dict()
     kept_fresh = {key for key in own if any(key.startswith(f"{name}.") for name in fresh)}
     needed = {key for key in own if key not in kept_fresh and not key.endswith("num_batches_tracked")}
@@ -49,6 +46,13 @@ def load_weights(
         raise WeightsError(_mismatch(told, network, missing, left_over, shapes, own, state) + other)
     loaded = {key: value for key, value in state.items() if key in own and key not in kept_fresh}
     network.load_state_dict({**own, **loaded})
+
+
+def _check_fresh(network: nn.Module, fresh: Sequence[str]) -> None:
+    modules = dict(network.named_modules())
+    for name in fresh:
+        if name not in modules:
+            raise unknown_name("`model.fresh`", name, [key for key in modules if key])
 
 
 def read_state_dict(path: Path, layout: str = "plain") -> dict[str, Tensor]:

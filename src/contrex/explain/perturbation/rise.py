@@ -55,7 +55,8 @@ class RISE(PerturbationExplainer):
         heatmap = torch.zeros((), device=run.images.device)
         for start in range(0, self._num_masks, num):
             masks = _masks(grids[start : start + num], corners[start : start + num], height, width).to(run.images)
-            outputs = outputs_of(self.model, (image * masks[:, None] for image in run.images.detach()), question)
+            masked = ((n, image * masks[:, None]) for n, image in enumerate(run.images.detach()))
+            outputs = outputs_of(self.model, masked, question)
             left = torch.stack(list(outputs))  # [N,n,Z]
             with torch.autocast(left.device.type, enabled=False):
                 weights = weighed(question.rows, left)
