@@ -51,6 +51,7 @@ def test_one_report_says_what_it_found_over_episodes(episodes):
     assert [path.name for path in episodes.glob("*.html")] == ["report.html"]
 
 
+@pytest.mark.slow
 def test_more_episodes_are_added_to_those_that_are_there(episodes, capsys):
     before = {
         run: (run / "evaluation-val" / "record.json").read_bytes() for run in itertools.chain(*run_folders(episodes))

@@ -1,6 +1,7 @@
 """What the source imports is what pyproject.toml declares, and the other way round."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -33,6 +34,7 @@ def imports(tree):
             yield name.partition(".")[0], node not in inside
 
 
+@functools.cache
 def imported():
     """Which packages of others are imported at all, and which by files without being asked for."""
     every, at_once = set(), set()

@@ -225,6 +225,7 @@ def photos(tmp_path):
     return folder.parent
 
 
+@pytest.mark.slow
 def test_everything_is_added_to_the_package_in_three_places_at_most(tmp_path, photos):
     table = dict(re.findall(r"^\| \[(.+?)\]\(.+?\) \| (.+?) \|", PAGE.read_text(), re.MULTILINE))
     package = Package(tmp_path / "package")

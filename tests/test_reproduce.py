@@ -88,6 +88,7 @@ def test_shared_rows_are_one_run():
     assert places == [(2, 0)] * 3
 
 
+@pytest.mark.slow
 def test_networks_and_data_sets_are_one_at_the_tiny_scale():
     found = ordered(order("contrast-table2", scale="tiny", data=[FEW]))
     (work,) = found.works
@@ -134,6 +135,7 @@ def test_a_plan_tells_commands_images_and_time(tmp_path, capsys):
     assert (tmp_path / "tiny" / "imagenet_resnet18_cgc_tiny-seed0" / "evaluation-test" / "record.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_plan_names_each_way_of_measuring():
     found = ordered(order("contrast-table3", scale="tiny", data=[FEW], epochs=1, limit=8))
     assert found.works[0].measurements[0].evaluation.limit == 8
@@ -152,6 +154,7 @@ def test_the_plan_had_another_name():
         reproduce.Plans  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_papers_images_and_hours_are_planned_from_ten_steps(tmp_path):
     plan = planned(
         ordered(order("excon-table1a", rows=("supcon_cifar100",), scale="tiny", data=[FEW], seeds=3)), tmp_path

@@ -17,6 +17,7 @@ def device_named(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        # Only memory on a device tells whether this machine has it.
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"`device` {name!r} cannot be used here: {str(error).splitlines()[0]} Try 'cpu'.") from None

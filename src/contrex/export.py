@@ -144,6 +144,7 @@ def _loaded(run: Path, checkpoint: str, kind: str) -> _Trained:
 
 def _check(own: _Trained, form: _Format, path: Path) -> str:
     """Load the file back and compare its logits with the run's; return a sentence on what was done."""
+    # Random images, always the same: an export that fails its check fails again.
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(NUM_PROBES, 3, own.size, own.size, generator=generator)
     where, logits = form.load(own, path)
@@ -180,7 +181,9 @@ def _logits(classifier: Classifier, network: nn.Module) -> Logits:
 def _state(own: _Trained) -> dict[str, Tensor]:
     """The state_dict on the CPU, each tensor with memory of its own."""
     return {
-        key: value.detach().cpu().clone().contiguous() for key, value in own.classifier.network.state_dict().items()
+        # Cloned, as safetensors refuses tensors that share memory, which tied weights do.
+        key: value.detach().cpu().clone().contiguous()
+        for key, value in own.classifier.network.state_dict().items()
     }
 
 

@@ -86,6 +86,7 @@ def gathered(own: T) -> list[T]:
     """
     if not is_distributed():
         return [own]
+    # Sync point.
     found: list[T] = [own] * world_size()  # each place is filled by its process
     dist.all_gather_object(found, own)
     return found
@@ -99,6 +100,7 @@ def largest(*own: int) -> list[int]:
     """
     if not is_distributed():
         return list(own)
+    # Sync point.
     numbers = torch.tensor(own, device=_small_device())
     dist.all_reduce(numbers, dist.ReduceOp.MAX)
     return cast("list[int]", numbers.tolist())
@@ -132,6 +134,8 @@ def gathered_rows(own: Tensor, *, equal: bool = True) -> list[Tensor]:
     """
     if not is_distributed():
         return [own]
+    # Sync point; a second one for the counts, where they may differ. Shorter tensors are filled up, as an exchange has
+    # one size, and cut again below.
     counts = [len(own)] * world_size()
     if not equal:
         counts = gathered(len(own))
@@ -145,12 +149,15 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
+        # Channels last would be exchanged in the order of memory, which need not be the same in each process.
         parts = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(world_size())]
         dist.all_gather(parts, own.contiguous())
         return torch.stack(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Sync point in the backward pass: every process used every row, so a row's gradient is the sum over processes.
+        # A clone, as autograd may use `gradient` elsewhere.
         summed = gradient.contiguous().clone()
         dist.all_reduce(summed)
         return summed[rank()]
@@ -175,6 +182,7 @@ def from_first(made: Callable[[], T]) -> T:
             found[0] = made()
         except (ContrexError, OSError) as error:
             found[1] = error
+    # Sync point: the others wait here while the first one works.
     dist.broadcast_object_list(found)
     if found[1] is not None:
         raise found[1]
@@ -196,6 +204,7 @@ def together() -> Iterator[None]:
         failure = error
     if failure is not None and not is_distributed():
         raise failure
+    # Sync point: all learn whether one has failed.
     if largest(failure is not None)[0]:
         messages = gathered(None if failure is None else _described(failure))
         if failure is not None:

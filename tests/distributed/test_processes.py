@@ -29,29 +29,15 @@ PHASED = ("supcon", "supcon_ori", "simclr", "excon", "exconb")
 """Their two phases are not for FSDP2."""
 
 CASES = {
-    **{f"{method}, {network}": (method, network, {}, {}) for method in METHODS for network in ("convnet", "mlp")},
-    "cgc, every cell its weights": ("cgc", "flat", {}, {}),
-    **{f"cgc, {network} head": ("cgc", network, {}, {}) for network in ("hidden", "convolutional", "token")},
-    "gcc, hidden head": ("gcc", "hidden", {}, {}),
-    "exconb, token head": ("exconb", "token", {}, {}),
+    **{f"{method}, convnet": (method, "convnet", {}, {}) for method in METHODS},
+    "cgc, mlp": ("cgc", "mlp", {}, {}),
     "cgc, earlier layer": ("cgc", "convnet", {"layer": "features.0"}, {}),
     "cgc, queue": ("cgc", "convnet", {"queue": 8}, {}),
     "cgc, contrast and queue": ("cgc", "mlp", {"queue": 100, "contrast": "weighted"}, {}),
     "no negatives, published code": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {}),
     "exconb, published code": ("exconb", "mlp", {"variant": "published-code"}, {}),
-    "excon, weighted": ("excon", "convnet", {"contrast": "weighted", "explainer": "hires_cam"}, {}),
-    **{
-        f"{method}, {network}, maps only": (
-            method,
-            network,
-            {"weight": 1e12},
-            {},
-        )  # nothing is left of the labels' term
-        for method, network in (("cgc", "mlp"), ("cgc_no_negatives", "convnet"), ("gcc", "convnet"))
-    },
+    "cgc, maps only": ("cgc", "mlp", {"weight": 1e12}, {}),  # nothing is left of the labels' term
     "cgc, unlabelled": ("cgc", "convnet", {"queue": 8}, {"unlabelled": 12}),
-    "cgc, unlabelled, every cell": ("cgc", "flat", {"views": "transformed"}, {"unlabelled": 6}),
-    "no negatives, unlabelled": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {"unlabelled": 6}),
     "sharded cgc, unlabelled": ("cgc", "mlp", {"contrast": "weighted"}, {"unlabelled": 12, "shard": True}),
     "retrofit, token head": ("retrofit", "token", {"negatives": False, "distillation_temperature": 2.0}, {}),
     "retrofit, unlabelled": ("retrofit", "convnet", {"label_weight": 0.5, "queue": 8}, {"unlabelled": 12}),
@@ -80,10 +66,7 @@ CASES = {
         {"freeze": ("features.2",), "shard": True},
     ),
     "sharded cgc, probe": ("cgc", "mlp", {}, {"freeze": ("trunk",), "shard": True}),
-    "sharded cross_entropy": ("cross_entropy", "convnet", {}, {"shard": True}),
     "sharded cgc": ("cgc", "convnet", {"queue": 8}, {"shard": True}),
-    "sharded cgc, hidden layer": ("cgc", "mlp", {}, {"shard": True}),
-    "sharded no negatives": ("cgc_no_negatives", "flat", {"variant": "published-code"}, {"shard": True}),
 }
 NOT_FOR = {
     "flat": {"gcc"},  # its composites are larger than the images, and these two take one size
@@ -96,6 +79,13 @@ EVERY = {
     for method in METHODS
     for shard in (False, True)
     if method not in NOT_FOR.get(network, ()) and not (shard and method in PHASED)
+} | {
+    "excon, weighted": ("excon", "convnet", {"contrast": "weighted", "explainer": "hires_cam"}, {}),
+    "no negatives, maps only": ("cgc_no_negatives", "convnet", {"weight": 1e12}, {}),
+    "gcc, maps only": ("gcc", "convnet", {"weight": 1e12}, {}),
+    "cgc, unlabelled, every cell": ("cgc", "flat", {"views": "transformed"}, {"unlabelled": 6}),
+    "no negatives, unlabelled": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {"unlabelled": 6}),
+    "sharded no negatives": ("cgc_no_negatives", "flat", {"variant": "published-code"}, {"shard": True}),
 }
 MISTAKES = {
     "detached": {name: CASES[name] for name in ("cgc, convnet", "supcon, convnet")},
@@ -315,19 +305,30 @@ def ran(tmp_path_factory):
         jobs.several,
         *runs_of(folder, tiny(), 2),
         ("plain", jobs.trained, (tiny(), folder / "plain"), {"plain": True}),
-        ("turns", jobs.trained, (in_turns(), folder / "turns"), {"plain": True}),
-        ("counted", jobs.counted, (in_turns(), folder / "counted")),
         ("sharded", jobs.trained, (tuned(shard=True), folder / "sharded")),
-        ("taught", jobs.taught, (tiny(accumulate=2), folder / "taught", f"{EXAMPLE}:digits")),
-        ("taught, sharded", jobs.taught, (tiny(shard=True), folder / "taught-sharded", f"{EXAMPLE}:digits")),
         ("unlabelled", jobs.trained, (semi(), folder / "unlabelled"), {"plain": True}),
         ("nan", jobs.trained, (tiny(), folder / "nan"), {"fault": ("nan", 1, 1)}),
-        ("nan gradient", jobs.trained, (tiny(), folder / "nan-gradient"), {"fault": ("nan gradient", 1, 1)}),
-        ("sharded nan", jobs.trained, (tiny(shard=True), folder / "sharded-nan"), {"fault": ("nan", 1, 1)}),
         ("full disk", jobs.trained_on_a_full_disk, (tiny(), folder / "full")),
         ("unreadable", jobs.trained, (on_photos(folder / "photos"), folder / "unreadable")),
         ("refused", jobs.trained, (tiny(), folder / "straight")),
         ("uneven", jobs.trained, (tiny(batch_size=9), folder / "uneven")),
+    )
+    return folder, found
+
+
+@pytest.fixture(scope="module")
+def ran_longer(tmp_path_factory):
+    """As `ran`, the runs of slow tests."""
+    folder = tmp_path_factory.mktemp("longer-runs")
+    found = processes.results_of(
+        2,
+        jobs.several,
+        ("turns", jobs.trained, (in_turns(), folder / "turns"), {"plain": True}),
+        ("counted", jobs.counted, (in_turns(), folder / "counted")),
+        ("taught", jobs.taught, (tiny(accumulate=2), folder / "taught", f"{EXAMPLE}:digits")),
+        ("taught, sharded", jobs.taught, (tiny(shard=True), folder / "taught-sharded", f"{EXAMPLE}:digits")),
+        ("nan gradient", jobs.trained, (tiny(), folder / "nan-gradient"), {"fault": ("nan gradient", 1, 1)}),
+        ("sharded nan", jobs.trained, (tiny(shard=True), folder / "sharded-nan"), {"fault": ("nan", 1, 1)}),
         ("orphaned", jobs.trained, (tiny(), folder / "orphaned"), {"fault": ("orphan", 1, 3)}),
     )
     return folder, found
@@ -356,10 +357,11 @@ def test_the_average_is_the_same_in_all_processes_and_in_the_checkpoint(ran):
     assert all(type(value) is torch.Tensor for value in content["averages"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["taught", "taught, sharded"])
-def test_the_teacher_is_the_same_in_all_processes_and_in_the_checkpoint(ran, name):
+def test_the_teacher_is_the_same_in_all_processes_and_in_the_checkpoint(ran_longer, name):
     """It follows once a step in each, also with parts of a batch, and is not the network that it follows."""
-    folder, found = ran
+    folder, found = ran_longer
     one, other = of(found, name)
     assert one == other
     steps, teacher, network = one
@@ -411,9 +413,10 @@ def test_a_signal_to_one_process_stops_all_of_them_after_a_checkpoint(ran):
     assert_same_run(folder / "straight", folder / "stopped")
 
 
-def test_processes_without_their_torchrun_stop_after_a_checkpoint(ran, tmp_path):
+@pytest.mark.slow
+def test_processes_without_their_torchrun_stop_after_a_checkpoint(ran_longer, tmp_path):
     """Also those on machines where it is alive; what is left is resumed."""
-    folder, found = ran
+    folder, found = ran_longer
     for kind, message, code in of(found, "orphaned"):
         assert (kind, code) == ("InterruptedRunError", 129)
         assert message.startswith("stopped by the end of torchrun after step 4; continue with: torchrun")
@@ -479,8 +482,9 @@ def test_a_run_of_two_processes_is_that_of_one_to_rounding(ran, tmp_path):
         torch.testing.assert_close(second[name], first[name], rtol=1e-4, atol=1e-6)
 
 
-def test_phases_in_turns_on_two_processes_are_those_of_one_to_rounding(ran, tmp_path):
-    folder, found = ran
+@pytest.mark.slow
+def test_phases_in_turns_on_two_processes_are_those_of_one_to_rounding(ran_longer, tmp_path):
+    folder, found = ran_longer
     assert isinstance(found[0]["turns"], str), found[0]["turns"]
     jobs.trained(in_turns(), tmp_path, plain=True)
     assert any("classifier" in name for line in read_log(tmp_path) for name in line)
@@ -488,9 +492,10 @@ def test_phases_in_turns_on_two_processes_are_those_of_one_to_rounding(ran, tmp_
         assert other == pytest.approx(one, rel=1e-4)
 
 
-def test_a_step_is_one_call_of_ddp_and_one_backward_pass(ran):
+@pytest.mark.slow
+def test_a_step_is_one_call_of_ddp_and_one_backward_pass(ran_longer):
     """More of either, and DDP adds up gradients in silence that are not those of the sum."""
-    _, found = ran
+    _, found = ran_longer
     assert of(found, "counted") == [(12, 12, 12)] * 2
 
 
@@ -534,9 +539,10 @@ def test_a_nan_in_one_process_stops_all_of_them(ran):
     assert [line["step"] for line in read_log(folder / "nan")] == [1]
 
 
-def test_a_nan_gradient_of_one_process_and_one_of_weights_that_are_shared_out_stop_all_of_them(ran):
+@pytest.mark.slow
+def test_a_nan_gradient_of_one_process_and_one_of_weights_that_are_shared_out_stop_all_of_them(ran_longer):
     """The loss is finite in the first case, everywhere."""
-    folder, found = ran
+    folder, found = ran_longer
     for name in ("nan gradient", "sharded nan"):
         for kind, message, code in of(found, name):
             assert (kind, code) == ("NonFiniteLossError", 3), message

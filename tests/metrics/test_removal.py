@@ -257,7 +257,7 @@ def saliency():
     return torch.randn(5, 6, 5)
 
 
-@pytest.mark.parametrize(("name", "step"), crossed(CURVES, [7, 1, 10, 99], one_in=2))
+@pytest.mark.parametrize(("name", "step"), crossed(CURVES, [7, 1, 10, 99], one_in=4))
 def test_road_curve_oracle(name, step, model, images, saliency, monkeypatch):
     target, seeds = torch.tensor([0, 1, 2, 0, 1]), [3, 1, 4, 1, 5]
     options = {"step": step, "baseline": "road", "target": target, "seeds": seeds}

@@ -35,9 +35,12 @@ FOUND = {
 }
 
 
+SLOW = ("vgg", "efficientnet", "densenet", "alexnet")
+
+
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if "vgg" in name or "efficientnet" in name else name for name in FOUND],
+    [pytest.param(name, marks=pytest.mark.slow) if name.partition(":")[2].startswith(SLOW) else name for name in FOUND],
 )
 def test_the_layer_is_found(name):
     """The map before the classifier, in torchvision's, timm's and our own CNNs."""
@@ -358,6 +361,7 @@ def test_the_stem_of_small_images(name):
     assert after["conv1.weight"].shape == (64, 3, 3, 3)
 
 
+@pytest.mark.slow
 def test_the_stem_keeps_channels_bias_and_type_and_draws_as_resnets_do():
     network = build_network("torchvision:resnet18", {}).double()
     network.conv1 = nn.Conv2d(4, 64, 7, stride=2, padding=3).double()

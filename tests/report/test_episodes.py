@@ -91,6 +91,7 @@ def test_seeds_of_one_draw_are_seeds(make_episode):
     assert cell_count(found) == "2 seeds, n=2 each"
 
 
+@pytest.mark.slow
 def test_the_interval_of_episodes_covers_the_true_difference():
     """200 experiments of 20 episodes: draws vary by 2, images by 10, the difference is 1. Of 95 % intervals between 87
     and 99 % must hold it."""

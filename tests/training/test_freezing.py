@@ -28,7 +28,7 @@ def starting_from(tmp_path, recipe):
         (CGC(resolution=32), ("features.1.0", "features.2")),
         (CrossEntropy(), ("features.0",)),
         pytest.param(GCC(), ("features.0", "features.2.1"), marks=pytest.mark.slow),
-        (ExCon(background=True), ("features.1",)),
+        pytest.param(ExCon(background=True), ("features.1",), marks=pytest.mark.slow),
     ],
 )
 def test_what_is_frozen_is_bit_identical_after_training_and_the_rest_has_moved(tmp_path, method, names):

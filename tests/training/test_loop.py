@@ -91,7 +91,7 @@ def test_another_seed_gives_another_run(straight, tmp_path):
     assert not torch.equal(weights(straight)["network.fc.weight"], weights(tmp_path)["network.fc.weight"])
 
 
-@pytest.mark.parametrize("step", [0, 1, 3, 4, 5])
+@pytest.mark.parametrize("step", [1, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 3, 5))])
 def test_a_killed_and_resumed_run_is_the_uninterrupted_one(straight, tmp_path, monkeypatch, step):
     """Killed in any step, with a checkpoint after every step: the same weights and log, bit for bit."""
     recipe = tiny(checkpoint_minutes=0.0)

@@ -28,7 +28,10 @@ def recipe_of(name, **training):
     return replace(tiny(**training), method=METHODS[name], augmentation=colours)
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(
+    scope="module",
+    params=["exconb", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name != "exconb")],
+)
 def straight(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     train(recipe_of(request.param), folder, console=quiet())

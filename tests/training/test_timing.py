@@ -36,6 +36,7 @@ def test_waiting_for_images_is_told_from_computing(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_slow_images_show_in_the_run(tmp_path, monkeypatch):
     read = TrainingViews.__getitem__
 

@@ -99,6 +99,8 @@ def draw_labelled(labels: Integers, *, seed: int, share: float | None = None, pe
     chosen = [np.zeros(0, np.int64)]
     for label, numbers in zip(classes.tolist(), np.split(order, starts[1:]), strict=False):
         num = per_class if per_class is not None else max(1, round((share or 0.0) * len(numbers)))
+        # A stream for each class, of which the first so many are taken: so 10 labels of a class are among the 20 that a
+        # larger draw takes, and no class changes another's draw.
         chosen.append(stream("labelled", seed, label).permutation(numbers)[:num])
     return np.sort(np.concatenate(chosen))
 

@@ -59,6 +59,7 @@ class Loader(Generic[T]):
 
     def _end_reading(self) -> None:
         if self._reading is not None:
+            # A reading that was left in the middle would still hold the workers, and give its batches to the next.
             self._reading.close()
             self._reading = None
 
@@ -115,6 +116,7 @@ class TrainingLoader:
         self._batch_size = batch_size
         self._parts = parts
         self._cycle = cycle
+        # One data set of all phases and of the unlabelled images, so that one set of workers serves them all.
         every = _EachPhase([*views, *([] if cycle is None else [cycle.views])])
         self._loader = Loader(every, partial(_joined, unlabelled=len(views)), workers=workers, pin_memory=pin_memory)
 

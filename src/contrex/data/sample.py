@@ -97,6 +97,7 @@ class ImageSet(FromAnywhere, ABC):
         return False
 
     def __getitem__(self, index: int) -> Sample:
+        # Negative numbers count from the end; one outside is an IndexError here, and not a reader's own error.
         index = range(len(self))[index]
         image, annotation = self.image(index), self.annotation(index)
         return Sample(

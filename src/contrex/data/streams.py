@@ -12,4 +12,5 @@ def stream(purpose: str, *place: int) -> np.random.Generator:
 
     The number of coordinates counts too: numpy's seeding alone takes (1, 0) and (1,) for the same place.
     """
+    # `crc32`, as Python's own `hash` of a text differs from process to process.
     return np.random.Generator(np.random.PCG64((zlib.crc32(purpose.encode()), len(place), *place)))

@@ -204,6 +204,7 @@ class Group:
         contrast = self.bench.options.contrast
         if not self.has_features:
             return self.bench.explain(self.squares, None, self.views, contrast=contrast)
+        # Watched in the explanation's own forward pass, which saves one.
         with head_rows(classifier_head(self.bench.network)[1]) as seen:
             explanation = self.bench.explain(self.squares, None, self.views, contrast=contrast)
         self._features = _features_of(explanation.logits, seen, self.bench.chunk)

@@ -127,6 +127,7 @@ class RelativeProbabilityUnderMasking(Protocol):
         if self.options.protocol != "published-code":
             return self.options.sigma
         seed = self.bench.options.seed
+        # One for each image and seed, while the published code draws anew each time: so two methods are blurred alike.
         drawn = [stream("blur", seed, group.indices[index]).uniform(10, 20) for index in chosen.tolist()]
         return torch.tensor(drawn, dtype=torch.float64, device="cpu")
 

@@ -56,6 +56,8 @@ class EmbeddingOfViews(Protocol):
         self.similarities["masked"].update(image, kept)
         features = torch.stack([image, augmented, kept], dim=1).float().cpu().numpy()
         for index, label, rows in zip(group.indices, group.labels.tolist(), features, strict=True):
+            # As many as the picture may need, on each process: which of them it shows is known once all have been
+            # gathered.
             if label in self.shown and sum(own == label for own, _ in self._kept.values()) < self._most:
                 self._kept[index] = (label, rows)
         return group.indices
@@ -114,6 +116,7 @@ def tsne(features: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None
         return None
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     perplexity = min(30.0, (len(unit) - 1) / 3)
+    # scikit-learn takes seeds of 32 bits.
     points: NDArray[np.float32] = TSNE(
         n_components=2, perplexity=perplexity, init="pca", random_state=seed % 2**32
     ).fit_transform(unit)

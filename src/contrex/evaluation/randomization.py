@@ -45,8 +45,11 @@ class ParameterRandomization(Protocol):
 
     def judge(self, group: Group) -> Sequence[int]:
         options, plain = self.bench.options, group.explanation
+        # The curve begins at the trained network, whose maps are their own equals.
         similarities = [torch.ones(len(group), dtype=torch.float64, device=self.bench.device)]
         for _, network in randomized(self.bench.network, stages=self.stages, seed=options.seed):
+            # Made anew at each stage: it is another network, and what an explainer has found out about the last one is
+            # out of date.
             explainer = build_explainer(network, options.explainer, options.layer)
             other = self.bench.explain(
                 group.squares, plain.target, group.views, contrast=options.contrast, explainer=explainer

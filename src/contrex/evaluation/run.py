@@ -151,6 +151,8 @@ def validate(
             logits = model_logits(network, images).float()
             if reference is None:
                 labels = torch.tensor([views.label for views in group], device=device)
+                # Summed in float64, group by group, so that processes add up what one process would. `float` waits for
+                # the device.
                 losses.append(float(-scores.log_probability(logits.double(), labels).sum()))
             else:
                 theirs = model_logits(reference, images).float()

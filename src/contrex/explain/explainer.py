@@ -234,6 +234,7 @@ class Explainer(ABC):
             diagnosis.check_scores(run.images, run.logits, question)
         if self.is_linear or asked.contrast is None:
             return self._maps(run, question, differentiable=differentiable)
+        # Each question runs backwards through the same graph, which the first must not free.
         kept = replace(run, is_shared=run.is_shared or classes.shape[1] > 1)
         alone = [replace(question, rows=row[:, None]) for row in question.rows.unbind(1)]
         return torch.stack([self._difference(kept, one, differentiable=differentiable) for one in alone], 1)
@@ -241,6 +242,7 @@ class Explainer(ABC):
     def _difference(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         """`sum_s row_s * map_s` over the classes with a weight, [N,h,w], for a question of one row."""
         row = question.rows[:, 0]
+        # Waits for the device, but nearly always it leaves a few of all the classes, each of which costs a map.
         num_classes = int((row != 0).sum(1).max())
         classes = row.abs().topk(num_classes, dim=1).indices
         one_hot = torch.zeros(*classes.shape, row.shape[1], dtype=row.dtype, device=row.device)
@@ -256,6 +258,7 @@ class Explainer(ABC):
                 f"`differentiable=True`: {type(self).__name__} has no differentiable map; GradCAM and HiResCAM have."
             )
         told = diagnosis.in_our_words(type(self).__name__, self.model)
+        # Tensors of inference mode can never be in a graph, so it is switched off, and `_checked` copies such images.
         with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told, read_by(self.output):
             checked = _checked(images)
             with beside.given(inputs, len(checked)):

@@ -85,6 +85,7 @@ def _check(heatmaps: Tensor, heatmaps_composite: Tensor, cells: Integers) -> Ten
         )
     places = integers("cells", cells, heatmaps.device)
     is_place = places.shape == (num,)
+    # On a GPU the look at the numbers would wait for the device in every step.
     if not is_place or (places.device.type == "cpu" and not bool(((places >= 0) & (places < 4)).all())):
         raise ArgumentError(f"`cells` must be {num} numbers from 0 to 3, one per heatmap; got {places.tolist()}.")
     return places

@@ -111,6 +111,7 @@ def cgc_losses(
             positive = torch.arange(len(query), device=heatmaps.device)
         elif variant == "published-code":
             others = similarity(key, _appended(key, extra_negatives))
+            # A map is no negative of itself.
             others = others.masked_fill(_diagonal(others), float("-inf"))
             candidates = torch.cat([positive_similarity(query, key)[:, None], others], 1)
             positive = torch.zeros(len(query), dtype=torch.long, device=heatmaps.device)

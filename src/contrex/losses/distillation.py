@@ -50,4 +50,5 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: fl
         F.log_softmax(y.to(torch.promote_types(y.dtype, torch.float32)) / temperature, dim=1)
         for y in (logits, teacher_logits.detach())
     )
+    # Both as logarithms: a probability that underflows to 0 would have none.
     return temperature**2 * F.kl_div(own, theirs, reduction="batchmean", log_target=True)

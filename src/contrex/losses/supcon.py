@@ -80,6 +80,7 @@ def supcon_loss(
     if features.shape[1] == 1 and not num_positives.any():
         raise ArgumentError("no anchor has a positive: pass `features` of two views or more, or `labels` that repeat.")
     log_probs = _similarity(features, num_own, temperature).masked_fill(~contrasted, -math.inf).log_softmax(1)
+    # `where`, as the anchor's own place holds -inf, which times 0 is NaN. An anchor without positives sums to 0.
     losses = -log_probs.where(positive, 0.0).sum(1) / num_positives.clamp(min=1)
     loss = losses.sum() / (num_positives > 0).sum()
     return loss if base_temperature is None else loss * (temperature / base_temperature)
@@ -152,6 +153,7 @@ def _check_features(features: Tensor, num_background: int) -> int:
 
 def _check_lengths(features: Tensor) -> None:
     length = torch.linalg.vector_norm(features, dim=2, dtype=torch.promote_types(features.dtype, torch.float32))
+    # Negated, so that NaN is wrong too. Waits for the device: a row of another length changes the loss silently.
     wrong = ~((length - 1).abs() <= LENGTH_TOLERANCE)
     if wrong.any():
         image, view = wrong.nonzero()[0].tolist()

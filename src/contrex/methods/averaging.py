@@ -56,4 +56,5 @@ class Teacher(nn.Module):
             return
         follow(list(self.network.parameters()), [weight.detach() for weight in network.parameters()], self.decay)
         for own, value in zip(self.network.buffers(), network.buffers(), strict=True):
+            # Copied, not averaged: counters have no mean, and running statistics are averages already.
             own.copy_(value)

@@ -66,7 +66,7 @@ class ConsistencyStep(Step):
         return step_output(batch.labels, logits, loss, cross_entropy=cross_entropy, consistency=consistency)
 
     def _with_unlabelled(self, batch: Batch, unlabelled: Batch) -> StepOutput:
-        """Cross-entropy of the labelled images, as `views` says in both variants; consistency of the others."""
+        """The loss of a batch with both: cross-entropy of labelled images, as `views` says, consistency of others."""
         cross_entropy, logits = self.classified(batch, self.settings.views)
         heatmaps, heatmaps_view = self._explain(unlabelled).heatmap.chunk(2)
         consistency = self.consistency(heatmaps, heatmaps_view, unlabelled)
@@ -90,6 +90,8 @@ class ConsistencyStep(Step):
         """Maps and logits `[2N]` of the plain and the transformed images, for the plain images' top classes."""
 
         def top_of_plain(logits: Tensor) -> Tensor:
+            # The view's map is for the plain image's class: a crop may look like another, and maps of two classes
+            # differ.
             return logits[: len(batch)].argmax(1).repeat(2)
 
         images = self.normalise(torch.cat(views_of(batch)))
@@ -118,6 +120,7 @@ class CGCStep(ConsistencyStep):
 
     def __init__(self, classifier: Classifier, settings: CGC | Retrofit, explainer: Explainer | None = None) -> None:
         super().__init__(classifier, settings, explainer)
+        # A buffer, so that checkpoints keep it: a resumed run has the negatives of an unbroken one.
         self.register_buffer("queue", torch.empty(0))
 
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
@@ -140,7 +143,10 @@ class CGCStep(ConsistencyStep):
     def _everyones(self, heatmaps_view: Tensor) -> list[Tensor]:
         """The maps of all processes, where the loss or the queue needs them."""
         if self.settings.variant == "paper":
+            # Sync point. Gradients go back to the process that made a map, so the mean over processes is the whole
+            # batch's.
             return ranks.gathered_rows(heatmaps_view)
+        # Only for the queue, so without a graph.
         return ranks.gathered_rows(heatmaps_view.detach()) if self.settings.queue else [heatmaps_view]
 
     def _others(self, everyones: list[Tensor]) -> list[Tensor]:

@@ -54,9 +54,11 @@ class ExConStep(SupConStep):
         first, second = map(self.normalise, two_views_of(batch))
         masked, is_right = self.explained_views(batch)
         first = torch.where(is_right[:, None, None, None], masked, first)
+        # Waits for the device: how many are wrong is the size of a tensor.
         background = masked[~is_right] if self.settings.background else masked[:0]
         num_background = len(background)
         if self._in_train_mode:
+            # The published code sends each through the encoder twice, and batch norm counts both.
             background = torch.cat([background, background])
         loss = self.contrast(torch.cat([first, second, background]), batch.labels, num_background)
         return StepOutput(loss, {"loss": loss.detach(), "explained": is_right.float().mean()})
@@ -77,6 +79,8 @@ class ExConStep(SupConStep):
             images, target=batch.labels, contrast=self.settings.contrast, differentiable=self._in_train_mode
         )
         size = (images.shape[2], images.shape[3])
+        # Detached: which pixels are above a threshold has no gradient, and in train mode the graph would stay in
+        # memory.
         mask = explanation_mask(found.heatmap.detach(), size, threshold=self.settings.threshold)
         masked = masked_images(images, mask)
         return masked, self._predicted(masked) == batch.labels

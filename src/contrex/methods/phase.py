@@ -51,6 +51,7 @@ class Phase:
         Phases take turns with one network, so each sets all of it. What a step froze on purpose is no phase's own, and
         gets no gradients.
         """
+        # By id, as `in` would compare the numbers of tensors; the phase keeps them, so no id is taken over.
         own = {id(parameter) for parameter in self.parameters}
         for parameter in self.step.parameters():
             parameter.requires_grad_(id(parameter) in own)

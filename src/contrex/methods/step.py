@@ -68,7 +68,7 @@ class Wants:
         check_at_least(0, "wants", unlabelled_views=self.unlabelled_views)
 
     def num_views(self, *, beside_unlabelled: bool) -> int:
-        """Sets of transformed images of the labelled ones."""
+        """How many sets of transformed images it wants of the labelled ones."""
         other = self.views_beside_unlabelled
         return self.views if other is None or not beside_unlabelled else other
 

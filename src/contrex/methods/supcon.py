@@ -105,6 +105,7 @@ def with_everyones(real: Tensor, background: Tensor, labels: Tensor) -> tuple[Te
     find their way back to the process that made them."""
     if not ranks.is_distributed():
         return real, background, labels
+    # Sync points: two exchanges, of embeddings and of labels. Background images differ in number, hence `equal=False`.
     num, rows = len(real), torch.cat([real, background])
     everyones = ranks.gathered_rows(rows.to(torch.promote_types(rows.dtype, torch.float32)), equal=False)
     order = [ranks.rank(), *(number for number in range(ranks.world_size()) if number != ranks.rank())]

@@ -165,6 +165,8 @@ def _ascent(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         if outside.any():
             raise ArgumentError(f"`labels` must lie in 0..{num_classes - 1}, got {int(labels[outside][0])}.")
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        # In float32 or better: in half precision the gap between two logits rounds to 0 early. The labels are cloned,
+        # as inference mode may have made them.
         log_odds = scores.score(precise, labels.clone(), "weighted")
         return torch.autograd.grad(-log_odds.sum(), leaf)[0]
 

@@ -158,6 +158,7 @@ class ExpectedCalibrationError(PerSampleMetric):
 
     def own_values(self) -> Tensor:
         """The shares of this process' images only, `[N]`; with several processes all must call it."""
+        # Sync point: the rows of all processes are needed for the sign of a bin.
         signs = _signs(*self._gaps(self.rows()), self.num_bins)  # the sign of a bin is that of all its images
         gaps, bins = self._gaps(self.rows(own=True))
         return 100.0 * signs[bins] * gaps
@@ -220,6 +221,7 @@ def _resampled_errors(
     generator: np.random.Generator,
 ) -> NDArray[np.float64]:
     """The error `[R]` of R resamples of the N images; the order of the images does not matter."""
+    # Sorted, so that the draws meet the same images whatever the order in which processes gave them.
     order = np.lexsort((gaps, bins))
     gaps, bins = gaps[order], bins[order]
     errors: list[NDArray[np.float64]] = []
@@ -227,6 +229,7 @@ def _resampled_errors(
     for first in range(0, num_resamples, at_once):
         rows = min(at_once, num_resamples - first)
         drawn = generator.integers(len(gaps), size=(rows, len(gaps)), dtype=np.int32)
+        # A bin of its own for each resample: one `bincount` sums all of them.
         cells = bins[drawn] + num_bins * np.arange(rows)[:, None]
         sums = np.bincount(cells.ravel(), gaps[drawn].ravel(), minlength=rows * num_bins).reshape(rows, num_bins)
         errors.append(np.abs(sums).sum(axis=1) / len(gaps))

@@ -60,6 +60,7 @@ def content_heatmap(heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequ
         mask = object_mask(region, size, index).to(heatmaps.device)
         if has_object(region, index):
             resized = resized_positive(heatmap, size)
+            # NaN, from 0 / 0, where the map has no positive value.
             shares[index] = 100.0 * (resized * mask).sum() / resized.sum()
     return shares
 

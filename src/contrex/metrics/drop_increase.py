@@ -231,6 +231,7 @@ def _checked_probabilities(probs: Tensor, kept_probs: Tensor) -> tuple[Tensor, T
             f"`probs` must be [N] and `kept_probs` [N] or [N,F], got {list(probs.shape)} and {list(kept_probs.shape)}."
         )
     for name, values in (("probs", probs), ("kept_probs", kept_probs)):
+        # A softmax in float32 may sum to a little more than 1.
         if not ((values >= 0) & (values <= 1.0001)).all():
             raise ArgumentError(f"`{name}` must be probabilities in 0..1, got {values.tolist()}.")
     before = probs.double() if kept_probs.ndim == 1 else probs.double()[:, None]

@@ -58,6 +58,7 @@ def equivariance_similarity(
     ones = torch.ones(len(cells), dtype=torch.float64, device=cells.device)
     moved_afterwards = Enlarged(cells, *transformed_matrices(rows, columns, crops, sides), ones)
     moved_before = Enlarged(moved_cells, rows[None], columns[None], ones)
+    # Rounding can make a cosine of equal maps larger than 1, which the metric would refuse.
     return positive_similarity(moved_afterwards, moved_before).clamp(-1, 1)
 
 

@@ -191,6 +191,7 @@ def _gradients(model: nn.Module, images: Tensor, target: Tensor, contrasts: Sequ
         classes = chosen_target(target, logits)
         totals = [score(logits, classes, contrast).sum() for contrast in contrasts]
         last = totals[-1]
+        # All scores share the graph of one forward pass; the last backward pass frees it.
         return [torch.autograd.grad(total, pixels, retain_graph=total is not last)[0] for total in totals]
 
 

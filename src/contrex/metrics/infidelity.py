@@ -86,6 +86,7 @@ def infidelity(
         draws = image_noise(images, seeds, num_samples, lambda shape, **to: noise_std * torch.randn(shape, **to))
         predicted, response = [], []
         for index, noise in noise_batches(draws, num_samples, answers.batch_size):
+            # Summed in float64: over all pixels products of both signs nearly cancel.
             predicted.append(torch.einsum("nchw,nchw->n", noise.double(), phi[index].double()))
             response.append(before[index] - answers.of(images[index] - noise, index, output).double())
         shape = (len(images), num_samples)
@@ -107,6 +108,7 @@ def image_noise(
     (6, True, False)
     """
     for image, seed in zip(images, seeds, strict=True):
+        # One for each image: its noise depends on its seed alone, not on the batch or the process it is in.
         generator = torch.Generator(image.device).manual_seed(seed)
         for _ in range(num_samples):
             yield draw(image.shape, generator=generator, dtype=image.dtype, device=image.device)

@@ -255,6 +255,7 @@ def _imputed_states(images: Tensor, noise: Tensor, order: Tensor, step: int, *, 
 
 def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Tensor]:
     """States 0..S from `start` to `end`, in one buffer that is changed in place."""
+    # Each step writes its own pixels only, so S steps cost as much as one copy of the image.
     pixels, source = start.flatten(2).clone(), end.flatten(2)
     state = pixels.view(start.shape)
     yield state
@@ -267,6 +268,7 @@ def _states(start: Tensor, end: Tensor, order: Tensor, step: int) -> Iterator[Te
 def _points(answers: Answers, states: Iterator[Tensor], index: Tensor) -> Tensor:
     """The points `[n,S]` of the images `index [n]`, as many states at once as a pass has room for."""
     columns = []
+    # Clones: the states are one buffer that the next one changes.
     while chunk := [state.clone() for state in islice(states, max(1, answers.batch_size // len(index)))]:
         batch = chunk[0] if len(chunk) == 1 else torch.cat(chunk)
         if chunk[0].is_contiguous(memory_format=torch.channels_last):  # `cat` forgets it for chunks of one image

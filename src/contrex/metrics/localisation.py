@@ -42,6 +42,7 @@ def object_mask(region: Region, image_size: tuple[int, int], index: int = 0) -> 
     xmin, ymin, xmax, ymax = known.double().T[:, :, None]
     in_columns = (xmin <= columns) & (columns < xmax)
     in_rows = (ymin <= rows) & (rows < ymax)
+    # Summed over the boxes, row by column: above 0 where any box is, so overlaps count once.
     num_boxes_over: Tensor = in_rows.float().T @ in_columns.float()
     return num_boxes_over > 0
 

@@ -75,6 +75,7 @@ def kept_pixels(
     if sign == "positive":
         number = torch.minimum(_count(heatmap, sign), _count(other, sign))
         return ~_first(heatmap, number, descending=False)
+    # As published, with the larger number and one pixel more: see the docstring.
     number = torch.maximum(_count(heatmap, sign), _count(other, sign))
     return _first(heatmap, heatmap[0].numel() - number + 1, descending=False)
 

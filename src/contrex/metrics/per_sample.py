@@ -48,6 +48,7 @@ def bootstrap_interval(values: ArrayLike, *, num_resamples: int, seed: int, leve
     if not 0 < level < 1:
         raise ArgumentError(f"`level` must lie between 0 and 1, got {level}: 0.95 is usual.")
     sample = np.asarray(values, dtype=np.float64).ravel()
+    # Sorted, as processes give their images in another order than one process does.
     sample = np.sort(sample[~np.isnan(sample)])
     if len(sample) < 2:
         return float("nan"), float("nan")

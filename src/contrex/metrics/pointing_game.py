@@ -66,6 +66,7 @@ def pointing_game(
 
     def first_maximum(resized: Tensor, index: int) -> Tensor:
         flat = resized.flatten()
+        # The first that is the maximum up to rounding: rounding alone would choose among equal cells.
         return (flat >= flat.max() * (1 - 1e-9)).int().argmax(keepdim=True)
 
     return _hits(heatmaps, boxes, image_sizes, tolerance, first_maximum)
@@ -112,9 +113,12 @@ def stochastic_pointing_game(
         raise ArgumentError(f"`num_samples` must be at least 1 point, got {num_samples}: 100 is usual.")
 
     def drawn(resized: Tensor, index: int) -> Tensor:
+        # On the CPU and one for each image, so that a value is the same on every device and in every batch.
         source = torch.Generator("cpu").manual_seed(int(seeds[index]))
         shares = torch.rand(num_samples, generator=source, dtype=torch.float64, device="cpu").to(resized.device)
         total = resized.flatten().cumsum(0)
+        # The inverse of the cumulative sum; `right`, so that a pixel of 0 is never drawn, and clamped, as a share just
+        # below 1 may round to the end.
         return torch.searchsorted(total, shares * total[-1], right=True).clamp(max=len(total) - 1)
 
     return _hits(heatmaps, boxes, image_sizes, tolerance, drawn)
@@ -142,6 +146,7 @@ def near_object(mask: Tensor, rows: Tensor, columns: Tensor, tolerance: float) -
     left = (columns[:, None] - half).clamp(min=0)
     right = (columns[:, None] + half + 1).clamp(max=mask.shape[1])
     row = (rows[:, None] + down).clamp(0, mask.shape[0] - 1)  # a row repeated at the border adds nothing to itself
+    # Counts up to each column: the object has pixels between left and right where the counts there differ.
     before = pad(mask.long().cumsum(1), (1, 0))
     return (before[row, right] > before[row, left]).any(dim=1)
 

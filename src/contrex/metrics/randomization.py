@@ -66,6 +66,7 @@ def randomized(
     ['3', '0']
     """
     stops = _stops(network, stages)
+    # One copy for all stages: the trained network stays as it is, and each stage goes on from the one above.
     changed = copy.deepcopy(network)
     for place, (name, layer) in enumerate(reversed(_layers(changed))):
         _reset(layer, seed + place)
@@ -208,6 +209,7 @@ def _stops(network: nn.Module, stages: Sequence[str] | None) -> dict[str, str]:
 def _reset(layer: nn.Module, seed: int) -> None:
     """Draw new parameters for one layer, the same ones on every device."""
     devices = {parameter.device for parameter in layer.parameters(recurse=False)}
+    # `reset_parameters` draws from the global generator, so that is seeded for each layer, and put back afterwards.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         if not callable(reset := getattr(layer, "reset_parameters", None)):
@@ -216,6 +218,7 @@ def _reset(layer: nn.Module, seed: int) -> None:
         elif devices == {torch.device("cpu")}:
             reset()
         else:
+            # Drawn on the CPU, as each kind of device draws other numbers from one seed.
             layer.to("cpu")
             reset()
             layer.to(devices.pop())
@@ -232,6 +235,7 @@ def _ranks(values: Tensor) -> Tensor:
     ordered = values.sort(dim=1).values
     first = torch.searchsorted(ordered, values.contiguous(), right=False)
     last = torch.searchsorted(ordered, values.contiguous(), right=True)
+    # `first` values are smaller and `last - first` equal: their ranks run from first + 1 to last.
     return (first + last + 1).double() / 2
 
 
@@ -259,6 +263,7 @@ def _ssim(x: Tensor, y: Tensor) -> Tensor:
     x, y = (pad(maps, [_SSIM_WINDOW // 2] * 4, mode="reflect") for maps in (x, y))
     together = torch.cat([x, y, x * x, y * y, x * y])[:, None]
     mean_x, mean_y, *products = conv2d(together, window[None, None]).view(5, len(x), -1)
+    # A variance as a difference of two means may round to less than 0.
     of_x, of_y = ((product - mean**2).clamp(min=0) for product, mean in zip(products, (mean_x, mean_y), strict=False))
     shared = products[2] - mean_x * mean_y
     low, high = _SSIM_FLOORS

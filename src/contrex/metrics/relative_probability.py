@@ -238,6 +238,7 @@ def _of_masked(answers: Answers, chosen: Tensor, kept: Tensor, fillings: list[Te
     parts = []
     for first in range(0, total, num_images):
         batch, pairs = [], []
+        # A pass is filled with the end of one variant and the beginning of the next, so none runs half empty.
         for variant in range(first // len(images), -(-min(first + num_images, total) // len(images))):
             sign, filling, which = variants[variant]
             start = variant * len(images)

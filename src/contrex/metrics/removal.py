@@ -201,12 +201,14 @@ def imputation_noise(images: Tensor, seeds: Sequence[int] | None = None, *, devi
         raise ArgumentError(f"`seeds` must hold one integer per image, {len(images)}; got {len(seeds)}.")
     if not deviation >= 0:
         raise ArgumentError(f"`deviation` must be 0 or more, got {deviation}.")
+    # Drawn once for each seed: most callers give all images the same.
     fields = {seed: _field(images.shape[1:], seed) for seed in {int(seed) for seed in seeds}}
     return deviation * torch.stack([fields[int(seed)] for seed in seeds]).to(images)
 
 
 def _field(shape: torch.Size, seed: int) -> Tensor:
     """Normal noise for one image, the same whatever the default device and type are."""
+    # A generator of its own: the image has the same noise at every step of its curve.
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 

@@ -82,6 +82,7 @@ def max_sensitivity(
     changes = []
     for index, noise in noise_batches(draws, num_samples, num_images):
         changes.append(_distances(phi(images[index] + noise, index), plain[index]))
+    # Noise comes image by image, all samples of one in a row, so the rows of this view are the images.
     largest = torch.cat(changes).view(len(images), num_samples).amax(dim=1)
     return _or_nan(largest / torch.linalg.vector_norm(plain, dim=1))
 

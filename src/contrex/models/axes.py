@@ -70,11 +70,11 @@ Axes = tuple[Axis, ...]
 
 
 class Foreign:
-    """In place of axes: what the weights alone determine, such as learned queries, and what is added up on it."""
+    """The mark of a tensor that the weights alone determine, such as learned queries, and of what is added to it."""
 
 
 class Lost:
-    """In place of axes: what depends on the images, but has no cells of them in their places."""
+    """The mark of a tensor that depends on the images, but has no cells of them in their places."""
 
 
 FOREIGN, LOST = Foreign(), Lost()
@@ -116,6 +116,7 @@ def regroup(axes: Axes, shape: Sequence[int]) -> Axes | None:
     """
     waiting: list[Factor | Axis] = []
     for axis in axes:
+        # Factors of size 1 say nothing about where an entry lies, and would stand in the way of a join.
         waiting.extend([factor for factor in axis.factors if factor.size > 1] if axis.is_whole else [axis])
     waiting.reverse()
     found = []
@@ -136,6 +137,8 @@ def _taken(waiting: list[Factor | Axis], size: int) -> Axis | None:
             return None
         item = waiting.pop()
         if rest % item.size:
+            # The factor is larger than what is still needed: its fast part goes into this axis, its slow part into the
+            # next.
             if item.size % rest or isinstance(item, Axis):  # with entries beside its factors it cannot be split
                 return None
             role, num, stride, whole = item
@@ -163,4 +166,5 @@ def _merged(factors: Sequence[Factor | Axis]) -> list[Factor | Axis]:
 
 
 def _continues(slow: Factor, fast: Factor) -> bool:
+    # Channels have no order that anybody asks for; rows are neighbours only if the slow part steps over the fast one.
     return slow.role == fast.role and (fast.role == "c" or slow.stride == fast.size * fast.stride)

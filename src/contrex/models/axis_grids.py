@@ -45,6 +45,7 @@ def _is_side(axis: Axis, role: str) -> bool:
 def _regridded(step: Step, side: int, axis: Axis, role: str) -> Axis | None:
     """The new rows (or columns), with what was cut off, or was added and is more than the kernel takes."""
     num = step.shape[2 + side]
+    # A single row that becomes several (global pooling, enlarged again) tells nothing about places.
     grown_from_one = num > 1 and math.prod(factor.size for factor in axis.factors) == 1
     taken = _taken_by_kernel(step, side) if max(axis.before, axis.after) > 0 else 0
     before, after = (

@@ -31,7 +31,7 @@ class Step:
 
 
 def _signed(value: Any) -> Any:
-    """Numbers with their sign, which torch does not show."""
+    """Numbers with their sign: torch shows negative ones as unsigned numbers of 64 bits."""
     if isinstance(value, (tuple, list)):
         return [_signed(one) for one in value]
     return value - 2**64 if isinstance(value, int) and value >= 2**63 else value
@@ -62,13 +62,14 @@ def of_first(rule: FirstRule) -> Rule:
 
 
 def left_in_place(step: Step) -> Known:
-    """What stands for a rule where there is none: the axes of the inputs that have the output's shape."""
+    """The axes behind a function without a rule: those of the inputs that have the output's shape."""
     return agreed(axes for axes in step.known if sizes(axes) == step.shape)
 
 
 def agreed(candidates: Iterable[Axes]) -> Axes | None:
     """The axes that all candidates agree on, but for those that were cut out of a larger tensor; None without any."""
     found = list(candidates)
+    # A padded shortcut may be cut where the other branch is not: the branch that is whole tells the places.
     uncut = [axes for axes in found if all(min(axis.before, axis.after) >= 0 for axis in axes)] or found
     is_one = bool(uncut) and all(alike(axes) == alike(uncut[0]) for axes in uncut)
     return uncut[0] if is_one else None

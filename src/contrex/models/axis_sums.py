@@ -26,9 +26,10 @@ def _has_foreign_addend(step: Step) -> bool:
 
 
 def joined(step: Step) -> Known:
-    """Channels of all inputs, or one input with a grid and tokens before or behind it."""
+    """The axes of a concatenation: channels of all inputs, or one grid with tokens before or behind it."""
     place = step.saved("dim") % len(step.shape)
     known = [(index, axes) for index, axes in enumerate(step.inputs) if isinstance(axes, tuple)]
+    # Along an axis of cells only tokens without a place may be joined to one grid; two grids in a row are none.
     with_cells = [(index, axes) for index, axes in known if has_cells(axes[place])]
     if len(with_cells) == 1 and LOST not in step.inputs:
         return _among_tokens(step, place, *with_cells[0])
@@ -59,7 +60,7 @@ def _among_tokens(step: Step, place: int, index: int, axes: Axes) -> Axes | None
 
 
 def written(step: Step) -> Known:
-    """A tensor that was changed in place through a view of it: as before, where all that is written has its cells."""
+    """The axes of a tensor changed in place through a view: as before, where all that is written has its cells."""
     if LOST in step.inputs or None in step.inputs:
         return None
     same = [axes for axes in step.known if len(axes) == len(step.shape)]
@@ -72,7 +73,8 @@ def written(step: Step) -> Known:
 
 
 def product(step: Step) -> Known:
-    """`a @ b`, also batched or with a bias: the rows of a and the columns of b; those of weights are new channels."""
+    """The axes of `a @ b`, also batched or with a bias: rows of a, columns of b; those of weights are new channels."""
+    # From the end, as a bias comes before the two factors.
     one, other = step.inputs[-2], step.inputs[-1]
     new = [channels(size) for size in step.shape]
     if isinstance(one, tuple):

@@ -59,7 +59,7 @@ def _removed(before: Axes, places: Sequence[int], shape: tuple[int, ...]) -> Axe
 
 
 def sliced(step: Step, before: Axes) -> Axes | None:
-    """Every so many rows of a whole grid, a stretch of rows or tokens, or part of the channels."""
+    """The axes of a slice: every so many rows of a whole grid, a stretch of rows or tokens, or some channels."""
     place = step.saved("dim")
     axis, start = before[place], step.saved("start")
     start = max(0, start + axis.size) if start < 0 else start
@@ -90,7 +90,7 @@ def _with_ends(axis: Axis, front: int, back: int) -> Axis:
 
 
 def padded(step: Step, before: Axes) -> Axes:
-    """Entries before and behind the grid, or more channels; fewer where the amounts are negative."""
+    """The axes after padding: entries before and behind the grid, or more channels; fewer for negative amounts."""
     amounts = step.saved("pad" if hasattr(step.node, "_saved_pad") else "padding")
     axes = list(before)
     for place, (front, back) in enumerate(zip(amounts[::2], amounts[1::2], strict=True), start=1):
@@ -125,7 +125,7 @@ def windowed(step: Step, before: Axes) -> Axes | None:
 
 
 def moved(step: Step, before: Axes) -> Axes | None:
-    """Functions that move, choose or add up entries along some axes: of a grid they leave nothing in its place."""
+    """The axes where entries were moved, chosen or added up along some: of a grid nothing stays in its place."""
     if hasattr(step.node, "_saved_indices") and not hasattr(step.node, "_saved_dim"):
         places = [place for place, index in enumerate(step.node._saved_indices) if index is not None]
     else:
@@ -141,12 +141,13 @@ def lost(step: Step, before: Axes) -> None:
 
 
 def strided(step: Step) -> Known:
-    """A view that was made anew after a change in place: of the same memory in the same order, or unknown."""
+    """The axes of a view made anew after a change in place: of the same memory in the same order, or unknown."""
     before, shape, strides = step.inputs[0], tuple(step.saved("size")), tuple(step.saved("stride"))
     if not isinstance(before, tuple):
         return before
     like = torch.empty(shape, device="meta")
     if strides == like.stride():
+        # Plain strides of four axes whose sizes repeat fit [N,C,h,w] and [N,h,w,C] alike, so nothing is concluded.
         is_ambiguous = len(shape) == 4 and shape[1] in shape[2:]  # channels-last memory, seen as channels-last
         return None if is_ambiguous and sizes(before) != shape else regroup(before, shape)
     is_channels_last = len(shape) == 4 and strides == like.to(memory_format=torch.channels_last).stride()

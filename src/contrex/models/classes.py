@@ -58,6 +58,7 @@ def class_index(text: str, names: Sequence[str], *, what: str = "`target`") -> i
     >>> class_index("Tiger cat", ["tabby, tabby cat", "tiger cat"])
     1
     """
+    # A class may be called "7": a name goes before an index.
     if text.isdecimal() and text not in names:
         if int(text) >= len(names):
             raise ArgumentError(f"{what} must be a class between 0 and {len(names) - 1} or a name, got {text}.")

@@ -23,12 +23,13 @@ _thread = threading.local()
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Inside, compiled code runs as it is written, in this process; threads may enter and leave in any order."""
+    """Run compiled code as it was written, in this process, for a while; threads may enter and leave in any order."""
     is_needed = "torch._dynamo" in sys.modules and not getattr(_thread, "keeps", False)
     if not is_needed or torch.compiler.is_compiling():  # else nothing can be compiled, and the import takes seconds
         yield
         return
     with _LOCK:
+        # The stance is global to the process, so the first to enter sets it and the last to leave puts it back.
         _open.append(_open[0] if _open else _eager())
     try:
         yield
@@ -41,7 +42,7 @@ def uncompiled() -> Iterator[None]:
 
 @contextmanager
 def compiled_as_it_is() -> Iterator[None]:
-    """Inside, `uncompiled` does nothing in this thread: whoever compiled the network left out what is explained."""
+    """Switch `uncompiled` off in this thread for a while: whoever compiled the network left out what is explained."""
     before, _thread.keeps = getattr(_thread, "keeps", False), True
     try:
         yield

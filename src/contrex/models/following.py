@@ -73,6 +73,7 @@ def _keeps_cells(step: Step, axes: Axes) -> bool | None:
                 sent = getattr(step.node, "apply", step.node)(gradient)  # functions written in Python have `apply`
             for part in sent if isinstance(sent, tuple) else (sent,):
                 if isinstance(part, Tensor) and part.shape == step.shape:
+                    # What arrives beside the cell; of a copy, as `part` may be `gradient` itself.
                     left = part.clone()
                     left[cell] = 0
                     was_seen |= bool(part.any())

@@ -41,6 +41,7 @@ class Graph:
         root, leaf = edge_of(output), edge_of(source)
         self.nodes: Sequence[Any] = [] if root is None else _inputs_first(root[0])
         self._source = None if leaf is None else leaf[0]
+        # Paths are counted as whole numbers of any size, which Python has: a ResNet-152 has 2^50.
         self._downwards: dict[Any, int] = {}
         """How many paths lead from a node to the source."""
         for node in self.nodes:
@@ -64,6 +65,7 @@ class Graph:
         """Whether every path from the output to the source goes through this tensor: then no gradient flows past it."""
         if edge is None or not self._all:
             return False
+        # Paths through a tensor are those above it times those below it. If that is all, none goes past.
         return self._upwards.get(edge, 0) * self._downwards.get(edge[0], 0) == self._all
 
     def _count_upwards(self, root: Edge) -> None:

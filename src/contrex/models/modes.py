@@ -10,10 +10,11 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside; afterwards each in its own mode again, also after an exception."""
+    """Put every module into eval mode for a while, and then back into its own mode, also after an exception."""
     training = [module for module in model.modules() if module.training]
     try:
         for module in training:
+            # The flag of each module: `train()` may be overridden, and would give all of them one mode.
             module.training = False
         yield
     finally:

@@ -110,6 +110,7 @@ def _factors(axis: Axis) -> Sequence[Factor]:
 def _ordered(role: str, parts: Sequence[tuple[int, Factor]], in_grid: Sequence[bool]) -> list[int]:
     """Which parts of the grid are rows (or columns), the slowest first."""
     found = [i for i, (place, factor) in enumerate(parts) if in_grid[place] and factor.role == role]
+    # The part with the largest stride moves slowest: joined in this order rows come out from top to bottom.
     return sorted(found, key=lambda i: -parts[i][1].stride)
 
 

@@ -50,7 +50,7 @@ def classifier_head(network: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def classifier_heads(network: nn.Module) -> Mapping[str, nn.Linear]:
-    """As `classifier_head`, by name, where there may be several: distilled transformers have two.
+    """The linear classifiers by name, found as `classifier_head` finds the only one: distilled transformers have two.
 
     Raises:
         LayerError: the classifier is no linear layer, or none was found.

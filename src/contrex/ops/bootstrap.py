@@ -63,5 +63,6 @@ def binomial_p_value(fewer: int, total: int) -> float:
     `min(1, 2 sum_{i <= fewer} C(total, i) / 2^total)` is summed in logarithms, so that no power overflows."""
     steps = np.arange(1, fewer + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log((total - steps + 1) / steps))]) - total * math.log(2)
+    # Taken out before `exp` and put back behind the sum, which then neither overflows nor vanishes.
     largest = float(logs.max())
     return min(1.0, 2 * math.exp(largest) * float(np.exp(logs - largest).sum()))

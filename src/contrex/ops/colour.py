@@ -45,9 +45,11 @@ def overlaid_rgb(picture: NDArray[np.floating], values: NDArray[np.floating], li
     The colour is that of `diverging_rgb`, up to 75 % of its ramp, times the grey: at zero the picture is itself, and at
     `limit` its light and shade are still seen.
     """
+    # The weights of ITU-R 601, as in Pillow's `convert("L")`.
     grey = picture @ np.array([0.299, 0.587, 0.114])
     strength = np.clip(values / limit, -1, 1) if limit > 0 else np.zeros_like(values)
     colour = diverging_rgb(strength * OVER_PICTURE, 1.0) / 255.0
+    # Pale, as black pixels would swallow the colour; under a full colour the picture keeps 65 % of its contrast.
     light = 0.25 + 0.75 * grey
     share = np.abs(strength)[..., None]
     paper = light[..., None] * (1 - share) + share * (0.35 + 0.65 * light[..., None])

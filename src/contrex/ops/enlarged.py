@@ -49,6 +49,8 @@ class Enlarged:
 
     def norm(self) -> Tensor:
         """The L2 norm over pixels `[N]`, with eps."""
+        # |s U + eps|^2 = s^2 <U, U> + 2 eps sum(s U) + eps^2 S_y S_x with U = Y a X^T, and <U, U> = <a, (Y^T Y) a (X^T
+        # X)>: no map of the image's size is made.
         squared = (self.cells * (self._gram(self.rows) @ self.cells @ self._gram(self.columns))).sum((1, 2))
         return (self.scale**2 * squared + 2 * self.eps * self.total() + self.eps**2 * self.num_pixels).sqrt()
 
@@ -66,6 +68,8 @@ class Enlarged:
 
 def similarity(query: Enlarged, key: Enlarged) -> Tensor:
     """Cosine similarities `[N,M]` of every query with every key; all keys must share one pair of matrices."""
+    # <s U + eps, s' U' + eps>, expanded as in `norm`; all keys share Y and X, so the inner products are one matrix
+    # product.
     inner = query.seen_by(key).flatten(1) @ key.cells.flatten(1).T
     cross = query.eps * (query.total()[:, None] + key.total()[None, :])
     product = query.scale[:, None] * key.scale[None, :] * inner + cross + query.eps**2 * query.num_pixels

@@ -147,6 +147,7 @@ def warp_heatmap(heatmap: Tensor, crop: Crop) -> Tensor:
         raise ArgumentError(f"`heatmap` must be [{len(crop)},h,w], one per crop; got {list(heatmap.shape)}.")
     (height, width), (h, w) = crop.check().image_size, heatmap.shape[1:]
     in_rows, in_columns = _sources(crop, (1.0, 1.0), (h, w), like=heatmap)
+    # From centres of pixels to centres of cells: both have theirs at + 0.5.
     rows = ((in_rows + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
     columns = ((in_columns + 0.5) * (w / width) - 0.5).clamp(0, w - 1)
     return interpolation_matrix(rows, h) @ heatmap @ interpolation_matrix(columns, w).mT
@@ -237,6 +238,7 @@ def crop_image(image: Image.Image, crop: Crop, index: int = 0) -> Image.Image:
     left, top = float(crop.left[index]), float(crop.top[index])
     right, bottom = left + float(crop.width[index]), top + float(crop.height[index])
     x, y = math.floor(left), math.floor(top)
+    # Pillow cuts at whole pixels; `box` gives the rest of the place, in fractions, to the resize.
     cut = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
     view = cut.resize((width, height), Image.Resampling.BILINEAR, box=(left - x, top - y, right - x, bottom - y))
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if bool(crop.flip[index]) else view

@@ -61,6 +61,7 @@ class LinearImputation:
         self._images = images
         known = images.to(torch.promote_types(images.dtype, torch.float32)).flatten(0, 1)
         lowest, highest = images.amin(dim=(1, 2, 3)), images.amax(dim=(1, 2, 3))
+        # A limit below what the dtype can tell would never be reached, and all `MAX_STEPS` be taken.
         rounding = 4 * torch.finfo(known.dtype).eps * torch.maximum(highest, -lowest).to(known)
         limit = torch.maximum(2 * tolerance * (highest - lowest).to(known), rounding)
         self._fill = HarmonicFill(known, limit.repeat_interleave(images.shape[1]), max_steps=MAX_STEPS)

@@ -53,6 +53,7 @@ def contrasted_pairs(
     """
     _check_counts(num_views, num_background)
     num_anchors = num_images * num_views
+    # Background has columns and no rows: it is contrasted with, and is nobody's anchor.
     return ~torch.eye(num_anchors, num_anchors + num_background * num_views, dtype=torch.bool, device=device)
 
 

@@ -71,6 +71,7 @@ def gaussian_kernel(kernel_size: int, sigma: float) -> Tensor:
     radius = int(4 * sigma + 0.5)
     offset = torch.arange(-radius, radius + 1, device="cpu")
     weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
+    # Reflection with the border repeated, d c b a | a b c d | d c b a, has the period 2 n and is symmetric within it.
     position = (kernel_size // 2 + offset) % (2 * kernel_size)
     folded = torch.minimum(position, 2 * kernel_size - 1 - position)
     return torch.zeros(kernel_size, dtype=torch.float64, device="cpu").index_add(0, folded, weight / weight.sum())
@@ -171,7 +172,9 @@ def masked_images(images: Tensor, mask: Tensor) -> Tensor:
 def _blur_matrix(size: int, sigma: Tensor, kernel_size: int) -> Tensor:
     """The matrix `[N,size,size]` that blurs a line of pixels with mirrored ends, float64."""
     offset = torch.arange(kernel_size, device=sigma.device) - kernel_size // 2
+    # The softmax of the exponents is the Gaussian that sums to 1.
     weight = torch.softmax(-0.5 * (offset / sigma[:, None]) ** 2, dim=1)
+    # Reflection without repeating the border, d c b | a b c d | c b a, has the period 2 (n - 1).
     period = max(2 * (size - 1), 1)
     position = (torch.arange(size, device=sigma.device)[:, None] + offset) % period
     source = torch.minimum(position, period - position) if size > 1 else torch.zeros_like(position)

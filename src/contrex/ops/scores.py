@@ -185,6 +185,7 @@ def class_weights(
     if isinstance(contrast, str) and contrast == "mean":
         weights = one_hot - rivals.to(z) / rivals.sum(1, keepdim=True)
     else:
+        # The gradient of logsumexp is the softmax: one formula for the weighted contrast, and for one or several foils.
         weights = one_hot - z.where(rivals, float("-inf")).softmax(1)
     return weights * contrast_scale(task, score)
 
@@ -212,6 +213,7 @@ def weighed(rows: Tensor, outputs: Tensor) -> Tensor:
             [nan]])
     """
     finite = outputs.isfinite()
+    # A product of matrices would make NaN of 0 times infinity, so what is not finite is counted apart.
     lost = (rows != 0).to(rows) @ (~finite).to(rows).mT > 0
     return (rows @ outputs.where(finite, 0).mT).masked_fill(lost, torch.nan)
 
@@ -253,11 +255,13 @@ class Question:
         """The gradients `dS/dy` `[N,M,K]` of the scores at these logits: the rows pulled back through f."""
         task = task_of(logits, self.task)
         pulled = self._at_softmax(logits) if task == "multiclass" else self._at_sigmoids(class_logits(logits, task))
+        # z = (-y, y), so dS/dy = dS/dz_1 - dS/dz_0.
         return pulled[..., 1:] - pulled[..., :1] if task == "binary" else pulled
 
     def _at_softmax(self, logits: Tensor) -> Tensor:
         if self.score == "logit":
             return self.rows
+        # (log p)' = I - 1 p^T and p' = diag(p) - p p^T, multiplied with the rows without making K x K matrices.
         p = logits.softmax(1)[:, None]
         if self.score == "log_probability":
             return self.rows - self.rows.sum(-1, keepdim=True) * p
@@ -375,6 +379,7 @@ def many_classes(
             k = 2 if task == "binary" else DEFAULT_K
         if not 1 <= k <= z.shape[1]:
             raise ArgumentError(f"`k` must be between 1 and {z.shape[1]}, the model's classes; got {k}.")
+        # Stable, unlike `topk`: of equal logits the lower class comes first, on every device.
         return z.sort(dim=1, descending=True, stable=True).indices[:, :k]
     many = _integers(classes, logits, "classes")
     many = many[None] if many.ndim == 1 else many
@@ -402,6 +407,7 @@ def _integers(value: object, logits: Tensor, name: str) -> Tensor:
         indices = torch.as_tensor(value, device=logits.device)
     except (TypeError, ValueError, RuntimeError):
         raise ArgumentError(f"`{name}` must hold class indices (integers), got {value!r}.") from None
+    # A tensor of inference mode cannot be saved for a backward pass.
     if indices.is_inference():
         indices = indices.clone()
     if indices.is_floating_point() or indices.dtype in (torch.bool, torch.complex64, torch.complex128):

@@ -22,6 +22,7 @@ def paired_difference(values: Values, baseline: Values, *, num_resamples: int = 
     if values.shape[1] < 2:
         return Estimate(value)
     generator = np.random.default_rng(seed)
+    # Both sides as rows of one array, which have the same draws of images.
     means = resampled_means(np.concatenate([values, baseline]), num_resamples, generator)
     split = len(values)
     differences = _seed_means(means[:, :split], generator) - _seed_means(means[:, split:], generator)

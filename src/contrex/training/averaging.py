@@ -43,6 +43,8 @@ class Averages:
         moved = set(phase.parameters)
         names = [name for name, parameter in self._parameters.items() if parameter in moved]
         if names:
+            # The decay without bias, of the module's docstring: 0 at the first step, so that the average is those
+            # weights.
             kept = 1 - (1 - self._decay) / (1 - self._decay**step)
             averages, weights = ([own[name].detach() for name in names] for own in (self._averages, self._parameters))
             follow(averages, weights, kept)

@@ -69,6 +69,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint {self.folder / start} could not be written ({error}); {_kept(before)}."
             ) from None
+        # Last of all: until the index was replaced, these were the checkpoints.
         self._drop_all_but(_files(index))
 
     def load(self, which: str = "last") -> dict[str, Any]:

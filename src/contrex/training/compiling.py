@@ -32,6 +32,7 @@ def compile_network(step: Step, images: Tensor) -> list[str]:
     looked_into = step.looked_into(images)
     network = step.network
     pieces = [""] if not looked_into else pieces_before(network, step.normalise(images), looked_into[0])
+    # Takes seconds, and only here is it needed.
     import torch._dynamo as dynamo
 
     config: Any = dynamo.config

@@ -162,6 +162,8 @@ class ReplicatedRunner(Runner):
         super().__init__(step)
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
+        # Running statistics are averaged after the step (`average_running_statistics`); DDP would give all those of
+        # process 0.
         own: Any = {buffers: False}
         self._replica = DistributedDataParallel(step, find_unused_parameters=True, **own)
 
@@ -195,6 +197,7 @@ def average_running_statistics(step: Step) -> None:
     if not statistics:
         return
     with torch.no_grad():
+        # Sync point: one exchange for all layers.
         flat = torch.cat([value.flatten() for value in statistics])
         dist.all_reduce(flat)
         means = torch.split(flat / ranks.world_size(), [value.numel() for value in statistics])
@@ -225,5 +228,6 @@ def _digest(plan: Plan) -> str:
     for step in plan.modules():
         for name, value in step.state_dict().items():
             digest.update(name.encode())
+            # Waits for the device, once at a start: only bytes tell equal from nearly equal.
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -96,11 +96,15 @@ def _started(work: Work, number: int, jobs: int) -> Job:
         num_threads=torch.get_num_threads(),
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
     )[number - 1]
+    # Not forked: a copy of this process would have its CUDA context, which works in one process only, and its held
+    # locks.
     context = multiprocessing.get_context("spawn")
     reading, writing = context.Pipe(duplex=False)
     process = context.Process(target=_job, args=(work, number, writing), name=f"contrex-job-{number}", daemon=False)
+    # Set for the moment of the start: a child inherits them, and torch reads them when it is imported there.
     with _environment(own):
         process.start()
+    # Only the job has an end to write to now, so the pipe ends when the job does.
     writing.close()
     return Job(number, process, reading)
 
@@ -150,6 +154,7 @@ def _job(work: Work, number: int, writing: Connection) -> None:
 
 
 def _end_with_parent() -> None:
+    # A waiting process that is killed cannot end its jobs; they would train on, unseen.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

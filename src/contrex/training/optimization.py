@@ -34,6 +34,7 @@ def build_optimizer(
 def by_rate(parameters: Sequence[nn.Parameter], head: Sequence[nn.Parameter]) -> Mapping[str, list[nn.Parameter]]:
     """The parameters by the setting that is their learning rate, `lr` or `head_lr`: an optimiser's groups,
     in their order."""
+    # By `is`, as `==` compares the numbers of tensors.
     rest = [parameter for parameter in parameters if all(parameter is not own for own in head)]
     return {rate: own for rate, own in (("lr", rest), ("head_lr", list(head))) if own}
 
@@ -73,6 +74,7 @@ def take_step(optimizer: Optimizer, *, rates: Sequence[float], clip_norm: float 
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    # Without a limit it clips nothing, and still gives the norm, which one NaN anywhere makes NaN.
     norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
     whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # parameters that processes share
     finite = along and bool(whole.isfinite())  # a sync point: a NaN must never reach the weights

@@ -65,6 +65,7 @@ def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Cons
         load_steps(plan, saved)
     distributed.check_equal(plan)  # sync point: one process with other weights would never be noticed later
     plan, runners = on_all_processes(plan, recipe, device)
+    # After the weights were shared out, which puts other parameters in the places of these.
     optimizers = [build_optimizer(phase.parameters, phase.optimizer, phase.head) for phase in plan.phases]
     averages = Averages(plan, options.ema)
     if saved is not None:

@@ -120,6 +120,7 @@ def report_nonfinite(
 
     `parts` are what this process had of the batch; all processes must call it.
     """
+    # Two sync points below: exchanges are matched by their order, so all processes make both.
     what = "gradient" if math.isfinite(loss) else "loss"
     seen = [one for part in parts for one in (part, part.unlabelled) if one is not None]
     own = [path for part in seen for path in _offending(classifier, part, device)]
@@ -142,6 +143,7 @@ def report_nonfinite(
 
 
 def _offending(classifier: Classifier, batch: Batch, device: torch.device) -> list[str]:
+    # Not put back: the run ends here. In eval mode no image's logits depend on the others.
     classifier.network.eval()
     with torch.no_grad():
         logits = model_logits(classifier.network, classifier.normalise(batch.to(device).images))

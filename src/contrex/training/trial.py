@@ -63,5 +63,6 @@ def trial(recipe: Recipe, *, steps: int = STEPS) -> Trial:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_EnoughError):
         train(recipe, Path(folder) / "trial", console=Console(quiet=True), on_step=on_step)
+    # Times between ends of steps: the first step, which warms up caches and workers, is not among them.
     taken = [after - before for before, after in pairwise(times)] or [times[0] - began]
     return Trial(total, recipe.training.batch_size, statistics.median(taken))

@@ -43,6 +43,7 @@ def unlabelled_cycle(recipe: Recipe, plan: Plan, images: ImageSet | None) -> Cyc
         )
     distributed.check_shares("labelled.unlabelled_batch_size", size, options)
     resize, side = view_sizes(recipe.data)
+    # A seed of its own: with the run's, image i without a label would get the crops of labelled image i.
     seed = int(stream("unlabelled", options.seed).integers(2**31))
     views = TrainingViews(
         images,

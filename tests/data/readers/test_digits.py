@@ -229,6 +229,7 @@ def accuracy_by_spectrum(train: DigitImages, other: DigitImages) -> float:
     return float((nearest == other.labels).mean())
 
 
+@pytest.mark.slow
 def test_the_shortcut_predicts_the_class_in_training_only() -> None:
     settings = replace(SMALL, num_train=500, num_val=200, num_test=200, shortcut=1.0)
     train, val, test = (DigitImages(settings, split) for split in ("train", "val", "test"))

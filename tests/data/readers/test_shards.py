@@ -160,7 +160,7 @@ def test_workers_read_what_one_process_does(root, start_method):
     for one, other in zip(*found, strict=True):
         assert one.paths == other.paths
         assert torch.equal(one.images, other.images)
-        assert torch.equal(one.views[0].pixels, other.views)
+        assert torch.equal(one.views[0].pixels, other.views[0].pixels)
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ def edges(numbers: Sequence[float], *, first_pixel: int) -> Box:
 
 class _Builder(ElementTree.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        # Entities declared there can be made to fill the memory.
         raise ValueError("it has a document type declaration, which annotations do not need")
 
 

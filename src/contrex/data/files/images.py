@@ -140,6 +140,7 @@ def upright_boxes(boxes: NDArray[np.float32], stored: Header) -> NDArray[np.floa
     """
     x, y = boxes[:, 0::2], boxes[:, 1::2]
     if stored.orientation in FLIPPED_X:
+        # Mirrored edges exchange their roles: the old right one is the new left one.
         x = stored.width - x[:, ::-1]
     if stored.orientation in FLIPPED_Y:
         y = stored.height - y[:, ::-1]
@@ -248,6 +249,7 @@ def _grey8(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(f"its values {values.min()}..{values.max()} do not fit 16 bit, so their range is unknown")
+    # 65535 = 255 * 257, so this is division by 257, rounded.
     grey = (values + 128) // 257
     if "transparency" in image.info:
         grey[values == image.info["transparency"]] = 255

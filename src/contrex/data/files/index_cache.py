@@ -134,6 +134,7 @@ def cache_folder() -> Path | None:
 
 def _cache_file(root: Path, name: str) -> Path | None:
     folder, real = cache_folder(), os.path.realpath(root)
+    # Not inside the data set: the cache would change the folders whose times it watches.
     if folder is None or Path(os.path.realpath(folder)).is_relative_to(real):
         return None
     digest = hashlib.sha256(os.fsencode(f"{name}\0{real}")).hexdigest()

@@ -80,6 +80,7 @@ class FGVCAircraftImages(ListedImages):
         if not self.settings.remove_banner or not len(found.boxes):
             return found
         stored = read_header(self._file(self.paths[index]))
+        # The banner is at the bottom of the upright picture, and boxes are upright here.
         height = stored.width if stored.orientation in SWAPPED else stored.height
         return Annotation(_cut_off(found.boxes, height - self._banner(height)))
 

@@ -112,6 +112,7 @@ def _part(numbers: NDArray[np.int64], label: int, split: str, settings: Cifar) -
             f"`val_share` {settings.val_share} of the {len(numbers)} training images of class {label} is {num_val}: "
             f"each split needs one or more of every class."
         )
+    # A stream for each class: no setting of the other classes changes which images of this one are held back.
     drawn = stream("cifar val", settings.val_seed, label).permutation(numbers)
     return np.sort(drawn[:num_val] if split == "val" else drawn[num_val:])
 

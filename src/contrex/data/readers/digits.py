@@ -142,6 +142,7 @@ class DigitImages(ImageSet):
 
 def source_digits(settings: Digits, split: Split) -> Integers:
     """Indices of the handwritten digits of one split: disjoint between splits, in each class by `SOURCE_SHARE`."""
+    # The same for all splits, which take their shares of one shuffle: so no handwriting is in two of them.
     rng = np.random.default_rng([settings.seed, STREAMS["sources"]])
     start = np.cumsum([0.0, *SOURCE_SHARE.values()])
     which = list(SOURCE_SHARE).index(split)
@@ -219,9 +220,11 @@ class Scenes:
 
 def digit_scenes(settings: Digits, split: Split) -> Scenes:
     """All images of one split, drawn in chunks from the split's own random stream."""
+    # A stream for each split: the size of one does not change the images of another.
     rng = np.random.default_rng([settings.seed, STREAMS[split]])
     num, size = getattr(settings, f"num_{split}"), settings.image_size
     pool = source_digits(settings, split)
+    # The order of the draws is part of the data set: another order would be other images under the same seed.
     sources = _dealt(pool, num, rng)
     labels = _glyphs().labels[sources]
     textures = _textures(labels, settings.shortcut, planted=split != "test", rng=rng)

@@ -78,7 +78,7 @@ class Flowers102Images(ListedImages):
 
 
 def flower_mask(segmentation: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where a segmentation [H,W,3] is not blue.
+    """The mask of the flower: where a segmentation [H,W,3] is not blue.
 
     >>> flower_mask(np.array([[[3, 0, 252], [70, 60, 200], [250, 250, 255]]], dtype=np.uint8))
     array([[False,  True,  True]])

@@ -107,7 +107,7 @@ def _class_folders(settings: Folder, split: str, *, indexed: bool) -> list[str]:
 
 
 def _check_splits_agree(settings: Folder, split: str, found: list[str]) -> None:
-    """Labels are positions among the folders: a class that one split lacks would shift all later labels there."""
+    """Refuse splits with different folders: labels are places among them, and all behind a missing one would shift."""
     root = settings.path
     for other in _splits(settings):
         theirs = set(subfolders(root / other))
@@ -219,7 +219,7 @@ def _trimap_folders(root: Path, folder: Path) -> list[str]:
 
 
 def _read_boxes(settings: Folder, split: str) -> dict[str, NDArray[np.float32]]:
-    """Boxes float32 [M,4] by image path, edges in stored pixels."""
+    """Read the boxes, float32 [M,4], by image path; edges are in stored pixels."""
     file = settings.path / "boxes.csv"
     if not file.exists():
         if settings.box_kinds:

@@ -151,7 +151,7 @@ def _known_classes(layout: _Layout, split: str) -> dict[str, str]:
 
 
 def _check_splits_agree(layout: _Layout, found: Mapping[str, list[str]]) -> None:
-    """Labels are places among the folders: a class that one split lacks would shift all later labels there."""
+    """Refuse splits with different folders: labels are places among them, and all behind a missing one would shift."""
     several = [set(wnids) for wnids in found.values() if wnids]
     different = sorted(several[0].symmetric_difference(several[-1]))
     if different:

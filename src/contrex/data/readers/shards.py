@@ -224,6 +224,7 @@ def _index(file: Path) -> _Index:
         if boxes := texts[key].get("boxes"):
             index.boxes[str(len(index.names))] = boxes
         index.names.append(member.name)
+        # Where the bytes of the image begin: later they are read there, without looking through the archive again.
         index.offsets.append(member.offset_data)
         index.sizes.append(member.size)
         index.labels.append(texts[key]["label"])

@@ -96,7 +96,7 @@ def _class_names(file: Path, wnids: Sequence[str]) -> list[str]:
 
 
 def _train_images(root: Path, wnids: Sequence[str]) -> tuple[list[tuple[str, int]], Boxes]:
-    """Paths with labels, and boxes."""
+    """The training images: paths with labels, and boxes."""
     found: list[tuple[str, int]] = []
     boxes: Boxes = {}
     folders = [f"train/{wnid}/{IMAGES}" for wnid in wnids]
@@ -120,7 +120,7 @@ def _class_boxes(file: Path, folder: str, names: frozenset[str]) -> Iterator[tup
 
 
 def _val_images(root: Path, wnids: Sequence[str]) -> tuple[list[tuple[str, int]], Boxes]:
-    """Paths with labels, and boxes."""
+    """The validation images: paths with labels, and boxes."""
     folder, file = f"val/{IMAGES}", root / "val" / ANNOTATIONS
     names = frozenset(image_names(root / folder))
     labels: dict[str, int] = {}

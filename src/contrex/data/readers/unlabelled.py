@@ -47,6 +47,7 @@ class UnlabelledImages(ImageFiles):
         if len(found) < 2:
             raise DataError(f"`data.path` '{settings.path}' has one image, and one is kept out: give it more.")
         num_val = min(max(1, round(settings.val_share * len(found))), len(found) - 1)
+        # Drawn from the sorted paths, so the same on every machine; a new photo may change who is drawn.
         kept_out = set(stream("val", settings.val_seed).permutation(len(found))[:num_val].tolist())
         every = ((path, -1) for number, path in enumerate(found) if (number in kept_out) == (split == "val"))
         own = settings.on_bad_image
@@ -68,10 +69,12 @@ def _images_below(root: Path) -> Iterator[str]:
     seen: set[Path] = set()
     for folder, folders, files in os.walk(root, onerror=_unreadable, followlinks=True):
         real = Path(folder).resolve()
+        # A link to a folder above would lead around in a circle for ever.
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
+        # Changed in place, which is how `os.walk` is told where to go on.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(folder).relative_to(root)
         yield from ((below / name).as_posix() for name in files if is_image(name) and Path(folder, name).is_file())

@@ -69,6 +69,8 @@ class OtherClasses:
     """
 
     def __init__(self, labels: NDArray[np.int64]) -> None:
+        # Sorted by class, so that a class is a stretch of the order: a draw is two numbers, whatever the number of
+        # images.
         known = np.flatnonzero(labels >= 0)
         self._order = known[np.argsort(labels[known], kind="stable")]
         self._classes, self._starts, self._counts = np.unique(

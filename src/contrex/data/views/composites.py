@@ -34,6 +34,7 @@ def composites(views: Tensor, partners: Tensor, cells: Tensor) -> Tensor:
                             f"{list(partners.shape)}.")  # fmt: skip
     tiles = torch.cat([views[:, None], partners.view(num, NUM_PARTNERS, channels, height, width)], 1)
     place = torch.arange(NUM_CELLS, device=cells.device)
+    # Tile 0 is the view; partners, tiles 1 to 3, fill the other cells, those before the view's moved on by one.
     source = torch.where(place == cells[:, None], 0, place + (place < cells[:, None]))
     grid = tiles[torch.arange(num, device=views.device)[:, None], source]
     grid = grid.view(num, 2, 2, channels, height, width).permute(0, 3, 1, 4, 2, 5)

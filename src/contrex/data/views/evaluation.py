@@ -109,6 +109,7 @@ class EvaluationViews(Dataset[Views]):
 
 def _picture(frame: Image.Image, whole: Whole) -> Picture:
     """The frame, made small, with the boxes on it."""
+    # `thumbnail` works in place, and the frame may be the square that is judged.
     small = frame.copy()
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     height, width = whole.image_size

@@ -67,6 +67,7 @@ def random_look(
     ([1.0, 1.0, 1.0], True, [True])
     """
     low, high = np.array([_bounds(*pair) for pair in zip(OPERATIONS, strengths, strict=True)]).T
+    # Everything is drawn, also what is not used: so no setting of one operation changes the draws of another.
     order = generator.permuted(np.tile(np.arange(4), (num_samples, 1)), axis=1)
     factors = low + (high - low) * generator.random((num_samples, 4))
     jittered = generator.random((num_samples, 1)) < probability

@@ -33,6 +33,7 @@ def central_square_boxes(
 ) -> NDArray[np.float32]:
     """Boxes of an image of `image_size` = (H, W) in pixels of its central square; what it cuts off is cut off."""
     shorter = min(image_size)
+    # Rounded as `central_square` rounds, so that boxes stay on the pixels that they were on.
     height, width = (max(round(side * resize / shorter), 1) for side in image_size)
     scale = (height / image_size[0], width / image_size[1])
     origin = ((height - size) // 2 / scale[0], (width - size) // 2 / scale[1])

@@ -27,6 +27,7 @@ class Cycle:
         """The positions (pass, index) in each part of the steps `first`, ..., `last - 1` of the run."""
         size, per_pass = self.batch_size, num_batches(self.views.images, self.batch_size)
         for number in range(first, last):
+            # From the number of the step alone: a run resumed here sees the images that an unbroken one would.
             passed, place = divmod(number, per_pass)
             if number == first or place == 0:
                 order = self.views.order(passed)

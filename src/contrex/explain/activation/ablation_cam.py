@@ -73,6 +73,8 @@ class AblationCAM(LayerExplainer):
         places, num = _places(features), at_once(self._batch_size, run.images.device)
         for n, output in enumerate(features.output.detach()):
             falls = run.logits.new_zeros(activation.shape[1], question.rows.shape[2])
+            # Waits for the device once for each image; behind a ReLU many channels are zero, and each would cost a
+            # pass.
             alive = activation[n].flatten(1).any(1).nonzero()[:, 0]
             for channels in torch.split(alive, num):
                 changed = output.flatten().repeat(1 + len(channels), 1)
@@ -104,6 +106,7 @@ class AblationCAM(LayerExplainer):
 def _places(features: Features) -> Tensor:
     """Where the cells of each channel lie in the layer's flattened output of an image: `[N,C,cells]`."""
     output = features.output
+    # Entry numbers, read as the maps are read: so a channel is found in tokens and channels-last outputs too.
     numbers = torch.arange(output[0].numel(), device=output.device).expand(len(output), -1)
     return features.maps(numbers.reshape(output.shape)).flatten(2)
 

@@ -63,6 +63,7 @@ class LinearHead:
         linears = [m for m in self._model.modules() if isinstance(m, nn.Linear) and m.weight.shape == shape]
         if not linears:
             return None
+        # Compared number by number, as no look at the modules tells what a `forward` does between pooling and logits.
         linear, dtype = linears[-1], logits.dtype
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
             pooled = activation.to(dtype).mean((2, 3))
@@ -108,6 +109,7 @@ def _by_autograd(run: Pass, features: Features, row: Tensor, *, keep: bool, diff
 
 def _agree(found: Tensor, expected: Tensor) -> bool:
     """Whether a closed-form gradient [N,1,C,1,1] is autograd's [N,C,h,w]; a zero gradient proves nothing."""
+    # A wrong formula is off by far more than this; rounding of a sum over the classes by less.
     tolerance = 1e-5 if expected.dtype in FULL_PRECISION else 2e-2
     largest = expected.abs().max()
     difference = (found[:, 0].detach() - expected.to(found.dtype)).abs().max()

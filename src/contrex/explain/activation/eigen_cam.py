@@ -42,6 +42,7 @@ def first_component(activation: Tensor) -> Tensor:
     finite."""
     cells = activation.flatten(2).mT
     finite = cells.isfinite().flatten(1).all(1)[:, None]
+    # One broken image would make torch refuse the whole batch, so it takes part as zeros and becomes NaN afterwards.
     left, singular, _ = torch.linalg.svd(cells.where(finite[..., None], 0), full_matrices=False)
     component = left[..., 0] * singular[:, :1]
     signed: Tensor = (component * _sign(component, cells)).where(finite, torch.nan)
@@ -51,6 +52,7 @@ def first_component(activation: Tensor) -> Tensor:
 def _sign(component: Tensor, cells: Tensor) -> Tensor:
     """1 or -1 for each component `[N,hw]` of activations `[N,hw,C]`: `[N,1]`."""
     product = (component * cells.mean(2)).sum(1, keepdim=True)
+    # A sign that only rounding decides would differ between devices.
     rounding = 100 * torch.finfo(cells.dtype).eps * (component.abs() * cells.abs().mean(2)).sum(1, keepdim=True)
     largest = component.gather(1, component.abs().argmax(1, keepdim=True))
     deciding = torch.where(product.abs() > rounding, product, largest)

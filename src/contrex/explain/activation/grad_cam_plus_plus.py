@@ -26,6 +26,8 @@ class GradCAMPlusPlus(ActivationExplainer):
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Combine an activation and its gradient, `[N,C,h,w]` each, into the map `[N,h,w]`."""
         denominator = 2 + gradient * activation.sum((2, 3), keepdim=True)
+        # 1 in place of 0 keeps the map finite; where the denominator is only near 0 the paper's formula is as unstable
+        # as it is.
         alpha = denominator.masked_fill(denominator == 0, 1).reciprocal()
         weights = (alpha * gradient.relu()).expand_as(activation).sum((2, 3))
         return torch.einsum("nc,nchw->nhw", weights, activation)

@@ -59,6 +59,7 @@ class ScoreCAM(LayerExplainer):
             raise unknown_name("`variant`", variant, VARIANTS)
         self._batch_size = checked_batch_size(batch_size)
         self._variant = variant
+        # By the pass, held weakly: forgotten when the call is over.
         self._outputs: WeakKeyDictionary[Pass, Tensor] = WeakKeyDictionary()
 
     def _run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:

@@ -121,6 +121,7 @@ class Captum(Explainer):
         """The map `[h,w]` of one image `[C,H,W]` for a question of one row `[1,1,Z]`."""
         attribution = self._kind(_Score(self.model, question), **self._made_with)
         usual = torch.device("cpu")  # the default device that captum is written for, whatever the caller's is
+        # Seeded for each image, so that a map does not depend on the images before it.
         with _seeded(self._seed), torch.enable_grad(), usual:
             found = attribution.attribute(image[None].clone().requires_grad_(), **self._called_with)
         if not isinstance(found, Tensor) or found.ndim != 4:

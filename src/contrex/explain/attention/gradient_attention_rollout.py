@@ -30,6 +30,7 @@ class GradientAttentionRollout(AttentionExplainer):
     def _rolled(self, weights: Sequence[Tensor]) -> Tensor:
         rollout = torch.zeros_like(weights[0])
         for layer in weights:
+            # (I + A)(I + R) - I, the identity left out as it is no influence of one token on another.
             rollout = rollout + layer + layer @ rollout
         return rollout
 

@@ -75,6 +75,7 @@ class AttentionExplainer(Explainer):
                 f"{type(self).__name__} cannot explain {type(self.model).__name__}: {reason}. Use GradCAM, which needs "
                 "no attention."
             )
+        # The last attention's outputs with a gradient are those that the classifier reads.
         top = run.logits.gather(1, run.logits.argmax(1)[:, None]).sum()
         (gradient,) = torch.autograd.grad(top, recorder.mixed[-1], retain_graph=needs_gradients)
         read = (gradient != 0).any(3).any(1).any(0)
@@ -112,6 +113,7 @@ class _Recorder:
             return self._attend(*args, **kwargs)
         if name == "multi_head_attention_forward":
             return self._multi_head(*args, **kwargs)
+        # Attention that is written out: a softmax, perhaps dropout, and its product with the values.
         output = func(*args, **kwargs)
         if name == "linear" and isinstance(output, Tensor) and output.ndim == 3:
             self._num_tokens.add(output.shape[1])
@@ -140,6 +142,7 @@ class _Recorder:
 
     def _kept(self, weights: Tensor, mixed: Tensor) -> Tensor:
         if self._cuts_graph:
+            # Only the gradient at the last attention is asked for, so what is recorded before each cut can be freed.
             weights, mixed = weights.detach(), mixed.detach().requires_grad_()
         self.weights.append(weights)
         self.mixed.append(mixed)
@@ -161,6 +164,7 @@ class _Recorder:
             raise LayerError(
                 "attention rollout needs plain attention [N,h,T,d], neither causal nor with grouped heads."
             )
+        # What torch's fused kernel computes, which never has the weights in memory.
         logits = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
         if attn_mask is not None:
             is_choice = attn_mask.dtype == torch.bool

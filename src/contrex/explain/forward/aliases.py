@@ -49,6 +49,8 @@ class Aliases:
             if tensor is not None:
                 self.add(tensor)
         before = {key: self._now[key] for key in self._sharing.pop(_memory(target))}
+        # A buffer without data, into which data is written, becomes data with all its aliases. Where some were data
+        # before, those that were not are detached on purpose, and stay so.
         has_data = any(alias.requires_grad for alias in before.values())
         new = {id(target): value}
         if any(_geometry(alias) != _geometry(target) for alias in before.values()):
@@ -82,6 +84,7 @@ def _version(tensor: Tensor) -> int:
 
 
 def _memory(tensor: Tensor) -> int:
+    # The storage itself, not its `data_ptr`: that is 0 for every empty memory.
     memory: int = tensor.untyped_storage()._cdata
     return memory
 

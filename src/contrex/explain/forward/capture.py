@@ -32,6 +32,8 @@ FULL_PRECISION = (torch.float32, torch.float64)
 OWN_HOOKS: set[int] = set()
 """The numbers of the hooks that are set here right now; one of anybody else's may make another network of a model."""
 
+# One lock for each model, held weakly: to have been explained must not keep a model alive. It is reentrant, so that a
+# thread may explain a model inside a call about the same model.
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
 
@@ -102,6 +104,7 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
 def _forward_from_pixels(model: nn.Module, images: Tensor, graph: str) -> Pass:
     """Run `model` on `images` and record, if anything, from the images on."""
     if graph != "none":
+        # Detached first: switching `requires_grad` on in the caller's own tensor would be a trace.
         images = images if images.requires_grad else images.detach().requires_grad_()
     products = sdpa_kernel(SDPBackend.MATH) if graph == "all" else contextlib.nullcontext()
     with products, torch.set_grad_enabled(graph != "none"):
@@ -166,6 +169,7 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
     try:
+        # Empty tensors all begin at 0 and share nothing.
         return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr() != 0
     except (NotImplementedError, RuntimeError):  # tensors of a kind that has no memory of its own
         return False
@@ -229,6 +233,7 @@ def resolution(model: nn.Module, logits: Tensor) -> float:
     dtypes = {logits.dtype, *(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())}
     dtypes |= {torch.get_autocast_dtype(kind)} if torch.is_autocast_enabled(kind) else set()
     step = max(torch.finfo(dtype).eps for dtype in dtypes)
+    # 2^-10: the ten bits of TF32, assumed on every accelerator, whether it is switched on or not.
     return step if kind == "cpu" or logits.dtype == torch.float64 else max(step, 2**-10)
 
 
@@ -245,6 +250,7 @@ def turn(model: nn.Module) -> Iterator[None]:
 def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Put the model into eval mode, and afterwards every module's own mode and the random state back."""
     devices = [device] if device.type == "cuda" else []
+    # A network may draw in eval mode too. The caller's next random number must not depend on an explanation before it.
     with eval_mode(model), torch.random.fork_rng(devices=devices):
         yield
 

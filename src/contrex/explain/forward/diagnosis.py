@@ -21,7 +21,7 @@ WITHOUT_GRADIENTS = "ScoreCAM with a `layer`, RISE and Occlusion need no gradien
 
 @contextmanager
 def in_our_words(method: str, model: nn.Module) -> Iterator[None]:
-    """Inside, what torch raises where gradients are hidden or missing becomes the error that says so."""
+    """Turn what torch raises where gradients are hidden or missing into the error that says so."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -77,7 +77,7 @@ def scripted(what: str) -> LayerError:
 
 
 def check_scores(images: Tensor, logits: Tensor, question: Question) -> None:
-    """A score that is NaN or infinite cannot be explained; classes without weight in it may be masked by -inf.
+    """Refuse a score that is NaN or infinite; classes without weight in it may be masked by -inf.
 
     Raises:
         ArgumentError: a weighed score of an image, or its weight, is not finite; the message says which class's.

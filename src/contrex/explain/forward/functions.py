@@ -18,7 +18,7 @@ Interceptor = Callable[[Callable[..., object], tuple[object, ...], dict[str, obj
 
 @contextlib.contextmanager
 def intercepted(interceptor: Interceptor) -> Iterator[None]:
-    """Every torch function that this thread calls inside, also `+` and `x.mean()`, goes to `interceptor` instead.
+    """Call `interceptor` instead of each torch function that this thread calls for a while, also `+` and `x.mean()`.
 
     Nothing is set in the model, so there is nothing to put back. Inside `interceptor` torch is itself again.
     """
@@ -100,6 +100,7 @@ class Program:
         made = self._made.get(id(tensor))
         if made is not None and made[0]() is tensor:
             return made[1]
+        # Negative, so that no parameter is taken for a call; its id stays its own, as the model keeps it alive.
         return -id(tensor) if isinstance(tensor, nn.Parameter) else -1
 
 

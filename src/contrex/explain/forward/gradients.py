@@ -26,6 +26,8 @@ class Gradients:
     @cached_property
     def _cotangent(self) -> Tensor:
         """Weights for all classes, the same in each call: what one logit's gradient misses the others' show."""
+        # A generator of its own, on the CPU and in float64: which layer is found depends neither on chance nor on the
+        # device, and the caller's random state is not used up.
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(self._logits.shape[1], generator=generator, device="cpu", dtype=torch.float64)
         return weights.to(self._logits).expand_as(self._logits)
@@ -66,6 +68,7 @@ class Gradients:
         at_output, at_source = gradient_at(known, run.edge), gradient_at(known, run.source)
         if at_output is None or at_source is None or run.edge is None or run.source is None:
             return False
+        # What comes down through the layer itself; the rest of what arrives at its input has flown past it.
         (through,) = torch.autograd.grad(
             as_gradient_edge(run.edge), as_gradient_edge(run.source), at_output, retain_graph=True
         )

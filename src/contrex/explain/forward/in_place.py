@@ -53,6 +53,8 @@ def beside_views(interceptor: Interceptor) -> Interceptor:
         keeps_memory = getattr(function, "__name__", "") in RESHAPING | {"__set__", "copy_"}
         if target is None or keeps_memory or not args or not target._is_view() or not torch.is_grad_enabled():
             return interceptor(function, args, kwargs)
+        # Autograd makes one opaque node (`CopySlices`) of a change in a view. Of a copy the function is a node that can
+        # be seen.
         copy = target.clone()
         interceptor(function, (copy, *args[1:]), kwargs)
         return interceptor(torch.Tensor.copy_, (target, copy), {})

@@ -42,7 +42,7 @@ class Observed:
 
     @cached_property
     def graph(self) -> Graph:
-        """From the logits to the images; empty where the network runs without gradients."""
+        """The graph from the logits to the images; empty where the network runs without gradients."""
         return Graph(self.logits, self.images)
 
     @cached_property
@@ -76,9 +76,12 @@ class Observed:
         if edge is None or output is None or (self._axes.axes(edge) is not None and not self._axes.is_presumed(edge)):
             return True
         strength = one(output.detach())[0].abs().sum(0)
+        # The number of each entry, read as the maps are read, tells which entries of the output make up a cell.
         entries = one(torch.arange(output.numel(), device=output.device).reshape(output.shape))[0]
         for row, column in _strongest_in_corners(strength):
             cell = entries[:, row, column]
+            # Random weights, as the gradients of a plain sum of channels can cancel; seeded, so that a layer is always
+            # judged alike.
             weights = torch.randn(len(cell), generator=torch.Generator().manual_seed(0), device="cpu")
             cotangent = torch.zeros_like(output).flatten().index_copy(0, cell, weights.to(output)).view_as(output)
             try:
@@ -113,7 +116,7 @@ class Observed:
         )
 
     def token_grid(self, num_tokens: int) -> Reading:
-        """How one value for each of so many tokens `[N,num_tokens,1]` becomes maps `[N,1,h,w]`.
+        """The way to read one value for each of so many tokens, `[N,num_tokens,1]`, as maps `[N,1,h,w]`.
 
         Raises:
             LayerError: no layer gives so many tokens of a grid.
@@ -145,6 +148,7 @@ def _strongest_in_corners(strength: Tensor) -> list[tuple[int, int]]:
 def _is_around(gradient: Tensor, place: tuple[int, int], grid: tuple[int, int]) -> bool:
     """Whether a gradient [C,H,W] at the pixels is largest around a place of the grid, up to a quarter of its sides."""
     energy = F.adaptive_avg_pool2d(gradient.float().square().sum(0)[None], grid)
+    # Of three by three cells: a single one may be loudest beside its place, as receptive fields overlap.
     around = F.avg_pool2d(energy, 3, 1, 1)[0]
     found = divmod(int(around.argmax()), grid[1])
     near = [abs(one - other) <= max(1, side / 4) for one, other, side in zip(found, place, grid, strict=True)]
@@ -155,10 +159,13 @@ def _plain_pass(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Seque
     """The pass of the first image, or of all where one alone cannot run; without a graph where autograd refuses it."""
     errors: list[Exception] = []
     with capture.undisturbed(model, images.device):
+        # With a graph before without, as only a graph tells how outputs are read; one image before all, as it costs
+        # less.
         for num, is_recorded in ((1, True), (len(images), True), (1, False), (len(images), False)):
             try:
                 with about(range(num)):
                     return capture.observe(model, images[:num], is_recorded=is_recorded)
             except Exception as error:  # whatever a network raises
                 errors.append(error)
+    # That of the pass which the caller's own call would have made.
     raise errors[1]

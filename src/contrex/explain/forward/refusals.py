@@ -80,6 +80,7 @@ def _shares_past(seen: Observed, gradients: Gradients) -> list[str]:
     found: dict[str, str] = {}
     for run in reversed(seen.runs):
         name = layer_name(run.module, seen.model)
+        # Of nested modules the outermost is enough: those inside give the same or part of it.
         if len(found) == _LISTED or any(name.startswith(f"{outer}.") for outer in found):
             continue
         only = seen.readings(run) if seen.may_be_explained(run) else []

@@ -108,6 +108,7 @@ class Sites:
         seen, key = self._seen, self._key(None, images)
         if seen is None or key in self._found or (seen.has_single_cells_behind and not seen.encloses(images)):
             return None
+        # A guess that does not fit is no error: a survey of this size follows.
         with contextlib.suppress(LayerError), program() as functions:
             found = run(replace(seen.site, maps=seen.reading.of_any_size, shape=None))
             (features,) = found.features
@@ -120,7 +121,7 @@ class Sites:
         return None
 
     def token_grid(self, images: Tensor, num_tokens: int) -> Reading:
-        """How `[N,num_tokens,1]` becomes maps `[N,1,h,w]`, or `LayerError`."""
+        """The way to read one value for each token, `[N,num_tokens,1]`, as maps `[N,1,h,w]`, or `LayerError`."""
         key = ("tokens", num_tokens)
         return self._kept(key, images, lambda: Observed(self._model, images).token_grid(num_tokens))
 

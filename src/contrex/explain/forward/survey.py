@@ -80,6 +80,8 @@ class Survey:
     def _last_reached(self) -> Candidate | None:
         """The last candidate whose cells the gradient reaches."""
         known = self._arriving(self.candidates[:_AT_FIRST])
+        # From the logits down. Only cells that a gradient reaches have a map: behind a class token's last attention
+        # they get none, and the search goes on before it.
         for index, one in enumerate(self.candidates):
             if index == _AT_FIRST:
                 known |= self._arriving(self.candidates[index:])
@@ -151,7 +153,7 @@ class Survey:
         return found
 
     def _only_reading(self, run: Run) -> Reading:
-        """How the output of a layer is read, or `LayerError` where that is not told or not true."""
+        """The way to read the output of a layer, or `LayerError` where there is not one, or cells lie elsewhere."""
         found = self.seen.readings(run)
         if len(found) != 1:
             raise LayerError(unreadable(self.seen, run, len(found)))
@@ -212,4 +214,5 @@ def _are_close(found: Tensor, own: Tensor) -> bool:
     """Whether logits are equal but for rounding; those that are not finite are told apart elsewhere."""
     found, own = (torch.nan_to_num(logits.detach(), 0.0, 0.0, 0.0) for logits in (found, own))
     is_coarse = torch.is_autocast_enabled(own.device.type) or own.dtype not in FULL_PRECISION
+    # Logits of a deep network agree to about three digits in float32 and one or two in bfloat16, which has eight bits.
     return bool((found - own).abs().max() <= (5e-2 if is_coarse else 1e-3) * own.abs().max())

@@ -65,6 +65,8 @@ class AveragedGradient(InputExplainer):
         """The maps `[n,M,H,W]` of so few images that one copy of each fits into a pass."""
         images, places = whole.images[some], range(len(whole.images))[some]
         copies, means = self.copies(images), [torch.zeros((), device=images.device)] * question.rows.shape[1]
+        # As many copies of all these images as fit into one pass; the weighted sum is kept, not the gradients of the
+        # copies.
         while chunk := list(islice(copies, size // len(images))):
             num = len(chunk)
             points = torch.cat([copy for _, copy in chunk])

@@ -148,7 +148,7 @@ class FullGrad(Explainer):
         return torch.stack(maps, 1)
 
     def _check_sum(self, heatmap: Tensor, magnitude: Tensor, score: Tensor) -> None:
-        """The map `[N,H,W]` must sum to the score `[N]`, up to the rounding of parts that add up to `magnitude` [N]."""
+        """Refuse maps `[N,H,W]` that do not sum to the scores `[N]`, but for rounding, a share of `magnitude` [N]."""
         total = heatmap.sum((1, 2))
         far = (total - score).abs() > _tolerance(capture.resolution(self.model, score)) * magnitude
         if bool(far.any()):
@@ -173,9 +173,8 @@ class _Recorder:
     def __call__(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         value = self._bias(function, args, kwargs)  # now: it may change its input
         output = function(*args, **kwargs)
-        is_as_another = getattr(function, "__name__", "").endswith(
-            "_as"
-        )  # takes only the shape or dtype of its second argument
+        # `expand_as` and its like take only the shape or dtype of their second argument.
+        is_as_another = getattr(function, "__name__", "").endswith("_as")
         tensors = list(tensors_in(args[:1] if is_as_another else (args, kwargs)))
         if isinstance(output, Tensor) and output.requires_grad:
             if value is not None:
@@ -273,6 +272,8 @@ def _part(contribution: Tensor, maps: Reshape | None) -> Tensor:
 
 def _spreading(size_in: int, size_out: int, *, like: Tensor) -> Tensor:
     """`[size_out, size_in]`: how each cell of one axis is spread over the pixels of another; every column sums to 1."""
+    # A grid finer than the image: a cell gives to the pixels from which it would be interpolated, so rows sum to 1
+    # before the transpose and columns after it.
     if size_in > size_out:
         return upsampling_matrix(size_out, size_in, like=like).mT
     matrix = upsampling_matrix(size_in, size_out, like=like)

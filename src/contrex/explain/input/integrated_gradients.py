@@ -45,6 +45,7 @@ class IntegratedGradients(AveragedGradient):
     def copies(self, images: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Weight and point of the path `[N,C,H,W]`, from the baseline to the images."""
         start = baseline_of(images, self._baseline)
+        # Nodes and weights on [-1, 1]; the path runs from 0 to 1, so both are halved.
         positions, weights = np.polynomial.legendre.leggauss(self._steps)
         for position, weight in zip((positions + 1) / 2, weights / 2, strict=True):
             yield float(weight), start + float(position) * (images - start)

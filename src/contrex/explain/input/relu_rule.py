@@ -67,6 +67,7 @@ def change_relu_rule(logits: Tensor, rule: Callable[[Tensor, Tensor], Tensor], c
     Raises:
         LayerError: there is no ReLU, or a part of the graph hides what it runs (compiled, scripted, checkpointed).
     """
+    # A node of a change in a view hides its function (`CopySlices`); those that `beside_views` made only copy.
     num, known = 0, set(copies)  # holds the nodes, whose Python side would be made anew
     for node in graph_nodes(logits):
         if _hides_functions(node) and node not in known:

@@ -43,6 +43,8 @@ class SmoothGrad(AveragedGradient):
 
     def copies(self, images: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Give n times a weight, 1/n, and a noisy copy `[N,C,H,W]`."""
+        # For each call anew, of the shape of one image and on the CPU: so noise depends neither on the batch nor on the
+        # device.
         generator = torch.Generator("cpu").manual_seed(self._seed)
         low, high = images.detach().flatten(1).aminmax(dim=1)
         deviation = (self._noise * (high - low))[:, None, None, None]

@@ -67,6 +67,7 @@ def check_alone(model: nn.Module, run: Pass) -> None:
         raise other_sizes(model, len(run.images), 2, error) from error
     if _alike(logits[:1], logits[1:]):
         return
+    # The call's own images once more: a network that draws random numbers answers otherwise each time, and passes.
     if _alike(capture.forward(model, run.images.detach(), (), graph="none").logits, run.logits):
         raise other_sizes(model, len(run.images), 2, "their logits differ")
 
@@ -114,6 +115,7 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
         logits = capture.forward(model, last, (), graph="none").logits
     except RuntimeError:
         logits = None
+    # The first batch of a network went through it in both layouts and agreed.
     if model in _TAKES_CHANNELS_LAST and logits is not None:
         return logits
     first = capture.forward(model, images.contiguous(), (), graph="none").logits

@@ -61,6 +61,8 @@ class Occlusion(PerturbationExplainer):
         with torch.autocast(rows.device.type, enabled=False):
             down, across = rows.to(whole), columns.to(whole)
             loss = torch.stack(losses).reshape(len(whole), -1, len(rows), len(columns))
+            # Windows are products of a range of rows and one of columns, so the mean over those that cover a pixel is
+            # one along each axis.
             return torch.einsum("nmrc,rh,cw->nmhw", loss, down / down.sum(0), across / across.sum(0))
 
     def _windows(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,10 +61,12 @@ class RISE(PerturbationExplainer):
             with torch.autocast(left.device.type, enabled=False):
                 weights = weighed(question.rows, left)
                 heatmap = heatmap + torch.einsum("nmb,bhw->nmhw", weights, masks.to(weights))
+        # E[M] is known, so it is not estimated from the masks drawn: the estimate stays unbiased.
         return heatmap / (self._num_masks * self._keep)
 
     def _draws(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The grids `[n,cells,cells]` of 0 and 1 and the corners `[n,2]` at which their upsampled forms are cut."""
+        # On the CPU: every device gets the same masks, and the caller's random state is not used up.
         generator = torch.Generator("cpu").manual_seed(self._seed)
         shape = (self._num_masks, self._cells, self._cells)  # the device and type are not left to the caller's defaults
         grids = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < self._keep

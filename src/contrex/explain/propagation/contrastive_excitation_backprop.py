@@ -51,7 +51,7 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
         return super()._run(images, layers, graph=graph, watched=watched or self._contrast_layer)
 
     def _relevance(self, run: Pass, row: Tensor) -> Tensor:
-        """A row of both signs (of a probability) is the difference of two mixtures of classes."""
+        """The relevance for one row; one of both signs (a probability) is the difference of two mixtures of classes."""
         relevance = self._contrasted(run, row.clamp(min=0))
         return relevance - self._contrasted(run, -row.clamp(max=0)) if bool((row < 0).any()) else relevance
 
@@ -60,9 +60,11 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
         at, classifier = self._contrast_point(run), run.trace.classifier
         signals = []
         for is_flipped in (False, True):
+            # The rule of the classifier looks at this flag when it runs, so one graph serves the class and its dual.
             classifier.is_flipped = is_flipped
             signals.append(_normalised(propagated(run.logits, at, start)))
         classifier.is_flipped = False
+        # Each signal was normalised to 1; a mixture of classes starts with more or less than that.
         mass = start.sum(1).view(-1, *[1] * (at.ndim - 1))
         return propagated(at, run.features[0].output, mass * (signals[0] - signals[1]))
 

@@ -79,6 +79,8 @@ class _Excitation(Rules):
         if layer.kind == "normalisation":
             return relevance
         terms = layer.exciting()
+        # The first term is that of positive neurons. Only pixels have a second: negative ones that excite by negative
+        # weights.
         return layer.share(terms if layer.is_first else terms[:1], relevance, epsilon=0.0)
 
     def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:

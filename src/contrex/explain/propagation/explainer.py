@@ -81,6 +81,8 @@ class RelevanceExplainer(LayerExplainer):
                 capture.exchanged([site.module for site in layers], propagation.current),
                 capture.watched(beside, see),
                 intercepted(propagation),
+                # Checkpointing works by these hooks. It would run functions again in the backward pass, where no rule
+                # is set: an error instead.
                 torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTED),
             ):
                 run = capture.forward(self.model, images.detach(), layers, graph=graph)
@@ -98,7 +100,7 @@ class RelevanceExplainer(LayerExplainer):
         )
 
     def _check_logits(self, found: Tensor, own: Tensor) -> None:
-        """The pass must be the model's own: half of the digits that its numbers have must agree."""
+        """Refuse a pass that is not the model's own: half of the digits that its numbers have must agree."""
         differences, largest = (found - own).abs().amax(1), own.abs().amax(1)
         far = differences > capture.resolution(self.model, own) ** 0.5 * largest
         if bool(far.any()):

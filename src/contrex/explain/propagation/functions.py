@@ -50,10 +50,12 @@ class _Relevance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rule: Callable[[Tensor], Sequence[Tensor]], value: Tensor, *inputs: Tensor) -> Tensor:
         ctx.rule, ctx.dtypes = rule, [x.dtype for x in inputs]
+        # A tensor of its own: autograd treats an input that is returned as it is as a view of it.
         return value.detach()
 
     @staticmethod
     def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor | None, ...]:
+        # Rules compute in float32 or better; autograd insists on the types of the inputs.
         shares = ctx.rule(relevance[0])
         return None, None, *[share.to(dtype) for share, dtype in zip(shares, ctx.dtypes, strict=True)]
 
@@ -126,6 +128,7 @@ class FunctionRules:
         """Add or subtract: the rules say which share each addend has."""
         data = [(t, s) for t, s in zip(args, (1, sign), strict=True) if self._tracked.is_data(t)]
         constants = [(t, s) for t, s in zip(args, (1, sign), strict=True) if not self._tracked.is_data(t)]
+        # Detached, as the rule below lives in the graph: it would keep the graph, and the graph the rule, alive.
         rules, values = self._rules, [(t.detach(), s) for t, s in data]
         value = _value(func, args, {}, is_writing=is_writing)
         kind: dict[str, Any] = {"dtype": torch.promote_types(value.dtype, torch.float32), "device": value.device}
@@ -169,6 +172,8 @@ class FunctionRules:
         with torch.no_grad():
             value = func(x.detach(), weight, bias, *options, **keywords)
         w, b = _precise(weight), None if bias is None else _precise(bias)
+        # w (scale x + shift) + b = (w scale) x + (w shift + b). Only of vectors: in tokens [N,T,D] batch norm's
+        # channels are not the axis that a dense layer mixes.
         normalised = self._normalised.get(id(x)) if kind == "dense" and x.ndim == 2 else None
         source = x
         if normalised is not None:
@@ -198,6 +203,8 @@ class FunctionRules:
             scale = (1.0 if weight is None else _precise(weight)) / (_precise(variance) + eps).sqrt()
             shift = (0.0 if bias is None else _precise(bias)) - _precise(mean) * scale
         if self._rules.folds_batch_norm and id(x) in self._layers:
+            # scale (w x + b) + shift = (scale w) x + (scale b + shift): one map, so nothing is shared out to batch
+            # norm's shift alone.
             layer, source = self._layers[id(x)]
             assert layer.weight is not None  # pooling is not among the layers
             weights = layer.weight * scale.view(-1, *[1] * (layer.weight.ndim - 1))
@@ -227,6 +234,7 @@ class FunctionRules:
         output = _given(rule, value, source)
         if layer.kind in ("convolution", "dense"):
             self._layers[id(output)] = layer, source
+            # Overwritten by each layer that follows: after the pass it is the last one, the classifier.
             self.trace.classifier.layer, self.trace.classifier_input = layer, source
         return output
 

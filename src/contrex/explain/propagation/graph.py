@@ -76,7 +76,10 @@ class Propagation:
         return self._functions.trace
 
     def __call__(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # First of all: the model still holds tensors as they were before a change in place, of which only a copy was
+        # changed.
         args, kwargs = self._aliases.now(args), self._aliases.now(kwargs)
+        # Rules take what is propagated as the first argument, however the model passes it.
         if "input" in kwargs:
             args = (kwargs.pop("input"), *args)
         target = written(func, args, kwargs)
@@ -112,6 +115,7 @@ class Propagation:
         """Call a function and return what it gives, with its rule; of one that writes, its first argument then."""
         name = func.__name__.strip("_")
         if name in _ROUTING:
+            # Written to a copy: rules and graph before this function hold on to the old values.
             changed = (args[0].clone(), *args[1:]) if is_writing else args
             outputs = func(*changed, **kwargs)
             return self._routed(changed[0] if is_writing else outputs, data)
@@ -144,7 +148,7 @@ class Propagation:
         return found
 
     def _check_writing(self, func: Callable[..., Any], target: Tensor | None, out: object) -> None:
-        """Data must not change unless the graph sees it: neither `out=` nor a write beside the graph has a rule."""
+        """Refuse a change of data that the graph does not see: neither `out=` nor a write beside it has a rule."""
         is_seen = target is not None and self._tracked.is_data(target) and torch.is_grad_enabled()
         for tensor in tensors_in((None if is_seen else target, out)):
             if any(self._tracked.is_data(alias) for alias in self._aliases.of(tensor)):
@@ -166,6 +170,7 @@ class Propagation:
 def innermost_module(error: BaseException, model: nn.Module) -> str:
     """The module whose forward pass raised: its name and type."""
     found, trace = model, error.__traceback__
+    # The frames of the traceback are those of the forwards that were running, the outermost first.
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
         found = owner if isinstance(owner, nn.Module) else found

@@ -70,6 +70,7 @@ class Gamma(Rule):
     def __call__(self, layer: LinearMap, relevance: Tensor) -> Tensor:
         is_negative = layer.output() < 0
         shares = self._share(layer, relevance.masked_fill(is_negative, 0.0), 1)
+        # Waits for the device: without such outputs, as behind a ReLU, it saves half of the convolutions.
         if bool((is_negative & (relevance != 0)).any()):
             shares = shares + self._share(layer, relevance.masked_fill(~is_negative, 0.0), -1)
         return shares
@@ -227,6 +228,7 @@ class LRP(RelevanceExplainer):
         return super()._maps(run, question, differentiable=differentiable)
 
     def _start(self, run: Pass, row: Tensor) -> Tensor:
+        # A class masked by -inf has the weight 0, and 0 times -inf would be NaN.
         return row * run.logits.detach().where(row != 0, 0) if self._begins == "logit" else row
 
 

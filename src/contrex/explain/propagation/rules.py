@@ -46,6 +46,8 @@ class LinearMap:
 
     def share(self, terms: Sequence[Term], relevance: Tensor, *, bias: Tensor | None = None, epsilon: float) -> Tensor:
         """Relevance of the input: `relevance` in proportion to what each input adds to the sum of the terms."""
+        # Autograd does the transposed map: with s_i = R_i / z_i held constant, d/dx_j sum_i z_i s_i = sum_i w_ij s_i,
+        # and times x_j that is R_j. In half precision small denominators would be lost.
         with torch.enable_grad(), torch.autocast(relevance.device.type, enabled=False):
             inputs = [x.detach().requires_grad_() for x, _ in terms]
             outputs = [self.function(x, weight) for x, (_, weight) in zip(inputs, terms, strict=True)]
@@ -76,6 +78,7 @@ class LinearMap:
         return [
             (part(self.x, of_x), self.weights(of_weight))
             for of_x, of_weight in signs
+            # Looking at x waits for the device, and saves a convolution forwards and backwards behind a ReLU.
             if (of_x > 0 or bool((self.x < 0).any())) and (of_weight > 0 or self.weight is not None)
         ]
 

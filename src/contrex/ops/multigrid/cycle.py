@@ -21,6 +21,7 @@ def run_cycle(levels: Sequence[Level], depth: int = 0) -> None:
     if depth == len(levels) - 1:
         level.correction.buffer.zero_()
         torch.mul(level.layout.cut(level.right), level.weight, out=level.source)
+        # Two by two pixels at most: sweeps in both orders solve that well enough.
         for _ in range(_SWEEPS):
             level.relax(level.correction, level.source, FORWARD)
             level.relax(level.correction, level.source, FORWARD[::-1])

@@ -64,9 +64,12 @@ class HarmonicFill:
             if old_curvature is None:
                 p.copy_(z)
             else:
+                # p = z - (z, A p_old) / (p_old, A p_old) p_old, with A p_old still in q: conjugate to the last step
+                # whatever z is. The usual formula takes a symmetric cycle for granted.
                 torch.addcmul(z, p, -_ratio(_dot(z, q), old_curvature[some]), out=p)
             finest.apply(self.direction, index, self.change)
             curvature = _dot(p, q)
+            # The minimum along p.
             length = _ratio(_dot(p, r), curvature)
             self.filled.buffer[some].addcmul_(p, length)
             r.addcmul_(q, length, value=-1)

@@ -94,6 +94,7 @@ class Planes:
 
 def _around(layout: Layout, planes: Tensor, k: int) -> Around:
     cut, (down, across) = layout.cut, layout.directions[k]
+    # Bit 0 of a colour is the column's parity and bit 1 the row's, so flipping a bit is a step to the side or down.
     own, in_row, in_column, opposite = (planes[:, k ^ other] for other in range(4))
     return Around(
         cut(own),

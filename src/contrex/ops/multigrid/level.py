@@ -42,6 +42,7 @@ class Level:
     def __init__(self, images: Tensor) -> None:
         self.layout = layout = Layout(images)
         height, width = (_row_sums(size, like=images) for size in layout.size)
+        # The weights are (1, 2, 1) x (1, 2, 1), the pixel's own 4 left out.
         degree = height[:, None] * width - 4
         share = torch.where(degree > 0, 1 / degree.clamp(min=1), 0.0)
         constant = (x[None].to(images) for x in (degree, share, torch.ones_like(degree)))
@@ -95,6 +96,7 @@ class Level:
         for views, around in zip(self._views, planes.around, strict=True):
             for k, near in enumerate(around):
                 if k % 2 == 0:
+                    # A pixel's centre lies a quarter of a cell from that of its own cell, towards the next one.
                     torch.lerp(views.cells_wide, views.cells_down[k], 0.25, out=views.rows)
                 torch.lerp(views.middle, views.beside[k], 0.25, out=views.total)
                 near.own.addcmul_(views.hole[k], views.total)

@@ -38,6 +38,7 @@ def harmonic_fill(images: Tensor, removed: Tensor, *, tolerance: float = 1e-10) 
     residual = -applied(filled)
     direction, squares = residual, _dot(residual, residual)
     first = squares
+    # Without rounding it would end after as many steps as there are unknowns.
     for _ in range(removed[0].numel()):
         if bool((squares <= tolerance**2 * first).all()):
             break
