@@ -33,6 +33,12 @@ Picture = str | os.PathLike[str] | Image.Image | NDArray[Any]
 """A file, an image of Pillow, or an array [H,W], [H,W,1], [H,W,3] or [H,W,4], uint8 or in [0, 1]."""
 
 
+class Shown(View, total=False):
+    """How a picture is shown to a network: the view, and what the network gets beside it."""
+
+    inputs: Inputs | None
+
+
 def load(
     name: str,
     *,
@@ -81,8 +87,7 @@ def why(
     contrast: Contrast = None,
     score: str = "logit",
     task: str | None = None,
-    inputs: Inputs | None = None,
-    **view: Unpack[View],
+    **view: Unpack[Shown],
 ) -> Explanation:
     """Explain why pictures are `target` - and, with a contrast, not another class - to a classifier.
 
@@ -97,14 +102,15 @@ def why(
             weights); of others `size`, `mean` and `std` are asked.
         explainer: its name, with options ("rise(num_masks=500)", "grad_cam(layer='layer3')"), its class, or a function
             that makes one of the network.
-        target, contrast, score, task, inputs: as in a call of an explainer; classes also by name.
+        target, contrast, score, task: as in a call of an explainer; classes also by name.
         view: `size`, `short_side`, `mean`, `std`, `interpolation` and `names` where the classifier does not say them,
-            or says others. Names are ImageNet's for 1000 classes without any.
+            or says others. Names are ImageNet's for 1000 classes without any. `inputs` as in a call of an explainer.
 
     Raises:
         ArgumentError: an argument does not fit, or it is not known how the classifier sees pictures.
         ImageError: a picture cannot be read.
     """
+    inputs = view.pop("inputs", None)
     seen = own_classifier(classifier, **view)
     squares, photos = zip(*[_square(picture, seen) for picture in _listed(images)], strict=True)
     like = next((one for one in seen.network.parameters() if one.is_floating_point()), torch.zeros(()))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
 from contrex.data.files.images import read_image
 from contrex.data.files.tables import read_classes
-from contrex.data.views.squares import pixels, short_side
+from contrex.data.views.squares import central_square, pixels, short_side
 from contrex.errors import ArgumentError
 from contrex.explain import Explainer
 from contrex.explain.figure import Panel, Row, draw, pictures
 from contrex.explain.named import build_explainer
 from contrex.explain.words import question
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier, model_logits
+from contrex.models.own import INTERPOLATIONS
 from contrex.ops import scores
 from contrex.ops.scores import CONTRASTS
 from contrex.settings import Model
@@ -113,9 +115,12 @@ class NamedClassifier:
         return names
 
 
-def classifier_of(run: Path | None, model: Model, classes: Path | None) -> NamedClassifier:
-    """The classifier of a trained run, or of a weights file."""
-    names = [name for _, name in read_classes(classes)] if classes is not None else ()
+def classifier_of(run: Path | None, model: Model, classes: Sequence[str] = ()) -> NamedClassifier:
+    """The classifier of a trained run, of a weights file, or of a library with its own weights.
+
+    `classes` are the names of its classes, or the file that has them.
+    """
+    names = _names(classes) or model.classes
     if run is not None:
         recipe, classifier, own_names = load_trained(run)
         return NamedClassifier(classifier, names or own_names, recipe.data.image_size)
@@ -124,8 +129,39 @@ def classifier_of(run: Path | None, model: Model, classes: Path | None) -> Named
             "`model.weights` is needed: an untrained network explains nothing. Or pass --run, or --pretrained for the "
             "library's own weights."
         )
-    classifier = load_classifier(model)
+    classifier = load_classifier(replace(model, classes=tuple(names)))
     return NamedClassifier(classifier, names or classifier.names, classifier.image_size or DEFAULT_SIDE)
+
+
+def _names(classes: Sequence[str]) -> Sequence[str]:
+    """Names of classes; a single one is the file that has them."""
+    if isinstance(classes, (str, Path)) or len(classes) == 1:
+        (file,) = [classes] if isinstance(classes, (str, Path)) else classes
+        return [name for _, name in read_classes(Path(file))]
+    return classes
+
+
+def seen_by(named: NamedClassifier, photo: Image.Image, side: int) -> tuple[Image.Image, Tensor]:
+    """What a classifier sees of a photo, with a shorter side of `side` pixels, and its logits [1,K].
+
+    That is the whole photo; for networks that take no other size than the one they were made for (vision transformers)
+    it is the central square.
+    """
+    how, made_for = INTERPOLATIONS[named.classifier.interpolation], named.classifier.image_size
+    whole = short_side(photo, side, how)
+    try:
+        return whole, _logits(named.classifier, whole)
+    except (RuntimeError, ValueError, AssertionError):
+        resize = named.classifier.short_side if side == made_for else None
+        square = central_square(photo, resize=resize or side, size=side, how=how)
+        if square.size == whole.size:
+            raise
+        return square, _logits(named.classifier, square)
+
+
+def _logits(classifier: Classifier, image: Image.Image) -> Tensor:
+    with eval_mode(classifier.network), torch.inference_mode():
+        return model_logits(classifier.network, classifier.normalise(pixels(image)[None] / 255)).float()
 
 
 def explain_photos(
@@ -144,21 +180,15 @@ def explain_photos(
     explainers = {name: build_explainer(network, name, asked.layer) for name in asked.explainers}
     results = []
     for path in paths:
-        image = pixels(short_side(read_image(path), shorter))[None] / 255
+        seen, logits = seen_by(named, read_image(path), shorter)
+        image = pixels(seen)[None] / 255
         inputs = named.classifier.normalise(image)
-        logits = _logits(network, inputs)
         names = named.names_of(scores.class_logits(logits, asked.task).shape[1])
         top = _most_probable(logits, names, asked.task)
         for name, explain in explainers.items():
             panels = _panels(explain, inputs, logits, asked, names)
             results.append(PhotoExplanation(path, image, name, panels, top, explain.place))
     return results
-
-
-def _logits(network: nn.Module, inputs: Tensor) -> Tensor:
-    """The logits [1,K] of one photo."""
-    with eval_mode(network), torch.inference_mode():
-        return model_logits(network, inputs).float()
 
 
 def _most_probable(logits: Tensor, names: Sequence[str], task: str | None) -> list[tuple[str, float]]:

@@ -32,7 +32,7 @@ class Transformers(Library):
         kinds = _transformers()
         words, options = _split(arguments)
         config = self._config(architecture, options)
-        if not words:
+        if not _reads_words(config, words):
             return self._of_images(kinds.AutoModelForImageClassification.from_config, config, architecture)
         model = self._of_images(kinds.AutoModelForZeroShotImageClassification.from_config, config, architecture)
         return self._zero_shot(model, architecture, words, local=True)
@@ -40,7 +40,7 @@ class Transformers(Library):
     def pretrained(self, architecture: str, arguments: dict[str, Any]) -> nn.Module:
         kinds = _transformers()
         words, options = _split(arguments)
-        if not words:
+        if not _reads_words(kinds.AutoConfig.from_pretrained(architecture), words):
             network: nn.Module = kinds.AutoModelForImageClassification.from_pretrained(architecture, **options)
             return network
         model = kinds.AutoModelForZeroShotImageClassification.from_pretrained(architecture, **options)
@@ -75,8 +75,7 @@ class Transformers(Library):
             network: nn.Module = make(config)
         except ValueError:
             raise ArgumentError(
-                f"`model.name` hf:{architecture}: transformers has no image classifier of that kind: choose another, "
-                "or give one of images and texts its `classes`."
+                f"`model.name` hf:{architecture}: transformers has no image classifier of that kind: choose another."
             ) from None
         return network
 
@@ -146,10 +145,13 @@ def _side(size: Any) -> int | None:
 def _split(arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
     """The classes in words, and the options of the configuration."""
     options = {("num_labels" if name == "num_classes" else name): value for name, value in arguments.items()}
-    words = tuple(options.pop("classes", ()))
-    if words:
-        options.pop("num_labels", None)
-    return words, options
+    return tuple(options.pop("classes", ())), options
+
+
+def _reads_words(config: Any, words: Sequence[str]) -> bool:
+    """Whether classes are texts that a model compares with pictures, and not only names."""
+    kinds = _transformers().models.auto.modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    return bool(words) and config.model_type in kinds
 
 
 def _features(found: Any) -> Any:
