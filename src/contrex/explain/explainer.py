@@ -181,8 +181,8 @@ class Explainer(ABC):
 
         `classes` names them instead: one list `[M]` for all images, or `[N,M]`. Without `k` they are the first 5, or
         both sides of one logit; `contrast`, `score`, `task` and `inputs` as in a call. With `task="multilabel"` they
-        are the labels with a probability above `threshold` (0.5): images differ in their number, maps are `[N,M]`, so M is
-        that of the image with the most, at least 1, and `present` [N,M] of the result says which count.
+        are the labels with a probability above `threshold` (0.5): images differ in their number, maps are `[N,M]`, so M
+        is that of the image with the most, at least 1, and `present` [N,M] of the result says which count.
         """
         asked = {"classes": classes, "score": score, "task": task, "threshold": threshold, "inputs": inputs}
         return self.contrasts(images, [contrast], k, **asked)[0]  # type: ignore[arg-type]
