@@ -1,21 +1,30 @@
 """Networks of libraries with their own weights, from a cache that a test fills: nothing is fetched."""
 
+import json
 import shutil
 import urllib.error
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 import contrex
+from contrex.cli import main
+from contrex.cli.measure import as_seen_by
 from contrex.errors import ArgumentError, NormalisationWarning, UnknownNameError, WeightsError
 from contrex.models import Classifier, load_classifier
+from contrex.models.convnet import ConvNet
 from contrex.models.hub import view_of_processor
 from contrex.models.zero_shot import ZeroShot
+from contrex.photos import NamedClassifier, classifier_of, seen_by
+from contrex.recipes.digits import cross_entropy
 from contrex.records import from_plain, to_plain
-from contrex.settings import IMAGENET_MEAN, Model
+from contrex.settings import IMAGENET_MEAN, Digits, Folder, Model
+from contrex.training import load_trained, train
 
 
 @pytest.fixture(autouse=True)
@@ -295,3 +304,80 @@ def test_what_is_not_installed_is_named(monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, module, None)
         with pytest.raises(ArgumentError, match=rf"pip install 'contrex\[{module}\]'"):
             load_classifier(Model(name))
+
+
+# --- from the command line ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photo(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "cat.png")
+    return tmp_path / "cat.png"
+
+
+def test_explaining_a_photo_with_pretrained_weights(cached, photo, capsys):
+    words = ["explain", str(photo), "--model", "torchvision:squeezenet1_1", "--pretrained", "--side", "64"]
+    output = ["--output", str(photo.with_name("why.png"))]
+    assert main([*words, *output, "--target", "tabby", "--contrast", "tiger cat"]) == 0
+    assert "why tabby rather than tiger cat?" in capsys.readouterr().out
+    assert main([*words, *output, "--target", "cat"]) == 2
+    assert "Near it: tabby cat, tiger cat, Persian cat, Siamese cat, Egyptian cat." in capsys.readouterr().err
+    assert main([*words[:-3], "--classes", "a", "b"]) == 2
+    assert "Or pass --run, or --pretrained for the library's own weights" in capsys.readouterr().err
+
+
+def test_a_network_of_one_size_sees_the_square(tmp_path):
+    torch.manual_seed(0)
+    classifier = contrex.load("timm:test_vit", num_classes=3)
+    seen = replace(classifier, image_size=160, short_side=180, interpolation="bicubic", names=("a", "b", "c"))
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (190, 250, 3), dtype=np.uint8))
+    square, logits = seen_by(NamedClassifier(seen, seen.names, 160), photo, 160)
+    assert square.size == (160, 160)
+    torch.testing.assert_close(logits, contrex.why(photo, seen).logits)
+    other = replace(seen, network=ConvNet(3).eval())
+    assert seen_by(NamedClassifier(other, seen.names, 160), photo, 160)[0].size == (211, 160)
+    with pytest.raises((RuntimeError, AssertionError)):  # a square of another size: the network says why
+        seen_by(NamedClassifier(seen, seen.names, 160), photo.resize((50, 50)), 50)
+
+
+def test_names_or_a_file_of_them(tmp_path):
+    weights = tmp_path / "w.pth"
+    torch.save(ConvNet(2).state_dict(), weights)
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    for classes in (["cat", "dog"], [str(tmp_path / "names.txt")]):
+        named = classifier_of(None, Model("contrex:convnet", weights=weights), classes)
+        assert list(named.names) == ["cat", "dog"]
+
+
+def test_data_are_resized_as_the_weights_ask(cached):
+    found = contrex.load("torchvision:squeezenet1_1", pretrained=True)
+    asked = as_seen_by(replace(found, image_size=288, short_side=300), Folder("photos"))
+    assert (asked.image_size, asked.resize) == (288, 300)
+    assert as_seen_by(replace(found, image_size=None), Folder("photos")) == Folder("photos")
+    assert as_seen_by(found, Digits()) == Digits()
+
+
+def test_exporting_pretrained_weights(cached, tmp_path, monkeypatch, capsys):
+    _, state = cached
+    monkeypatch.chdir(tmp_path)
+    model = ["--model", "torchvision:squeezenet1_1"]
+    assert main(["export", *model, "--pretrained", "--format", "safetensors"]) == 0
+    card = json.loads((tmp_path / "squeezenet1_1.safetensors.json").read_text())
+    assert (card["classes"][281], card["run"], card["input"]["resize_shorter_side"]) == ("tabby", None, 256)
+    assert torch.equal(load_file("squeezenet1_1.safetensors")["features.0.weight"], state["features.0.weight"])
+    for words, message in ((model, "nobody exports random weights"), ([], "name the folder of a run, or a --model")):
+        assert main(["export", *words, "--format", "safetensors"]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_from_pretrained_weights_needs_them_only_once(cached, tmp_path, recwarn):
+    recipe = cross_entropy()
+    model = Model("torchvision:squeezenet1_1", pretrained=True, fresh=("classifier.1",))
+    data = replace(recipe.data, num_train=8, num_val=4, num_test=4)
+    training = replace(recipe.training, epochs=1, batch_size=4, device="cpu")
+    train(replace(recipe, data=data, model=model, training=training), tmp_path / "run")
+    cached[0].unlink()
+    saved, classifier, names = load_trained(tmp_path / "run")
+    assert (saved.model, classifier.mean, len(names)) == (model, IMAGENET_MEAN, 10)

@@ -102,12 +102,16 @@ def evaluate_model_by_each(
         raise ArgumentError(
             f"`evaluation.checkpoint` {options.checkpoint} is for runs; a weights file has only one: leave it out."
         )
+    classifier = classifier or load_classifier(model)
+    plain = (
+        {**to_plain(model), "mean": list(classifier.mean), "std": list(classifier.std)} if model.pretrained else model
+    )
     subject = Subject(
         name=name or model.name,
-        classifier=classifier or load_classifier(model),
+        classifier=classifier,
         images=image_set(data, options.split),
         data=data,
-        configuration={"model": to_plain(model), "data": to_plain(data)},
+        configuration={"model": to_plain(plain), "data": to_plain(data)},
     )
     default = Path("runs") / f"evaluation-{as_word(subject.name)}"
     named = [default.with_name(f"{default.name}-explainer={as_word(text)}") for text in options.explainers]

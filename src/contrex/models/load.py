@@ -45,7 +45,7 @@ def load_classifier(settings: Model, *, num_classes: int | None = None, is_bare:
         _check_weights_are_there(settings, is_bare=is_bare)
         network = _built(settings, count)
     check_classifier(network)
-    return Classifier(network, left_out=left_out, **_said(settings, network))
+    return Classifier(network, left_out=left_out, **_said(settings, network, is_bare=is_bare))
 
 
 def build_network(
@@ -140,7 +140,7 @@ def _check_weights_are_there(settings: Model, *, is_bare: bool) -> None:
         raise ArgumentError(f"`{name}` {value} means something only with `weights`: pass a file or drop it.")
 
 
-def _said(settings: Model, network: nn.Module) -> dict[str, Any]:
+def _said(settings: Model, network: nn.Module, *, is_bare: bool) -> dict[str, Any]:
     """How a network sees pictures: as the settings say, or else what is known of its weights, or ImageNet's numbers."""
     library, architecture = library_of(settings.name)
     known = library.told(architecture, network, is_pretrained=settings.pretrained)
@@ -148,7 +148,12 @@ def _said(settings: Model, network: nn.Module) -> dict[str, Any]:
         typed = getattr(settings, name)
         asked = None if typed is None else channels(typed, f"model.{name}")
         own = known.get(name)
-        if asked is not None and own is not None and max(abs(a - b) for a, b in zip(asked, own, strict=True)) > 1e-3:
+        if (
+            not is_bare
+            and asked is not None
+            and own is not None
+            and max(abs(a - b) for a, b in zip(asked, own, strict=True)) > 1e-3
+        ):
             warn(
                 f"`model.{name}` {asked} is not what {settings.name} says of its weights, {own}: leave it out, unless "
                 "these weights were trained with it.",
