@@ -104,7 +104,8 @@ def why(
             that makes one of the network.
         target, contrast, score, task: as in a call of an explainer; classes also by name.
         view: `size`, `short_side`, `mean`, `std`, `interpolation` and `names` where the classifier does not say them,
-            or says others. Names are ImageNet's for 1000 classes without any. `inputs` as in a call of an explainer.
+            or says others; or transformers' `processor`, which says them. Names are ImageNet's for 1000 classes without
+            any. `inputs` is as in a call of an explainer.
 
     Raises:
         ArgumentError: an argument does not fit, or it is not known how the classifier sees pictures.

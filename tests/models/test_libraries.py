@@ -3,6 +3,7 @@
 import json
 import shutil
 import urllib.error
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -125,6 +126,23 @@ def test_timms_weights_come_with_all_that_belongs_to_them(tmp_path, monkeypatch)
 
 def why_input(why, classifier):
     return classifier.normalise(torch.from_numpy(why.images[0].pixels.copy()).permute(2, 0, 1)[None])
+
+
+def test_a_file_with_auxiliary_classifiers(monkeypatch, tmp_path):
+    """torchvision builds GoogLeNet without them, and its file has them."""
+    with_them = nn.Sequential(OrderedDict(fc=nn.Linear(2, 3), aux1=nn.Linear(2, 3)))
+    torch.save(with_them.state_dict(), tmp_path / "googlenet.pth")
+    built = []
+
+    def build(name, weights, **arguments):
+        built.append(arguments)
+        return nn.Sequential(OrderedDict(fc=nn.Linear(2, 3)))
+
+    monkeypatch.setattr("torchvision.models.get_model", build)
+    found = load_classifier(Model("torchvision:googlenet", pretrained=True, weights=tmp_path / "googlenet.pth"))
+    assert built[0] == {"transform_input": True, "aux_logits": False}
+    assert found.left_out == ("aux1",)
+    assert torch.equal(found.network.fc.weight, with_them.fc.weight)
 
 
 def test_names_of_weights():

@@ -70,6 +70,7 @@ class Explainer(ABC):
     state and memory, also when it raises. It works under `no_grad`, `inference_mode` and autocast, on frozen
     parameters, from several threads, and on models wrapped by `torch.compile` or DDP (it explains the module inside).
 
+    `model` may be a `contrex.models.Classifier` (`contrex.load`), which has names; images are normalised as ever.
     `names` are those of the classes, one for each, a mapping from indices, or `"imagenet"`: targets and contrasts may
     then be names, and explanations are shown with them. `output` is a function from what the model returns to the
     logits [N,K], where that is more than logits and contrex cannot tell (`models/outputs.py`).
@@ -297,7 +298,12 @@ class LayerExplainer(Explainer):
     """
 
     def __init__(
-        self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None, **about: Unpack[About]
+        self,
+        model: nn.Module | Classifier,
+        layer: Layer = None,
+        *,
+        reshape: Reshape | None = None,
+        **about: Unpack[About],
     ) -> None:
         super().__init__(model, **about)
         if layer is not None:
@@ -395,7 +401,12 @@ class ActivationExplainer(LayerExplainer):
     """
 
     def __init__(
-        self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None, **about: Unpack[About]
+        self,
+        model: nn.Module | Classifier,
+        layer: Layer = None,
+        *,
+        reshape: Reshape | None = None,
+        **about: Unpack[About],
     ) -> None:
         super().__init__(model, layer, reshape=reshape, **about)
         self._head = LinearHead(self.model)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.models.classes import imagenet_names
@@ -39,6 +39,10 @@ class Library(ABC):
         """A network with the library's own weights, from its cache or from where the library gets them. It may raise
         anything."""
         raise ArgumentError(f"`model.pretrained`: {self.title} has no weights to take: name a file, `model.weights`.")
+
+    def of_network(self, state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+        """What of the library's own file belongs to a network that is built as with its own weights."""
+        return dict(state)
 
     def cache(self, architecture: str) -> str:
         """Where the library looks for its weights, in words."""
@@ -90,6 +94,10 @@ class Torchvision(Library):
             architecture.partition(".")[0], weights=weights, progress=False, **arguments
         )
         return network
+
+    def of_network(self, state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+        own, auxiliary = network.state_dict(), ("aux1.", "aux2.", "AuxLogits.")  # those of Inception and GoogLeNet
+        return {key: value for key, value in state.items() if key in own or not key.startswith(auxiliary)}
 
     def cache(self, architecture: str) -> str:
         import torch.hub

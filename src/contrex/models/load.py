@@ -95,6 +95,9 @@ def _from_file(settings: Model, count: int | None) -> tuple[nn.Module, tuple[str
     network = _built(settings, count)
     if count is None and (found := _num_classes(network, state)) is not None:
         network = _built(settings, found)
+    if settings.pretrained:
+        whole, state = state, library_of(settings.name)[0].of_network(state, network)
+        left_out += tuple(dict.fromkeys(key.partition(".")[0] for key in whole if key not in state))
     load_weights(network, settings.weights, fresh=settings.fresh, state=state)
     return network, left_out
 

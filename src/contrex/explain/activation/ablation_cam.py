@@ -16,6 +16,7 @@ from contrex.explain.forward.capture import FULL_PRECISION, Features, Pass
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import at_once, check_alone, checked_batch_size
 from contrex.models.beside import about
+from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape
 from contrex.ops.scores import Question, weighed
 
@@ -41,7 +42,7 @@ class AblationCAM(LayerExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         layer: Layer = None,
         *,
         reshape: Reshape | None = None,

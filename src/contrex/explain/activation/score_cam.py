@@ -14,6 +14,7 @@ from contrex.explain.explainer import LayerExplainer
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import at_once, check_alone, checked_batch_size, outputs_of
+from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops import heatmap as heatmaps
 from contrex.ops.scores import Question, weighed
@@ -46,7 +47,7 @@ class ScoreCAM(LayerExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         layer: Layer = None,
         *,
         reshape: Reshape | None = None,

@@ -21,6 +21,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.options import in_words, plain
 from contrex.models.beside import about
 from contrex.models.classes import Names
+from contrex.models.classifier import Classifier
 from contrex.models.layers import find_layer, layer_name
 from contrex.models.outputs import model_logits
 from contrex.ops.scores import Question, weighed
@@ -69,7 +70,7 @@ class Captum(Explainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         attribution: str,
         /,
         *,

@@ -19,6 +19,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import checked_batch_size, other_sizes
 from contrex.models.beside import about
+from contrex.models.classifier import Classifier
 from contrex.ops.scores import Question
 
 
@@ -30,7 +31,7 @@ class AveragedGradient(InputExplainer):
     `differentiable=True` the graphs of all copies are kept.
     """
 
-    def __init__(self, model: nn.Module, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
+    def __init__(self, model: nn.Module | Classifier, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
         super().__init__(model, **about)
         self._batch_size = checked_batch_size(batch_size)
 

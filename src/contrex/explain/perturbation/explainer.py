@@ -16,6 +16,7 @@ from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.models.beside import Rows, about
+from contrex.models.classifier import Classifier
 from contrex.ops.scores import Question
 
 
@@ -28,7 +29,7 @@ class PerturbationExplainer(Explainer):
 
     is_differentiable = False
 
-    def __init__(self, model: nn.Module, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
+    def __init__(self, model: nn.Module | Classifier, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
         super().__init__(model, **about)
         self._batch_size = checked_batch_size(batch_size)
 

@@ -13,6 +13,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.input.baseline import Baseline, baseline_of
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import PerturbationExplainer, at_once, check_alone, outputs_of
+from contrex.models.classifier import Classifier
 from contrex.ops.scores import Question, weighed
 
 Sides = None | int | tuple[int, int]
@@ -33,7 +34,7 @@ class Occlusion(PerturbationExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         *,
         window: Sides = None,
         stride: Sides = None,

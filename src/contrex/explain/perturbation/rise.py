@@ -12,6 +12,7 @@ from contrex.errors import ArgumentError
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import PerturbationExplainer, at_once, check_alone, outputs_of
+from contrex.models.classifier import Classifier
 from contrex.ops.scores import Question, weighed
 
 
@@ -30,7 +31,7 @@ class RISE(PerturbationExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         *,
         num_masks: int = 1000,
         cells: int = 7,
