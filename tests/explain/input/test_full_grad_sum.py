@@ -54,6 +54,15 @@ CONSTANTS = {
 }
 
 
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)])
+def test_a_classifier_that_is_a_convolution_behind_pooling_is_a_layer_on_vectors(pool):
+    torch.manual_seed(3)
+    parts = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), pool, nn.Conv2d(8, 4, 1), nn.Flatten()
+    net, x = nn.Sequential(*parts).double().eval(), images(2, (6, 5))
+    why = contrex.FullGrad(net)(x, target=1)
+    torch.testing.assert_close(why.heatmap.sum((1, 2)), why.logits[:, 1])
+
+
 @pytest.mark.parametrize("constant", CONSTANTS)
 def test_constants_are_biases(constant):
     net, x = network(CONSTANTS[constant]), images(2, (6, 5))

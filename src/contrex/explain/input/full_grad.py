@@ -116,7 +116,9 @@ class FullGrad(Explainer):
         for bias in biases:
             known = followed.axes((bias.edge.node, bias.edge.output_nr))
             found = possible_readings(known, bias.shape, run.images.shape, self.model, self.model)
-            if (known is None or isinstance(known, Lost)) and len(bias.shape) > 2 and len(found) != 1:
+            # Behind the last pooling [N,C,1,1] is a vector: it has no cells whose places could be mistaken.
+            is_vector = len(bias.shape) == 2 or (isinstance(known, Lost) and sum(n > 1 for n in bias.shape[1:]) <= 1)
+            if (known is None or isinstance(known, Lost)) and not is_vector and len(found) != 1:
                 raise LayerError(
                     "FullGrad lays what each bias contributes over the image, and nothing in "
                     f"{type(self.model).__name__} tells where the cells of a tensor {list(bias.shape)} lie: use "
