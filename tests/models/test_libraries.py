@@ -240,6 +240,9 @@ def test_transformers_networks_by_name(folder):
     torch.testing.assert_close(why.logits, model.eval()(found.normalise(images)).logits.detach())
     bare = contrex.load(f"hf:{path}")
     assert bare.names == found.names
+    (path / "preprocessor_config.json").unlink()
+    with pytest.raises(ArgumentError, match=r"its image processor is not in .*models--.*load it with --pretrained"):
+        load_classifier(Model(f"hf:{path}", pretrained=True), is_bare=True)
     by_kind = contrex.load("hf:resnet", depths=[1, 1], hidden_sizes=[8, 16], embedding_size=8, num_classes=5)
     assert contrex.GradCAM(by_kind)(images).logits.shape == (2, 5)
     shutil.rmtree(path)
@@ -252,6 +255,33 @@ def test_transformers_networks_by_name(folder):
             contrex.load(name)
     with pytest.raises(WeightsError, match="transformers cannot get the weights of hf:no-one/nothing"):
         contrex.load("hf:no-one/nothing", pretrained=True)
+
+
+def test_a_class_for_each_text_by_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="contrex[transformers] is not installed")
+    torch.manual_seed(0)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    known = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    (tmp_path / "vocab.json").write_text(json.dumps({text: index for index, text in enumerate(known)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    tokenizer.save_pretrained(tmp_path)
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    text = {**small, "vocab_size": len(known), "bos_token_id": 0, "eos_token_id": 1, "max_position_embeddings": 20}
+    image = {**small, "image_size": 32, "patch_size": 8}
+    model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=image, projection_dim=8))
+    model.save_pretrained(tmp_path)
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    transformers.CLIPImageProcessor(**sizes).save_pretrained(tmp_path)
+    words = ("a tabby", "a dog")
+    found = contrex.load(f"hf:{tmp_path}", pretrained=True, classes=words)
+    images = found.normalise(torch.rand(2, 3, 32, 32))
+    tokens = tokenizer(list(words), padding="max_length", max_length=20, return_tensors="pt")
+    expected = model.eval()(pixel_values=images, **tokens).logits_per_image
+    why = contrex.GradCAM(found)(images, target="a dog", contrast="a tabby")
+    torch.testing.assert_close(why.logits, expected.detach())
+    assert why.heatmap.shape == (2, 4, 4)
+    assert (found.image_size, found.interpolation) == (32, "bicubic")
 
 
 @pytest.mark.parametrize(
@@ -313,6 +343,8 @@ def test_open_clip_by_text():
     assert "why a photo of a tabby rather than a photo of a tiger cat?" in repr(why)
     with pytest.raises(ArgumentError, match=r"`model.classes`: open_clip:ViT-B-32 compares pictures with texts"):
         contrex.load("open_clip:ViT-B-32")
+    with pytest.raises(ArgumentError, match=r"ViT-B-16-SigLIP reads texts by files .*only --pretrained fetches"):
+        contrex.load("open_clip:ViT-B-16-SigLIP", classes=words, **options)
     with pytest.raises(UnknownNameError, match=r"Near it: .*ViT-B-32"):
         contrex.load("open_clip:ViT-B-33", classes=words)
 

@@ -18,6 +18,9 @@ from contrex.models.classifier import channels
 from contrex.models.libraries import Library, hub_cache
 from contrex.models.zero_shot import ZeroShot, text_features
 
+NO_CODE = {"trust_remote_code": False}
+"""For each call: what a repository has of code is refused, and nobody is asked."""
+
 _HOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of the ways to resize."""
 
@@ -40,10 +43,12 @@ class Transformers(Library):
     def pretrained(self, architecture: str, arguments: dict[str, Any]) -> nn.Module:
         kinds = _transformers()
         words, options = _split(arguments)
-        if not _reads_words(kinds.AutoConfig.from_pretrained(architecture), words):
-            network: nn.Module = kinds.AutoModelForImageClassification.from_pretrained(architecture, **options)
-            return network
-        model = kinds.AutoModelForZeroShotImageClassification.from_pretrained(architecture, **options)
+        reads_words = _reads_words(kinds.AutoConfig.from_pretrained(architecture, **NO_CODE), words)
+        kinds.AutoImageProcessor.from_pretrained(architecture, **NO_CODE)  # into the cache, for `told`
+        kind = kinds.AutoModelForZeroShotImageClassification if reads_words else kinds.AutoModelForImageClassification
+        model: nn.Module = kind.from_pretrained(architecture, **NO_CODE, **options)
+        if not reads_words:
+            return model
         return self._zero_shot(model, architecture, words, local=False)
 
     def cache(self, architecture: str) -> str:
@@ -60,12 +65,12 @@ class Transformers(Library):
         if architecture in known:
             return kinds.AutoConfig.for_model(architecture, **options)
         try:
-            return kinds.AutoConfig.from_pretrained(architecture, local_files_only=True, **options)
+            return kinds.AutoConfig.from_pretrained(architecture, local_files_only=True, **NO_CODE, **options)
         except (OSError, ValueError):
             if "/" in architecture:
                 raise ArgumentError(
                     f"`model.name` hf:{architecture}: its configuration is not in {hub_cache(architecture)}, and only "
-                    "--pretrained fetches anything: add it, or name a folder."
+                    "--pretrained without `weights` fetches anything. Load it so once, or name a folder."
                 ) from None
             raise unknown_name("`model.name` after 'hf:'", architecture, known) from None
 
@@ -81,13 +86,21 @@ class Transformers(Library):
 
     @staticmethod
     def _processed(architecture: str) -> dict[str, Any]:
-        """What the processor of a repository does to a picture."""
-        processor = _transformers().AutoImageProcessor.from_pretrained(architecture)
+        """What the processor of a repository does to a picture; nothing is fetched."""
+        try:
+            processor = _transformers().AutoImageProcessor.from_pretrained(
+                architecture, local_files_only=True, **NO_CODE
+            )
+        except OSError:
+            raise ArgumentError(
+                f"`model.name` hf:{architecture}: its image processor is not in {hub_cache(architecture)}: load it "
+                "with --pretrained and without a file once."
+            ) from None
         return view_of_processor(processor.to_dict())
 
     @staticmethod
     def _zero_shot(model: Any, architecture: str, words: Sequence[str], *, local: bool) -> nn.Module:
-        tokenizer = _transformers().AutoTokenizer.from_pretrained(architecture, local_files_only=local)
+        tokenizer = _transformers().AutoTokenizer.from_pretrained(architecture, local_files_only=local, **NO_CODE)
         length = getattr(model.config.text_config, "max_position_embeddings", 77)
         tokens = tokenizer(list(words), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         tower = _Tower(model.vision_model, getattr(model, "visual_projection", None))

@@ -5,8 +5,9 @@ A library's weights are fetched by the library itself, into its own cache, and o
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -195,6 +196,18 @@ def _names_of_timm(config: Mapping[str, Any], num_classes: int | None) -> tuple[
 
     subset = infer_imagenet_subset(dict(config))
     return tuple(ImageNetInfo(subset).label_descriptions()) if subset else ()
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Let huggingface_hub, which libraries get files by, look into its cache only, for a while."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def hub_cache(repository: str) -> Path:

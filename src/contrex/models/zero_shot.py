@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
-from contrex.models.libraries import Library, hub_cache
+from contrex.models.libraries import Library, hub_cache, offline
 
 
 class ZeroShot(nn.Module):
@@ -62,7 +62,15 @@ class OpenClip(Library):
 
     def build(self, architecture: str, arguments: dict[str, Any], *, like_pretrained: bool) -> nn.Module:
         name, _ = self._named(architecture)
-        return self._zero_shot(name, arguments, pretrained=None, load_weights=False)
+        nothing = {"pretrained": None, "load_weights": False, "pretrained_image": False, "pretrained_text": False}
+        with offline():
+            try:
+                return self._zero_shot(name, arguments, **nothing)
+            except OSError as error:
+                raise ArgumentError(
+                    f"`model.name` open_clip:{name} reads texts by files that are not in the cache, and only "
+                    f"--pretrained fetches anything: {str(error).splitlines()[0]}"
+                ) from None
 
     def pretrained(self, architecture: str, arguments: dict[str, Any]) -> nn.Module:
         name, tag = self._named(architecture)
