@@ -91,6 +91,15 @@ def test_parts_that_must_not_load_torch(light):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_explainers_load_nothing_that_measuring_and_drawing_need():
+    code = """
+import contrex, contrex.explain, sys
+heavy = {"sklearn", "torchmetrics", "matplotlib", "timm", "torchvision", "transformers", "captum"}
+sys.exit(bool(heavy & set(sys.modules)))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_help_of_every_command_does_not_load_torch():
     code = """
 import contextlib, io, sys

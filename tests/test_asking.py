@@ -120,6 +120,26 @@ def test_networks_of_libraries_say_what_they_know():
     assert own_classifier(net).names == ()
 
 
+def test_an_image_processor_says_how_pictures_are_seen(photo):
+    does = {
+        "size": {"shortest_edge": 20},
+        "do_center_crop": True,
+        "crop_size": {"height": 16, "width": 16},
+        "resample": 3,
+    }
+    processor = type(
+        "Processor", (), {"to_dict": lambda self: {**does, "image_mean": [0.5] * 3, "image_std": [0.2] * 3}}
+    )
+    net = network("mlp").float()
+    found = own_classifier(net, processor=processor(), std=(0.25,))
+    assert (found.image_size, found.short_side, found.interpolation) == (16, 20, "bicubic")
+    assert (found.mean, found.std) == ((0.5,) * 3, (0.25,) * 3)
+    assert own_classifier(Classifier(net, (0.0,) * 3, (1.0,) * 3), processor=processor()).mean == (0.5,) * 3
+    assert contrex.why(photo, net, processor=processor()).images[0].pixels.shape == (16, 16, 3)
+    with pytest.raises(ArgumentError, match=r"`processor` must be an image processor of transformers, got str"):
+        contrex.why(photo, net, processor="microsoft/resnet-50")
+
+
 def test_explainers_by_name_by_class_and_made(classifier, photo):
     by_name, by_class, made = (
         contrex.why(photo, classifier, explainer=one)

@@ -1,19 +1,42 @@
 """The README's Python runs, in order, as a reader would type it; its links lead somewhere."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+import torchvision
 from PIL import Image
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 import contrex
 from contrex.explain.contract import check_contract
 from contrex.models.convnet import ConvNet
+from contrex.models.named import LIBRARIES
+from contrex.models.zero_shot import ZeroShot
 from contrex.ops.geometry import Crop, warp_images
 from explain.networks import images as tensors
 from explain.networks import network
+
+
+class Scores(nn.Module):
+    """A network with something beside the images, and its logits among other things."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images, metadata):
+        return {"scores": self.model(images) + metadata[:, :1], "metadata": metadata}
+
+
+def stub(library, network, monkeypatch):
+    """The library serves this network instead of what it would download."""
+    monkeypatch.setattr(type(LIBRARIES[library]), "pretrained", lambda self, name, arguments: network)
+
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
@@ -26,6 +49,13 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = ConvNet(1000, widths=(6, 8), strides=(2, 2), pointwise=10).double().eval()
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), "mine.pth")
+    stub("timm", timm.create_model("test_resnet").eval(), monkeypatch)
+    texts = torch.randn(2, 1000)
+    clip = ZeroShot(model, texts, torch.tensor(1.0), classes=("a photo of a tabby", "a photo of a tiger cat")).eval()
+    stub("open_clip", clip, monkeypatch)
+    told = {"names": clip.classes, "image_size": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    monkeypatch.setattr(type(LIBRARIES["open_clip"]), "told", lambda *_, **__: told)
     crop = Crop(*(torch.tensor([v] * 3) for v in (4, 0, 16, 24, True)), size=32)
     names = {
         "model": model,
@@ -37,12 +67,17 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
         "mean": (0.5,),
         "std": (0.25,),
         "cross_entropy": cross_entropy,
+        "two_inputs": Scores(model),
+        "metadata": torch.zeros(3, 2),
     }
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 7
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert names["loss"].requires_grad
+    assert names["classifier"].names[281] == "tabby"
+    assert names["odd"].logits.shape == (3, 1000)
+    assert names["why"].names == clip.classes
     assert Path("why.png").stat().st_size > 0
 
 
@@ -67,3 +102,19 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_links_lead_somewhere_from_the_package_index():
+    """What the build puts into the package's description: no link that only a clone has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8") + "\n![why](docs/why.png)\n"
+    for one in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(one["pattern"], one["replacement"], text)
+    home = project["project"]["urls"]["Homepage"]
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    assert len(links) > 10
+    for link in links:
+        assert link.startswith(("https://", "#")), link
+        place = link.removeprefix(f"{home}/blob/main/")
+        assert place == link or (ROOT / place).exists(), link
+    assert "![why](https://raw.githubusercontent.com/" in text

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contrex import recipes as recipes
     from contrex import report as report
     from contrex import training as training
+    from contrex.asking import load as load
     from contrex.asking import why as why
     from contrex.explain import *  # noqa: F403
 
@@ -48,8 +49,8 @@ _PACKAGES = (
 
 
 def __getattr__(name: str) -> object:
-    if name == "why":  # not called like its module: that would take its place here once it is imported
-        return importlib.import_module("contrex.asking").why
+    if name in ("load", "why"):  # not called like their module: that would take its place here once it is imported
+        return getattr(importlib.import_module("contrex.asking"), name)
     if name in _PACKAGES:
         return importlib.import_module(f"contrex.{name}")
     if name[:1].isupper():  # a class or a table; anything else may be a submodule about to be imported
@@ -61,4 +62,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     explain = importlib.import_module("contrex.explain")
-    return sorted([*explain.__all__, *_PACKAGES, "__version__", "why"])
+    return sorted([*explain.__all__, *_PACKAGES, "__version__", "load", "why"])

@@ -22,13 +22,60 @@ from contrex.explain import Explainer, Explanation
 from contrex.explain.explainer import Targets
 from contrex.explain.named import build_explainer
 from contrex.explain.picture import Photo
-from contrex.models import Classifier, class_names, eval_mode, model_logits
+from contrex.models import Classifier, beside, class_names, eval_mode, load_classifier, model_logits
+from contrex.models.beside import Inputs
 from contrex.models.outputs import read_by
 from contrex.models.own import INTERPOLATIONS, View, own_classifier
 from contrex.ops.scores import Contrast
+from contrex.settings import Model
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[Any]
 """A file, an image of Pillow, or an array [H,W], [H,W,1], [H,W,3] or [H,W,4], uint8 or in [0, 1]."""
+
+
+class Shown(View, total=False):
+    """How a picture is shown to a network: the view, and what the network gets beside it."""
+
+    inputs: Inputs | None
+
+
+def load(
+    name: str,
+    *,
+    pretrained: bool = False,
+    weights: str | os.PathLike[str] | None = None,
+    num_classes: int | None = None,
+    classes: Sequence[str] = (),
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    **options: Any,
+) -> Classifier:
+    """Build a classifier by name: a network, and how it sees pictures. Explainers and `why` take it.
+
+        contrex.load("timm:resnet50", pretrained=True)
+        contrex.load("open_clip:ViT-B-32", pretrained=True, classes=["a tabby", "a tiger cat"])
+
+    Args:
+        name: `torchvision:NAME`, `timm:NAME`, `hf:NAME`, `open_clip:NAME` or `contrex:convnet`. NAME.TAG chooses among
+            the weights of torchvision, timm and open_clip.
+        pretrained: take the library's own weights, with their mean, std, size, interpolation and class names. The
+            library downloads them if they are not in its cache. With `weights` they are in that file instead.
+        weights: a file with a state_dict.
+        num_classes: how many classes the network has; without it the weights tell.
+        classes: their names; for models of images and texts, a text for each.
+        mean, std: of its input, where nothing says them, or others.
+        options: keywords for the library's builder.
+
+    Raises:
+        UnknownNameError: no such library or architecture.
+        ArgumentError: an option does not fit, or the library is not installed.
+        WeightsError: the weights cannot be had, or do not fit.
+    """
+    told = {key: repr(value) if not isinstance(value, str) else value for key, value in options.items()}
+    path = None if weights is None else Path(weights)
+    settings = Model(name, told, num_classes=num_classes, weights=path, mean=mean, std=std, pretrained=pretrained,
+                     classes=tuple(classes))  # fmt: skip
+    return load_classifier(settings)
 
 
 def why(
@@ -40,7 +87,7 @@ def why(
     contrast: Contrast = None,
     score: str = "logit",
     task: str | None = None,
-    **view: Unpack[View],
+    **view: Unpack[Shown],
 ) -> Explanation:
     """Explain why pictures are `target` - and, with a contrast, not another class - to a classifier.
 
@@ -57,19 +104,23 @@ def why(
             that makes one of the network.
         target, contrast, score, task: as in a call of an explainer; classes also by name.
         view: `size`, `short_side`, `mean`, `std`, `interpolation` and `names` where the classifier does not say them,
-            or says others. Names are ImageNet's for 1000 classes without any.
+            or says others; or transformers' `processor`, which says them. Names are ImageNet's for 1000 classes without
+            any. `inputs` is as in a call of an explainer.
 
     Raises:
         ArgumentError: an argument does not fit, or it is not known how the classifier sees pictures.
         ImageError: a picture cannot be read.
     """
+    inputs = view.pop("inputs", None)
     seen = own_classifier(classifier, **view)
     squares, photos = zip(*[_square(picture, seen) for picture in _listed(images)], strict=True)
     like = next((one for one in seen.network.parameters() if one.is_floating_point()), torch.zeros(()))
-    inputs = seen.normalise(torch.stack(squares).to(like.device)).to(like.dtype)
+    pictures = seen.normalise(torch.stack(squares).to(like.device)).to(like.dtype)
     explain = _explainer(seen.network, explainer)
-    explain.names = seen.names or explain.names or _imagenet_names(explain, inputs)
-    return replace(explain(inputs, target=target, contrast=contrast, score=score, task=task), images=photos)
+    with beside.given(inputs, len(pictures)):
+        explain.names = seen.names or explain.names or _imagenet_names(explain, pictures)
+    found = explain(pictures, target=target, contrast=contrast, score=score, task=task, inputs=inputs)
+    return replace(found, images=photos)
 
 
 def _explainer(network: nn.Module, explainer: str | Callable[[nn.Module], Explainer]) -> Explainer:
@@ -83,7 +134,7 @@ def _explainer(network: nn.Module, explainer: str | Callable[[nn.Module], Explai
 
 def _imagenet_names(explain: Explainer, inputs: Tensor) -> tuple[str, ...]:
     """ImageNet's names for a network of 1000 classes; none otherwise."""
-    with eval_mode(explain.model), torch.inference_mode(), read_by(explain.output):
+    with eval_mode(explain.model), torch.inference_mode(), read_by(explain.output), beside.about([0]):
         num_classes = model_logits(explain.model, inputs[:1]).shape[1]
     return tuple(class_names(num_classes)) if num_classes == 1000 else ()
 

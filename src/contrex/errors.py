@@ -37,6 +37,10 @@ class LayerWarning(UserWarning):
     reasons."""
 
 
+class NormalisationWarning(UserWarning):
+    """The mean or std that was given is not what the weights were trained with."""
+
+
 class NotDifferentiableError(ContrexError, TypeError):
     """A differentiable heatmap was asked of an explainer that cannot give one."""
 

@@ -1,4 +1,4 @@
-"""Exporting a trained classifier for use elsewhere: safetensors, torchvision, timm or ONNX.
+"""Exporting a classifier for use elsewhere: safetensors, torchvision, timm or ONNX.
 
     RUN/classifier-last.safetensors              the state_dict with plain keys, and what it is in its metadata
     RUN/classifier-last.torchvision.pth          for torchvision.models.get_model(NAME, num_classes=K).load_state_dict
@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from contrex._version import __version__
 from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, WeightsError, unknown_name
-from contrex.models import Classifier, eval_mode, load_classifier, model_logits
+from contrex.models import Classifier, class_names, eval_mode, load_classifier, model_logits
 from contrex.models.load import literal
 from contrex.records import to_plain, write_json
-from contrex.settings import Recipe
+from contrex.settings import Model
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.trained import trained, without_file
 
@@ -42,6 +42,9 @@ SCHEMA_VERSION = 1
 
 TOLERANCE = 1e-4
 """The largest allowed difference of a logit, as a share of the largest logit, or of 1 if that is smaller."""
+
+USUAL_SIDE = 224
+"""The side of the square of a network of which nobody says it."""
 
 NUM_PROBES = 2
 """How many random images the logits are compared on."""
@@ -58,9 +61,9 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Trained:
-    """The classifier that is exported. `card` is what the JSON file beside it says."""
+    """The classifier that is exported, and the settings that build it. `card` is what the JSON file beside it says."""
 
-    recipe: Recipe
+    model: Model
     classifier: Classifier
     classes: tuple[str, ...]
     size: int
@@ -68,16 +71,16 @@ class _Trained:
 
     @property
     def library(self) -> str:
-        return self.recipe.model.name.partition(":")[0]
+        return self.model.name.partition(":")[0]
 
     @property
     def architecture(self) -> str:
-        return self.recipe.model.name.partition(":")[2]
+        return self.model.name.partition(":")[2]
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments for the library's builder."""
-        options = {key: literal(text) for key, text in self.recipe.model.options.items()}
+        options = {key: literal(text) for key, text in self.model.options.items()}
         return {**options, "num_classes": len(self.classes)}
 
 
@@ -99,11 +102,33 @@ def export_run(run: Path, kind: str, *, output: Path | None = None, checkpoint: 
     if kind not in FORMATS:
         raise unknown_name("`format`", kind, FORMATS)
     form = FORMATS[kind]
-    path = run / f"classifier-{checkpoint}{form.suffix}" if output is None else output
+    path = _checked_path(run / f"classifier-{checkpoint}{form.suffix}" if output is None else output, form, kind)
+    return _export(_loaded(run, checkpoint, kind), form, path)
+
+
+def export_model(model: Model, kind: str, output: Path | None = None) -> Exported:
+    """Write a classifier of a library, with its own weights or those of a file, in the format `kind`, and check it.
+
+    `output` is by default ARCHITECTURE with the format's suffix, in the working folder. Errors are as in `export_run`.
+    """
+    if kind not in FORMATS:
+        raise unknown_name("`format`", kind, FORMATS)
+    if model.is_untrained:
+        raise ArgumentError("`model.weights` is needed: nobody exports random weights. Or pass --pretrained, or a run.")
+    form = FORMATS[kind]
+    name = model.name.partition(":")[2].replace("/", "-")
+    path = _checked_path(Path(f"{name}{form.suffix}") if output is None else output, form, kind)
+    return _export(_of_model(model, kind), form, path)
+
+
+def _checked_path(path: Path, form: _Format, kind: str) -> Path:
     suffix = f".{form.suffix.rpartition('.')[2]}"
     if path.suffix != suffix:
         raise ArgumentError(f"`output` {path} needs the suffix {suffix} of the format {kind}.")
-    classifier = _loaded(run, checkpoint, kind)
+    return path
+
+
+def _export(classifier: _Trained, form: _Format, path: Path) -> Exported:
     form.refuse(classifier)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
@@ -122,22 +147,47 @@ def _loaded(run: Path, checkpoint: str, kind: str) -> _Trained:
     content = Checkpoints(run).load(checkpoint)
     recipe, classifier, classes = trained(content)
     resize, size = view_sizes(recipe.data)
-    library, _, architecture = recipe.model.name.partition(":")
-    card = {
+    of_run = {
+        "recipe": recipe.name,
+        "seed": recipe.training.seed,
+        "checkpoint": checkpoint,
+        "step": content["place"]["step"],
+        "epochs_done": content["place"]["epoch"],
+        "ema": recipe.training.ema,
+    }
+    card = _card(recipe.model, classifier, classes, kind, sizes=(resize, size), run=of_run)
+    return _Trained(recipe.model, classifier, classes, size, card)
+
+
+def _of_model(model: Model, kind: str) -> _Trained:
+    classifier = load_classifier(model)
+    size = classifier.image_size or USUAL_SIDE
+    with torch.inference_mode(), eval_mode(classifier.network):
+        logits = model_logits(classifier.network, classifier.normalise(torch.zeros(1, 3, size, size)))
+    names = classifier.names or class_names(logits.shape[1])
+    sizes = (classifier.short_side or size, size)
+    card = _card(model, classifier, names, kind, sizes=sizes, run=None)
+    return _Trained(model, classifier, names, size, card)
+
+
+def _card(
+    model: Model, classifier: Classifier, classes: Sequence[str], kind: str, *, sizes: tuple[int, int], run: object
+) -> Mapping[str, Any]:
+    """What the JSON file says."""
+    library, _, architecture = model.name.partition(":")
+    plain: Mapping[str, Any] = to_plain({
         "schema_version": SCHEMA_VERSION,
         "format": kind,
-        "network": {"library": library, "architecture": architecture, "options": recipe.model.options,
-                    "stem": recipe.model.stem, "pooling": recipe.model.pooling,
-                    "pooling_temperature": recipe.model.pooling_temperature, "num_classes": len(classes)},
+        "network": {"library": library, "architecture": architecture, "options": model.options,
+                    "stem": model.stem, "pooling": model.pooling, "pooling_temperature": model.pooling_temperature,
+                    "num_classes": len(classes)},
         "classes": classes,
         "input": {"channels": "RGB", "range": (0, 1), "mean": classifier.mean, "std": classifier.std,
-                  "resize_shorter_side": resize, "central_square": size, "normalised_inside": kind == "onnx"},
-        "run": {"recipe": recipe.name, "seed": recipe.training.seed, "checkpoint": checkpoint,
-                "step": content["place"]["step"], "epochs_done": content["place"]["epoch"],
-                "ema": recipe.training.ema},
+                  "resize_shorter_side": sizes[0], "central_square": sizes[1], "normalised_inside": kind == "onnx"},
+        "run": run,
         "versions": {"contrex": __version__, "torch": str(torch.__version__)},
-    }  # fmt: skip
-    return _Trained(recipe, classifier, classes, size, to_plain(card))
+    })  # fmt: skip
+    return plain
 
 
 # --- checking -------------------------------------------------------------------------------------------------------
@@ -157,7 +207,7 @@ def _check(own: _Trained, form: _Format, path: Path) -> str:
     difference = float((expected - got).abs().max()) if fits else float("nan")
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise WeightsError(
-            f"exported as {own.card['format']} and loaded back by {where}, {own.recipe.model.name} gives other "
+            f"exported as {own.card['format']} and loaded back by {where}, {own.model.name} gives other "
             f"logits: {list(got.shape)} instead of {list(expected.shape)}, largest difference {difference:.3g}. "
             "Nothing was written."
         )
@@ -196,8 +246,8 @@ def _write_safetensors(own: _Trained, path: Path) -> None:
 
 
 def _load_safetensors(own: _Trained, path: Path) -> tuple[str, Logits | None]:
-    model = without_file(own.recipe.model)
-    again = load_classifier(replace(model, num_classes=len(own.classes), weights=path))
+    own_count = None if own.card["run"] is None else len(own.classes)  # of a library's weights the file tells
+    again = load_classifier(replace(without_file(own.model), num_classes=own_count, weights=path))
     return "contrex", _logits(again, again.network)
 
 
@@ -210,14 +260,14 @@ def _refuse_nothing(own: _Trained) -> None:
 
 def _refuse_others(library: str) -> Callable[[_Trained], None]:
     def refuse(own: _Trained) -> None:
-        name = own.recipe.model.name
+        name = own.model.name
         if own.library != library:
             whose = "contrex's own" if own.library == "contrex" else f"one of {own.library}"
             reason = f"{name} is {whose}, and {library} could not build it"
-        elif own.recipe.model.stem != "built-in":
-            reason = f"{name} was trained with the stem {own.recipe.model.stem!r}, and {library} builds it with its own"
-        elif own.recipe.model.pooling != "mean":
-            reason = f"{name} was trained with the pooling {own.recipe.model.pooling}, and {library} builds its own"
+        elif own.model.stem != "built-in":
+            reason = f"{name} was trained with the stem {own.model.stem!r}, and {library} builds it with its own"
+        elif own.model.pooling != "mean":
+            reason = f"{name} was trained with the pooling {own.model.pooling}, and {library} builds its own"
         else:
             return
         raise ArgumentError(
@@ -287,7 +337,7 @@ def _write_onnx(own: _Trained, path: Path) -> None:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise ArgumentError(
-                f"`format` onnx: torch's exporter cannot translate {own.recipe.model.name}: "
+                f"`format` onnx: torch's exporter cannot translate {own.model.name}: "
                 f"{str(error).splitlines()[0].rstrip('.')}. Use safetensors."
             ) from None
     assert program is not None  # without a file name it returns the program

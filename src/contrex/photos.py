@@ -15,7 +15,7 @@ from torch import Tensor
 
 from contrex.data.files.images import decoded_image, is_image
 from contrex.data.files.tables import read_classes
-from contrex.data.views.squares import pixels, short_side
+from contrex.data.views.squares import central_square, pixels, short_side
 from contrex.errors import ArgumentError, ImageError, printable
 from contrex.explain import Explainer, Explanation
 from contrex.explain.named import build_explainer
@@ -23,6 +23,7 @@ from contrex.explain.page import written
 from contrex.explain.picture import SHARP, Photo, photo_page
 from contrex.explain.words import in_words, most_probable
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier, model_logits
+from contrex.models.own import INTERPOLATIONS
 from contrex.ops import scores
 from contrex.ops.scores import CONTRASTS
 from contrex.records import write_atomically
@@ -158,15 +159,53 @@ class NamedClassifier:
         return names
 
 
-def classifier_of(run: Path | None, model: Model, classes: Path | Sequence[str] = ()) -> NamedClassifier:
-    """The classifier of a trained run, or of a weights file; `classes` are the names of its classes, or their file."""
-    names = [name for _, name in read_classes(classes)] if isinstance(classes, Path) else classes
+def classifier_of(run: Path | None, model: Model, classes: Sequence[str] = ()) -> NamedClassifier:
+    """The classifier of a trained run, of a weights file, or of a library with its own weights.
+
+    `classes` are the names of its classes, or the file that has them.
+    """
+    names = _names(classes) or model.classes
     if run is not None:
         recipe, classifier, own_names = load_trained(run)
         return NamedClassifier(classifier, names or own_names, recipe.data.image_size)
-    if model.weights is None:
-        raise ArgumentError("`model.weights` is needed: an untrained network explains nothing. Or pass --run.")
-    return NamedClassifier(load_classifier(model), names, DEFAULT_SIDE)
+    if model.is_untrained:
+        raise ArgumentError(
+            "`model.weights` is needed: an untrained network explains nothing. Or pass --run, or --pretrained for the "
+            "library's own weights."
+        )
+    classifier = load_classifier(replace(model, classes=tuple(names)))
+    return NamedClassifier(classifier, names or classifier.names, classifier.image_size or DEFAULT_SIDE)
+
+
+def _names(classes: Sequence[str]) -> Sequence[str]:
+    """Names of classes; a single one is the file that has them."""
+    if isinstance(classes, (str, Path)) or len(classes) == 1:
+        (file,) = [classes] if isinstance(classes, (str, Path)) else classes
+        return [name for _, name in read_classes(Path(file))]
+    return classes
+
+
+def seen_by(named: NamedClassifier, photo: Image.Image, side: int) -> tuple[Image.Image, Tensor]:
+    """What a classifier sees of a photo, with a shorter side of `side` pixels, and its logits [1,K].
+
+    That is the whole photo; for networks that take no other size than the one they were made for (vision transformers)
+    it is the central square.
+    """
+    how, made_for = INTERPOLATIONS[named.classifier.interpolation], named.classifier.image_size
+    whole = short_side(photo, side, how)
+    try:
+        return whole, _logits(named.classifier, whole)
+    except (RuntimeError, ValueError, AssertionError):
+        resize = named.classifier.short_side if side == made_for else None
+        square = central_square(photo, resize=resize or side, size=side, how=how)
+        if square.size == whole.size:
+            raise
+        return square, _logits(named.classifier, square)
+
+
+def _logits(classifier: Classifier, image: Image.Image) -> Tensor:
+    with eval_mode(classifier.network), torch.inference_mode():
+        return model_logits(classifier.network, classifier.normalise(pixels(image)[None] / 255)).float()
 
 
 def found_photos(paths: Sequence[Path]) -> list[Path]:
@@ -258,17 +297,6 @@ def explain_photos(
     """Explain each photo by itself; arguments and errors as in `Photographer`."""
     photographer = Photographer(named, asked, side=side)
     return [photographer.explain(path) for path in paths]
-
-
-def seen_by(named: NamedClassifier, photo: Image.Image, side: int) -> tuple[Image.Image, Tensor]:
-    """What a classifier sees of a photo, the whole of it with a shorter side of `side` pixels, and its logits [1,K]."""
-    whole = short_side(photo, side)
-    return whole, _logits(named.classifier, whole)
-
-
-def _logits(classifier: Classifier, image: Image.Image) -> Tensor:
-    with eval_mode(classifier.network), torch.inference_mode():
-        return model_logits(classifier.network, classifier.normalise(pixels(image)[None] / 255)).float()
 
 
 def save_pictures(results: Sequence[PhotoExplanation], output: Path) -> None:

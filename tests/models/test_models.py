@@ -77,7 +77,10 @@ def test_networks_are_built_with_options():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18", "`model.name` must be one of contrex:NAME, torchvision:NAME, timm:NAME; got 'resnet18'"),
+        (
+            "resnet18",
+            "`model.name` must be one of contrex:NAME, .*timm:NAME, hf:NAME, open_clip:NAME; got 'resnet18'",
+        ),
         ("torchvison:resnet18", "got 'torchvison:resnet18'. Did you mean 'torchvision:NAME'"),
         ("torchvision:resnet81", "got 'resnet81'. Near it: resnet18"),
         ("timm:mobilenetv2_10", "Near it: .*mobilenetv2_100"),

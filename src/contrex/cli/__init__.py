@@ -25,7 +25,15 @@ from contrex.cli.reproduce import reproduce
 from contrex.cli.retrofit import retrofit
 from contrex.cli.train import quickstart, train
 from contrex.cli.verify import verify
-from contrex.errors import ArgumentError, ContrexError, LayerWarning, printable, unknown_name, unwrapped
+from contrex.errors import (
+    ArgumentError,
+    ContrexError,
+    LayerWarning,
+    NormalisationWarning,
+    printable,
+    unknown_name,
+    unwrapped,
+)
 
 COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "quickstart": quickstart,
@@ -79,7 +87,7 @@ def _warnings_in_words() -> Iterator[None]:
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if issubclass(category, LayerWarning):
+        if issubclass(category, (LayerWarning, NormalisationWarning)):
             print(f"contrex: {printable(message)}", file=sys.stderr)
         else:
             shown(message, category, *place, **options)

@@ -44,11 +44,12 @@ class Explain:
     threshold: float | None = None
     """With --task multilabel, without --target and --top: labels with a probability above this are explained, at least
     the most probable one. None is 0.5."""
-    classes: Path | None = None
-    """A file of class names, one a line or `index<TAB>id<TAB>names`. None takes the run's, or ImageNet's for 1000
-    classes."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes, for open_clip's models a text for each: "a tabby" "a tiger cat". Or a file of them, one
+    a line or `index<TAB>id<TAB>names`. Without any, the run's or the weights', or ImageNet's for 1000 classes."""
     side: int | None = None
-    """The shorter side of the photo that the network sees, in pixels; nothing is cropped. None is the run's, or 224."""
+    """The shorter side of the photo that the network sees, in pixels; nothing is cropped, but for
+    networks that take squares only. None is what the run or the weights were made for, or 224."""
     output: Path = Path("explanation.png")
     """The file of the picture; its suffix names the format: .png, .jpg, .webp, .pdf or .svg. Of several photos each has
     a file, explanation-NAME.png, or a page of the one .pdf. Beside it is explanation.json, a record of the explanation
@@ -75,7 +76,7 @@ def explain(arguments: Arguments) -> int:
         task=options.task,
         threshold=options.threshold,
     )
-    named = photos.classifier_of(options.run, options.model, options.classes or ())
+    named = photos.classifier_of(options.run, options.model, options.classes)
     photographer = photos.Photographer(named, asked, side=options.side)
     origin = Origin(named, asked, options.run, options.model, photographer.side, has_names=bool(options.classes))
     progress, book, said, failed = Progress(len(found)), [], set(), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,13 @@ from contrex.cli.options import Arguments, Evaluation, console, named_data, pars
 from contrex.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from contrex.models import Classifier
     from contrex.records import RunRecord
 
 
 @dataclass(frozen=True)
 class EvaluateModel:
-    """Evaluate a classifier from a weights file on a data set (for a trained run: contrex evaluate RUN --help)."""
+    """Evaluate a classifier, with --pretrained or a weights file, on a data set (of a run: contrex evaluate RUN)."""
 
     model: settings.Model
     data: settings.Data
@@ -48,18 +49,39 @@ def evaluate(arguments: Arguments) -> int:
         data, rest = named_data(arguments)
         default = EvaluateModel(settings.Model(), data or settings.Folder(tyro.MISSING))
         options = parsed(EvaluateModel, "evaluate", rest, default=default, reads_data=True)
-        if options.model.weights is None:
-            raise ArgumentError("`model.weights` is needed: an untrained network measures nothing. Or name a run.")
+        if options.model.is_untrained:
+            raise ArgumentError(
+                "`model.weights` is needed: an untrained network measures nothing. Or name a run, or pass --pretrained."
+            )
         from contrex.experiment import evaluate_model_by_each
+        from contrex.models import load_classifier
 
+        classifier = load_classifier(options.model)
+        if options.model.pretrained:  # what is typed wins over the sizes that the weights were made for
+            sized = replace(default, data=as_seen_by(classifier, default.data))
+            options = parsed(EvaluateModel, "evaluate", rest, default=sized, reads_data=True)
         measured = evaluate_model_by_each(
-            options.model, options.data, options.evaluation, options.output, console=console(), name=options.name
+            options.model,
+            options.data,
+            options.evaluation,
+            options.output,
+            console=console(),
+            name=options.name,
+            classifier=classifier,
         )
     dataset = measured[0][0].record.dataset
     print_summary([run for run, _ in measured], f"{dataset['split']} split of {dataset['name']}")
     for _, output in measured:
         print(f"record: {output}")
     return 0
+
+
+def as_seen_by(classifier: Classifier, data: settings.Data) -> settings.Data:
+    """The settings of photos with the sizes that a classifier was made for, where it says them."""
+    if classifier.image_size is None or not hasattr(data, "resize"):
+        return data
+    size = classifier.image_size
+    return replace(data, image_size=size, resize=classifier.short_side or size)  # type: ignore[call-arg]
 
 
 def _evaluate_run(folder: Path, arguments: Arguments) -> list[tuple[RunRecord, Path]]:

@@ -16,7 +16,7 @@ from contrex.data.sample import ImageSet
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import Subject, configuration_of, evaluate_each
 from contrex.experiment.folders import as_word, listed, record_folder, record_name, recorded_configuration
-from contrex.models import load_classifier
+from contrex.models import Classifier, load_classifier
 from contrex.records import RunRecord, to_plain, write_run
 from contrex.records.scopes import differing
 from contrex.settings import Data, Evaluation, Model, Recipe, run_name
@@ -90,8 +90,10 @@ def evaluate_model_by_each(
     *,
     console: Console,
     name: str | None = None,
+    classifier: Classifier | None = None,
 ) -> list[tuple[RunRecord, Path]]:
-    """Evaluate a classifier from a weights file with each of `options.explainers`; return each record and its folder.
+    """Evaluate a classifier from a weights file, or with its library's own weights, with each of `options.explainers`;
+    return each record and its folder. `classifier` is what `load_classifier(model)` gives, where it was called before.
 
     The images are read once. One record goes where `evaluate_model` puts it; several go to
     runs/evaluation-NAME-explainer=EXPLAINER, or to OUTPUT/EXPLAINER. Errors are as in `evaluate_model`.
@@ -100,12 +102,16 @@ def evaluate_model_by_each(
         raise ArgumentError(
             f"`evaluation.checkpoint` {options.checkpoint} is for runs; a weights file has only one: leave it out."
         )
+    classifier = classifier or load_classifier(model)
+    plain = (
+        {**to_plain(model), "mean": list(classifier.mean), "std": list(classifier.std)} if model.pretrained else model
+    )
     subject = Subject(
         name=name or model.name,
-        classifier=load_classifier(model),
+        classifier=classifier,
         images=image_set(data, options.split),
         data=data,
-        configuration={"model": to_plain(model), "data": to_plain(data)},
+        configuration={"model": to_plain(plain), "data": to_plain(data)},
     )
     default = Path("runs") / f"evaluation-{as_word(subject.name)}"
     named = [default.with_name(f"{default.name}-explainer={as_word(text)}") for text in options.explainers]

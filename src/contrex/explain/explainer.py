@@ -26,7 +26,10 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.sites import Sites
 from contrex.explain.forward.survey import Survey
 from contrex.explain.options import About, default_options, in_words, made_with
+from contrex.models import beside
+from contrex.models.beside import Inputs
 from contrex.models.classes import Names, by_name, checked_names
+from contrex.models.classifier import Classifier
 from contrex.models.compiled import uncompiled
 from contrex.models.layers import Layer, Reshape, Site, find_layer, layer_name, unwrap
 from contrex.models.outputs import read_by
@@ -67,6 +70,7 @@ class Explainer(ABC):
     state and memory, also when it raises. It works under `no_grad`, `inference_mode` and autocast, on frozen
     parameters, from several threads, and on models wrapped by `torch.compile` or DDP (it explains the module inside).
 
+    `model` may be a `contrex.models.Classifier` (`contrex.load`), which has names; images are normalised as ever.
     `names` are those of the classes, one for each, a mapping from indices, or `"imagenet"`: targets and contrasts may
     then be names, and explanations are shown with them. `output` is a function from what the model returns to the
     logits [N,K], where that is more than logits and contrex cannot tell (`models/outputs.py`).
@@ -93,8 +97,15 @@ class Explainer(ABC):
         return None
 
     def __init__(
-        self, model: nn.Module, *, names: Names | None = None, output: Callable[[Any], Tensor] | None = None
+        self,
+        model: nn.Module | Classifier,
+        *,
+        names: Names | None = None,
+        output: Callable[[Any], Tensor] | None = None,
     ) -> None:
+        if isinstance(model, Classifier):
+            names = model.names if names is None else names
+            model = model.network
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
         check_classifier(model)
@@ -124,6 +135,7 @@ class Explainer(ABC):
         score: str = "logit",
         task: str | None = None,
         differentiable: bool = False,
+        inputs: Inputs | None = None,
     ) -> Explanation:
         """Explain why each image is `target` - and, with a contrast, not another class.
 
@@ -140,13 +152,16 @@ class Explainer(ABC):
                 prediction where y > 0, and a contrast is with the other side, y itself. Labels do not compete, so the
                 weighted contrast of one is its logit; the other contrasts are those of the logits.
             differentiable: return maps and logits with a graph to every parameter, for a loss on the explanation.
+            inputs: what the model's forward gets behind the images: a tensor, a tuple, or a mapping by name. Tensors
+                have a row for each image and go with it, whatever a method asks about it (captum's
+                `additional_forward_args`); other values are the same for all.
 
         Raises:
             ArgumentError: an argument does not fit, or the model gives NaN.
             LayerError: the layer does not give a feature map.
             NotDifferentiableError: the method has no differentiable map; the message names some that have.
         """
-        with self._started(images, differentiable=differentiable) as checked:
+        with self._started(images, inputs, differentiable=differentiable) as checked:
             run = self._forward(checked, differentiable=differentiable)
             asked = _asked(self.names, run.logits, contrast, score, task)
             classes = asked.classes(target, run.logits)
@@ -164,15 +179,17 @@ class Explainer(ABC):
         score: str = "logit",
         task: str | None = None,
         threshold: float | None = None,
+        inputs: Inputs | None = None,
     ) -> ClassExplanations:
         """The signed maps of the `k` most probable classes of each image, most probable first, in one forward pass.
 
-        `classes` names them instead: one list `[M]` for all images, or `[N,M]`. `contrast`, `score` and `task` as in a
-        call. Without `k` they are the first 5, or both sides of one logit. With `task="multilabel"` they are the labels
-        with a probability above `threshold` (0.5): images differ in their number and maps are `[N,M]`, so M is that of
-        the image with the most, at least 1, and `present` [N,M] of the result says which count.
+        `classes` names them instead: one list `[M]` for all images, or `[N,M]`. Without `k` they are the first 5, or
+        both sides of one logit; `contrast`, `score`, `task` and `inputs` as in a call. With `task="multilabel"` they
+        are the labels with a probability above `threshold` (0.5): images differ in their number, maps are `[N,M]`, so M
+        is that of the image with the most, at least 1, and `present` [N,M] of the result says which count.
         """
-        return self.contrasts(images, [contrast], k, classes=classes, score=score, task=task, threshold=threshold)[0]
+        asked = {"classes": classes, "score": score, "task": task, "threshold": threshold, "inputs": inputs}
+        return self.contrasts(images, [contrast], k, **asked)[0]  # type: ignore[arg-type]
 
     def contrasts(
         self,
@@ -184,9 +201,10 @@ class Explainer(ABC):
         score: str = "logit",
         task: str | None = None,
         threshold: float | None = None,
+        inputs: Inputs | None = None,
     ) -> list[ClassExplanations]:
         """What `classes` gives for each of several contrasts, from one forward pass for all of them."""
-        with self._started(images, differentiable=False) as checked:
+        with self._started(images, inputs, differentiable=False) as checked:
             run = replace(self._forward(checked, differentiable=False), is_shared=len(contrasts) > 1)
             questions = [_asked(self.names, run.logits, contrast, score, task) for contrast in contrasts]
             task = scores.task_of(run.logits, task)
@@ -237,7 +255,7 @@ class Explainer(ABC):
         return torch.einsum("nm,nmhw->nhw", row.gather(1, classes).to(maps), maps)
 
     @contextmanager
-    def _started(self, images: Tensor, *, differentiable: bool) -> Iterator[Tensor]:
+    def _started(self, images: Tensor, inputs: Inputs | None, *, differentiable: bool) -> Iterator[Tensor]:
         """Surround a call so that it leaves no trace; gives the checked images."""
         if differentiable and not self.is_differentiable:
             raise NotDifferentiableError(
@@ -247,11 +265,12 @@ class Explainer(ABC):
         # Tensors of inference mode can never be in a graph, so it is switched off, and `_checked` copies such images.
         with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told, read_by(self.output):
             checked = _checked(images)
-            if differentiable:
-                yield checked
-            else:
-                with capture.undisturbed(self.model, checked.device):
+            with beside.given(inputs, len(checked)):
+                if differentiable:
                     yield checked
+                else:
+                    with capture.undisturbed(self.model, checked.device):
+                        yield checked
 
 
 class InputExplainer(Explainer):
@@ -282,7 +301,12 @@ class LayerExplainer(Explainer):
     """
 
     def __init__(
-        self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None, **about: Unpack[About]
+        self,
+        model: nn.Module | Classifier,
+        layer: Layer = None,
+        *,
+        reshape: Reshape | None = None,
+        **about: Unpack[About],
     ) -> None:
         super().__init__(model, **about)
         if layer is not None:
@@ -318,12 +342,13 @@ class LayerExplainer(Explainer):
         contrast: Contrast = None,
         score: str = "logit",
         task: str | None = None,
+        inputs: Inputs | None = None,
     ) -> Mapping[str, Explanation]:
         """The explanation at each of several layers, from one forward pass; names and arguments as in a call."""
         modules = [find_layer(self.model, layer) for layer in layers]
         if not modules or len(set(modules)) != len(modules):
             raise ArgumentError(f"`layers` must name different layers, at least one; got {list(layers)}.")
-        with self._started(images, differentiable=False) as checked:
+        with self._started(images, inputs, differentiable=False) as checked:
             sites = self._sites.find(checked, modules)
             run = self._checked_run(checked, sites, graph="head")
             asked = _asked(self.names, run.logits, contrast, score, task)
@@ -379,7 +404,12 @@ class ActivationExplainer(LayerExplainer):
     """
 
     def __init__(
-        self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None, **about: Unpack[About]
+        self,
+        model: nn.Module | Classifier,
+        layer: Layer = None,
+        *,
+        reshape: Reshape | None = None,
+        **about: Unpack[About],
     ) -> None:
         super().__init__(model, layer, reshape=reshape, **about)
         self._head = LinearHead(self.model)

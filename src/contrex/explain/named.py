@@ -14,6 +14,7 @@ from contrex.errors import ArgumentError, unknown_name
 from contrex.explain.adaptors.captum import Captum
 from contrex.explain.explainer import Explainer, LayerExplainer
 from contrex.explain.options import About, default_options, parameters, signature
+from contrex.models.classifier import Classifier
 from contrex.outside import find
 from contrex.settings.explainer import ExplainerText, read_explainer
 
@@ -40,7 +41,7 @@ def explainer_class(text: str) -> type[Explainer]:
     return found
 
 
-def build_explainer(model: nn.Module, text: str, layer: str | None = None) -> Explainer:
+def build_explainer(model: nn.Module | Classifier, text: str, layer: str | None = None) -> Explainer:
     """Make the explainer that a text names, for `model`; `layer` is for those that have one.
 
     Raises:

@@ -1,8 +1,9 @@
 """Classifiers: built by name, loaded from a state_dict, unwrapped, searched for the layer to explain, and split."""
 
 from contrex.models.classes import class_index, class_names
+from contrex.models.classifier import Classifier
 from contrex.models.layers import find_layer, unwrap
-from contrex.models.load import Classifier, build_network, load_classifier
+from contrex.models.load import build_network, load_classifier
 from contrex.models.modes import eval_mode
 from contrex.models.outputs import model_logits
 from contrex.models.pooling import with_pooling

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from contrex.errors import ArgumentError, unknown_name
@@ -14,6 +17,25 @@ def imagenet_names() -> tuple[str, ...]:
     from torchvision.models import ResNet50_Weights
 
     return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+@cache
+def _imagenet_synonyms() -> tuple[str, ...]:
+    """The names of ImageNet's classes with their synonyms, "tabby, tabby cat", which come with timm; none without."""
+    found = find_spec("timm")  # its files are read without importing it, which takes seconds
+    folders = [] if found is None else list(found.submodule_search_locations or ())
+    if not folders:
+        return ()
+    files = [Path(folders[0]) / "data" / "_info" / f"imagenet_{part}.txt" for part in ("synsets", "synset_to_lemma")]
+    if not all(map(Path.is_file, files)):
+        return ()
+    synsets, lemmas = (file.read_text(encoding="utf-8").splitlines() for file in files)
+    names = dict(line.split("\t", 1) for line in lemmas)
+    own = imagenet_names()
+    return tuple(
+        ", ".join(dict.fromkeys([name, *(part.strip() for part in names.get(synset, name).split(","))]))
+        for name, synset in zip(own, synsets, strict=True)
+    )
 
 
 Names = Sequence[str] | Mapping[int, str] | str
@@ -65,8 +87,11 @@ def class_index(text: str, names: Sequence[str], *, what: str = "`target`") -> i
         return int(text)
     wanted = text.strip().lower()
     found = [index for index, name in enumerate(names) if wanted in _synonyms(name)]
+    known = [synonym for name in names for synonym in _synonyms(name)]
+    if not found and len(names) == 1000 and tuple(names) == imagenet_names():
+        names = _imagenet_synonyms() or names  # "tabby cat" is the tabby
+        found = [index for index, name in enumerate(names) if wanted in _synonyms(name)]
     if not found:
-        known = [synonym for name in names for synonym in _synonyms(name)]
         raise unknown_name(what, text, known, near=_with_word(wanted, names))
     if len(found) > 1:
         raise ArgumentError(f"{what} {text!r} names several classes, {found}: pass the index of one of them.")

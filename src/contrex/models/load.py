@@ -1,121 +1,53 @@
-"""Classifiers by name: torchvision, timm and the built-in network, with weights from a file, never from the web."""
+"""Classifiers by name: those of libraries and the built-in network, with weights from a file or, where they are asked
+for, the library's own."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from contrex.errors import ArgumentError, unknown_name
-from contrex.models.convnet import ConvNet
+from contrex.errors import ArgumentError, ContrexError, NormalisationWarning, WeightsError, unknown_name, warn
+from contrex.models.classifier import Classifier, channels
 from contrex.models.layouts import encoder_weights
+from contrex.models.libraries import Library
+from contrex.models.named import library_of
 from contrex.models.pooling import with_pooling
 from contrex.models.split import check_classifier
 from contrex.models.stem import cifar_stem
 from contrex.models.weights import load_weights, read_state_dict
-from contrex.settings import Model, Stem
+from contrex.settings import IMAGENET_MEAN, IMAGENET_STD, Model, Stem
 
 
-class Normalisation(nn.Module):
-    """Pixel values as a network expects them: `(x - mean) / std`, channel by channel.
-
-    Mean and std are buffers: they are on the device already when images come, which a new tensor for each batch would
-    wait for. No state dict has them.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        for name, values in (("mean", mean), ("std", std)):
-            channels = torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1)
-            self.register_buffer(name, channels, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalise images `[N,3,H,W]`, uint8 or in [0, 1]."""
-        scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-        return (scaled - self.mean) / self.std
-
-    def inverse(self, images: Tensor) -> Tensor:
-        """The pixel values in [0, 1] of normalised images `[N,3,H,W]`."""
-        return images * self.std + self.mean
-
-    def on(self, device: torch.device) -> Normalisation:
-        """Move the numbers to `device`, and return them."""
-        if self.mean.device != device:
-            with torch.inference_mode(False):  # gradients may be asked for later, which tensors made in it do not have
-                self.to(device)
-        return self
-
-
-@dataclass(frozen=True, eq=False)
-class Classifier:
-    """A network with the normalisation of its input; `normalise` takes pixel values in [0, 1], `denormalise` gives
-    them back."""
-
-    network: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    left_out: tuple[str, ...] = ()
-    """Modules in the weights file that its layout has beside the encoder, and that were not loaded."""
-    image_size: int | None = None
-    """The side of the central square that it was made for, in pixels; None where nobody said."""
-    short_side: int | None = None
-    """The shorter side of an image that the square is cut out of; None is the square's."""
-    interpolation: str = "bilinear"
-    """How images are resized to it, by Pillow's name."""
-    names: tuple[str, ...] = ()
-    """The names of its classes; none where nobody said."""
-    _normalisation: Normalisation = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_normalisation", Normalisation(self.mean, self.std))
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """Normalise images `[N,3,H,W]`, uint8 or in [0, 1], as the network expects them."""
-        normalised: Tensor = self._normalisation.on(images.device)(images)
-        return normalised
-
-    def denormalise(self, images: Tensor) -> Tensor:
-        """The pixel values in [0, 1] of normalised images `[N,3,H,W]`."""
-        return self._normalisation.on(images.device).inverse(images)
-
-
-def load_classifier(settings: Model, *, num_classes: int | None = None) -> Classifier:
+def load_classifier(settings: Model, *, num_classes: int | None = None, is_bare: bool = False) -> Classifier:
     """Build the network, load its weights, and account for every key.
 
-    `num_classes` is the data set's; `settings.num_classes` wins over it, and without either the weights file tells.
+    `num_classes` is the data set's; `settings.num_classes` wins over it, and without either the weights tell. With
+    `settings.pretrained` the weights are the library's own, or in the file `settings.weights`; the classifier then has
+    the mean, std, size, interpolation and names that the library says of them. `is_bare` leaves all weights out, for
+    those that a run has trained.
 
     Raises:
         UnknownNameError: no such library, architecture or layout.
-        ArgumentError: the network has no classifier, or no global average pooling where another is asked for.
-        WeightsError: the file is missing, unreadable or of another layout, a key is missing or left over, or a shape
-            differs.
+        ArgumentError: the network has no classifier, or no global average pooling where another is asked for, or its
+            library is not installed.
+        WeightsError: the library cannot get its weights; the file is missing, unreadable or of another layout; a key is
+            missing or left over; or a shape differs.
     """
     count = settings.num_classes if settings.num_classes is not None else num_classes
-    network = _built(settings, count)
     left_out: tuple[str, ...] = ()
-    if settings.weights is not None:
-        state, left_out = encoder_weights(read_state_dict(settings.weights, settings.layout), settings.layout)
-        if count is None and (found := _num_classes(network, state)) is not None:
-            network = _built(settings, found)
-        load_weights(network, settings.weights, fresh=settings.fresh, state=state)
-    elif settings.fresh or settings.layout != "plain":
-        name = "fresh" if settings.fresh else "layout"
-        value = getattr(settings, name)
-        raise ArgumentError(f"`{name}` {value} means something only with `weights`: pass a file or drop it.")
+    if settings.weights is not None and not is_bare:
+        network, left_out = _from_file(settings, count)
+    elif settings.pretrained and not is_bare:
+        network = _pretrained(settings, count)
+    else:
+        _check_weights_are_there(settings, is_bare=is_bare)
+        network = _built(settings, count)
     check_classifier(network)
-    return Classifier(network, channels(settings.mean, "model.mean"), channels(settings.std, "model.std"), left_out)
-
-
-def _built(settings: Model, num_classes: int | None) -> nn.Module:
-    network = build_network(settings.name, settings.options, num_classes=num_classes, stem=settings.stem)
-    return with_pooling(network, settings.pooling, settings.pooling_temperature)
+    return Classifier(network, left_out=left_out, **_said(settings, network, is_bare=is_bare))
 
 
 def build_network(
@@ -130,49 +62,8 @@ def build_network(
     """
     if stem not in STEMS:
         raise unknown_name("`model.stem`", stem, STEMS)
-    library, _, architecture = name.partition(":")
-    if library not in BUILDERS or not architecture:
-        choices = [f"{key}:NAME" for key in BUILDERS]
-        raise unknown_name("`model.name`", name, choices)
-    arguments: dict[str, Any] = {key: literal(text) for key, text in options.items()}
-    if num_classes is not None:
-        arguments["num_classes"] = num_classes
-    try:
-        network = BUILDERS[library](architecture, arguments)
-    except TypeError as error:
-        raise ArgumentError(f"`model.options` {dict(options)} do not fit {name}: {error}") from None
-    return STEMS[stem](network)
+    return _built(Model(name, dict(options), stem), num_classes)
 
-
-def _convnet(architecture: str, arguments: dict[str, Any]) -> nn.Module:
-    if architecture != "convnet":
-        raise unknown_name("`model.name` after 'contrex:'", architecture, ["convnet"])
-    return ConvNet(**arguments)
-
-
-def _torchvision(architecture: str, arguments: dict[str, Any]) -> nn.Module:
-    import torchvision.models
-
-    names = torchvision.models.list_models(module=torchvision.models)
-    if architecture not in names:
-        raise unknown_name("`model.name` after 'torchvision:'", architecture, names)
-    network: nn.Module = torchvision.models.get_model(architecture, weights=None, **arguments)
-    return network
-
-
-def _timm(architecture: str, arguments: dict[str, Any]) -> nn.Module:
-    import timm
-
-    if not timm.is_model(architecture):
-        raise unknown_name("`model.name` after 'timm:'", architecture, timm.list_models())
-    return timm.create_model(architecture, pretrained=False, **arguments)
-
-
-BUILDERS: dict[str, Callable[[str, dict[str, Any]], nn.Module]] = {
-    "contrex": _convnet,
-    "torchvision": _torchvision,
-    "timm": _timm,
-}
 
 STEMS: dict[str, Callable[[nn.Module], nn.Module]] = {"built-in": lambda network: network, "cifar": cifar_stem}
 
@@ -189,17 +80,94 @@ def literal(text: str) -> Any:
         return text
 
 
-def channels(values: Sequence[float], name: str) -> tuple[float, float, float]:
-    """The mean or std of each of three channels, which may be one number for all; `name` is the argument's.
+def _built(settings: Model, count: int | None) -> nn.Module:
+    """The network with random weights."""
+    library, architecture = library_of(settings.name)
+    arguments = _arguments(settings, library)
+    if count is not None:
+        arguments["num_classes"] = count
+    make = partial(library.build, architecture, arguments, like_pretrained=settings.pretrained)
+    return with_pooling(STEMS[settings.stem](_made(settings, make)), settings.pooling, settings.pooling_temperature)
 
-    Raises:
-        ArgumentError: there is another number of them, or a std is not positive.
-    """
-    values = tuple(values)
-    if len(values) not in (1, 3) or (name.endswith("std") and min(values) <= 0):
-        raise ArgumentError(f"`{name}` must be one value or three, one per channel (std > 0), got {values}.")
-    first, second, third = values * 3 if len(values) == 1 else values
-    return first, second, third
+
+def _from_file(settings: Model, count: int | None) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network with the weights of a file, and the modules of the file that are left out."""
+    assert settings.weights is not None
+    state, left_out = encoder_weights(read_state_dict(settings.weights, settings.layout), settings.layout)
+    network = _built(settings, count)
+    if count is None and (found := _num_classes(network, state)) is not None:
+        network = _built(settings, found)
+    if settings.pretrained:
+        whole, state = state, library_of(settings.name)[0].of_network(state, network)
+        left_out += tuple(dict.fromkeys(key.partition(".")[0] for key in whole if key not in state))
+    load_weights(network, settings.weights, fresh=settings.fresh, state=state)
+    return network, left_out
+
+
+def _pretrained(settings: Model, count: int | None) -> nn.Module:
+    """The network with its library's own weights; parts that are to be trained anew are those in `fresh` alone."""
+    library, architecture = library_of(settings.name)
+    try:
+        whole = _made(settings, partial(library.pretrained, architecture, _arguments(settings, library)))
+    except ContrexError:
+        raise
+    except Exception as error:  # no network, no such file, another hash: each library has its own errors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"`model.pretrained`: {library.title} cannot get the weights of {settings.name}: {reason} It looks for "
+            f"them in {library.cache(architecture)}. Without a network, put them there, or name a file that has them: "
+            "--pretrained --model.weights FILE."
+        ) from error
+    if count is None and not settings.fresh and settings.stem == "built-in":
+        return with_pooling(whole, settings.pooling, settings.pooling_temperature)
+    network = _built(settings, count)
+    load_weights(network, None, fresh=settings.fresh, state=whole.state_dict(), source=f"`model.name` {settings.name}")
+    return network
+
+
+def _made(settings: Model, make: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        return make()
+    except TypeError as error:
+        raise ArgumentError(f"`model.options` {settings.options} do not fit {settings.name}: {error}") from None
+
+
+def _arguments(settings: Model, library: Library) -> dict[str, Any]:
+    """The arguments that a library's builder gets."""
+    words = {"classes": settings.classes} if library.reads_words and settings.classes else {}
+    return {**{key: literal(text) for key, text in settings.options.items()}, **words}
+
+
+def _check_weights_are_there(settings: Model, *, is_bare: bool) -> None:
+    if not is_bare and (settings.fresh or settings.layout != "plain"):
+        name = "fresh" if settings.fresh else "layout"
+        value = getattr(settings, name)
+        raise ArgumentError(f"`{name}` {value} means something only with `weights`: pass a file or drop it.")
+
+
+def _said(settings: Model, network: nn.Module, *, is_bare: bool) -> dict[str, Any]:
+    """How a network sees pictures: as the settings say, or else what is known of its weights, or ImageNet's numbers."""
+    library, architecture = library_of(settings.name)
+    known = library.told(architecture, network, is_pretrained=settings.pretrained)
+    for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+        typed = getattr(settings, name)
+        asked = None if typed is None else channels(typed, f"model.{name}")
+        own = known.get(name)
+        if (
+            not is_bare
+            and asked is not None
+            and own is not None
+            and max(abs(a - b) for a, b in zip(asked, own, strict=True)) > 1e-3
+        ):
+            warn(
+                f"`model.{name}` {asked} is not what {settings.name} says of its weights, {own}: leave it out, unless "
+                "these weights were trained with it.",
+                NormalisationWarning,
+            )
+        known[name] = asked or own or usual
+    if settings.classes:
+        known["names"] = settings.classes
+    return known
 
 
 def _num_classes(network: nn.Module, state: Mapping[str, Tensor]) -> int | None:

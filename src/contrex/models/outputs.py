@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
+from contrex.models.beside import call
 
 Network = Callable[[Tensor], object]
 Reader = Callable[[Any], Tensor]
@@ -35,7 +36,7 @@ def read_by(reader: Reader | None) -> Iterator[None]:
 
 def model_logits(model: Network, images: Tensor) -> Tensor:
     """The logits `[N,K]` of `model` for `images` [N,C,H,W], whatever it returns them in; errors as in `read_logits`."""
-    return read_logits(model(images), model, len(images))
+    return read_logits(call(model, images), model, len(images))
 
 
 def read_logits(output: object, model: Network, num_images: int) -> Tensor:

@@ -11,8 +11,10 @@ from torch import nn
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.models.classes import Names, checked_names
+from contrex.models.classifier import Classifier, channels
+from contrex.models.hub import of_transformers, view_of_processor
 from contrex.models.layers import unwrap
-from contrex.models.load import Classifier, channels
+from contrex.models.libraries import of_timm
 
 INTERPOLATIONS: dict[str, Image.Resampling] = {
     one.name.lower(): one for one in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
@@ -30,19 +32,22 @@ class View(TypedDict, total=False):
     std: tuple[float, ...] | None
     interpolation: str | None
     names: Names | None
+    processor: Any
+    """An image processor of transformers, which says all of these."""
 
 
 def own_classifier(model: Classifier | nn.Module, **view: Any) -> Classifier:
     """A classifier with all that is needed to show it an image: `view` (`View`) wins over what `model` says.
 
     A `Classifier` says what it has in its fields. timm's networks have a `pretrained_cfg`, which is that of timm's own
-    weights, whatever weights are in them; transformers' have names, in `config.id2label`.
+    weights, whatever weights are in them; transformers' have names, in `config.id2label`, and a `processor`.
 
     Raises:
         ArgumentError: size, mean or std are not known; the message says which, and how to give them.
         UnknownNameError: there is no such interpolation.
     """
     known = {name: value for name, value in view.items() if value is not None}
+    processor = known.pop("processor", None)
     if "size" in known:  # a square of another size is cut out of an image of its own
         size = known.pop("size")
         known = {"short_side": None, **known, "image_size": size}
@@ -51,9 +56,9 @@ def own_classifier(model: Classifier | nn.Module, **view: Any) -> Classifier:
     for name in {"mean", "std"} & set(known):
         known[name] = channels(known[name], name)
     if isinstance(model, Classifier):
-        found = replace(model, **known)
+        found = replace(model, **{**_of_processor(processor), **known})
     elif isinstance(model, nn.Module):
-        told = {**_of_timm(unwrap(model)), **_of_transformers(unwrap(model)), **known}
+        told = {**of_timm(unwrap(model)), **of_transformers(unwrap(model)), **_of_processor(processor), **known}
         _check_known(model, told)
         found = Classifier(model, **told)
     else:
@@ -63,6 +68,17 @@ def own_classifier(model: Classifier | nn.Module, **view: Any) -> Classifier:
     if found.image_size is None:
         raise _not_known(model, ["size"])
     return _checked(found)
+
+
+def _of_processor(processor: Any) -> dict[str, Any]:
+    if processor is None:
+        return {}
+    if not callable(getattr(processor, "to_dict", None)):
+        raise ArgumentError(
+            f"`processor` must be an image processor of transformers, got {type(processor).__name__}: load one, "
+            "transformers.AutoImageProcessor.from_pretrained(NAME)."
+        )
+    return view_of_processor(processor.to_dict())
 
 
 def _checked(classifier: Classifier) -> Classifier:
@@ -91,27 +107,3 @@ def _not_known(model: Classifier | nn.Module, missing: list[str]) -> ArgumentErr
         f"{', '.join(f'`{name}`' for name in missing)} as in its training (torchvision's, on ImageNet: "
         f"{', '.join(imagenet[name] for name in missing)}), or a contrex.models.Classifier that has them."
     )
-
-
-def _of_timm(network: nn.Module) -> dict[str, Any]:
-    """What timm says of a network: the size of its square, the image that it is cut out of, mean and std."""
-    config = getattr(network, "pretrained_cfg", None)
-    if not isinstance(config, Mapping) or not {"input_size", "mean", "std"} <= set(config):
-        return {}
-    size = min(config["input_size"][1:])
-    how = config.get("interpolation")
-    return {
-        "image_size": size,
-        "short_side": int(size / config.get("crop_pct", 1.0)),
-        "mean": channels(config["mean"], "mean"),
-        "std": channels(config["std"], "std"),
-        **({"interpolation": how} if how in INTERPOLATIONS else {}),
-    }
-
-
-def _of_transformers(network: nn.Module) -> dict[str, Any]:
-    """The names that the configuration of a network of transformers has, but for those that it makes up itself."""
-    names = getattr(getattr(network, "config", None), "id2label", None)
-    if not isinstance(names, Mapping) or all(str(name).startswith("LABEL_") for name in names.values()):
-        return {}
-    return {"names": checked_names({int(index): str(name) for index, name in names.items()})}

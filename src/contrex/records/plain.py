@@ -39,9 +39,11 @@ def write_json(path: Path, value: object) -> None:
 
 def to_plain(value: object) -> Any:
     """The plain values of `value`: dataclasses as dicts (with the class as "kind"), paths as text, NaN and infinity as
-    None."""
+    None. A dataclass may say itself how it is written (`written`)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        names = [f.name for f in dataclasses.fields(value)]
+        own = value.written() if hasattr(value, "written") else {name: getattr(value, name) for name in names}
+        plain = {name: to_plain(item) for name, item in own.items()}
         return {"kind": kind_name(type(value)), **plain}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}

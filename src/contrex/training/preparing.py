@@ -57,7 +57,7 @@ def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Cons
     plan = training_plan(classifier, recipe)
     check_labels(recipe, plan, images)
     distributed.check_plan(options, plan)
-    if saved is None and recipe.model.weights is None and any(step.reference is not None for step in plan.modules()):
+    if saved is None and recipe.model.is_untrained and any(step.reference is not None for step in plan.modules()):
         say(console, f"{type(recipe.method).__name__} keeps the outputs of random weights: there is no `model.weights`")
     cycle = unlabelled_cycle(recipe, plan, images.unlabelled)
     _move(plan, recipe, device)
@@ -128,10 +128,11 @@ def _classifier(recipe: Recipe, images: TrainingImages, saved: RunState | None, 
     torch.manual_seed(recipe.training.seed)  # of the initialisation: every process draws the same weights
     model = recipe.model if saved is None else without_file(recipe.model)
     known = images.labelled.classes if saved is None else saved.data.classes
-    classifier = load_classifier(model, num_classes=len(known) or None)  # None: the weights file tells
+    count = len(known) or None  # None: the weights tell
+    classifier = load_classifier(model, num_classes=count, is_bare=saved is not None)
     if classifier.left_out:
         say(console, f"left out of {model.weights}: {', '.join(classifier.left_out)}")
-    if recipe.training.freeze and recipe.model.weights is None:
+    if recipe.training.freeze and recipe.model.is_untrained:
         names = " ".join(recipe.training.freeze)
         say(console, f"`training.freeze` keeps {names} at random weights: there is no `model.weights`")
     return distributed.synchronise_batch_norm(classifier, recipe.training)

@@ -32,7 +32,7 @@ def trained(content: Mapping[str, Any]) -> tuple[Recipe, Classifier, tuple[str, 
 
 def trained_classifier(state: RunState) -> Classifier:
     """The classifier as the run has it now, on the CPU; averaged weights where there are some."""
-    classifier = load_classifier(without_file(state.recipe.model), num_classes=len(state.data.classes))
+    classifier = load_classifier(without_file(state.recipe.model), num_classes=len(state.data.classes), is_bare=True)
     plan = training_plan(classifier, state.recipe)
     load_steps(plan, state)
     load_averages(classifier.network, state.averages)

@@ -15,6 +15,8 @@ from contrex.explain.forward import capture
 from contrex.explain.forward.capture import FULL_PRECISION, Features, Pass
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import at_once, check_alone, checked_batch_size
+from contrex.models.beside import about
+from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape
 from contrex.ops.scores import Question, weighed
 
@@ -40,7 +42,7 @@ class AblationCAM(LayerExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         layer: Layer = None,
         *,
         reshape: Reshape | None = None,
@@ -91,13 +93,15 @@ class AblationCAM(LayerExplainer):
         assert features.layer is not None
         image = run.images[n : n + 1].detach()
         if self._broadcasts:
-            with contextlib.suppress(Exception):  # whatever a network raises whose batch axes do not agree
+            # whatever a network raises whose batch axes do not agree
+            with contextlib.suppress(Exception), about(n):
                 logits = capture.forward_with(self.model, image, features.layer, outputs)
                 tolerance = 1e-3 if outputs.dtype in FULL_PRECISION else 5e-2
                 if torch.allclose(logits[0], run.logits[n], tolerance, tolerance, equal_nan=True):
                     return logits
             self._broadcasts = False
-        return capture.forward_with(self.model, image.expand(len(outputs), -1, -1, -1), features.layer, outputs)
+        with about(n):
+            return capture.forward_with(self.model, image.expand(len(outputs), -1, -1, -1), features.layer, outputs)
 
 
 def _places(features: Features) -> Tensor:

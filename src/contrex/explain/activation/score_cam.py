@@ -14,6 +14,7 @@ from contrex.explain.explainer import LayerExplainer
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import at_once, check_alone, checked_batch_size, outputs_of
+from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops import heatmap as heatmaps
 from contrex.ops.scores import Question, weighed
@@ -46,7 +47,7 @@ class ScoreCAM(LayerExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         layer: Layer = None,
         *,
         reshape: Reshape | None = None,
@@ -77,10 +78,13 @@ class ScoreCAM(LayerExplainer):
             weights = weights.softmax(2) if self._variant == "paper" else weights
             return torch.einsum("nmc,nchw->nmhw", weights, activation)
 
-    def _masked(self, images: Tensor, activation: Tensor) -> Iterator[Tensor]:
-        """Every image times every channel's mask, N * C images in all, a chunk at a time."""
+    def _masked(self, images: Tensor, activation: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """Every image times every channel's mask, N * C images in all, a chunk at a time beside the images' places."""
         size, num = (images.shape[2], images.shape[3]), at_once(self._batch_size, images.device)
         owners = torch.arange(len(images), device=images.device).repeat_interleave(activation.shape[1])
-        for owner, channels in zip(torch.split(owners, num), torch.split(activation.flatten(0, 1), num), strict=True):
+        listed = [n for n in range(len(images)) for _ in range(activation.shape[1])]  # on the CPU: nothing waits
+        chunks = zip(torch.split(owners, num), torch.split(activation.flatten(0, 1), num), strict=True)
+        for start, (owner, channels) in zip(range(0, len(listed), num), chunks, strict=True):
+            places = listed[start : start + num]
             masks = heatmaps.normalise_min_max(heatmaps.resize(channels, size))
-            yield images[owner] * masks[:, None].to(images)
+            yield places, images[owner] * masks[:, None].to(images)

@@ -19,7 +19,9 @@ from contrex.explain.explainer import Explainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import in_words, plain
+from contrex.models.beside import about
 from contrex.models.classes import Names
+from contrex.models.classifier import Classifier
 from contrex.models.layers import find_layer, layer_name
 from contrex.models.outputs import model_logits
 from contrex.ops.scores import Question, weighed
@@ -68,7 +70,7 @@ class Captum(Explainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         attribution: str,
         /,
         *,
@@ -103,10 +105,12 @@ class Captum(Explainer):
                 f"`score` must be 'logit' for captum's {self._name}, which has no rule for a softmax or sigmoid; got "
                 f"{question.score!r}."
             )
-        maps = [
-            torch.stack([self._attribute(image, replace(question, rows=row[None, None])) for row in rows])
-            for image, rows in zip(run.images.detach(), question.rows, strict=True)
-        ]
+        maps = []
+        for n, (image, rows) in enumerate(zip(run.images.detach(), question.rows, strict=True)):
+            with about(n):
+                maps.append(
+                    torch.stack([self._attribute(image, replace(question, rows=row[None, None])) for row in rows])
+                )
         return torch.stack(maps)
 
     def _difference(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:

@@ -27,6 +27,7 @@ from contrex.explain.forward.diagnosis import scripted
 from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.sites import Sites
 from contrex.explain.options import About
+from contrex.models.classifier import Classifier
 from contrex.models.layers import Reshape
 
 
@@ -52,7 +53,9 @@ class AttentionExplainer(Explainer):
         LayerError: the model has no attention among all its tokens: a CNN, windows (Swin), grids that change.
     """
 
-    def __init__(self, model: nn.Module, *, reshape: Reshape | None = None, **about: Unpack[About]) -> None:
+    def __init__(
+        self, model: nn.Module | Classifier, *, reshape: Reshape | None = None, **about: Unpack[About]
+    ) -> None:
         super().__init__(model, **about)
         if any(isinstance(module, torch.jit.ScriptModule) for module in self.model.modules()):
             raise scripted(f"{type(self.model).__name__} is, or has,")

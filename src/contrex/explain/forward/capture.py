@@ -22,6 +22,7 @@ from contrex.errors import LayerError
 from contrex.explain.forward.diagnosis import check_gradient, scripted
 from contrex.explain.forward.functions import called, unrecorded
 from contrex.models import eval_mode
+from contrex.models.beside import call
 from contrex.models.graph import Edge, edge_of
 from contrex.models.layers import Reshape, Site, layer_name
 from contrex.models.outputs import read_logits
@@ -186,7 +187,7 @@ def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Ten
         return output.clone() if threading.get_ident() == owner else None
 
     with torch.no_grad(), hooked([layer], replace):
-        return read_output(model(images.clone()), model, output)
+        return read_output(call(model, images.clone()), model, output)
 
 
 @contextlib.contextmanager

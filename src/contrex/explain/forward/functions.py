@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from contrex.models.beside import call
+
 Interceptor = Callable[[Callable[..., object], tuple[object, ...], dict[str, object]], object]
 """Called as `(function, arguments, keywords)` instead of a torch function; what it returns is the function's result."""
 
@@ -119,9 +121,9 @@ def called(model: nn.Module, images: Tensor) -> object:
     """Call the model with a copy of the images, which it may change, and record what it calls where that is asked."""
     recorded: Program | None = getattr(_RECORDING, "program", None)
     if recorded is None:
-        return model(images.clone())
+        return call(model, images.clone())
     with intercepted(recorded.record):
-        return model(images.clone())
+        return call(model, images.clone())
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Run
 from contrex.explain.forward.functions import program
 from contrex.models.axes import Axis, Factor, Lost
+from contrex.models.beside import about
 from contrex.models.following import Followed
 from contrex.models.graph import Graph, as_gradient_edge
 from contrex.models.layers import Site
@@ -162,7 +163,8 @@ def _plain_pass(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Seque
         # less.
         for num, is_recorded in ((1, True), (len(images), True), (1, False), (len(images), False)):
             try:
-                return capture.observe(model, images[:num], is_recorded=is_recorded)
+                with about(range(num)):
+                    return capture.observe(model, images[:num], is_recorded=is_recorded)
             except Exception as error:  # whatever a network raises
                 errors.append(error)
     # That of the pass which the caller's own call would have made.

@@ -19,6 +19,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.functions import program
 from contrex.explain.forward.observed import Observed
 from contrex.explain.forward.survey import Survey, check_pass
+from contrex.models import beside
 from contrex.models.layers import Layer, Reshape, Site, find_layer
 from contrex.models.reading import Reading
 
@@ -28,7 +29,7 @@ MUCH = 0.1
 MANY = 1000
 """How much is kept of a model at most."""
 Key = tuple[Hashable, torch.Size, Hashable]
-"""What was asked for, the size of the images, and what the modules are set to."""
+"""What was asked for, the size of the images, and what the modules are set to and get beside the images."""
 T = TypeVar("T", Site, Reading)
 
 
@@ -147,7 +148,7 @@ class Sites:
             self._modules = [weakref.ref(module) for module in modules]
             self._found.clear()
             self._seen = None
-        return asked, images.shape[1:], self._settings_of(modules)
+        return asked, images.shape[1:], (self._settings_of(modules), beside.kind())
 
     def _settings_of(self, modules: Sequence[nn.Module]) -> Hashable:
         """What may decide which way modules take: modes, flags, names, numbers, functions and hooks.

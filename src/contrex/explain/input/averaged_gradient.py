@@ -18,6 +18,8 @@ from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import checked_batch_size, other_sizes
+from contrex.models.beside import about
+from contrex.models.classifier import Classifier
 from contrex.ops.scores import Question
 
 
@@ -29,7 +31,7 @@ class AveragedGradient(InputExplainer):
     `differentiable=True` the graphs of all copies are kept.
     """
 
-    def __init__(self, model: nn.Module, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
+    def __init__(self, model: nn.Module | Classifier, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
         super().__init__(model, **about)
         self._batch_size = checked_batch_size(batch_size)
 
@@ -42,10 +44,12 @@ class AveragedGradient(InputExplainer):
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         size = images_at_once(run.images.device, self._batch_size)
-        parts = zip(torch.split(run.images, size), torch.split(question.rows, size), strict=True)
-        return torch.cat(
-            [self._part(images, replace(question, rows=rows), size, run, differentiable) for images, rows in parts]
-        )
+        maps = []
+        for start in range(0, len(run.images), size):
+            some = slice(start, start + size)
+            asked = replace(question, rows=question.rows[some])
+            maps.append(self._part(some, asked, size, run, differentiable))
+        return torch.cat(maps)
 
     def _run(self, points: Tensor, num_images: int, *, differentiable: bool) -> Pass:
         """Run some copies of the images in one pass; the call was about `num_images`."""
@@ -58,8 +62,9 @@ class AveragedGradient(InputExplainer):
                 raise
             raise other_sizes(self.model, num_images, len(points), error) from error
 
-    def _part(self, images: Tensor, question: Question, size: int, whole: Pass, differentiable: bool) -> Tensor:
+    def _part(self, some: slice, question: Question, size: int, whole: Pass, differentiable: bool) -> Tensor:
         """The maps `[n,M,H,W]` of so few images that one copy of each fits into a pass."""
+        images, places = whole.images[some], range(len(whole.images))[some]
         copies, means = self.copies(images), [torch.zeros((), device=images.device)] * question.rows.shape[1]
         # As many copies of all these images as fit into one pass; the weighted sum is kept, not the gradients of the
         # copies.
@@ -68,7 +73,8 @@ class AveragedGradient(InputExplainer):
             points = torch.cat([copy for _, copy in chunk])
             weights = question.rows.new_tensor([weight for weight, _ in chunk])
             repeated = replace(question, rows=question.rows.repeat(num, 1, 1))
-            run = self._run(points, len(whole.images), differentiable=differentiable)
+            with about([*places] * num):
+                run = self._run(points, len(whole.images), differentiable=differentiable)
             gradients = pixel_gradients(run, repeated, differentiable=differentiable)
             with torch.autocast(images.device.type, enabled=False):
                 for index, gradient in enumerate(gradients):

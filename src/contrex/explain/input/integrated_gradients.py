@@ -12,6 +12,7 @@ from contrex.errors import ArgumentError
 from contrex.explain.input.averaged_gradient import AveragedGradient
 from contrex.explain.input.baseline import Baseline, baseline_of
 from contrex.explain.options import About
+from contrex.models.classifier import Classifier
 
 
 class IntegratedGradients(AveragedGradient):
@@ -31,7 +32,7 @@ class IntegratedGradients(AveragedGradient):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         *,
         steps: int = 32,
         baseline: Baseline = 0.0,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError
 from contrex.explain.input.averaged_gradient import AveragedGradient
 from contrex.explain.options import About
+from contrex.models.classifier import Classifier
 
 
 class SmoothGrad(AveragedGradient):
@@ -27,7 +28,7 @@ class SmoothGrad(AveragedGradient):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         *,
         num_samples: int = 50,
         noise: float = 0.15,

@@ -15,6 +15,8 @@ from contrex.explain.explainer import Explainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
+from contrex.models.beside import Rows, about
+from contrex.models.classifier import Classifier
 from contrex.ops.scores import Question
 
 
@@ -27,7 +29,7 @@ class PerturbationExplainer(Explainer):
 
     is_differentiable = False
 
-    def __init__(self, model: nn.Module, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
+    def __init__(self, model: nn.Module | Classifier, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
         super().__init__(model, **about)
         self._batch_size = checked_batch_size(batch_size)
 
@@ -58,7 +60,8 @@ def check_alone(model: nn.Module, run: Pass) -> None:
         ArgumentError: it fails, or answers by the place in the batch.
     """
     try:
-        logits = capture.forward(model, run.images[:1].detach().repeat(2, 1, 1, 1), (), graph="none").logits
+        with about(0):
+            logits = capture.forward(model, run.images[:1].detach().repeat(2, 1, 1, 1), (), graph="none").logits
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
@@ -91,15 +94,18 @@ _TAKES_CHANNELS_LAST: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 """Whether networks give for images in channels last what they give for them in channels first."""
 
 
-def outputs_of(model: nn.Module, batches: Iterable[Tensor], question: Question) -> Iterator[Tensor]:
-    """`f(y)` `[n,Z]` of the question's score for each batch of changed images `[n,C,H,W]`.
+def outputs_of(model: nn.Module, batches: Iterable[tuple[Rows, Tensor]], question: Question) -> Iterator[Tensor]:
+    """`f(y)` `[n,Z]` of the question's score for each batch of changed images `[n,C,H,W]`, beside which images they are
+    changed from.
 
     Images go in channels last, which makes convolutions up to 1.4 times as fast on a CPU whatever the layout of the
     weights. A network that cannot have it (it calls `.view` on a feature map), or gives something else for its first
     batch (an in-place ReLU behind `nn.Flatten` writes to a copy there), gets them channels first.
     """
-    for images in batches:
-        yield question.outputs(_logits(model, images))
+    for rows, images in batches:
+        with about(rows):
+            logits = _logits(model, images)
+        yield question.outputs(logits)
 
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.input.baseline import Baseline, baseline_of
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import PerturbationExplainer, at_once, check_alone, outputs_of
+from contrex.models.classifier import Classifier
 from contrex.ops.scores import Question, weighed
 
 Sides = None | int | tuple[int, int]
@@ -34,7 +35,7 @@ class Occlusion(PerturbationExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         *,
         window: Sides = None,
         stride: Sides = None,
@@ -51,10 +52,12 @@ class Occlusion(PerturbationExplainer):
         chosen = torch.cartesian_prod(*(torch.arange(len(axis), device=rows.device) for axis in (rows, columns)))
         chunks = torch.split(chosen, at_once(self._batch_size, run.images.device))
         whole, losses = question.outputs(run.logits), []
-        for image, filling, output, weights in zip(
-            run.images.detach(), baseline_of(run.images, self._baseline), whole, question.rows, strict=True
+        fillings = baseline_of(run.images, self._baseline)
+        for n, (image, filling, output, weights) in enumerate(
+            zip(run.images.detach(), fillings, whole, question.rows, strict=True)
         ):
-            left = outputs_of(self.model, _occluded(image, filling, rows, columns, chunks), question)
+            occluded = ((n, part) for part in _occluded(image, filling, rows, columns, chunks))
+            left = outputs_of(self.model, occluded, question)
             with torch.autocast(rows.device.type, enabled=False):
                 losses.append(weighed(weights, output - torch.cat(list(left))))
         with torch.autocast(rows.device.type, enabled=False):

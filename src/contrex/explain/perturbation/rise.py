@@ -12,6 +12,7 @@ from contrex.errors import ArgumentError
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import PerturbationExplainer, at_once, check_alone, outputs_of
+from contrex.models.classifier import Classifier
 from contrex.ops.scores import Question, weighed
 
 
@@ -31,7 +32,7 @@ class RISE(PerturbationExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         *,
         num_masks: int = 1000,
         cells: int = 7,
@@ -56,7 +57,8 @@ class RISE(PerturbationExplainer):
         heatmap = torch.zeros((), device=run.images.device)
         for start in range(0, self._num_masks, num):
             masks = _masks(grids[start : start + num], corners[start : start + num], height, width).to(run.images)
-            outputs = outputs_of(self.model, (image * masks[:, None] for image in run.images.detach()), question)
+            masked = ((n, image * masks[:, None]) for n, image in enumerate(run.images.detach()))
+            outputs = outputs_of(self.model, masked, question)
             left = torch.stack(list(outputs))  # [N,n,Z]
             with torch.autocast(left.device.type, enabled=False):
                 weights = weighed(question.rows, left)

@@ -13,6 +13,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.explain.propagation.excitation_backprop import ExcitationBackprop
 from contrex.explain.propagation.explainer import RelevancePass, propagated
+from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape, Site, find_layer
 from contrex.settings import Variant
 
@@ -35,7 +36,7 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         layer: Layer = None,
         *,
         contrast_layer: Layer = None,

@@ -13,6 +13,7 @@ from contrex.explain.forward.survey import Survey
 from contrex.explain.options import About
 from contrex.explain.propagation.explainer import RelevanceExplainer
 from contrex.explain.propagation.rules import LinearMap, Rules, part, ratio
+from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.settings import Variant
 
@@ -43,7 +44,7 @@ class ExcitationBackprop(RelevanceExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         layer: Layer = None,
         *,
         variant: Variant = "paper",

@@ -19,6 +19,7 @@ from contrex.explain.options import About
 from contrex.explain.propagation.functions import Trace
 from contrex.explain.propagation.graph import Propagation, innermost_module
 from contrex.explain.propagation.rules import NoRuleError, Rules
+from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops.scores import Question
 
@@ -42,7 +43,12 @@ class RelevanceExplainer(LayerExplainer):
     is_differentiable = False
 
     def __init__(
-        self, model: nn.Module, layer: Layer = None, *, reshape: Reshape | None = None, **about: Unpack[About]
+        self,
+        model: nn.Module | Classifier,
+        layer: Layer = None,
+        *,
+        reshape: Reshape | None = None,
+        **about: Unpack[About],
     ) -> None:
         self._is_at_input = isinstance(layer, str) and layer == "input"
         super().__init__(model, None if self._is_at_input else layer, reshape=reshape, **about)

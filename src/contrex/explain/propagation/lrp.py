@@ -18,6 +18,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.explain.propagation.explainer import RelevanceExplainer
 from contrex.explain.propagation.rules import LinearMap, Rules, part, ratio
+from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape
 from contrex.ops import scores
 from contrex.ops.scores import Question
@@ -191,7 +192,7 @@ class LRP(RelevanceExplainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         layer: Layer = "input",
         *,
         rules: str | Composite = "epsilon-plus",
