@@ -11,7 +11,6 @@ To name something is to load its file, as an import does. Nothing else is loaded
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 import zlib
@@ -77,6 +76,8 @@ def find(name: str, what: str, own: Mapping[str, object], group: str) -> object:
 @cache  # reading the metadata of all packages takes tenths of a second
 def installed(group: str) -> Mapping[str, str]:
     """List the names that installed packages add to a group, each with the `MODULE:NAME` that it stands for."""
+    import importlib.metadata  # which itself takes a twentieth of a second
+
     return {point.name: point.value for point in importlib.metadata.entry_points(group=f"contrex.{group}")}
 
 
