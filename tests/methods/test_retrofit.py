@@ -342,13 +342,13 @@ def test_what_is_refused():
         plan_of(replace(BASE, trained=("head",)), squeezenet)
     with pytest.raises(ArgumentError, match=r"`method.label_weight` 0 learns nothing from the images with labels"):
         plan_of(BASE, labelled=Labelled(share=0.5, rest="unlabelled"))
-    with pytest.raises(ArgumentError, match=r"`method.trained` names nothing"):
-        replace(BASE, trained=())
-    with pytest.raises(ArgumentError, match=r"`method.queue` 5 holds negatives, and `method.negatives` says"):
-        replace(BASE, queue=5, negatives=False)
     with pytest.raises(ArgumentError, match=r"`method.compared_with` teacher has no negatives: add `--method.no-neg"):
         replace(BASE, compared_with="teacher")
     with pytest.raises(ArgumentError, match=r"sees the transformed images alone, and `method.views` is both: set it"):
         replace(E2KD, label_weight=1.0)
+    with pytest.raises(ArgumentError, match=r"`method.trained` names nothing"):
+        replace(BASE, trained=())
+    with pytest.raises(ArgumentError, match=r"`method.queue` 5 holds negatives, and `method.negatives` says"):
+        replace(BASE, queue=5, negatives=False)
     with pytest.raises(ArgumentError, match=r"`method.teacher_decay` must be from 0 to below 1, or None, got 1"):
         replace(BASE, teacher_decay=1.0)

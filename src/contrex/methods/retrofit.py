@@ -118,18 +118,6 @@ class RetrofitStep(CGCStep):
             return super().consistency(heatmaps, heatmaps_view, batch)
         return without_negatives(heatmaps, heatmaps_view, batch, self.settings)
 
-    def _retrofitted(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss without labels, its terms, and the logits `[2N,K]` of the plain and the transformed images."""
-        settings, found = self.settings, self._explain(batch)
-        logits = found.logits.to(torch.promote_types(found.logits.dtype, torch.float32))
-        theirs = model_logits(self.teacher, self.normalise(torch.cat(views_of(batch))))
-        distillation = distillation_loss(logits, theirs, temperature=settings.distillation_temperature)
-        heatmaps, heatmaps_view = found.heatmap.chunk(2)
-        consistency = self.consistency(heatmaps, heatmaps_view, batch)
-        agreement = (logits.argmax(1) == theirs.argmax(1))[: len(batch)].float().mean()
-        loss = settings.distillation_weight * distillation + settings.weight * consistency
-        return loss, {"distillation": distillation, "consistency": consistency, "agreement": agreement}, logits
-
     def _taught_to_explain(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """e2KD's loss, its terms, and the logits of the transformed images, twice `[2N,K]`."""
         settings, crop = self.settings, batch.views[0].crop
@@ -146,3 +134,15 @@ class RetrofitStep(CGCStep):
         loss = settings.distillation_weight * distillation + settings.weight * consistency
         terms = {"distillation": distillation, "consistency": consistency, "agreement": agreement}
         return loss, terms, logits.repeat(2, 1)
+
+    def _retrofitted(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss without labels, its terms, and the logits `[2N,K]` of the plain and the transformed images."""
+        settings, found = self.settings, self._explain(batch)
+        logits = found.logits.to(torch.promote_types(found.logits.dtype, torch.float32))
+        theirs = model_logits(self.teacher, self.normalise(torch.cat(views_of(batch))))
+        distillation = distillation_loss(logits, theirs, temperature=settings.distillation_temperature)
+        heatmaps, heatmaps_view = found.heatmap.chunk(2)
+        consistency = self.consistency(heatmaps, heatmaps_view, batch)
+        agreement = (logits.argmax(1) == theirs.argmax(1))[: len(batch)].float().mean()
+        loss = settings.distillation_weight * distillation + settings.weight * consistency
+        return loss, {"distillation": distillation, "consistency": consistency, "agreement": agreement}, logits
