@@ -95,9 +95,10 @@ class ConsistencyStep(Step):
 
     def _with_fewer_views(self, batch: Batch) -> Batch:
         """The batch with the views of `settings.views_share` of its images, the first ones: their order is random."""
-        if isinstance(self.settings, Retrofit) or self.settings.views_share == 1:  # a retrofit sees all views
+        share = getattr(self.settings, "views_share", 1)  # methods from outside have settings of their own
+        if share == 1:
             return batch
-        some = slice(math.ceil(self.settings.views_share * len(batch)))
+        some = slice(math.ceil(share * len(batch)))
         return replace(batch, views=tuple(view.part(some) for view in batch.views))
 
     def _explain(self, batch: Batch) -> Explanation:
