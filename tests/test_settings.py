@@ -54,6 +54,8 @@ FOLDER = Folder(Path("data"))
         (CGC(), "method", "temperature", [0.0, -1.0, NAN], [0.1]),
         (CGC(), "method", "queue", [-1], [0]),
         (CGC(), "method", "resolution", [0], [1]),
+        (CGC(), "method", "views_share", [0.0, 1.1, NAN], [0.25]),
+        (CGCNoNegatives(), "method", "views_share", [0.0, 1.1, NAN], [0.25]),
         (CGCNoNegatives(), "method", "weight", [-1.0], [0.0]),
         (CGCNoNegatives(), "method", "resolution", [0], [1]),
         (EnergyGuided(), "method", "weight", [-1.0, NAN], [0.0]),

@@ -31,7 +31,12 @@ def plan_of(method, network, *freeze, **settings):
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        *((name, {"trained": ("all",), "mode": "train"} if name == "retrofit" else {}) for name in METHODS),
+        # the head of sigmoids has nothing below what is frozen that learns
+        *(
+            (name, {"trained": ("all",), "mode": "train"} if name == "retrofit" else {})
+            for name in METHODS
+            if name != "bce_head"
+        ),
         ("cgc", {"layer": "features.0"}),
         ("cgc", {"layer": "features.1", "contrast": "weighted"}),
         ("excon", {"layer": "features.0"}),

@@ -50,13 +50,15 @@ def make_batch(num=4, *, num_views=1, seed=0):
     )
 
 
-def by_hand(network, batch, *, weight, variant, contrast, negatives):
-    """The step's loss from the papers' equations: autograd for the maps, loops for the consistency."""
-    x = torch.cat([batch.images, batch.views[0].pixels]) * 4 - 2
+def by_hand(network, batch, *, weight, variant, contrast, negatives, num_views=None):
+    """The step's loss from the papers' equations: autograd for the maps, loops for the consistency. Only the first
+    `num_views` images have their view, where that is given."""
+    n, num = len(batch), num_views or len(batch)
+    x = torch.cat([batch.images, batch.views[0].pixels[:num]]) * 4 - 2
     activation = network.features(x)
     logits = network.fc(activation.mean((2, 3)))
-    n = len(batch)
-    target = logits[:n].argmax(1).repeat(2)
+    target = logits[:n].argmax(1)
+    target = torch.cat([target, target[:num]])
     score = logits.gather(1, target[:, None])[:, 0]
     if contrast == "weighted":
         score = score - logits.scatter(1, target[:, None], -torch.inf).logsumexp(1)
@@ -64,13 +66,13 @@ def by_hand(network, batch, *, weight, variant, contrast, negatives):
     maps = (gradient * activation).sum(1)
     crop = batch.views[0].crop
     sides = (crop.top, crop.left, crop.height, crop.width, crop.flip)
-    boxes = list(zip(*(side.tolist() for side in sides), strict=True))
+    boxes = list(zip(*(side.tolist()[:num] for side in sides), strict=True))
     if negatives:
-        term = oracle.cgc_losses(maps[:n], maps[n:], boxes, size=(16, 16), temperature=0.5, variant=variant).mean()
+        term = oracle.cgc_losses(maps[:num], maps[n:], boxes, size=(16, 16), temperature=0.5, variant=variant).mean()
     else:
-        term = oracle.l2_loss(maps[:n], maps[n:], boxes, (16, 16)) / (1 if variant == "paper" else 16 * 16)
+        term = oracle.l2_loss(maps[:num], maps[n:], boxes, (16, 16)) / (1 if variant == "paper" else 16 * 16)
     if variant == "paper":
-        entropy = F.cross_entropy(logits, batch.labels.repeat(2))
+        entropy = F.cross_entropy(logits, torch.cat([batch.labels, batch.labels[:num]]))
     else:
         extra = network.fc(network.features(batch.views[1].pixels * 4 - 2).mean((2, 3)))
         entropy = sum(F.cross_entropy(y, batch.labels) for y in (extra, logits[:n], logits[n:]))
@@ -112,6 +114,37 @@ def test_consistency_steps_are_their_equations(negatives, variant, contrast, tra
     gradients = torch.autograd.grad(expected, list(reference.parameters()))
     for parameter, gradient in zip(classifier.network.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("negatives", [True, False])
+@pytest.mark.parametrize(("share", "num_views"), [(0.2, 2), (0.5, 4), (1.0, 8)])
+def test_a_share_of_the_views(negatives, share, num_views):
+    """The first images alone have a view: their heatmaps are compared, the others are classified."""
+    settings = (CGC if negatives else CGCNoNegatives)(weight=0.7, resolution=16, views_share=share)
+    batch, classifier = make_batch(8), make_classifier()
+    step = training_step(classifier, settings)
+    step(batch)  # the first call verifies the closed form
+    reference = make_classifier().network
+    reference.load_state_dict(classifier.network.state_dict())
+    options = {"variant": "paper", "contrast": None, "negatives": negatives, "num_views": num_views}
+    output, expected = step(batch), by_hand(reference, batch, weight=0.7, **options)
+    torch.testing.assert_close(output.loss, expected, rtol=1e-8, atol=1e-10)
+    output.loss.backward()
+    gradients = torch.autograd.grad(expected, list(reference.parameters()))
+    for parameter, gradient in zip(classifier.network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9)
+
+
+def test_a_share_of_the_views_costs_as_much_less():
+    counts = []
+    network = ConvNet(3, widths=(32, 64), strides=(2, 2)).double()
+    for share in (0.25, 1.0):
+        step = training_step(replace(make_classifier(), network=network), CGC(resolution=16, views_share=share))
+        step(make_batch(8))
+        with FlopCounterMode(display=False) as counter:
+            step(make_batch(8)).loss.backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] / counts[1] == pytest.approx(10 / 16, abs=0.02)
 
 
 @pytest.mark.parametrize("views", ["both", "plain", "transformed"])
@@ -198,6 +231,9 @@ def test_queue_holds_the_newest_maps_and_travels_in_the_state():
 
 
 def test_steps_refuse():
+    for kind in (CGC, CGCNoNegatives):
+        with pytest.raises(ArgumentError, match=r"`method.views_share` 0.5 leaves out views that `method.variant` pub"):
+            kind(views_share=0.5, variant="published-code")
     batch = make_batch()
     with pytest.raises(UnknownNameError, match="`contrast` must be one of"):
         training_step(make_classifier(), CGC(contrast="weigthed"))(batch)

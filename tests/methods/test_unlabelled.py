@@ -78,3 +78,17 @@ def test_only_consistency_takes_images_without_labels():
     """The reason of the others is in their refusal (tests/training)."""
     taking = {name for name, make in METHODS.items() if training_step(make_classifier(), make()).wants.unlabelled_views}
     assert taking == {"cgc", "cgc_no_negatives", "retrofit"}
+
+
+def test_a_share_of_the_views_of_images_without_labels_and_of_what_is_classified():
+    batch = two_batches()
+    whole, fewer = (CGC(resolution=16, views="plain", views_share=share) for share in (1.0, 0.5))
+    num = (len(batch.unlabelled) + 1) // 2
+    cut = replace(batch, unlabelled=batch.unlabelled.part(slice(num)))
+    found, expected = (training_step(make_classifier(), one).eval()(b) for one, b in ((fewer, batch), (whole, cut)))
+    for name in ("cross_entropy", "consistency"):
+        torch.testing.assert_close(found.logs[name], expected.logs[name])
+    step = training_step(make_classifier(), replace(fewer, views="transformed")).eval()
+    logits = make_classifier().network.eval()(make_batch(8).views[0].pixels[:4] * 4 - 2)
+    expected = F.cross_entropy(logits, make_batch(8).labels[:4])
+    torch.testing.assert_close(step(make_batch(8)).logs["cross_entropy"], expected)

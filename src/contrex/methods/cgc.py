@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -57,9 +59,11 @@ class ConsistencyStep(Step):
         """The loss of a batch: explain both views, put one map into the frame of the other, compare them."""
         if batch.unlabelled is not None:
             return self._with_unlabelled(batch, batch.unlabelled)
-        g = self._explain(batch)
-        logits, logits_view = g.logits.chunk(2)
-        heatmaps, heatmaps_view = g.heatmap.chunk(2)
+        batch = self._with_fewer_views(batch)
+        g, num = self._explain(batch), len(batch)
+        logits, logits_view = g.logits[:num], g.logits[num:]
+        heatmaps_view = g.heatmap[num:]
+        heatmaps = g.heatmap[: len(heatmaps_view)]
         consistency = self.consistency(heatmaps, heatmaps_view, batch)
         cross_entropy = self._cross_entropy(logits, logits_view, batch)
         loss = cross_entropy + self.settings.weight * consistency
@@ -68,7 +72,10 @@ class ConsistencyStep(Step):
     def _with_unlabelled(self, batch: Batch, unlabelled: Batch) -> StepOutput:
         """The loss of a batch with both: cross-entropy of labelled images, as `views` says, consistency of others."""
         cross_entropy, logits = self.classified(batch, self.settings.views)
-        heatmaps, heatmaps_view = self._explain(unlabelled).heatmap.chunk(2)
+        unlabelled = self._with_fewer_views(unlabelled)
+        heatmaps = self._explain(unlabelled).heatmap
+        heatmaps_view = heatmaps[len(unlabelled) :]
+        heatmaps = heatmaps[: len(heatmaps_view)]
         consistency = self.consistency(heatmaps, heatmaps_view, unlabelled)
         loss = cross_entropy + self.settings.weight * consistency
         return step_output(batch.labels, logits, loss, cross_entropy=cross_entropy, consistency=consistency)
@@ -86,15 +93,25 @@ class ConsistencyStep(Step):
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
         """The consistency loss between raw maps `[N,h,w]` of the plain and of the transformed images."""
 
+    def _with_fewer_views(self, batch: Batch) -> Batch:
+        """The batch with the views of `settings.views_share` of its images, the first ones: their order is random."""
+        share = getattr(self.settings, "views_share", 1)  # methods from outside have settings of their own
+        if share == 1:
+            return batch
+        some = slice(math.ceil(share * len(batch)))
+        return replace(batch, views=tuple(view.part(some) for view in batch.views))
+
     def _explain(self, batch: Batch) -> Explanation:
-        """Maps and logits `[2N]` of the plain and the transformed images, for the plain images' top classes."""
+        """Maps and logits `[N+n]` of the N plain and the n transformed images, for the plain images' top classes."""
+        plain, transformed = views_of(batch)
 
         def top_of_plain(logits: Tensor) -> Tensor:
             # The view's map is for the plain image's class: a crop may look like another, and maps of two classes
             # differ.
-            return logits[: len(batch)].argmax(1).repeat(2)
+            top = logits[: len(plain)].argmax(1)
+            return torch.cat([top, top[: len(transformed)]])
 
-        images = self.normalise(torch.cat(views_of(batch)))
+        images = self.normalise(torch.cat([plain, transformed]))
         return self._explainer(images, target=top_of_plain, contrast=self.settings.contrast, differentiable=True)
 
     def _cross_entropy(self, logits: Tensor, logits_view: Tensor, batch: Batch) -> Tensor:

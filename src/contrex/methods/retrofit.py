@@ -7,14 +7,6 @@ its heatmaps consistent:
 
 for the logits y of the network and t of its teacher, on the plain and the transformed images alike (2N rows). Both
 terms need no label: g explains the network's own top class on the plain image.
-
-e2KD (Parchami-Araghi et al., "Good Teachers Explain", ECCV 2024, eq. 3) sees one view, and compares with the teacher:
-
-    L = w * T^2 * mean KL( softmax(t / T) || softmax(y / T) )  +  lambda * mean (1 - cos( g_t, g_y ))
-
-g of both networks for the teacher's top class. Where both see the view and the network begins as its teacher, L begins
-at its least, 0, and holds everything as it is. With the teacher's answers to the plain image (the paper's "frozen"
-ones, computed once), the maps must follow the view, so there is something to learn. Deviation: labels are as above.
 """
 
 from __future__ import annotations
@@ -29,15 +21,15 @@ from contrex.errors import ArgumentError
 from contrex.explain import Explanation
 from contrex.explain.forward.trunk import going_on
 from contrex.explain.named import build_explainer
-from contrex.losses import distillation_loss, l2_consistency_loss
+from contrex.losses import distillation_loss
 from contrex.methods.averaging import Teacher
 from contrex.methods.cgc import CGCStep, without_negatives
+from contrex.methods.e2kd import E2KD
 from contrex.methods.kept import SharedTrunk
 from contrex.methods.moving import trained_part
 from contrex.methods.phase import Plan, one_phase
 from contrex.methods.step import StepOutput, Wants, step_output, view_cross_entropy, views_of
 from contrex.models import Classifier, model_logits
-from contrex.ops.geometry import Crop
 from contrex.settings import Recipe, Retrofit
 
 
@@ -62,10 +54,10 @@ class RetrofitStep(CGCStep):
             )
         super().__init__(classifier, settings, explainer)
         self.wants = Wants(unlabelled_views=1, labels=settings.label_weight > 0)
+        self._e2kd = E2KD(settings)
         self.has_negatives = settings.negatives
         self.teacher = Teacher(self.network, decay=settings.teacher_decay)
         self.trunk = SharedTrunk(self.network, self.teacher, explainer, settings.keep_gib)
-        self._teachers_explainer = build_explainer(self.teacher.network, settings.explainer, settings.layer)
 
     def plan(self, recipe: Recipe) -> Plan:
         """One phase, with what of the network is not trained held.
@@ -103,8 +95,11 @@ class RetrofitStep(CGCStep):
         """The loss of a batch: explain both views, compare heatmaps with each other and logits with the teacher's."""
         settings, unlabelled = self.settings, batch.unlabelled
         beside = self.classified(batch, settings.views) if unlabelled is not None and self.wants.labels else None
-        retrofitted = self._retrofitted if settings.compared_with == "view" else self._taught_to_explain
-        loss, terms, logits = retrofitted(batch if unlabelled is None else unlabelled)
+        subject = batch if unlabelled is None else unlabelled
+        if settings.compared_with == "view":
+            loss, terms, logits = self._retrofitted(subject)
+        else:
+            loss, terms, logits = self._e2kd(self, self._explainer, self.teacher, subject)
         if not self.wants.labels:
             logs = {"loss": loss, **terms}
             return StepOutput(loss, {name: value.detach() for name, value in logs.items()})
@@ -157,20 +152,3 @@ class RetrofitStep(CGCStep):
             return self._explain(batch), model_logits(self.teacher, images)
         with going_on(self.network, shared.end, shared.features):
             return self._explain(batch), shared.logits
-
-    def _taught_to_explain(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """e2KD's loss, its terms, and the logits of the transformed images, twice `[2N,K]`."""
-        settings, crop = self.settings, batch.views[0].crop
-        plain, view = (self.normalise(images) for images in views_of(batch))
-        from_plain = settings.compared_with == "teacher-plain"
-        theirs = self._teachers_explainer(plain if from_plain else view, contrast=settings.contrast)
-        found = self._explainer(view, target=theirs.target, contrast=settings.contrast, differentiable=True)
-        logits = found.logits.to(torch.promote_types(found.logits.dtype, torch.float32))
-        distillation = distillation_loss(logits, theirs.logits, temperature=settings.distillation_temperature)
-        moved = crop if from_plain else Crop.identity(len(batch), crop.image_size)
-        # Of unit vectors the squared distance is twice 1 - cosine.
-        consistency = l2_consistency_loss(theirs.heatmap, found.heatmap, moved, size=settings.resolution) / 2
-        agreement = (logits.argmax(1) == theirs.logits.argmax(1)).float().mean()
-        loss = settings.distillation_weight * distillation + settings.weight * consistency
-        terms = {"distillation": distillation, "consistency": consistency, "agreement": agreement}
-        return loss, terms, logits.repeat(2, 1)

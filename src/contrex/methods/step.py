@@ -220,12 +220,14 @@ def transformed_of(batch: Batch, number: int) -> list[Tensor]:
 
 
 def view_cross_entropy(logits: Tensor, logits_view: Tensor, labels: Tensor, views: Views) -> Tensor:
-    """Cross-entropy of the plain images, of the transformed ones, or the mean of both."""
+    """Cross-entropy of the plain images, of the transformed ones (of the first images, where they are fewer), or the
+    mean over all of both."""
     if views == "plain":
         return softmax_cross_entropy(logits, labels)
+    labels_view = labels[: len(logits_view)]
     if views == "transformed":
-        return softmax_cross_entropy(logits_view, labels)
-    return softmax_cross_entropy(torch.cat([logits, logits_view]), torch.cat([labels, labels]))
+        return softmax_cross_entropy(logits_view, labels_view)
+    return softmax_cross_entropy(torch.cat([logits, logits_view]), torch.cat([labels, labels_view]))
 
 
 def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

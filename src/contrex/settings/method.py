@@ -37,6 +37,15 @@ class CrossEntropy(Method):
     """What is classified: the plain image, its transformed view, or both (the mean of their losses)."""
 
 
+def _check_views_share(share: float, variant: Variant) -> None:
+    check(0 < share <= 1, "method.views_share", share, "a share, above 0 and up to 1")
+    if share < 1 and variant == "published-code":
+        raise ArgumentError(
+            f"`method.views_share` {share} leaves out views that `method.variant` published-code classifies: take the "
+            "variant paper, or all views."
+        )
+
+
 @dataclass(frozen=True)
 class CGC(Method):
     """Cross-entropy + `weight` x contrastive Grad-CAM consistency (CVPR 2022)."""
@@ -61,8 +70,11 @@ class CGC(Method):
     """How many past heatmaps are kept as extra negatives; 0, as in the paper, is none."""
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
+    views_share: float = 1.0
+    """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
 
     def __post_init__(self) -> None:
+        _check_views_share(self.views_share, self.variant)
         check_at_least(0, "method", weight=self.weight, queue=self.queue)
         check_at_least(1, "method", resolution=self.resolution)
         check_positive("method", temperature=self.temperature)
@@ -88,8 +100,11 @@ class CGCNoNegatives(Method):
     """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
+    views_share: float = 1.0
+    """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
 
     def __post_init__(self) -> None:
+        _check_views_share(self.views_share, self.variant)
         check_at_least(0, "method", weight=self.weight)
         check_at_least(1, "method", resolution=self.resolution)
 
