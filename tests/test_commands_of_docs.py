@@ -16,14 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from contrex.cli import main
+from contrex.cli import COMMANDS, main
 from contrex.models import build_network
 from contrex.recipes import recipe_named
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCS = sorted(ROOT.glob("docs/**/*.md"))
-MODULES = ("explain", "export", "inspect", "measure", "reproduce", "train")
 QUICK = "runs/quickstart"
 
 
@@ -75,14 +74,13 @@ def stand_in(name):
 @pytest.fixture
 def reading(monkeypatch):
     """Let each command stop when it has read its options."""
-    for name in MODULES:
-        module = sys.modules[f"contrex.cli.{name}"]
-        own = module.parsed
+    for module in {sys.modules[command.__module__] for command in COMMANDS.values()}:
+        own = getattr(module, "parsed", None)
 
         def parsed(*words, own=own, **options):
             raise ReadError(own(*words, **options))
 
-        monkeypatch.setattr(module, "parsed", parsed)
+        monkeypatch.setattr(module, "parsed", parsed, raising=False)
     monkeypatch.setattr("contrex.training.trained.saved_recipe", lambda folder: recipe_named("digits_cgc"))
     monkeypatch.setattr("contrex.recipes.recipe_from", stand_in)
     monkeypatch.chdir(ROOT)

@@ -342,6 +342,10 @@ def test_what_is_refused():
         plan_of(replace(BASE, trained=("head",)), squeezenet)
     with pytest.raises(ArgumentError, match=r"`method.label_weight` 0 learns nothing from the images with labels"):
         plan_of(BASE, labelled=Labelled(share=0.5, rest="unlabelled"))
+    with pytest.raises(ArgumentError, match=r"`method.trained` names nothing"):
+        replace(BASE, trained=())
+    with pytest.raises(ArgumentError, match=r"`method.queue` 5 holds negatives, and `method.negatives` says"):
+        replace(BASE, queue=5, negatives=False)
     with pytest.raises(ArgumentError, match=r"`method.tolerance` 99 compares with the network as it was"):
         replace(BASE, tolerance=99, teacher_decay=0.9)
     with pytest.raises(ArgumentError, match=r"`method.compared_with` teacher has no negatives: add `--method.no-neg"):
