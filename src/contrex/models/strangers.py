@@ -60,7 +60,7 @@ def other_network(path: Path, network: nn.Module, state: Mapping[str, Tensor]) -
 
 
 def _candidates(path: Path, network: nn.Module) -> Iterator[str]:
-    """Networks that are named like the file, or like the network that it did not fit, the likeliest first."""
+    """Networks that are named like the file, or like that of a library which it did not fit, the likeliest first."""
     import timm
     import torchvision.models
 
@@ -68,10 +68,12 @@ def _candidates(path: Path, network: nn.Module) -> Iterator[str]:
         "torchvision": torchvision.models.list_models(module=torchvision.models),
         "timm": timm.list_models(),
     }
-    stem = path.stem.lower().replace(".", "_")
+    stem, (own, *_) = path.stem.lower().replace(".", "_"), type(network).__module__.split(".")
     for library, names in known.items():
         inside = sorted((name for name in names if name in stem), key=len, reverse=True)[:2]
-        near = difflib.get_close_matches(type(network).__name__.lower(), names, n=_ALIKE, cutoff=0.5)
+        # Each costs half a second, so a network's name is searched for only where there may be others of its kind.
+        name = type(network).__name__.lower()
+        near = difflib.get_close_matches(name, names, n=_ALIKE, cutoff=0.5) if own in known else []
         yield from (f"{library}:{name}" for name in dict.fromkeys([*inside, *near]))
 
 
