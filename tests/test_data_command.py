@@ -143,6 +143,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr("contrex.training.train", stops(0))
     monkeypatch.setattr("contrex.experiment.evaluate_model_by_each", stops(1))
     monkeypatch.setattr("contrex.experiment.evaluate_run_by_each", stops(0))
+    monkeypatch.setattr("contrex.models.load_classifier", lambda model: None)
     monkeypatch.setattr("contrex.training.saved_recipe", lambda folder: recipe_named("digits_cgc"))
     return found
 

@@ -134,7 +134,7 @@ def plan_of(method, network="convnet", *freeze, **settings):
         training=Training(epochs=3, freeze=freeze),
     )
     plan = training_plan(classifier(network), recipe)
-    for teacher in (step.teacher for step in plan.modules() if hasattr(step, "teacher")):
+    for teacher in (step.teacher for step in plan.modules() if getattr(step, "teacher", None) is not None):
         for parameter in teacher.parameters():  # so that there is something to learn from it
             parameter.data.mul_(0.5)
     return plan
