@@ -22,9 +22,12 @@ _thread = threading.local()
 
 
 @contextmanager
-def uncompiled() -> Iterator[None]:
-    """Run compiled code as it was written, in this process, for a while; threads may enter and leave in any order."""
-    is_needed = "torch._dynamo" in sys.modules and not getattr(_thread, "keeps", False)
+def uncompiled(*, always: bool = False) -> Iterator[None]:
+    """Run compiled code as it was written, in this process, for a while; threads may enter and leave in any order.
+
+    With `always` also inside `compiled_as_it_is`: for a pass with hooks on every module, which dynamo would trace.
+    """
+    is_needed = "torch._dynamo" in sys.modules and (always or not getattr(_thread, "keeps", False))
     if not is_needed or torch.compiler.is_compiling():  # else nothing can be compiled, and the import takes seconds
         yield
         return

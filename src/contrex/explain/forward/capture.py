@@ -23,6 +23,7 @@ from contrex.explain.forward.diagnosis import check_gradient, scripted
 from contrex.explain.forward.functions import called, unrecorded
 from contrex.models import eval_mode
 from contrex.models.beside import call
+from contrex.models.compiled import uncompiled
 from contrex.models.graph import Edge, edge_of
 from contrex.models.layers import Reshape, Site, layer_name
 from contrex.models.outputs import read_logits
@@ -162,7 +163,7 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
         runs.append(Run(module, given.detach(), edge_of(given), at_source, shape, is_alias))
         return given if is_alias else None
 
-    with torch.set_grad_enabled(is_recorded), hooked(visible, see):
+    with torch.set_grad_enabled(is_recorded), uncompiled(always=True), hooked(visible, see):
         logits = read_output(called(model, pixels), model, images)
     return pixels, logits, runs
 
