@@ -466,8 +466,10 @@ def imagenet(photos, tmp_path_factory):
 
 
 def marked(name):
-    """One recipe for each kind of method and of data; the others take seconds each. Photos without labels (photos_*) are
-    trained on in training/test_retrofit_runs.py, and there is nothing in them to be measured by."""
+    """One recipe for each kind of method and of data; the others take seconds each.
+
+    Photos without labels (photos_*) have nothing to be measured by; training/test_retrofit_runs.py trains on them.
+    """
     return name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
 
 
