@@ -93,7 +93,7 @@ def test_parts_that_must_not_load_torch(light):
 
 def test_the_explainers_load_nothing_that_measuring_and_drawing_need():
     code = """
-import contrex, contrex.explain, sys
+import contrex, contrex.explain, contrex.explain.figure, sys
 heavy = {"sklearn", "torchmetrics", "matplotlib", "timm", "torchvision", "transformers", "captum"}
 sys.exit(bool(heavy & set(sys.modules)))
 """

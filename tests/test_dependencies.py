@@ -20,18 +20,17 @@ def names(requirements):
 
 def imports(tree):
     """The packages that a file imports, and whether that happens as soon as the file is imported."""
-    inside = {child for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for child in ast.walk(node)}
-    inside |= {
-        child
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
+    pending = [(tree, True)]
+    while pending:
+        node, is_at_once = pending.pop()
         found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         found += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
         for name in found:
-            yield name.partition(".")[0], node not in inside
+            yield name.partition(".")[0], is_at_once
+        is_later = isinstance(node, (ast.FunctionDef, ast.expr)) or (
+            isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        )
+        pending += [(child, is_at_once and not is_later) for child in ast.iter_child_nodes(node)]
 
 
 @functools.cache

@@ -182,6 +182,7 @@ def test_several_explainers_have_a_record_each_in_the_usual_folders(run, tmp_pat
         evaluate_run(run, several, console=quiet())
 
 
+@pytest.mark.slow
 def test_an_experiment_measures_with_each_explainer_and_nothing_twice(tmp_path, monkeypatch):
     asked, real = [], experiment.measuring.evaluate_each
     monkeypatch.setattr(

@@ -338,6 +338,7 @@ def test_eval_mode_restores_each_module():
     assert [m.training for m in network.modules()] == before
 
 
+@pytest.mark.slow
 def test_the_number_of_classes_is_read_from_the_weights_file(tmp_path):
     source = build_network("torchvision:resnet18", {}, num_classes=37)
     path = save(tmp_path, {f"_orig_mod.module.{key}": value for key, value in source.state_dict().items()})
@@ -413,6 +414,7 @@ def test_the_stem_is_not_changed_twice_and_has_a_known_name():
         build_network("torchvision:resnet18", {}, stem="cifra")
 
 
+@pytest.mark.slow
 def test_a_classifier_with_the_stem_takes_its_own_weights_and_the_others_without_conv1(tmp_path):
     own, other = build_again("cifar"), build_again("built-in")
     own.fc = nn.Linear(512, 3)

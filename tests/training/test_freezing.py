@@ -41,6 +41,7 @@ def test_what_is_frozen_is_bit_identical_after_training_and_the_rest_has_moved(t
         assert torch.equal(value, before[name]) == name.startswith(names), name
 
 
+@pytest.mark.slow
 def test_a_linear_probe_with_its_rate_is_resumed(tmp_path):
     recipe, before = starting_from(tmp_path, tiny(freeze=("trunk",)))
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, head_lr=2.0))

@@ -238,6 +238,7 @@ def test_the_shortcut_predicts_the_class_in_training_only() -> None:
     assert accuracy_by_spectrum(train, test) < 0.2
 
 
+@pytest.mark.slow
 def test_without_a_shortcut_the_surroundings_say_nothing_about_the_class() -> None:
     settings = replace(SMALL, num_train=500, num_val=200)
     assert accuracy_by_spectrum(DigitImages(settings, "train"), DigitImages(settings, "val")) < 0.2

@@ -250,14 +250,8 @@ def test_captum_explains_layers_by_name():
 
 @captum_installed
 @ignore_captum
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("IntegratedGradients", marks=pytest.mark.slow),
-        "DeepLift",
-        pytest.param("Saliency", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("name", ["IntegratedGradients", "DeepLift", "Saliency"])
+@pytest.mark.slow
 def test_captum_keeps_the_contract(name):
     from contrex.explain.contract import CHECKS
 
