@@ -71,7 +71,7 @@ CASES = {
 NOT_FOR = {
     "flat": {"gcc"},  # its composites are larger than the images, and these two take one size
     "token": {"gcc"},
-    "convolutional": {"supcon", "supcon_ori", "simclr", "excon", "exconb"},  # they need a linear classifier
+    "convolutional": {"supcon", "supcon_ori", "simclr", "excon", "exconb", "bce_head"},  # they need a linear classifier
 }
 EVERY = {
     f"{method}, {network}{', sharded' * shard}": (method, network, {}, {"shard": shard})

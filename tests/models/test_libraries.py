@@ -25,7 +25,7 @@ from contrex.photos import NamedClassifier, classifier_of, seen_by
 from contrex.recipes.digits import cross_entropy
 from contrex.records import from_plain, to_plain
 from contrex.settings import IMAGENET_MEAN, Digits, Folder, Model
-from contrex.training import load_trained, train
+from contrex.training import load_trained, saved_recipe, train
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,24 @@ def test_torchvisions_weights_come_with_all_that_belongs_to_them(cached):
     by_file = contrex.load("torchvision:squeezenet1_1", pretrained=True, weights=file.with_name("mine.pth"))
     assert torch.equal(by_file.network.state_dict()["features.0.weight"], state["features.0.weight"])
     assert (by_file.mean, by_file.names) == (found.mean, found.names)
+
+
+@pytest.mark.slow
+def test_a_librarys_own_network_is_retrofitted(cached, tmp_path):
+    _, state = cached
+    (tmp_path / "photos").mkdir()
+    for i in range(40):
+        pixels = np.random.default_rng(i).integers(0, 256, (64, 72, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    words = ["--model", "torchvision:squeezenet1_1", "--pretrained", "--images", str(tmp_path / "photos")]
+    words += ["--training.epochs", "1", "--training.batch-size", "8", "--image-size", "64", "--kept-out", "0.2"]
+    assert main(["retrofit", *words, "--folder", str(tmp_path / "run"), "--training.device", "cpu"]) == 0
+    written = torch.load(tmp_path / "run" / "weights.pth")
+    assert written.keys() == state.keys()
+    moved = {name for name, value in written.items() if not torch.equal(value, state[name])}
+    assert {name.split(".")[0] for name in moved} == {"features", "classifier"}
+    assert "features.0.weight" not in moved  # only the last stage
+    assert load_classifier(saved_recipe(tmp_path / "run").model).mean == IMAGENET_MEAN
 
 
 def test_a_new_head_on_pretrained_weights_is_asked_for(cached):

@@ -60,9 +60,10 @@ def retrofit(arguments: Arguments) -> int:
     options = parsed(Retrofit, "retrofit", rest, default=Retrofit(()))
     if options.run is not None and options.model != settings.Model():
         raise ArgumentError("RUN and --model.* are two networks: give one of them.")
-    if options.run is None and options.model.weights is None:
+    if options.run is None and options.model.is_untrained:
         raise ArgumentError(
-            "`model.weights` is needed: a retrofit keeps what a trained network knows. Or name a run's folder."
+            "`model.weights` is needed: a retrofit keeps what a trained network knows. Or name a run's folder, or pass "
+            "--pretrained for the library's own weights."
         )
     folder = options.folder or Path("runs") / f"retrofit-{_name(options)}"
     from contrex import retrofit as package
@@ -104,11 +105,14 @@ def _order(options: Retrofit, measured: settings.Data | None, folder: Path) -> O
     """What the options ask for; the network of a run is written to `folder`."""
     from contrex.retrofit import Order
     from contrex.retrofit.order import with_photos
-    from contrex.retrofit.run import original_of_run
+    from contrex.retrofit.run import original_of_library, original_of_run
 
     model, size, resize = options.model, DEFAULT_SIDE, 0
     if options.run is not None:
         model, size, resize = original_of_run(options.run, folder)
+    elif model.weights is None:
+        model, made_for, short_side = original_of_library(model, folder)
+        size, resize = made_for or size, short_side or resize
     if options.image_size is not None:
         size, resize = options.image_size, 0
     resize = resize or round(size * 8 / 7)

@@ -16,7 +16,7 @@ from contrex.devices import device_named
 from contrex.evaluation import Subject, evaluate
 from contrex.experiment import evaluate_model
 from contrex.experiment.folders import data_name
-from contrex.models import Classifier
+from contrex.models import Classifier, load_classifier
 from contrex.models.layouts import encoder_weights
 from contrex.models.weights import read_state_dict
 from contrex.records import Gallery, RunRecord, read_run, to_plain, write_run
@@ -161,8 +161,20 @@ def original_of_run(run: Path, folder: Path) -> tuple[Model, int, int]:
     """Write the network of a run as a file of weights, and return its settings with that file, the side of its square
     and the shorter side of its images."""
     recipe, classifier, classes = load_trained(run)
+    path = _original(classifier, folder)
+    plain = replace(recipe.model, weights=path, layout="plain", fresh=(), num_classes=len(classes))
+    return plain, recipe.data.image_size, recipe.data.short_side
+
+
+def original_of_library(model: Model, folder: Path) -> tuple[Model, int | None, int | None]:
+    """Write a library's own network with its own weights as `original_of_run` does; sizes are those that the library
+    says, or None."""
+    classifier = load_classifier(model)
+    return replace(model, weights=_original(classifier, folder)), classifier.image_size, classifier.short_side
+
+
+def _original(classifier: Classifier, folder: Path) -> Path:
     path = folder / "original.pth"
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name: value.contiguous() for name, value in classifier.network.state_dict().items()}, path)
-    plain = replace(recipe.model, weights=path, layout="plain", fresh=(), num_classes=len(classes))
-    return plain, recipe.data.image_size, recipe.data.short_side
+    return path
