@@ -67,7 +67,7 @@ def network_and_map(name, options, stem, side, layer):
 
 
 @pytest.mark.filterwarnings("ignore:.*of the gradient.*flows past:contrex.errors.LayerWarning")  # ExCon's own layer
-@pytest.mark.parametrize("name", crossed(RECIPES, one_in=20))
+@pytest.mark.parametrize("name", crossed(RECIPES, one_in=40))
 def test_maps_are_large_enough_to_point_at_something(name):
     recipe = RECIPES[name]()
     model, layer = recipe.model, getattr(recipe.method, "layer", None)
