@@ -19,12 +19,13 @@ from contrex.report.tables import Cell, Column, Difference
 
 
 def pieces(text: str) -> list[str]:
-    """The parts of a name between which a narrow column may break it: after - _ / . and spaces, and before options.
+    """The parts of a name between which a narrow column may break it: after - _ / . and spaces, and before options; not
+    within a number.
 
-    >>> pieces("digits_no-negatives (best)"), pieces("rise(seed=1)")
-    (['digits_', 'no-', 'negatives ', '(best)'], ['rise(', 'seed=1)'])
+    >>> pieces("digits_no-negatives (best)"), pieces("rise(seed=1)"), pieces("net.layer.3: 18.7")
+    (['digits_', 'no-', 'negatives ', '(best)'], ['rise(', 'seed=1)'], ['net.', 'layer.', '3: ', '18.7'])
     """
-    return re.split(r"(?<=[-_/. ])|(?<=\w\()", text)
+    return re.split(r"(?<=[-_/ ])|(?<=\D\.)|(?<=\.)(?!\d)|(?<=\w\()", text)
 
 
 def heading(column: Column) -> str:
