@@ -56,7 +56,7 @@ def order(tmp_path_factory) -> Order:
         training=Training(epochs=2, batch_size=8, device="cpu", ema=0.5),
     )
     recipe = with_photos(recipe, (folder / "photos", folder / "more"), image_size=32, resize=34, val_share=0.25)
-    return Order(recipe)
+    return Order(recipe, offset=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_other_files_of_weights(order, tmp_path):
     short = {f"module.{name}": value.half() for name, value in state.items() if "num_batches" not in name}
     save_file(short, tmp_path / "old.safetensors")
     model = replace(NETWORK, weights=tmp_path / "old.safetensors")
-    written = write_weights(load_classifier(model), model, tmp_path)
+    written = write_weights(load_classifier(model), model, tmp_path / "weights.safetensors")
     assert written.name == "weights.safetensors"
     found = load_file(written)
     assert {f"module.{name}" for name in found} == set(short)

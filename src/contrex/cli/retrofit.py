@@ -45,6 +45,9 @@ class Retrofit:
     image_size: int | None = None
     """The side of the square that the network sees, in pixels; None is the run's, or 224. It is cut out of a photo
     whose shorter side is 8/7 of it, or the run's."""
+    offset: float | None = None
+    """What is taken off the evidence of all classes alike before the training, in shares of a cell's mean: it makes
+    heatmaps smaller and changes no probability. None looks for it, 0 leaves it."""
     evaluation: Evaluation = field(default_factory=lambda: settings.Evaluation(metrics=MEASURED, split="val"))
     folder: Path | None = None
     """The folder for weights, records and reports; None is runs/retrofit-NAME."""
@@ -130,7 +133,7 @@ def _order(options: Retrofit, measured: settings.Data | None, folder: Path) -> O
     if measured is not None and measured.image_size != size:  # in the network's own frame
         measured = replace(measured, image_size=size, **({"resize": resize} if hasattr(measured, "resize") else {}))
     evaluation = replace(options.evaluation, device=options.training.device)
-    return Order(with_photos(recipe, options.images, **photos), measured, evaluation)
+    return Order(with_photos(recipe, options.images, **photos), measured, evaluation, options.offset)
 
 
 def _tell(done: Retrofitted, options: Retrofit) -> None:
@@ -139,7 +142,7 @@ def _tell(done: Retrofitted, options: Retrofit) -> None:
     if done.measured:
         print_summary(done.measured, done.measured[0].record.dataset["name"])
     if done.ended:
-        kept = f"the weights are those of step {done.steps}" if done.steps else "the weights are the original's"
+        kept = f"the weights are those of step {done.steps}" if done.steps else "the weights are those of the start"
         print(
             f"ended early, as fewer than {options.method.tolerance:g} % of the sure decisions stayed: {kept}. Try a "
             f"smaller --optimizer.lr ({options.optimizer.lr:g}) or a larger --method.distillation-weight "

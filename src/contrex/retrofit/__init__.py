@@ -2,15 +2,17 @@
 
 FOLDER/
     recipe.json, metrics.jsonl, checkpoints/ ...    the run (`contrex.training.loop`)
+    start.pth           what the training started from, with the offset (`contrex.retrofit.offset`)
     weights.pth         what drops into the place of the old weights: same keys, types and format
-    before/ after/      records on the photos kept out (`contrex.retrofit.kept_out`)
-    report.html         both side by side, with the photos whose heatmaps changed most
-    before-DATA/ after-DATA/ report-DATA.html    the same on images with labels, where some were named
+    before/ offset/ after/      records on the photos kept out (`contrex.retrofit.kept_out`)
+    report.html         side by side, with the photos whose heatmaps changed most
+    before-DATA/ offset-DATA/ after-DATA/ report-DATA.html    the same on images with labels, where some were named
 """
 
 from contrex.retrofit.kept_out import Agreement, KeptOut
+from contrex.retrofit.offset import Offset, find_offset
 from contrex.retrofit.order import Order
 from contrex.retrofit.preview import Preview, previewed
 from contrex.retrofit.run import Retrofitted, retrofit
 
-__all__ = ["Agreement", "KeptOut", "Order", "Preview", "Retrofitted", "previewed", "retrofit"]
+__all__ = ["Agreement", "KeptOut", "Offset", "Order", "Preview", "Retrofitted", "find_offset", "previewed", "retrofit"]

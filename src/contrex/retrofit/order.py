@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,16 +15,22 @@ from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import check_names
 from contrex.models import Classifier, eval_mode, load_classifier, model_logits
 from contrex.settings import Data, Evaluation, Recipe, Retrofit, UnlabelledPhotos
+from contrex.settings.ranges import check
 
 
 @dataclass(frozen=True)
 class Order:
     """A retrofit: the recipe of its run, which has the network with its weights and the photos, and how it is measured
-    before and after on `evaluate_on`, images with labels, where there are some."""
+    before and after on `evaluate_on`, images with labels, where there are some.
+
+    `offset` is what is taken off the evidence of all classes alike before the training, in shares of the mean evidence
+    of a cell (`contrex.retrofit.offset`); 0 takes nothing off, None looks for it, where the network has one.
+    """
 
     recipe: Recipe
     evaluate_on: Data | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
+    offset: float | None = None
 
     @property
     def photos(self) -> UnlabelledPhotos:
@@ -41,10 +48,11 @@ class Order:
         """Refuse what would fail after the work; return the network as it is.
 
         Raises:
-            ArgumentError: there are no weights, or too few photos for a batch.
+            ArgumentError: there are no weights, too few photos for a batch, or a negative offset.
             DataError: the images to measure on have other classes, no labels, or are among the photos.
         """
         recipe = self.recipe
+        check(self.offset is None or 0 <= self.offset < math.inf, "offset", self.offset, "0 or more, or None")
         if recipe.model.weights is None:
             raise ArgumentError("`model.weights` is needed: a retrofit keeps what a trained network knows.")
         device_named(recipe.training.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from contrex.data import image_set
 from contrex.devices import device_named
+from contrex.errors import ArgumentError
 from contrex.evaluation import Subject, evaluate
 from contrex.experiment import evaluate_model
 from contrex.experiment.folders import data_name
@@ -23,6 +24,7 @@ from contrex.records import Gallery, RunRecord, read_run, to_plain, write_run
 from contrex.report import write_report
 from contrex.report.pictures import disagreement
 from contrex.retrofit.kept_out import KeptOut
+from contrex.retrofit.offset import find_offset
 from contrex.retrofit.order import Order
 from contrex.settings import Evaluation, Model
 from contrex.training import load_trained, train
@@ -37,8 +39,8 @@ AGREEMENT = "contrex.retrofit.kept_out:Agreement"
 
 @dataclass(frozen=True, eq=False)
 class Retrofitted:
-    """The results of a retrofit: the weights, records before and after on the photos kept out and, where some were
-    named, on images with labels, and the pages that show them."""
+    """The results of a retrofit: the weights, records before, with the offset alone, and after, on the photos kept out
+    and, where some were named, on images with labels, and the pages that show them."""
 
     weights: Path
     steps: int
@@ -52,38 +54,68 @@ class Retrofitted:
 
 
 def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = False) -> Retrofitted:
-    """Train the run of `order` in `folder`, write the weights that it gives, and measure before and after.
+    """Take the offset off, train the run of `order` in `folder`, write the weights that it gives, and measure before,
+    after, and with the offset alone.
 
     Errors are those of `Order.check`, of `contrex.training.train` and of an evaluation.
     """
-    before = order.check()
+    networks, original = {"before": order.check()}, order.recipe.model
+    assert original.weights is not None
+    start: Path | None = folder / f"start{original.weights.suffix}"
+    if not (resume and start is not None and start.is_file()):
+        start = _with_offset(order, networks["before"], folder, console)
+    if start is not None:
+        order = replace(order, recipe=replace(order.recipe, model=replace(original, weights=start)))
+        networks["offset"] = load_classifier(order.recipe.model)
     train(order.recipe, folder, resume=resume, console=console)
-    _, after, _ = load_trained(folder)
+    _, networks["after"], _ = load_trained(folder)
     place = Checkpoints(folder).load()["place"]
-    weights = write_weights(after, order.recipe.model, folder)
-    kept_out = _on_kept_out(order, folder, [before, after])
-    report = write_report([folder / "before", folder / "after"], folder / "report.html", title="Photos kept out")
+    weights = write_weights(networks["after"], original, folder / f"weights{original.weights.suffix}")
+    kept_out = _on_kept_out(order, folder, networks)
+    report = write_report([folder / name for name in networks], folder / "report.html", title="Photos kept out")
     done = Retrofitted(weights, place["step"], place["ended"], kept_out, report)
     if order.evaluate_on is None:
         return done
     name = data_name(order.evaluate_on)
-    places, models = [], {"before": order.recipe.model, "after": replace(order.recipe.model, weights=weights)}
-    for when, model in models.items():
+    files = {"before": original.weights, "offset": start, "after": weights}
+    places = []
+    for when in networks:
         output = folder / f"{when}-{name}"
+        model = replace(original, weights=files[when])
         evaluate_model(model, order.evaluate_on, order.evaluation, output, console=console, name=when)
         places.append(output)
     page = write_report(places, folder / f"report-{name}.html", title=f"Before and after, on {name}")
     return replace(done, measured=[read_run(one) for one in places], measured_report=page)
 
 
-def write_weights(classifier: Classifier, model: Model, folder: Path) -> Path:
-    """Write the weights of a network in the form of the file that it came from, `model.weights`: names, types, kind of
-    file. A file that has more than the network's own layout becomes one with its names alone."""
+def _with_offset(order: Order, classifier: Classifier, folder: Path, console: Console) -> Path | None:
+    """Write the weights that training starts from, with an offset; None where there is none."""
+    if order.offset == 0:
+        return None
+    device = device_named(order.recipe.training.device)
+    try:
+        found = find_offset(classifier, order.recipe, share=order.offset, device=device)
+    except ArgumentError as error:
+        if order.offset is not None:
+            raise
+        console.print(f"no offset: {error}", markup=False)
+        return None
+    console.print(found.line(), markup=False)
+    if found.share == 0:
+        return None
+    model = order.recipe.model
+    assert model.weights is not None
+    return write_weights(found.taken_off(classifier), model, folder / f"start{model.weights.suffix}")
+
+
+def write_weights(classifier: Classifier, model: Model, path: Path) -> Path:
+    """Write the weights of a network to `path` in the form of the file that it came from, `model.weights`: names,
+    types, kind of file. A file that has more than the network's own layout becomes one with its names alone."""
     assert model.weights is not None
     before, _ = encoder_weights(read_state_dict(model.weights, model.layout), model.layout)
     own = classifier.network.state_dict()
     state = {name: own[name].to(before[name].dtype).contiguous() for name in before if name in own}
-    path = folder / f"weights{model.weights.suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f".{path.name}")
     _write(state, written, is_safetensors=path.suffix == ".safetensors")
     written.replace(path)
@@ -99,14 +131,14 @@ def _write(state: Mapping[str, Tensor], path: Path, *, is_safetensors: bool) -> 
         torch.save(dict(state), path)
 
 
-def _on_kept_out(order: Order, folder: Path, networks: Sequence[Classifier]) -> list[RunRecord]:
-    """Measure the networks before and after on the photos kept out, and write both records."""
+def _on_kept_out(order: Order, folder: Path, networks: Mapping[str, Classifier]) -> list[RunRecord]:
+    """Measure the networks, by the names of their records, on the photos kept out, and write the records."""
     recipe, method = order.recipe, order.method
     device = device_named(recipe.training.device)
-    for one in networks:
+    for one in networks.values():
         one.network.to(device)
     sure = order.method.sure
-    images = KeptOut.by(networks[0], image_set(order.photos, "val"), order.photos, sure=sure, device=device)
+    images = KeptOut.by(networks["before"], image_set(order.photos, "val"), order.photos, sure=sure, device=device)
     options = Evaluation(
         metrics=(AGREEMENT, "cgc_loss", "spread"),
         explainer=method.explainer,
@@ -130,7 +162,7 @@ def _on_kept_out(order: Order, folder: Path, networks: Sequence[Classifier]) -> 
             ),
             options,
         )
-        for name, one in zip(("before", "after"), networks, strict=True)
+        for name, one in networks.items()
     ]
     runs = largest_changes(runs, SHOWN)
     for run in runs:
@@ -139,15 +171,16 @@ def _on_kept_out(order: Order, folder: Path, networks: Sequence[Classifier]) -> 
 
 
 def largest_changes(runs: Sequence[RunRecord], num: int) -> list[RunRecord]:
-    """Two records of the same images with the `num` pictures whose heatmaps differ most, the most first."""
+    """Records of the same images with the `num` pictures whose heatmaps differ most from the first to the last one, the
+    most first."""
     galleries = [run.gallery for run in runs if run.gallery is not None]
     if len(galleries) < len(runs):
         return list(runs)
-    first, second = galleries
+    first, last = galleries[0], galleries[-1]
     sizes = [image.shape[:2] for image in first.images]
     changes = [
         disagreement(one, two, (height, width))
-        for one, two, (height, width) in zip(first.heatmaps, second.heatmaps, sizes, strict=True)
+        for one, two, (height, width) in zip(first.heatmaps, last.heatmaps, sizes, strict=True)
     ]
     order = np.argsort(-np.nan_to_num(np.asarray(changes)), kind="stable")[:num].tolist()
     return [replace(run, gallery=_chosen(gallery, order)) for run, gallery in zip(runs, galleries, strict=True)]
