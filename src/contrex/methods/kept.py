@@ -21,6 +21,10 @@ from contrex.methods.averaging import Teacher
 from contrex.models import model_logits
 
 
+CHUNK = 16
+"""Images that go through the trunk at once on a CPU: MobileNetV2 took 2.1 s for 64 of them so, 3.1 s in one go."""
+
+
 class Row(NamedTuple):
     """What is kept of one image: the trunk's output `[1,...]`, and the teacher's logits `[1,K]` where it stays as it
     is."""
@@ -85,7 +89,9 @@ class SharedTrunk:
         rows = [self._row(images[n : n + 1], place) if place >= 0 else None for n, place in enumerate(places)]
         new = [number for number, row in enumerate(rows) if row is None]
         computed = [*new, *range(num, 2 * num)]
-        fresh = trunk_output(self._network, images[computed], self.end)
+        # few at once on a CPU, whose caches hold the maps of few; a GPU wants many
+        parts = images[computed].split(CHUNK if images.device.type == "cpu" else len(images))
+        fresh = torch.cat([trunk_output(self._network, part, self.end) for part in parts])
         known = [None if row is None else row.features for row in rows]
         features = _filled(known, fresh)
         known = [None if row is None else row.logits for row in rows]
