@@ -196,9 +196,9 @@ def test_the_command(order, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "22 to train on, 2 kept out" in told
     assert "what features.0 gives for all plain photos" in told
-    assert main(["retrofit", *words, "--folder", str(folder)]) == 0
+    assert main(["retrofit", *words, "--folder", str(folder)]) == 0  # with an offset, so of three columns
     told = capsys.readouterr().out
-    assert "Agreement with the original" in told
+    assert "Agreement with" in told
     assert f"weights: {folder / 'weights.pth'}" in told
     assert main(["retrofit", *words, "--folder", str(folder)]) == 2
     assert "already holds a run" in capsys.readouterr().err

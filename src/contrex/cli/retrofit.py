@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -23,6 +23,19 @@ MEASURED = ("top1", "content_heatmap", "pointing_game", "insertion_auc", "deleti
 
 
 @dataclass(frozen=True)
+class Photos:
+    """Photos without labels."""
+
+    images: tuple[Path, ...]
+    """Folders with photos, also in folders below them. Their names and labels are not read."""
+    kept_out: float = settings.UnlabelledPhotos.val_share
+    """Share of the photos that are kept out, to see which decisions stay."""
+    image_size: int | None = None
+    """The side of the square that the network sees, in pixels; None is the run's, or 224. It is cut out of a photo
+    whose shorter side is 8/7 of it, or the run's."""
+
+
+@dataclass(frozen=True)
 class Retrofit:
     """Give a trained network better heatmaps, from photos without labels, as long as its decisions stay.
 
@@ -30,8 +43,7 @@ class Retrofit:
     too; --metrics, --limit and the other options of `contrex evaluate` say how.
     """
 
-    images: tuple[Path, ...]
-    """Folders with photos, also in folders below them. Their names and labels are not read."""
+    photos: Annotated[Photos, tyro.conf.arg(name="")]
     run: tyro.conf.Positional[Path | None] = None
     """The folder of a trained run, instead of --model."""
     model: settings.Model = field(default_factory=settings.Model)
@@ -40,11 +52,6 @@ class Retrofit:
     optimizer: settings.Optimizer = RECIPE.optimizer
     schedule: settings.Schedule = RECIPE.schedule
     training: settings.Training = RECIPE.training
-    kept_out: float = settings.UnlabelledPhotos.val_share
-    """Share of the photos that are kept out, to see which decisions stay."""
-    image_size: int | None = None
-    """The side of the square that the network sees, in pixels; None is the run's, or 224. It is cut out of a photo
-    whose shorter side is 8/7 of it, or the run's."""
     offset: float | None = None
     """What is taken off the evidence of all classes alike before the training, in shares of a cell's mean: it makes
     heatmaps smaller and changes no probability. None looks for it, 0 leaves it."""
@@ -60,7 +67,7 @@ class Retrofit:
 def retrofit(arguments: Arguments) -> int:
     """Give a trained network better heatmaps from photos without labels, and keep its decisions."""
     measured, rest = _evaluate_on(["--model.name" if word == "--model" else word for word in arguments])
-    options = parsed(Retrofit, "retrofit", rest, default=Retrofit(()))
+    options = parsed(Retrofit, "retrofit", rest, default=Retrofit(Photos(())))
     if options.run is not None and options.model != settings.Model():
         raise ArgumentError("RUN and --model.* are two networks: give one of them.")
     if options.run is None and options.model.is_untrained:
@@ -116,8 +123,8 @@ def _order(options: Retrofit, measured: settings.Data | None, folder: Path) -> O
     elif model.weights is None:
         model, made_for, short_side = original_of_library(model, folder)
         size, resize = made_for or size, short_side or resize
-    if options.image_size is not None:
-        size, resize = options.image_size, 0
+    if options.photos.image_size is not None:
+        size, resize = options.photos.image_size, 0
     resize = resize or round(size * 8 / 7)
     recipe = replace(
         RECIPE,
@@ -129,11 +136,16 @@ def _order(options: Retrofit, measured: settings.Data | None, folder: Path) -> O
         schedule=options.schedule,
         training=options.training,
     )
-    photos = {"image_size": size, "resize": resize, "val_share": options.kept_out, "val_seed": options.training.seed}
+    photos = {
+        "image_size": size,
+        "resize": resize,
+        "val_share": options.photos.kept_out,
+        "val_seed": options.training.seed,
+    }
     if measured is not None and measured.image_size != size:  # in the network's own frame
         measured = replace(measured, image_size=size, **({"resize": resize} if hasattr(measured, "resize") else {}))
     evaluation = replace(options.evaluation, device=options.training.device)
-    return Order(with_photos(recipe, options.images, **photos), measured, evaluation, options.offset)
+    return Order(with_photos(recipe, options.photos.images, **photos), measured, evaluation, options.offset)
 
 
 def _tell(done: Retrofitted, options: Retrofit) -> None:

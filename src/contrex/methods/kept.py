@@ -20,9 +20,8 @@ from contrex.explain.forward.trunk import going_on, trunk_end, trunk_output
 from contrex.methods.averaging import Teacher
 from contrex.models import model_logits
 
-
 CHUNK = 16
-"""Images that go through the trunk at once on a CPU: MobileNetV2 took 2.1 s for 64 of them so, 3.1 s in one go."""
+"""Images that go through the trunk at once on a CPU: MobileNetV2 takes 2.1 s for 64 of them so, and 3.1 s in one go."""
 
 
 class Row(NamedTuple):
@@ -90,7 +89,7 @@ class SharedTrunk:
         new = [number for number, row in enumerate(rows) if row is None]
         computed = [*new, *range(num, 2 * num)]
         # few at once on a CPU, whose caches hold the maps of few; a GPU wants many
-        parts = images[computed].split(CHUNK if images.device.type == "cpu" else len(images))
+        parts = torch.split(images[computed], CHUNK if images.device.type == "cpu" else len(images))
         fresh = torch.cat([trunk_output(self._network, part, self.end) for part in parts])
         known = [None if row is None else row.features for row in rows]
         features = _filled(known, fresh)

@@ -169,8 +169,11 @@ def _head(network: nn.Module) -> str:
     """The name of the only linear classifier."""
     try:
         heads = classifier_heads(network)
-    except LayerError as error:
-        raise ArgumentError(f"`offset` is taken off the weights of the last linear layer: {error}") from None
+    except LayerError:
+        name = type(network).__name__
+        raise ArgumentError(
+            f"`offset` is taken off a linear layer at the end, and {name} ends otherwise: set it to 0."
+        ) from None
     if len(heads) != 1:
         raise ArgumentError(f"`offset` is taken off one linear layer, and this network ends in {len(heads)}.")
     ((name, linear),) = heads.items()
