@@ -1,5 +1,6 @@
 """The offset of class maps: no probability changes, no contrast, and the maps of single classes become smaller."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import contrex
 from contrex.data import image_set
 from contrex.data.views.batch import Batch
 from contrex.data.views.training import TrainingViews
-from contrex.errors import ArgumentError
+from contrex.errors import ArgumentError, CheckpointError
 from contrex.explain.named import build_explainer
 from contrex.losses import cgc_loss
 from contrex.methods.step import explained_layer
@@ -85,19 +86,28 @@ def test_the_vector_and_the_loss_are_those_of_the_equations(order, found):  # no
         assert loss == pytest.approx(float(expected), rel=1e-3)
 
 
-def test_it_is_looked_for_where_the_loss_falls_and_maps_are_left(order, monkeypatch):  # noqa: F811
+def test_it_is_looked_for_where_the_loss_falls_and_maps_are_left(order):  # noqa: F811
     classifier = load_classifier(order.recipe.model)
     best = find_offset(classifier, order.recipe, share=None, device=CPU)
     others = [find_offset(classifier, order.recipe, share=share, device=CPU) for share in (0.0, 0.1, 0.5, 1.0)]
     fall = best.consistency[0] - best.consistency[1]
     assert fall > 0
+    images = classifier.normalise(images_of(order).images)
+
+    def leaves_maps(offset):
+        maps = contrex.GradCAM(offset.taken_off(classifier).network)(images).heatmap
+        return float((maps.amax((1, 2)) <= 0).float().mean()) <= module.EMPTY
+
+    assert leaves_maps(best)
+    others = [other for other in others if leaves_maps(other)]
+    assert len(others) >= 2
     assert all(fall >= module.GAIN * (best.consistency[0] - other.consistency[1]) - 1e-6 for other in others)
     assert best.share == pytest.approx(0.05 * round(best.share / 0.05)), "one of those tried"
     assert best.consistency[0] == pytest.approx(others[0].consistency[1])
-    monkeypatch.setattr(module, "EMPTY", 1.0)
     anyhow = find_offset(classifier, order.recipe, share=40.0, device=CPU)
     maps = contrex.GradCAM(anyhow.taken_off(classifier).network)(classifier.normalise(images_of(order).images))
     assert (maps.heatmap.amax((1, 2)) <= 0).any(), "an offset that large leaves nothing of some maps"
+    assert math.isfinite(anyhow.consistency[1]), "it was asked for, and its loss is told as any"
 
 
 def test_maps_become_smaller(order, found):  # noqa: F811
@@ -139,3 +149,5 @@ def test_a_retrofit_starts_with_it_and_says_what_it_does_alone(order, tmp_path):
     again = retrofit(order, tmp_path / "run", console=quiet(), resume=True)
     assert start.read_bytes() == written
     assert again.weights.read_bytes() == done.weights.read_bytes()
+    with pytest.raises(CheckpointError, match=r"model\.weights"):  # the weights that it began with are others now
+        retrofit(replace(order, offset=0.0), tmp_path / "run", console=quiet(), resume=True)

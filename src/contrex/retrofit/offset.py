@@ -104,7 +104,8 @@ def find_offset(classifier: Classifier, recipe: Recipe, *, share: float | None, 
         device: where the network runs.
 
     Raises:
-        ArgumentError: the explained map is not averaged and followed by one linear layer, so there is none.
+        ArgumentError: there is none, as the explained map is not averaged and followed by one linear layer of two or
+            more classes, or the mean evidence is not above 0.
     """
     method = recipe.method
     assert isinstance(method, Retrofit)
@@ -125,7 +126,7 @@ def find_offset(classifier: Classifier, recipe: Recipe, *, share: float | None, 
         )
     unit = mean / sum(float(one.common(even)[0].sum()) for one in seen)
 
-    def loss(share: float) -> float:
+    def loss(share: float, allowed: float = 1.0) -> float:
         losses, empty = [], 0
         for one in seen:
             plain, view = (
@@ -134,10 +135,10 @@ def find_offset(classifier: Classifier, recipe: Recipe, *, share: float | None, 
             empty += int((plain.amax((1, 2)) <= 0).sum())
             options = {"temperature": method.temperature, "size": method.resolution, "variant": method.variant}
             losses.append(cgc_loss(plain, view, one.crop, **options) * len(plain))  # type: ignore[arg-type]
-        return float(torch.stack(losses).sum()) / len(chosen) if empty <= EMPTY * len(chosen) else math.inf
+        return float(torch.stack(losses).sum()) / len(chosen) if empty <= allowed * len(chosen) else math.inf
 
     if share is None:
-        losses = [loss(share) for share in TRIED.tolist()]
+        losses = [loss(0.0), *(loss(share, EMPTY) for share in TRIED.tolist()[1:])]
         enough = losses[0] - GAIN * (losses[0] - min(losses))
         share = next(share for share, value in zip(TRIED.tolist(), losses, strict=True) if value <= enough)
     return Offset(head, share * unit * even, share, (loss(0.0), loss(share)), len(chosen))
@@ -185,6 +186,7 @@ def _head(network: nn.Module) -> str:
 
 
 def _seen(classifier: Classifier, method: Retrofit, head: str, batch: Batch, device: torch.device) -> _Seen:
+    """Run the network on the photos and views of a batch, and keep what an offset is found from."""
     batch = batch.to(device)
     images = classifier.normalise(torch.cat([batch.images, batch.views[0].made()]))
     explainer = build_explainer(classifier.network, method.explainer, method.layer)

@@ -62,7 +62,7 @@ def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = Fal
     networks, original = {"before": order.check()}, order.recipe.model
     assert original.weights is not None
     start: Path | None = folder / f"start{original.weights.suffix}"
-    if not (resume and start is not None and start.is_file()):
+    if order.offset == 0 or not (resume and start is not None and start.is_file()):
         start = _with_offset(order, networks["before"], folder, console)
     if start is not None:
         order = replace(order, recipe=replace(order.recipe, model=replace(original, weights=start)))
