@@ -14,6 +14,7 @@ from contrex.data.views.evaluation import EvaluationViews
 from contrex.evaluation import PROTOCOLS, Bench, Group, evaluate
 from contrex.evaluation.embedding import tsne
 from contrex.metrics import (
+    at_spread,
     bootstrap_interval,
     content_heatmap,
     crop_of_strength,
@@ -72,6 +73,7 @@ OPTIONS = Evaluation(
     fgsm_epsilons=(8 / 255,),
     deletion_baseline="mean",
     embedding=Embedding(num_classes=3, num_images=2),
+    equal_spread=0.3,
 )
 
 
@@ -149,6 +151,10 @@ MEANINGS = {
         ({"gradient_sign": GradientSign(num_steps=10)}, "takes 10 small steps"),
     ],
     "max_sensitivity": [({}, "the worst of 10 tiny changes")],
+    "content_heatmap_at_spread": [
+        ({"equal_spread": 0.125, "region": "mask"}, "object's mask once"),
+        ({}, "over 25 % of"),
+    ],
     "stochastic_pointing_game": [({}, "How many of 100 points drawn")],
 }
 """What a report must say under which settings."""
@@ -198,6 +204,8 @@ def test_localisation(run, group):
         same.heatmaps, boxes, sizes, seeds=seeds("pointing game"), num_samples=7, tolerance=2
     )
     assert_column(run, "stochastic_pointing_game_2", stochastic)
+    equal = content_heatmap(at_spread(same.heatmaps, 0.3), boxes, sizes)
+    assert_column(run, "content_heatmap_at_spread_30", equal)
 
 
 def test_masks_instead_of_boxes(group):

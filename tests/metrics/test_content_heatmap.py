@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contrex.errors import ArgumentError
-from contrex.metrics import ContentHeatmap, content_heatmap, object_mask
+from contrex.metrics import ContentHeatmap, ContentHeatmapAtSpread, at_spread, content_heatmap, object_mask
 from oracles.content_heatmap import content_heatmap as slow_content_heatmap
 
 
@@ -192,3 +192,22 @@ def test_errors(heatmaps, boxes, sizes, message):
 def test_errors_name_the_image():
     with pytest.raises(ArgumentError, match=r"`boxes\[1\]` has"):
         content_heatmap(torch.ones(2, 3, 3), [BOX, BOX + 9], [(8, 8)] * 2)
+
+
+def test_at_one_spread_a_map_cannot_gain_by_being_small():
+    maps = torch.rand(3, 7, 7, generator=torch.Generator().manual_seed(3)).double()
+    boxes, sizes = [[[3, 2, 20, 17]], [[0, 0, 9, 30]], []], [(30, 40)] * 3
+    metric, smaller = ContentHeatmapAtSpread(share=0.2), ContentHeatmapAtSpread(share=0.2)
+    metric.update(maps, boxes, sizes)
+    smaller.update(3 * maps - 2.4, boxes, sizes)
+    torch.testing.assert_close(metric.rows(), smaller.rows(), equal_nan=True, atol=1e-9, rtol=0)
+    expected = content_heatmap(at_spread(maps, 0.2), boxes, sizes)
+    torch.testing.assert_close(metric.rows()[:, 0], expected, equal_nan=True)
+    assert (content_heatmap(3 * maps - 2.4, boxes, sizes) - content_heatmap(maps, boxes, sizes))[:2].abs().min() > 1
+    metric.update(torch.ones(1, 7, 7), boxes[:1], sizes[:1])
+    assert metric.describe_skipped() == "1 without a box of the class, 1 with a constant heatmap"
+
+
+def test_a_spread_that_is_none():
+    with pytest.raises(ArgumentError, match=r"`share` must be between 0 and 1, got 25\."):
+        ContentHeatmapAtSpread(share=25)

@@ -9,3 +9,13 @@ def spread(heatmap):
     shares = [value / sum(cells) for value in cells]
     entropy = -sum(share * math.log(share) for share in shares if share > 0)
     return math.exp(entropy) / len(cells)
+
+
+def at_spread(heatmap, share):
+    """A map less one number, so that its spread is `share`: the number by small steps down from the largest value."""
+    cells = [value for row in heatmap for value in row]
+    step = (max(cells) - min(cells)) / 20_000
+    number = max(cells) - step
+    while spread([[value - number for value in row] for row in heatmap]) < share:
+        number -= step
+    return [[value - number for value in row] for row in heatmap]

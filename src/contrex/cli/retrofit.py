@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 RECIPE = photos_retrofit()
 DEFAULT_SIDE = 224
-MEASURED = ("top1", "content_heatmap", "pointing_game", "insertion_auc", "deletion_auc", "cgc_loss", "spread")
+MEASURED = (
+    "top1",
+    "content_heatmap",
+    "content_heatmap_at_spread",
+    "pointing_game",
+    "insertion_auc",
+    "deletion_auc",
+    "cgc_loss",
+    "spread",
+)
 
 
 @dataclass(frozen=True)

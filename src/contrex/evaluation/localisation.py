@@ -10,7 +10,7 @@ import numpy as np
 from contrex.data.views.evaluation import Whole
 from contrex.evaluation.bench import Bench, Group, Wholes
 from contrex.evaluation.protocol import Protocol
-from contrex.metrics import ContentHeatmap, PointingGame, Region, StochasticPointingGame
+from contrex.metrics import ContentHeatmap, ContentHeatmapAtSpread, PointingGame, Region, StochasticPointingGame
 
 
 class Localisation(Protocol):
@@ -64,6 +64,24 @@ class ContentHeatmapOfLabel(Localisation):
         return (
             f"How much of the positive heatmap lies inside the {self._object}, averaged over images: at 100 % the "
             "explanation looks at nothing but the object."
+        )
+
+
+class ContentHeatmapAtEqualSpread(Localisation):
+    """Content heatmap of maps that are all as large: whether they are on the object, whatever their size."""
+
+    name = "content_heatmap_at_spread"
+    title = "Content heatmap at equal spread"
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        share = bench.options.equal_spread
+        self.metrics = [self.placed(ContentHeatmapAtSpread(share=share), {"spread": share})]
+
+    def meaning(self) -> str:
+        return (
+            f"How much of the heatmap lies inside the {self._object} once a number is taken off its cells so that it "
+            f"is spread over {100 * self.bench.options.equal_spread:g} % of them: a smaller map does not gain by its size."
         )
 
 

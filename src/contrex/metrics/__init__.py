@@ -4,7 +4,7 @@
 |---|---|---|
 | accuracy | `top_k_correct`, `fgsm` | `TopKAccuracy`, `RobustAccuracy` |
 | calibration | `expected_calibration_error`, `reliability_diagram` | `ExpectedCalibrationError` |
-| localisation | `content_heatmap`, `pointing_game`, `stochastic_pointing_game` | `ContentHeatmap`, `PointingGame` |
+| localisation | `content_heatmap`, `at_spread`, `pointing_game` | `ContentHeatmap`, `PointingGame` |
 | class contrast | `masked_relative_probability`, `gradient_sign_curves` | `RelativeProbability`, `GradientSign` |
 | faithfulness | `insertion_curve`, `kept_probabilities`, `infidelity` | `InsertionAUC`, `DropPercent`, `Infidelity` |
 | stability | `equivariance_similarity`, `max_sensitivity` | `EquivarianceError`, `MaxSensitivity`, `CGCLossMetric` |
@@ -28,7 +28,7 @@ from contrex.metrics.calibration import (
     reliability_diagram,
 )
 from contrex.metrics.consistency import CGCLossMetric
-from contrex.metrics.content_heatmap import ContentHeatmap, content_heatmap
+from contrex.metrics.content_heatmap import ContentHeatmap, ContentHeatmapAtSpread, content_heatmap
 from contrex.metrics.curve_mean import CurveMean
 from contrex.metrics.drop_increase import (
     DropMagnitude,
@@ -80,7 +80,7 @@ from contrex.metrics.relative_probability import (
 )
 from contrex.metrics.removal import baseline_images
 from contrex.metrics.sensitivity import MaxSensitivity, max_sensitivity
-from contrex.metrics.spread import Spread, spread
+from contrex.metrics.spread import Spread, at_spread, spread
 from contrex.metrics.torchmetric import as_torchmetric
 from contrex.ops.pixels import reflected_blur
 
@@ -88,6 +88,7 @@ __all__ = [
     "Answers",
     "CGCLossMetric",
     "ContentHeatmap",
+    "ContentHeatmapAtSpread",
     "CurveArea",
     "CurveMean",
     "DeletionAUC",
@@ -115,6 +116,7 @@ __all__ = [
     "TopKAccuracy",
     "area_under_curve",
     "as_torchmetric",
+    "at_spread",
     "baseline_images",
     "bootstrap_interval",
     "chance_similarity",

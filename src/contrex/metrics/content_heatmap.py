@@ -18,8 +18,10 @@ from contrex.metrics.localisation import (
     object_mask,
     resized_positive,
 )
+from contrex.metrics.spread import at_spread
+from contrex.settings.ranges import check
 
-__all__ = ["ContentHeatmap", "Region", "content_heatmap", "object_mask"]
+__all__ = ["ContentHeatmap", "ContentHeatmapAtSpread", "Region", "content_heatmap", "object_mask"]
 
 
 def content_heatmap(heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> Tensor:
@@ -82,3 +84,34 @@ class ContentHeatmap(LocalisationMetric):
     def update(self, heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> None:
         """Count a batch; arguments as `content_heatmap`. An image with neither box nor heat counts as without box."""
         self.count(content_heatmap(heatmaps, boxes, image_sizes), boxes)
+
+
+class ContentHeatmapAtSpread(LocalisationMetric):
+    """Content Heatmap in %, of maps that are all spread over the same share of their cells: `content_heatmap` after
+    `at_spread`.
+
+    Named `content_heatmap_at_spread_<share in %>`. No factor and no number added to all cells of a map changes it, so
+    a map cannot gain by being small.
+
+    >>> metric = ContentHeatmapAtSpread(share=0.25)
+    >>> metric.update(torch.tensor([[[9.0, 1.0]], [[1.0, 1.0]]]).repeat(1, 2, 1), [[[0, 0, 8, 8]]] * 2, [(8, 16)] * 2)
+    >>> metric.name, metric.describe_skipped()
+    ('content_heatmap_at_spread_25', '1 with a constant heatmap')
+    """
+
+    skip_reason = "no box of the class, or a constant heatmap"
+    without_map = "with a constant heatmap"
+
+    def __init__(self, *, share: float = 0.25) -> None:
+        check(0 < share < 1, "share", share, "between 0 and 1")
+        self.share = share
+        self.name = f"content_heatmap_at_spread_{100 * share:g}".replace(".", "_")
+        self.title = f"Content heatmap, maps spread over {100 * share:g} %"
+        super().__init__()
+
+    def update(self, heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> None:
+        """Count a batch; arguments as `content_heatmap`."""
+        check_maps_and_regions(heatmaps, boxes, image_sizes)
+        # a constant map has no number that brings it there: it becomes all zero, which is skipped
+        equal = at_spread(heatmaps, self.share).nan_to_num(nan=0.0) if len(heatmaps) else heatmaps
+        self.count(content_heatmap(equal, boxes, image_sizes), boxes)

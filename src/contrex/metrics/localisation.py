@@ -93,6 +93,9 @@ class LocalisationMetric(PerSampleMetric):
     skip_reason = "no box of the class, or an empty heatmap (no positive value)"
     higher_is_better = True
 
+    without_map = "with an empty heatmap (no positive value)"
+    """What an image is like that has a box and no value."""
+
     num_columns = 2  # the value, and 1 where there is an object
 
     def count(self, values: Tensor, boxes: Sequence[Region]) -> None:
@@ -106,7 +109,7 @@ class LocalisationMetric(PerSampleMetric):
         num_without_box = int((has_box == 0).sum())
         reasons = {
             "without a box of the class": num_without_box,
-            "with an empty heatmap (no positive value)": int(values.isnan().sum()) - num_without_box,
+            self.without_map: int(values.isnan().sum()) - num_without_box,
         }
         return ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
 

@@ -35,5 +35,7 @@ def photos_retrofit() -> Recipe:
         optimizer=Optimizer("adamw", lr=1e-4, weight_decay=0.0),
         schedule=Schedule("cosine", warmup_epochs=0.5),
         training=Training(epochs=6, batch_size=64, ema=0.95),
-        evaluation=Evaluation(metrics=("top1", "content_heatmap", "pointing_game", "cgc_loss")),
+        evaluation=Evaluation(
+            metrics=("top1", "content_heatmap", "content_heatmap_at_spread", "pointing_game", "cgc_loss")
+        ),
     )

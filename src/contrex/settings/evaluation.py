@@ -135,6 +135,8 @@ class Evaluation:
     """What is explained for the content heatmap and the pointing games: the whole image, its shorter side resized to
     the network's size (native) or to 448 (published), or the central square that is classified, with boxes cut at its
     border (square)."""
+    equal_spread: float = 0.25
+    """The share of their cells that maps are spread over when the content heatmap is measured at equal spread."""
     region: Literal["boxes", "mask"] = "boxes"
     """What tells where the object is: its boxes, or its mask."""
     pointing: Pointing = Pointing()
@@ -191,6 +193,7 @@ class Evaluation:
             raise ArgumentError(f"`evaluation.limit_by` {self.limit_by!r} means nothing without a limit: give --limit.")
         if self.limit is not None and self.limit_by is None:  # a record says it, as earlier ones had the first images
             object.__setattr__(self, "limit_by", "class")
+        check(0 < self.equal_spread < 1, "evaluation.equal_spread", self.equal_spread, "between 0 and 1")
         for name in ("drop_fractions", "equivariance_shares", "fgsm_epsilons"):
             values = getattr(self, name)
             fits = bool(values) and len(set(values)) == len(values) and all(0 < value <= 1 for value in values)
