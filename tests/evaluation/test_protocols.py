@@ -153,7 +153,7 @@ MEANINGS = {
     "max_sensitivity": [({}, "the worst of 10 tiny changes")],
     "content_heatmap_at_spread": [
         ({"equal_spread": 0.125, "region": "mask"}, "object's mask once"),
-        ({}, "over 25 % of"),
+        ({}, "it covers 25 % of"),
     ],
     "stochastic_pointing_game": [({}, "How many of 100 points drawn")],
 }

@@ -80,8 +80,8 @@ class ContentHeatmapAtEqualSpread(Localisation):
 
     def meaning(self) -> str:
         return (
-            f"How much of the heatmap lies inside the {self._object} once a number is taken off its cells so that it "
-            f"is spread over {100 * self.bench.options.equal_spread:g} % of them: a smaller map does not gain by its size."
+            f"How much of the heatmap lies inside the {self._object} once a number is taken off its cells so that "
+            f"it covers {100 * self.bench.options.equal_spread:g} % of them: a smaller map does not gain by its size."
         )
 
 
