@@ -26,12 +26,14 @@ def begun(keep_gib, **options):
 
 def whole(step):
     """The step without a trunk of its own."""
-    step.trunk.of = lambda images, indices: None
+    step.trunk.of = lambda images, num, indices: None
     return step
 
 
 @pytest.mark.parametrize("keep_gib", [0.0, 6e-6, 1.0])
-@pytest.mark.parametrize("options", [{}, {"teacher_decay": 0.5}, {"contrast": "weighted", "negatives": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"teacher_decay": 0.5}, {"contrast": "weighted", "negatives": False, "views_share": 0.5}], ids=str
+)
 def test_losses_and_gradients_are_those_without(keep_gib, options):
     plain, step = whole(begun(keep_gib, **options)), begun(keep_gib, **options)
     batch = replace(make_batch(6), indices=torch.tensor([5, 0, 3, 1, 4, 2]))
@@ -61,10 +63,10 @@ def test_what_is_kept_is_not_computed_again_and_is_each_images_own():
     assert sorted(seen) == [1, 1, 4], "the views, and one image in the pass of each network"
     order = torch.tensor([2, 0, 3, 1])
     shuffled = replace(batch, images=batch.images[order], indices=order)
-    features = step.trunk.of(step.normalise(torch.cat([shuffled.images, batch.images])), order).features
+    features = step.trunk.of(step.normalise(torch.cat([shuffled.images, batch.images])), len(order), order).features
     torch.testing.assert_close(features[:4], features[4:][order])
     del step.trunk._rows[0]  # as after a resume, with other images beside it
-    again = step.trunk.of(step.normalise(batch.images[:2].repeat_interleave(2, 0)), torch.tensor([0, 9])).features
+    again = step.trunk.of(step.normalise(batch.images[:2].repeat_interleave(2, 0)), 2, torch.tensor([0, 9])).features
     assert torch.equal(again[0], features[1])
 
 

@@ -1,6 +1,7 @@
 """Self-distilled consistency against its equation; what is trained, in which mode, and what the teacher does."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -33,12 +34,13 @@ def moved(classifier, seed=1, by=0.1):
     return classifier.network
 
 
-def outputs(network, batch, *, contrast=None, of_input=False):
-    """Logits and maps `[2N]` by autograd, for the top classes of the plain images."""
-    images = (torch.cat([batch.images, batch.views[0].pixels]) * 4 - 2).requires_grad_(of_input)
+def outputs(network, batch, *, contrast=None, of_input=False, num=None):
+    """Logits and maps `[N+n]` by autograd, for the top classes of the N plain images, of which the first n have a view;
+    n is all where it is None."""
+    images = (torch.cat([batch.images, batch.views[0].pixels[:num]]) * 4 - 2).requires_grad_(of_input)
     activation = network.features(images)
     logits = network.fc(activation.mean((2, 3)))
-    target = logits[: len(batch)].argmax(1).repeat(2)
+    target = logits[: len(batch)].argmax(1).repeat(2)[: len(logits)]
     score = logits.gather(1, target[:, None])[:, 0]
     if contrast == "weighted":
         score = score - logits.scatter(1, target[:, None], -torch.inf).logsumexp(1)
@@ -54,13 +56,14 @@ def boxes_of(batch):
 
 
 def by_hand(network, teacher, batch, settings, extra=None):
-    options = {"contrast": settings.contrast, "of_input": settings.explainer == "gradient_times_input"}
+    num = math.ceil(settings.views_share * len(batch))
+    options = {"contrast": settings.contrast, "of_input": settings.explainer == "gradient_times_input", "num": num}
     logits, maps = outputs(network, batch, **options)
     return oracle.loss(
-        outputs(teacher, batch)[0].detach(),
+        outputs(teacher, batch, num=num)[0].detach(),
         logits,
         maps,
-        boxes_of(batch),
+        boxes_of(batch)[:num],
         weights=(settings.distillation_weight, settings.weight),
         distillation_temperature=settings.distillation_temperature,
         temperature=settings.temperature,
@@ -79,6 +82,8 @@ def by_hand(network, teacher, batch, settings, extra=None):
         {"negatives": False, "contrast": "weighted"},
         {"mode": "train"},
         {"explainer": "gradient_times_input"},
+        {"views_share": 0.6},
+        {"views_share": 0.25, "negatives": False},
     ],
     ids=str,
 )
@@ -328,6 +333,8 @@ def test_modes(mode):
 
 
 def test_what_is_refused():
+    with pytest.raises(ArgumentError, match=r"`method.views_share` 0.5 leaves out views, and `method.compared_with`"):
+        replace(E2KD, views_share=0.5)
     recipes = [
         ({"trained": ("features.7",)}, UnknownNameError, r"`method.trained` must be one of"),
         ({"trained": ("features.1.2",)}, ArgumentError, r"`method.trained` features.1.2 has no parameters"),

@@ -15,7 +15,7 @@ from contrex.methods import METHODS, training_plan, training_step
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
 from contrex.ops.geometry import Crop, random_crop, warp_images
-from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, Digits, Model, Recipe, Training
+from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, Digits, Labelled, Model, Recipe, Training
 from oracles import consistency as oracle
 from sampling import crossed
 
@@ -50,14 +50,14 @@ def make_batch(num=4, *, num_views=1, seed=0):
     )
 
 
-def by_hand(network, batch, *, weight, variant, contrast, negatives, num_views=None):
+def by_hand(network, batch, *, weight, variant, contrast, negatives, num_views=None, of_label=False):
     """The step's loss from the papers' equations: autograd for the maps, loops for the consistency. Only the first
     `num_views` images have their view, where that is given."""
     n, num = len(batch), num_views or len(batch)
     x = torch.cat([batch.images, batch.views[0].pixels[:num]]) * 4 - 2
     activation = network.features(x)
     logits = network.fc(activation.mean((2, 3)))
-    target = logits[:n].argmax(1)
+    target = batch.labels if of_label else logits[:n].argmax(1)
     target = torch.cat([target, target[:num]])
     score = logits.gather(1, target[:, None])[:, 0]
     if contrast == "weighted":
@@ -133,6 +133,35 @@ def test_a_share_of_the_views(negatives, share, num_views):
     gradients = torch.autograd.grad(expected, list(reference.parameters()))
     for parameter, gradient in zip(classifier.network.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [CGC, CGCNoNegatives])
+def test_the_label_explained(kind):
+    batch, classifier = make_batch(6), make_classifier()
+    step = training_step(classifier, kind(resolution=16, explained="label"))
+    step(batch)  # the first call verifies the closed form
+    settings = {"contrast": None, "weight": 1.0, "negatives": kind is CGC, "variant": "paper"}
+    assert classifier.network(batch.images * 4 - 2).argmax(1).ne(batch.labels).any()
+    found, expected = step(batch).loss, by_hand(classifier.network, batch, of_label=True, **settings)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+    assert (found - by_hand(classifier.network, batch, **settings)).abs() > 1e-4
+    with pytest.raises(ArgumentError, match=r"`method.explained` label: the images that are explained have no"):
+        step.plan(Recipe("few", Digits(), Model(), step.settings, labelled=Labelled(per_class=1, rest="unlabelled")))
+
+
+@pytest.mark.parametrize("views", ["both", "plain"])
+def test_before_the_starting_epoch_there_is_the_cross_entropy_alone(views):
+    batch, classifier = make_batch(6), make_classifier()
+    step = training_step(classifier, CGC(resolution=16, starting_epoch=2, views=views)).eval()
+    baseline = training_step(classifier, CrossEntropy(views=views)).eval()
+    for epoch in (0, 1):
+        step.begin_epoch(epoch)
+        output = step(batch)
+        assert output.loss.equal(baseline(batch).loss)
+        assert "consistency" not in output.logs
+    step.begin_epoch(2)
+    always = training_step(classifier, CGC(resolution=16, views=views)).eval()
+    assert step(batch).loss.equal(always(batch).loss)
 
 
 def test_a_share_of_the_views_costs_as_much_less():
@@ -234,6 +263,10 @@ def test_steps_refuse():
     for kind in (CGC, CGCNoNegatives):
         with pytest.raises(ArgumentError, match=r"`method.views_share` 0.5 leaves out views that `method.variant` pub"):
             kind(views_share=0.5, variant="published-code")
+        with pytest.raises(
+            ArgumentError, match=r"`method.starting_epoch` 3 begins with one cross-entropy, and `method"
+        ):
+            kind(starting_epoch=3, variant="published-code")
     batch = make_batch()
     with pytest.raises(UnknownNameError, match="`contrast` must be one of"):
         training_step(make_classifier(), CGC(contrast="weigthed"))(batch)

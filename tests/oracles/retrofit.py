@@ -40,9 +40,9 @@ def loss(
     negatives: bool,
     extra: Tensor | None = None,
 ) -> Tensor:
-    """The loss of 2N rows of logits and 2N maps: first those of the plain images, then those of their views; `weights`
-    are those of the divergence and of the consistency."""
-    plain, view = maps.chunk(2)
+    """The loss of N + n rows of logits and maps: first those of the plain images, then those of the views of the first
+    n (all, where `boxes` are as many); `weights` are those of the divergence and of the consistency."""
+    plain, view = maps[: len(boxes)], maps[len(maps) - len(boxes) :]
     if negatives:
         options = {"size": size, "temperature": temperature, "variant": "paper", "extra": extra}
         term = consistency.cgc_losses(plain, view, boxes, **options).mean()

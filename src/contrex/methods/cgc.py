@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from contrex import ranks
 from contrex.data.views.batch import Batch
+from contrex.errors import ArgumentError
 from contrex.explain import Explainer, Explanation, HiResCAM
 from contrex.losses import cgc_loss, l2_consistency_loss
+from contrex.methods.phase import Plan
 from contrex.methods.step import (
     Step,
     StepOutput,
@@ -27,14 +29,15 @@ from contrex.methods.step import (
     views_of,
 )
 from contrex.models import Classifier
-from contrex.settings import CGC, CGCNoNegatives, Retrofit
+from contrex.settings import CGC, CGCNoNegatives, Recipe, Retrofit
 
 
 class ConsistencyStep(Step):
     """`L = L_CE + lambda * consistency( T(g(x)), g(T(x)) )`, g for the class top-predicted on the plain image.
 
     g is the element-wise form of Grad-CAM (HiResCAM), as in the published code. Plain and transformed images share one
-    forward pass; the published code runs them separately, which differs only in batch-norm's statistics.
+    forward pass; the published code runs them separately, which differs only in batch-norm's statistics. Of our own:
+    g may be for the label (`explained`), and the consistency may begin at a later epoch.
 
     With unlabelled images (section 4.3) the labelled ones have the cross-entropy and the unlabelled ones the
     consistency, each for its own top class: `L = L_CE(labelled) + lambda * consistency(unlabelled)`. These are two
@@ -57,6 +60,9 @@ class ConsistencyStep(Step):
 
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of a batch: explain both views, put one map into the frame of the other, compare them."""
+        if self.epoch < getattr(self.settings, "starting_epoch", 0):  # a retrofit has none
+            cross_entropy, logits = self.classified(batch, self.settings.views)
+            return step_output(batch.labels, logits, cross_entropy, cross_entropy=cross_entropy)
         if batch.unlabelled is not None:
             return self._with_unlabelled(batch, batch.unlabelled)
         batch = self._with_fewer_views(batch)
@@ -68,6 +74,22 @@ class ConsistencyStep(Step):
         cross_entropy = self._cross_entropy(logits, logits_view, batch)
         loss = cross_entropy + self.settings.weight * consistency
         return step_output(batch.labels, logits, loss, cross_entropy=cross_entropy, consistency=consistency)
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """One phase.
+
+        Raises:
+            ArgumentError: the label is to be explained, of images without one.
+        """
+        if recipe.labelled.has_unlabelled and self._explains_label:
+            raise ArgumentError(
+                "`method.explained` label: the images that are explained have no labels here. Take prediction."
+            )
+        return super().plan(recipe)
+
+    @property
+    def _explains_label(self) -> bool:
+        return getattr(self.settings, "explained", "prediction") == "label"
 
     def _with_unlabelled(self, batch: Batch, unlabelled: Batch) -> StepOutput:
         """The loss of a batch with both: cross-entropy of labelled images, as `views` says, consistency of others."""
@@ -102,17 +124,17 @@ class ConsistencyStep(Step):
         return replace(batch, views=tuple(view.part(some) for view in batch.views))
 
     def _explain(self, batch: Batch) -> Explanation:
-        """Maps and logits `[N+n]` of the N plain and the n transformed images, for the plain images' top classes."""
+        """Maps and logits `[N+n]` of the N plain and the n transformed images, for the class of each plain image."""
         plain, transformed = views_of(batch)
 
-        def top_of_plain(logits: Tensor) -> Tensor:
+        def of_plain(logits: Tensor) -> Tensor:
             # The view's map is for the plain image's class: a crop may look like another, and maps of two classes
             # differ.
-            top = logits[: len(plain)].argmax(1)
-            return torch.cat([top, top[: len(transformed)]])
+            explained = batch.labels if self._explains_label else logits[: len(plain)].argmax(1)
+            return torch.cat([explained, explained[: len(transformed)]])
 
         images = self.normalise(torch.cat([plain, transformed]))
-        return self._explainer(images, target=top_of_plain, contrast=self.settings.contrast, differentiable=True)
+        return self._explainer(images, target=of_plain, contrast=self.settings.contrast, differentiable=True)
 
     def _cross_entropy(self, logits: Tensor, logits_view: Tensor, batch: Batch) -> Tensor:
         """The paper's one term, or the published code's three: another augmented copy, plain and transformed."""

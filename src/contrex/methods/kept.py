@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """The trunk's output for a batch `[2N,...]`, the layer that gave it, and the teacher's logits `[2N,K]`."""
+    """The trunk's output for a batch `[N+n,...]`, the layer that gave it, and the teacher's logits `[N+n,K]`."""
 
     end: str
     features: Tensor
@@ -77,24 +77,23 @@ class SharedTrunk:
         """The memory that is taken now."""
         return sum(row.num_bytes for row in self._rows.values())
 
-    def of(self, images: Tensor, indices: Tensor | None) -> Shared | None:
-        """What is shared of normalised images `[2N,C,H,W]`, the plain ones first, whose places in their set are
-        `indices` [N]; None where there is no trunk."""
+    def of(self, images: Tensor, num: int, indices: Tensor | None) -> Shared | None:
+        """What is shared of normalised images `[N+n,C,H,W]`, first the `num` = N plain ones, whose places in their set
+        are `indices` [N]; None where there is no trunk."""
         self._find(images)
         if self.end is None:
             return None
-        num = len(images) // 2
         places = [-1] * num if indices is None else indices.tolist()
         rows = [self._row(images[n : n + 1], place) if place >= 0 else None for n, place in enumerate(places)]
         new = [number for number, row in enumerate(rows) if row is None]
-        computed = [*new, *range(num, 2 * num)]
+        computed = [*new, *range(num, len(images))]
         # few at once on a CPU, whose caches hold the maps of few; a GPU wants many
         parts = torch.split(images[computed], CHUNK if images.device.type == "cpu" else len(images))
         fresh = torch.cat([trunk_output(self._network, part, self.end) for part in parts])
         known = [None if row is None else row.features for row in rows]
         features = _filled(known, fresh)
         known = [None if row is None else row.logits for row in rows]
-        asked = [number for number, logits in enumerate([*known, *[None] * num]) if logits is None]
+        asked = [number for number, logits in enumerate([*known, *[None] * (len(images) - num)]) if logits is None]
         # a method's teacher, network of its own: it goes on from the trunk's output as the network does
         with going_on(self._teacher.network, self.end, features[asked]):
             logits = _filled(known, model_logits(self._teacher, images[asked]))

@@ -103,7 +103,7 @@ class RetrofitStep(CGCStep):
         if not self.wants.labels:
             logs = {"loss": loss, **terms}
             return StepOutput(loss, {name: value.detach() for name, value in logs.items()})
-        plain, transformed = logits.chunk(2)
+        plain, transformed = logits[: len(batch)], logits[len(batch) :]
         entropy = view_cross_entropy(plain, transformed, batch.labels, settings.views) if beside is None else beside[0]
         seen = plain if beside is None else beside[1]
         return step_output(batch.labels, seen, loss + settings.label_weight * entropy, cross_entropy=entropy, **terms)
@@ -134,20 +134,23 @@ class RetrofitStep(CGCStep):
         return without_negatives(heatmaps, heatmaps_view, batch, self.settings)
 
     def _retrofitted(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss without labels, its terms, and the logits `[2N,K]` of the plain and the transformed images."""
+        """The loss without labels, its terms, and the logits `[N+n,K]` of the N plain and the n transformed
+        images."""
+        batch = self._with_fewer_views(batch)
         settings, (found, theirs) = self.settings, self._explained_and_taught(batch)
         logits = found.logits.to(torch.promote_types(found.logits.dtype, torch.float32))
         distillation = distillation_loss(logits, theirs, temperature=settings.distillation_temperature)
-        heatmaps, heatmaps_view = found.heatmap.chunk(2)
+        heatmaps_view = found.heatmap[len(batch) :]
+        heatmaps = found.heatmap[: len(heatmaps_view)]
         consistency = self.consistency(heatmaps, heatmaps_view, batch)
         agreement = (logits.argmax(1) == theirs.argmax(1))[: len(batch)].float().mean()
         loss = settings.distillation_weight * distillation + settings.weight * consistency
         return loss, {"distillation": distillation, "consistency": consistency, "agreement": agreement}, logits
 
     def _explained_and_taught(self, batch: Batch) -> tuple[Explanation, Tensor]:
-        """The maps and logits `[2N]` of both views, and the teacher's logits `[2N,K]`; one trunk for both networks."""
+        """The maps and logits `[N+n]` of both views, and the teacher's logits; one trunk for both networks."""
         images = self.normalise(torch.cat(views_of(batch)))
-        shared = self.trunk.of(images, batch.indices)
+        shared = self.trunk.of(images, len(batch), batch.indices)
         if shared is None:
             return self._explain(batch), model_logits(self.teacher, images)
         with going_on(self.network, shared.end, shared.features):

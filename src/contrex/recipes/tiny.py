@@ -87,9 +87,9 @@ def fitted(recipe: Recipe, num_images: int) -> Recipe:
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with another number of epochs; ExCon's starting epoch stays at the same share of them."""
+    """The recipe with another number of epochs; a method's starting epoch stays at the same share of them."""
     method = recipe.method
-    if isinstance(method, ExCon):
+    if isinstance(method, ExCon | CGC | CGCNoNegatives):
         method = replace(method, starting_epoch=round(method.starting_epoch * epochs / recipe.training.epochs))
     return replace(recipe, method=method, training=replace(recipe.training, epochs=epochs))
 

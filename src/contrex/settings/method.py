@@ -37,12 +37,18 @@ class CrossEntropy(Method):
     """What is classified: the plain image, its transformed view, or both (the mean of their losses)."""
 
 
-def _check_views_share(share: float, variant: Variant) -> None:
+def _check_views(share: float, starting_epoch: int, variant: Variant) -> None:
     check(0 < share <= 1, "method.views_share", share, "a share, above 0 and up to 1")
+    check_at_least(0, "method", starting_epoch=starting_epoch)
     if share < 1 and variant == "published-code":
         raise ArgumentError(
             f"`method.views_share` {share} leaves out views that `method.variant` published-code classifies: take the "
             "variant paper, or all views."
+        )
+    if starting_epoch and variant == "published-code":
+        raise ArgumentError(
+            f"`method.starting_epoch` {starting_epoch} begins with one cross-entropy, and `method.variant` "
+            "published-code has three: take the variant paper, or start at 0."
         )
 
 
@@ -72,9 +78,13 @@ class CGC(Method):
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
     views_share: float = 1.0
     """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
+    starting_epoch: int = 0
+    """The first epoch with the consistency loss, from 0; before it there is the cross-entropy alone."""
+    explained: Literal["prediction", "label"] = "prediction"
+    """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
 
     def __post_init__(self) -> None:
-        _check_views_share(self.views_share, self.variant)
+        _check_views(self.views_share, self.starting_epoch, self.variant)
         check_at_least(0, "method", weight=self.weight, queue=self.queue)
         check_at_least(1, "method", resolution=self.resolution)
         check_positive("method", temperature=self.temperature)
@@ -102,9 +112,13 @@ class CGCNoNegatives(Method):
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
     views_share: float = 1.0
     """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
+    starting_epoch: int = 0
+    """The first epoch with the consistency loss, from 0; before it there is the cross-entropy alone."""
+    explained: Literal["prediction", "label"] = "prediction"
+    """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
 
     def __post_init__(self) -> None:
-        _check_views_share(self.views_share, self.variant)
+        _check_views(self.views_share, self.starting_epoch, self.variant)
         check_at_least(0, "method", weight=self.weight)
         check_at_least(1, "method", resolution=self.resolution)
 
@@ -322,6 +336,9 @@ class Retrofit(Method):
     """The contrast inside g: None, "mean", "max" or "weighted"."""
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S."""
+    views_share: float = 1.0
+    """The share of each batch whose view is seen, and whose heatmaps are compared; of the others the outputs are held
+    alone."""
     keep_gib: float = 2.0
     """GiB of memory for what comes before the trained part on plain images, with the teacher's answers: it is computed
     once, for as many images as fit. Views are new in every epoch, and theirs is not kept. 0 keeps nothing."""
@@ -355,6 +372,13 @@ class Retrofit(Method):
             raise ArgumentError(
                 f"`method.queue` {self.queue} holds negatives, and `method.negatives` says that there are none: leave "
                 "one of them out."
+            )
+        share = self.views_share
+        check(0 < share <= 1, "method.views_share", share, "a share, above 0 and up to 1")
+        if share < 1 and self.compared_with != "view":
+            raise ArgumentError(
+                f"`method.views_share` {share} leaves out views, and `method.compared_with` {self.compared_with} sees "
+                "nothing else: take all of them."
             )
         if self.compared_with != "view" and self.negatives:
             raise ArgumentError(
