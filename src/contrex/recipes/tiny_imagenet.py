@@ -12,6 +12,7 @@ from contrex.settings import (
     Augmentation,
     CGCNoNegatives,
     CrossEntropy,
+    Evaluation,
     Folder,
     Model,
     Optimizer,
@@ -97,3 +98,42 @@ def ten_classes_cgc() -> Recipe:
 def ten_classes_gcc() -> Recipe:
     """Ten classes and the small network with consistency on composites (GCC)."""
     return replace(ten_classes_cross_entropy(), name="tiny_imagenet10_gcc", method=GCC(weight=25.0))
+
+
+@recipe
+def small20_cross_entropy() -> Recipe:
+    """Twenty classes of small objects, and a network whose cells see little more than one: the baseline.
+
+    Made for Tiny-ImageNet's classes with the smallest boxes (18 % of the picture on average), where a heatmap on the
+    object is not one in the middle.
+    """
+    parent = cross_entropy()
+    return replace(
+        parent,
+        name="tiny_imagenet_small20_cross_entropy",
+        model=Model("contrex:convnet", options={"widths": "(24, 48, 96, 128)", "pointwise": "192"}),
+        augmentation=replace(parent.augmentation, scale=(0.4, 1.0)),
+        training=Training(epochs=25, batch_size=64),
+        evaluation=Evaluation(
+            metrics=("top1", "content_heatmap", "content_heatmap_at_spread", "pointing_game", "cgc_loss", "spread")
+        ),
+    )
+
+
+@recipe
+def small20_cgc() -> Recipe:
+    """Twenty classes of small objects with contrastive Grad-CAM consistency."""
+    return replace(small20_cross_entropy(), name="tiny_imagenet_small20_cgc", method=CGC(weight=0.5, resolution=64))
+
+
+@recipe
+def small20_cgc_no_negatives() -> Recipe:
+    """Twenty classes of small objects with consistency but without negatives."""
+    method = CGCNoNegatives(weight=0.5, resolution=64)
+    return replace(small20_cross_entropy(), name="tiny_imagenet_small20_cgc_no_negatives", method=method)
+
+
+@recipe
+def small20_gcc() -> Recipe:
+    """Twenty classes of small objects with consistency on composites with images of other classes (GCC)."""
+    return replace(small20_cross_entropy(), name="tiny_imagenet_small20_gcc", method=GCC(weight=25.0))
