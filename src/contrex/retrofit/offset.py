@@ -187,7 +187,7 @@ def _head(network: nn.Module) -> str:
 
 def _seen(classifier: Classifier, method: Retrofit, head: str, batch: Batch, device: torch.device) -> _Seen:
     """Run the network on the photos and views of a batch, and keep what an offset is found from."""
-    batch = batch.to(device)
+    crop, batch = batch.views[0].crop, batch.to(device)
     images = classifier.normalise(torch.cat([batch.images, batch.views[0].made()]))
     explainer = build_explainer(classifier.network, method.explainer, method.layer)
     layer, outputs = explained_layer(explainer, images[:2]), list[object]()
@@ -207,7 +207,7 @@ def _seen(classifier: Classifier, method: Retrofit, head: str, batch: Batch, dev
         )
     features, num = features.float().cpu(), len(batch)
     weights = linear.weight[logits[:num].argmax(1)].detach().float().cpu()
-    return _Seen(features[:num], features[num:], weights, batch.views[0].crop)
+    return _Seen(features[:num], features[num:], weights, crop)
 
 
 def _is_mean(features: Tensor, linear: nn.Linear, logits: Tensor) -> bool:

@@ -141,8 +141,9 @@ def _classifier(recipe: Recipe, images: TrainingImages, saved: RunState | None, 
 def names_of_classes(classifier: Classifier, recipe: Recipe) -> tuple[str, ...]:
     """The names of a network's classes where the images know none: as many as it has logits for one of them."""
     side = view_sizes(recipe.data)[1]
+    device = next(classifier.network.parameters()).device  # the network may have moved already
     with eval_mode(classifier.network), torch.no_grad():
-        logits = model_logits(classifier.network, classifier.normalise(torch.zeros(1, 3, side, side)))
+        logits = model_logits(classifier.network, classifier.normalise(torch.zeros(1, 3, side, side, device=device)))
     return class_names(logits.shape[1])
 
 
