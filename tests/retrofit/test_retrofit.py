@@ -1,5 +1,6 @@
 """The whole of a retrofit on a small network: what drops into the place of the old weights, and what is refused."""
 
+import copy
 import shutil
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from contrex.retrofit import Order, retrofit
 from contrex.retrofit.kept_out import KeptOut
 from contrex.retrofit.order import with_photos
 from contrex.retrofit.run import largest_changes, write_weights
-from contrex.settings import Augmentation, Evaluation, Model, Optimizer, Recipe, Retrofit, Schedule, Training
+from contrex.settings import Augmentation, Evaluation, Model, Optimizer, Recipe, Retrofit, Training
 from contrex.training import load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
 from training.runs import quiet, tiny, varied
@@ -100,31 +101,51 @@ def test_what_was_measured(order, done):
 
 
 def test_a_rate_far_too_large_ends_with_the_original(order, tmp_path, capsys):
-    """Also where it is resumed: the run is over."""
+    """Also where it is continued: the run is over."""
     recipe = replace(order.recipe, optimizer=replace(order.recipe.optimizer, lr=30.0))
     found = retrofit(replace(order, recipe=recipe), tmp_path / "run", console=quiet())
-    assert (found.ended, found.steps) == (True, 0)
+    assert found.way == 0
     before, after = (torch.load(path, weights_only=True) for path in (recipe.model.weights, found.weights))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert found.kept_out[1].record.metric("agreement").value == 100
     log = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     again = retrofit(replace(order, recipe=recipe), tmp_path / "run", console=quiet(), resume=True)
-    assert (again.ended, again.steps) == (True, 0)
+    assert again.way == 0
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
 
 
-def test_it_goes_back_to_the_last_state_that_was_within(order, tmp_path):
-    """One good epoch, then a rate a thousand times larger: what is left is the good epoch, to the last bit."""
-    recipe = replace(order.recipe, schedule=Schedule("step", milestones=(1,), gamma=3e4))
-    train(recipe, tmp_path / "both", console=quiet())
-    lines = [line for line in read_log(tmp_path / "both") if "val_kept" in line]
-    assert [line["val_kept"] >= 90 for line in lines] == [True, False]
-    _, found, _ = load_trained(tmp_path / "both")
-    train(varied(recipe, epochs=1), tmp_path / "one", console=quiet())
-    _, expected, _ = load_trained(tmp_path / "one")
-    state = expected.network.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in found.network.state_dict().items())
-    assert Checkpoints(tmp_path / "both").finished() is not None
+def test_it_goes_back_on_a_straight_line_as_far_as_it_takes(order, tmp_path):
+    """A rate that is too large: what is left is the longest part of the way on which enough decisions stay."""
+    recipe = replace(order.recipe, optimizer=replace(order.recipe.optimizer, lr=6e-3))
+    train(recipe, tmp_path / "back", console=quiet())
+    train(replace(recipe, method=replace(recipe.method, tolerance=None)), tmp_path / "all", console=quiet())
+    (_, found, _), (_, last, _) = (load_trained(tmp_path / name) for name in ("back", "all"))
+    first = load_classifier(recipe.model)
+    way = Checkpoints(tmp_path / "back").load()["place"]["way"]
+    assert 0 < way < 1
+    groups = validation_groups(image_set(order.photos, "val"), order.photos)
+
+    def kept(share):
+        between = copy.deepcopy(first)
+        mixed = {
+            n: v.double().lerp(last.network.state_dict()[n].double(), share) if v.is_floating_point() else v
+            for n, v in first.network.state_dict().items()
+        }
+        between.network.load_state_dict(mixed)
+        reference = first.network.eval()
+        return validate(between, groups, device=torch.device("cpu"), reference=reference).kept, mixed
+
+    assert kept(1.0)[0] < 90
+    assert kept(way + 1 / 16)[0] < 90
+    stayed, expected = kept(way)
+    assert stayed >= 90
+    for name, value in found.network.state_dict().items():
+        torch.testing.assert_close(value.double(), expected[name].double(), rtol=1e-6, atol=1e-7)
+    lines = [line for line in read_log(tmp_path / "back") if "val_kept" in line]
+    ways = [line.get("way", 1.0) for line in lines[1:]]
+    assert ways == [1 - number / 16 for number in range(len(ways))]
+    assert [line["val_kept"] >= 90 for line in lines[1:]] == [False] * (len(ways) - 1) + [True]
+    assert Checkpoints(tmp_path / "back").finished() is not None
 
 
 def test_tolerance_goes_with_photos_alone(order, tmp_path):
@@ -196,7 +217,7 @@ def test_the_command(order, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "22 to train on, 2 kept out" in told
     assert "what features.0 gives for all plain photos" in told
-    assert main(["retrofit", *words, "--folder", str(folder)]) == 0  # with an offset, so of three columns
+    assert main(["retrofit", *words, "--offset", "None", "--folder", str(folder)]) == 0  # of three columns
     told = capsys.readouterr().out
     assert "Agreement with" in told
     assert f"weights: {folder / 'weights.pth'}" in told

@@ -89,11 +89,20 @@ def test_what_every_checkpoint_has(runs, name):
         RunState.from_checkpoint(content)
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_place_of_runs_that_ended_before_their_last_epoch(runs, ended):
+    content = Checkpoints(runs / "died").load()
+    place = {name: value for name, value in content["place"].items() if name != "way"}
+    found = RunState.from_checkpoint({**content, "place": {**place, "ended": ended}}).place
+    assert found.epoch == (content["epochs"] if ended else place["epoch"])
+    assert (found.way, found.step) == (1, place["step"])
+
+
 @pytest.mark.parametrize("place", [[1, 2], {"epoch": 0, "week": 1}])
 def test_a_place_of_another_form(runs, place):
     content = {**Checkpoints(runs / "died").load(), "place": place}
     with pytest.raises(
-        CheckpointError, match=r"`place` in the checkpoint must have batch, best, ended, epoch, phase, step, got"
+        CheckpointError, match=r"`place` in the checkpoint must have batch, best, epoch, phase, step, way, got"
     ):
         RunState.from_checkpoint(content)
 

@@ -61,9 +61,9 @@ class Retrofit:
     optimizer: settings.Optimizer = RECIPE.optimizer
     schedule: settings.Schedule = RECIPE.schedule
     training: settings.Training = RECIPE.training
-    offset: float | None = None
+    offset: float | None = 0.0
     """What is taken off the evidence of all classes alike before the training, in shares of a cell's mean: it makes
-    heatmaps smaller and changes no probability. None looks for it, 0 leaves it."""
+    heatmaps smaller, not better, and changes no probability. None looks for a size."""
     evaluation: Evaluation = field(default_factory=lambda: settings.Evaluation(metrics=MEASURED, split="val"))
     folder: Path | None = None
     """The folder for weights, records and reports; None is runs/retrofit-NAME."""
@@ -162,12 +162,10 @@ def _tell(done: Retrofitted, options: Retrofit) -> None:
     print_summary(done.kept_out, "photos kept out")
     if done.measured:
         print_summary(done.measured, done.measured[0].record.dataset["name"])
-    if done.ended:
-        kept = f"the weights are those of step {done.steps}" if done.steps else "the weights are those of the start"
+    if done.way < 1:
         print(
-            f"ended early, as fewer than {options.method.tolerance:g} % of the sure decisions stayed: {kept}. Try a "
-            f"smaller --optimizer.lr ({options.optimizer.lr:g}) or a larger --method.distillation-weight "
-            f"({options.method.distillation_weight:g})."
+            f"went back to {done.way:.0%} of the way, as fewer than {options.method.tolerance:g} % of the sure "
+            f"decisions stayed: less changes with a smaller --method.weight ({options.method.weight:g})."
         )
     print(f"weights: {done.weights}\nreport: {done.report}")
     if done.measured_report is not None:

@@ -127,6 +127,11 @@ class RetrofitStep(CGCStep):
         """The teacher: without labels, what counts is how often the network still agrees with it."""
         return self.teacher
 
+    @property
+    def began_as(self) -> nn.Module:  # type: ignore[override]
+        """The teacher's network, which does not follow where there is a tolerance."""
+        return self.teacher.network
+
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
         """`cgc_loss`, or without negatives `l2_consistency_loss`, with its settings."""
         if self.settings.negatives:

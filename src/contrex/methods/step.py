@@ -117,7 +117,9 @@ class Step(nn.Module, ABC):
 
     tolerance: float | None = None
     """How many of the reference's decisions with a probability of at least `sure` must stay on the validation images,
-    in %; when fewer do, a run ends with its last state that was within."""
+    in %; when fewer do at the end of a run, it goes back towards `began_as`, on a straight line."""
+    began_as: nn.Module | None = None
+    """The network as it was before the run: a property of a step that has it among its modules."""
     sure: float = 0.5
 
     epoch: int = 0

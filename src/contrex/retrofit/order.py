@@ -30,7 +30,7 @@ class Order:
     recipe: Recipe
     evaluate_on: Data | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
-    offset: float | None = None
+    offset: float | None = 0.0
 
     @property
     def photos(self) -> UnlabelledPhotos:

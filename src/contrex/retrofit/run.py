@@ -43,10 +43,9 @@ class Retrofitted:
     and, where some were named, on images with labels, and the pages that show them."""
 
     weights: Path
-    steps: int
-    """The steps that the weights come from; 0 where they are the original's."""
-    ended: bool
-    """Whether the run ended before its time, as too many decisions had changed."""
+    way: float
+    """How far the weights have come from those of the start to the trained ones: 1 all of it, less where too many
+    decisions had changed, 0 where they are those of the start."""
     kept_out: Sequence[RunRecord]
     report: Path
     measured: Sequence[RunRecord] = ()
@@ -73,7 +72,7 @@ def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = Fal
     weights = write_weights(networks["after"], original, folder / f"weights{original.weights.suffix}")
     kept_out = _on_kept_out(order, folder, networks)
     report = write_report([folder / name for name in networks], folder / "report.html", title="Photos kept out")
-    done = Retrofitted(weights, place["step"], place["ended"], kept_out, report)
+    done = Retrofitted(weights, place["way"], kept_out, report)
     if order.evaluate_on is None:
         return done
     name = data_name(order.evaluate_on)

@@ -344,7 +344,8 @@ class Retrofit(Method):
     once, for as many images as fit. Views are new in every epoch, and theirs is not kept. 0 keeps nothing."""
     tolerance: float | None = None
     """How many of the decisions that the teacher is sure of must stay on the photos kept out, in %, such as 99. When
-    fewer do at the end of an epoch, the run ends with its last state that was within. None never ends it."""
+    fewer do at the end of the run, its weights go back towards the first ones, on a straight line, as far as it takes.
+    None leaves them."""
     sure: float = 0.5
     """A decision is sure where the teacher's probability of it is at least this."""
 

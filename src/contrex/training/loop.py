@@ -45,9 +45,7 @@ from contrex.training.log import AGREEMENT, DIVERGENCE, KEPT, VALIDATION, VALIDA
 from contrex.training.optimization import learning_rates, take_step
 from contrex.training.preparing import prepare
 from contrex.training.progress import progress_bar
-from contrex.training.resuming import load_optimizers, load_steps
 from contrex.training.run import Run
-from contrex.training.state import RunState
 from contrex.training.stopping import Watched, interrupted, report_nonfinite, signals
 from contrex.training.timing import Pace
 from contrex.training.trained import trained_classifier
@@ -89,8 +87,6 @@ def train(
 
 def _finish_epochs(run: Run, on_step: Callable[[int, int], None] | None) -> None:
     """Take all steps that are left, and save, validate and stop where that is due."""
-    if run.place.step == 0 and any(step.tolerance is not None for step in run.plan.modules()):
-        run.save(best=True)  # what there is to go back to
     with (
         closing(run.loader),
         closing(run.to_validate),
@@ -134,6 +130,10 @@ def epoch_batches(run: Run, pace: Pace) -> Iterator[list[Batch]]:
         place.phase, place.batch = place.phase + 1, 0
 
 
+WAYS = tuple(number / 16 for number in range(15, -1, -1))
+"""The shares of the way that are tried when too many decisions changed, the longest first."""
+
+
 def train_step(run: Run, parts: Sequence[Batch]) -> dict[str, float]:
     """Take one optimiser step of the current phase, and return the terms of its loss by their names in the log.
 
@@ -174,15 +174,14 @@ def end_epoch(run: Run, pace: Pace) -> bool:
     is_due = done % options.validate_every == 0 or done == num_epochs
     if is_due and any(run.plan.phases[number].trains_classifier for number in run.plan.epochs[place.epoch]):
         found, has_labels = _validation(run), run.to_validate.has_labels
+        if done == num_epochs:
+            found = _gone_back(run, found)
         name = f"epoch {done}/{num_epochs}, validation {'top-1' if has_labels else 'agreement'}"
         sure = f", {found.kept:.1f} % of {found.num_sure} sure decisions" if found.num_sure else ""
         say(
             run.console,
             f"{run.recipe.name}: {name} {found.top1:.1f} %{sure}{run.folder.timing.in_words(took, options.workers)}",
         )
-        if not _is_within(run, found):
-            _go_back(run, found)
-            return True
         # agreement with the network of before only ever falls: without labels the last checkpoint is the best
         is_best, place.best = found.top1 > place.best or not has_labels, max(found.top1, place.best)
     place.epoch, place.phase, place.batch = done, 0, 0
@@ -231,29 +230,35 @@ def _validation(run: Run) -> Validation:
         found = validate(watched, run.to_validate, device=run.device, reference=reference, sure=runner.step.sure)
     names = (VALIDATION, VALIDATION_LOSS) if reference is None else (AGREEMENT, DIVERGENCE, KEPT)
     if ranks.rank() == 0:
-        run.folder.log.write({"step": place.step, "epoch": place.epoch, **dict(zip(names, found, strict=False))})
+        way = {} if place.way == 1 else {"way": place.way}
+        run.folder.log.write({"step": place.step, "epoch": place.epoch, **way, **dict(zip(names, found, strict=False))})
     return found
 
 
-def _is_within(run: Run, found: Validation) -> bool:
-    """Whether enough decisions of the step's reference are kept, where it says how many must be."""
-    tolerance = run.runners[run.plan.epochs[run.place.epoch][-1]].step.tolerance
-    return tolerance is None or found.kept >= tolerance
-
-
-def _go_back(run: Run, found: Validation) -> None:
-    """End the run with its last state that was within, the best checkpoint. Sync point: all processes load it."""
-    saved = RunState.from_checkpoint(ranks.from_first(lambda: run.folder.checkpoints.load("best")))
-    load_steps(run.plan, saved)
-    load_optimizers(run.optimizers, saved)
-    run.averages.load_state_dict(saved.averages)
-    run.place = replace(saved.place, ended=True)
-    run.save(best=True)
+def _gone_back(run: Run, found: Validation) -> Validation:
+    """Go back towards the weights that the run began with, on a straight line, as far as it takes for enough decisions
+    of the step's reference to stay; return what is found there."""
+    step = run.runners[run.plan.epochs[run.place.epoch][-1]].step
+    if step.tolerance is None or step.began_as is None or found.kept >= step.tolerance:
+        return found
+    first = dict(step.began_as.state_dict())
+    with run.averages.in_place():
+        last = {name: value.clone() for name, value in step.network.state_dict().items()}
+    changed = found.kept
+    for way in WAYS:
+        between = {name: value.lerp(last[name], way) for name, value in first.items() if value.is_floating_point()}
+        step.network.load_state_dict(between, strict=False)
+        run.averages.load_state_dict({name: between[name] for name in run.averages.state_dict()})
+        run.place.way = way
+        found = _validation(run)
+        if found.kept >= step.tolerance:
+            break
     say(
         run.console,
-        f"{run.recipe.name}: ended, as {found.kept:.1f} % of the sure decisions is less than `method.tolerance`; back "
-        f"to step {run.place.step}",
+        f"{run.recipe.name}: {changed:.1f} % of the sure decisions is less than `method.tolerance` "
+        f"{step.tolerance:g}: went back to {run.place.way:.0%} of the way from the first weights to the trained ones",
     )
+    return found
 
 
 def _draw_views(run: Run, part: Batch) -> None:

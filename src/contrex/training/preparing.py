@@ -211,9 +211,8 @@ def _open_folder(files: RunFolder, recipe: Recipe, images: TrainingImages, place
             write_json(files.path / "recipe.json", recipe)
             if (draw := draw_of(images.labelled)) is not None:
                 draw.write(files.path)
-            if not place.ended:  # the logs of a run that went back say why
-                files.log.rewind(step=place.step, epoch=place.epoch)
-                files.timing.rewind(epoch=place.epoch)
+            files.log.rewind(step=place.step, epoch=place.epoch)
+            files.timing.rewind(epoch=place.epoch)
             _report_skipped(files.path, [one for one in images if one is not None], console)
     files.saved_at = time.monotonic()
 

@@ -78,8 +78,8 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every epoch is done, or the run has ended before."""
-        return self.place.ended or self.place.epoch == len(self.plan.epochs)
+        """Whether every epoch is done."""
+        return self.place.epoch == len(self.plan.epochs)
 
     @property
     def number(self) -> int:

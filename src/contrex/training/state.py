@@ -24,14 +24,15 @@ REQUIRED = ("recipe", "classes", "steps", "place", "epochs")
 @dataclass
 class Place:
     """How far a run has come: `epoch`, `phase` of the epoch and `batch` of the next step, steps done, best validation
-    accuracy so far; whether it has `ended` there, before all its epochs."""
+    accuracy so far; the `way` that the weights have come from the first ones to the trained ones, below 1 where a run
+    has gone back at its end."""
 
     epoch: int = 0
     phase: int = 0
     batch: int = 0
     step: int = 0
     best: float = -1.0
-    ended: bool = False
+    way: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class RunState:
             "averages": self.averages,
             "place": dict(vars(self.place)),
             "epochs": self.num_epochs,
-            "finished": self.place.ended or self.place.epoch == self.num_epochs,
+            "finished": self.place.epoch == self.num_epochs,
             "explains": list(self.explains),
             "recipe": to_plain(self.recipe),
             "classes": list(self.data.classes),
@@ -108,6 +109,9 @@ class RunState:
         if missing:
             raise CheckpointError(f"the checkpoint has no {', '.join(missing)}: contrex did not write it as a run's.")
         place, known = content["place"], {field.name for field in fields(Place)}
+        if isinstance(place, Mapping) and "ended" in place:  # runs once ended before their last epoch
+            done = {"epoch": content["epochs"]} if place["ended"] else {}
+            place = {**{name: value for name, value in place.items() if name != "ended"}, **done}
         if not isinstance(place, Mapping) or not place.keys() <= known:
             raise CheckpointError(f"`place` in the checkpoint must have {', '.join(sorted(known))}, got {place!r}.")
         return cls(
