@@ -35,7 +35,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
+
+from contrex.metrics import bootstrap_interval
+from contrex.records import RunRecord, read_run
 
 WEIGHTS = {"mobilenet": "mobilenetv2_100_timm_same.pth", "squeezenet": "squeezenet1_1_torchvision.pth"}
 NETWORKS = {
@@ -248,19 +252,35 @@ def done(job: Job, log: Path, deadline: float) -> bool:
     return True
 
 
-def figures(out: Path) -> dict[str, dict[str, float]]:
-    """The values of every record below `out`, by its folder."""
-    found = {}
+def figures(out: Path) -> dict[str, dict[str, object]]:
+    """What was measured in every folder below `out`: values, and beside those after a retrofit the paired difference to
+    before, with its 95 % interval."""
+    found: dict[str, dict[str, object]] = {}
     for file in sorted(out.rglob("record.json")):
-        metrics = json.loads(file.read_text())["metrics"]
-        found[str(file.parent.relative_to(out))] = {one["name"]: one["value"] for one in metrics}
+        folder, run = file.parent, read_run(file.parent)
+        values: dict[str, object] = {one.name: one.value for one in run.record.metrics}
+        before = folder.with_name(folder.name.replace("after", "before").replace("offset", "before"))
+        if before != folder and (before / "record.json").is_file():
+            values["differences"] = differences(read_run(before), run)
+        found[str(folder.relative_to(out))] = values
+    return found
+
+
+def differences(before: RunRecord, after: RunRecord) -> dict[str, list[float]]:
+    """The mean of each metric's differences, image by image, and its 95 % interval."""
+    found = {}
+    for name, values in after.samples.values.items():
+        pairs = torch.tensor(values) - torch.tensor(before.samples.values[name])
+        pairs = pairs[~pairs.isnan()].double()
+        if len(pairs):
+            low, high = bootstrap_interval(pairs, num_resamples=2000, seed=0)
+            found[name] = [round(value, 4) for value in (pairs.mean().item(), low, high)]
     return found
 
 
 def draw(folder: Path) -> Path:
     """Write a few drawn images and weights that were not trained, in the places of the real ones."""
     import timm
-    import torch
     import torchvision
 
     draws = np.random.default_rng(0)
@@ -304,9 +324,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="how many at once")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--output", type=Path, default=Path("runs/photographs"))
+    parser.add_argument("--figures", action="store_true", help="only write the figures of what was done already")
     parser.add_argument("--tiny", action="store_true", help="drawn images and a few steps, to see that it runs")
     options = parser.parse_args()
     began = time.monotonic()
+    if options.figures:
+        (options.output / "figures.json").write_text(json.dumps(figures(options.output), indent=1) + "\n")
+        return
     if options.data is None and not options.tiny:
         parser.error("DATA is needed: the folder with photos and weights; or --tiny")
     options.output.mkdir(parents=True, exist_ok=True)

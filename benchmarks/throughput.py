@@ -86,15 +86,17 @@ def operations(case: Case, batch: Batch) -> float:
     return 3.0 * counter.get_total_flops()
 
 
-def measured(case: Case) -> dict[str, object]:
-    """Every method, compiled and not, against the product."""
+def measure(case: Case, *, keep: bool) -> None:
+    """Measure every method, compiled and not, against the product, and save what there is after each."""
     batch = batch_of(case.num, case.side)
     methods = {"cross-entropy, one view": CrossEntropy(views="plain"), "cross-entropy": CrossEntropy()}
     methods["CGC"] = CGC(resolution=case.side)
     rate_of = product(case.product)
     rate = 2 * case.product**3 / compare({"product": rate_of}, device=DEVICE, rounds=case.rounds)["product"]
     floor = operations(case, batch) / rate
-    figures: dict[str, object] = {"product_tflops": round(rate / 1e12, 3)}
+    goal = "CGC at most 1.10 times the seconds of cross-entropy on the same two views"
+    figures: dict[str, object] = {"case": case._asdict(), "precision": "bfloat16", "goal": goal}
+    figures["product_tflops"] = round(rate / 1e12, 3)
     for name, method in methods.items():
         for compiled in (False, True):
             step = step_of(case, method, batch, compiled=compiled)
@@ -108,7 +110,7 @@ def measured(case: Case) -> dict[str, object]:
                 "peak_mib": round(peak_mib(run, DEVICE), 1),
                 "share_of_floor": round(views * floor / seconds, 4),
             }
-    return figures
+            save("throughput", figures, keep=keep)  # a run that is cut off has kept what it measured
 
 
 def main() -> None:
@@ -119,9 +121,7 @@ def main() -> None:
     if not tiny and DEVICE.type != "cuda":
         sys.exit("a CPU's images per second say nothing about a GPU's: run it where there is one, or try --tiny.")
     case = TINY if tiny else FULL
-    goal = "CGC at most 1.10 times the seconds of cross-entropy on the same two views"
-    figures = {"case": case._asdict(), "precision": "bfloat16", "goal": goal, **measured(case)}
-    save("throughput", figures, keep=not tiny)
+    measure(case, keep=not tiny)
 
 
 if __name__ == "__main__":
