@@ -19,9 +19,9 @@ from contrex.models import load_classifier
 from contrex.records import Gallery, RunRecord, read_run
 from contrex.retrofit import Order, retrofit
 from contrex.retrofit.kept_out import KeptOut
-from contrex.retrofit.order import with_photos
+from contrex.retrofit.order import first_below, with_photos
 from contrex.retrofit.run import largest_changes, write_weights
-from contrex.settings import Augmentation, Evaluation, Model, Optimizer, Recipe, Retrofit, Training
+from contrex.settings import Augmentation, Evaluation, Folder, Model, Optimizer, Recipe, Retrofit, Training
 from contrex.training import load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
 from training.runs import quiet, tiny, varied
@@ -200,11 +200,23 @@ def test_what_is_refused_before_the_work(order, tmp_path):
     nine = replace(recipe, model=replace(nine, weights=tmp_path / "nine.pth"))
     with pytest.raises(DataError, match=r"`evaluate_on`: .* has 10 classes, the network 9"):
         Order(nine, tiny().data, Evaluation(split="test")).check()
-    with pytest.raises(DataError, match="have images in common: measure on images that are not trained on"):
+    with pytest.raises(DataError, match=r"have images in common, .*14.png: measure on images that are not trained on"):
         replace(order, evaluate_on=replace(order.photos, further=())).check()
     several = Evaluation(split="test", explainers=("grad_cam", "hires_cam"))
     with pytest.raises(ArgumentError, match="`explainers` names several"):
         replace(order, evaluate_on=tiny().data, evaluation=several).check()
+
+
+def test_photos_of_one_split_and_images_of_another(tmp_path):
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            photos(tmp_path / split / name, num=1)
+    train_images, val_images = (image_set(Folder(tmp_path), split) for split in ("train", "val"))
+    assert first_below(tmp_path / "train", val_images, tmp_path) == ""
+    assert first_below(tmp_path / "train", train_images, tmp_path) == train_images.path(0)
+    assert first_below(tmp_path / "val" / "b", val_images, tmp_path) == val_images.path(1)
+    assert first_below(tmp_path, val_images, tmp_path) == val_images.path(0), "all below it is trained on"
+    assert first_below(tmp_path.parent / "elsewhere", val_images, tmp_path) == ""
 
 
 @pytest.mark.slow

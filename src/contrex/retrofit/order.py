@@ -71,14 +71,14 @@ class Order:
         check_names(self.evaluation)
         if len(self.evaluation.of_each_explainer()) > 1:
             raise ArgumentError("`explainers` names several, and a retrofit is measured with one: give --explainer.")
-        place = data.location
-        for folder in (self.photos.path, *self.photos.further):
-            if place is not None and _overlap(place, folder):
-                raise DataError(
-                    f"`evaluate_on` {place} and `images` {folder} have images in common: measure on images that are "
-                    "not trained on."
-                )
         images: ImageSet = image_set(data, self.evaluation.split)
+        for folder in (self.photos.path, *self.photos.further):
+            shared = data.location is not None and first_below(folder, images, data.location)
+            if shared:
+                raise DataError(
+                    f"`evaluate_on` {data.location} and `images` {folder} have images in common, {shared}: measure on "
+                    "images that are not trained on."
+                )
         if not images.has_labels:
             raise DataError(f"`evaluate_on`: {images.name} has no labels, and an evaluation needs them.")
         num = num_classes(classifier, self.recipe)
@@ -127,6 +127,13 @@ def _takes_whole_images(classifier: Classifier, side: int) -> bool:
     return True
 
 
-def _overlap(one: Path, two: Path) -> bool:
-    one, two = one.resolve(), two.resolve()
-    return one.is_relative_to(two) or two.is_relative_to(one)
+def first_below(folder: Path, images: ImageSet, place: Path) -> str:
+    """The path of the first image of a data set at `place` that lies below a folder; "" where none does."""
+    folder, place = folder.resolve(), place.resolve()
+    if place.is_relative_to(folder):
+        return images.path(0)
+    if not folder.is_relative_to(place):
+        return ""
+    below = ((path, place / path) for path in map(images.path, range(len(images))))
+    # what is no file of its own, as in an archive, may be anywhere below
+    return next((path for path, file in below if file.is_relative_to(folder) or not file.exists()), "")
