@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from contrex.cli import main
@@ -210,7 +211,8 @@ def test_what_is_refused_before_the_work(order, tmp_path):
 def test_photos_of_one_split_and_images_of_another(tmp_path):
     for split in ("train", "val"):
         for name in ("a", "b"):
-            photos(tmp_path / split / name, num=1)
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / name / "0.png")
     train_images, val_images = (image_set(Folder(tmp_path), split) for split in ("train", "val"))
     assert first_below(tmp_path / "train", val_images, tmp_path) == ""
     assert first_below(tmp_path / "train", train_images, tmp_path) == train_images.path(0)
