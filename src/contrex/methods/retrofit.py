@@ -55,7 +55,7 @@ class RetrofitStep(CGCStep):
         super().__init__(classifier, settings, explainer)
         self.wants = Wants(unlabelled_views=1, labels=settings.label_weight > 0)
         self._e2kd = E2KD(settings)
-        self.has_negatives = settings.negatives
+        self.has_negatives, self.tolerance, self.sure = settings.negatives, settings.tolerance, settings.sure
         self.teacher = Teacher(self.network, decay=settings.teacher_decay)
         self.trunk = SharedTrunk(self.network, self.teacher, explainer, settings.keep_gib)
 
@@ -111,16 +111,6 @@ class RetrofitStep(CGCStep):
     def after_step(self, number: int) -> None:
         """A teacher that follows the network moves on."""
         self.teacher.after_step(self.network)
-
-    @property
-    def tolerance(self) -> float | None:  # type: ignore[override]
-        """How many of the teacher's sure decisions must stay."""
-        return self.settings.tolerance
-
-    @property
-    def sure(self) -> float:  # type: ignore[override]
-        """The probability from which on a decision is sure."""
-        return self.settings.sure
 
     @property
     def reference(self) -> nn.Module:  # type: ignore[override]
