@@ -6,7 +6,9 @@ command runs.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import sys
 import warnings
@@ -58,6 +60,10 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
 def main(arguments: Arguments | None = None) -> int:
     """Run one command and return its exit code: 2 for a wrong argument, 3 for a NaN loss, 128 + n after signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if (
+        arguments is None
+    ):  # an interpreter that ends looks through all objects for garbage, which takes torch's a second
+        atexit.register(gc.freeze)
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0
