@@ -30,6 +30,7 @@ from contrex.cli.verify import verify
 from contrex.errors import (
     ArgumentError,
     ContrexError,
+    GlyphWarning,
     LayerWarning,
     NormalisationWarning,
     printable,
@@ -93,7 +94,7 @@ def _warnings_in_words() -> Iterator[None]:
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if issubclass(category, (LayerWarning, NormalisationWarning)):
+        if issubclass(category, (GlyphWarning, LayerWarning, NormalisationWarning)):
             print(f"contrex: {printable(message)}", file=sys.stderr)
         else:
             shown(message, category, *place, **options)

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from contrex.data.sample import NO_BOXES, ImageSet
@@ -74,9 +73,9 @@ class TrainingViews(Dataset[Batch]):
             images=torch.stack([pixels(square) for square in plain]),
             labels=torch.tensor(labels),
             paths=[self.images.path(index) for _, index in positions],
-            views=tuple(self._transformed(plain, positions, number) for number in range(self.num_views)),
+            views=tuple(self._seen(plain, positions, stream_of_view(number)) for number in range(self.num_views)),
             indices=torch.tensor([index for _, index in positions]),
-            company=None if self.others is None else self._companies(positions, labels, self.others),
+            company=self._company(positions, labels),
             boxes=[self._boxes(index, size) for (_, index), (_, size) in zip(positions, images, strict=True)]
             if self.boxes
             else None,
@@ -108,30 +107,27 @@ class TrainingViews(Dataset[Batch]):
         """The boxes of one image in pixels of its square."""
         return central_square_boxes(self._drawn_boxes(index), image_size, resize=self.resize, size=self.size)
 
-    def _transformed(self, plain: Sequence[Image.Image], positions: Sequence[Position], number: int) -> View:
-        """View `number` of each image. Its partners have the streams 2 to 4, a third view the one after."""
-        stream_of = number if number < 2 else number + NUM_PARTNERS
-        crop, look = self._crop(positions, view=stream_of), self._look(positions, view=stream_of)
-        return View(self._view(plain, crop, look), crop, look)
+    def _seen(self, plain: Sequence[Image.Image], positions: Sequence[Position], view: int) -> View:
+        """Squares after the transforms that the stream `view` has for their positions."""
+        crop, look = self._crop(positions, view=view), self._look(positions, view=view)
+        if self.augmentation.where == "device":
+            return View(None, crop, look)
+        views = torch.stack([pixels(geometry.crop_image(one, crop, number)) for number, one in enumerate(plain)])
+        return View(views if look is None else recoloured_pixels(views, look), crop, look)
 
-    def _companies(self, positions: Sequence[Position], labels: Sequence[int], others: OtherClasses) -> Company:
-        return Company.join(
-            [self._company(position, label, others) for position, label in zip(positions, labels, strict=True)]
-        )
-
-    def _company(self, position: Position, label: int, others: OtherClasses) -> Company:
-        """The partners of one image in one epoch, each with a transform of its own, and its cell among them."""
-        generator = stream("composite", self.seed, *position)
-        cell, chosen = generator.integers(1 + NUM_PARTNERS), others.draw(label, NUM_PARTNERS, generator)
-        squares = [self._plain(int(other))[0] for other in chosen]
-        crops = [self._crop([position], view=2 + number) for number in range(NUM_PARTNERS)]
-        looks = [self._look([position], view=2 + number) for number in range(NUM_PARTNERS)]
-        made = [
-            View(self._view([square], crop, look), crop, look)
-            for square, crop, look in zip(squares, crops, looks, strict=True)
-        ]
-        images = torch.stack([pixels(square) for square in squares]) if made[0].pixels is None else None
-        return Company(images, View.join(made), torch.tensor([int(cell)]))
+    def _company(self, positions: Sequence[Position], labels: Sequence[int]) -> Company | None:
+        """The partners of each image in its epoch, each with a transform of its own, and its cell among them."""
+        if self.others is None:
+            return None
+        companies = []
+        for position, label in zip(positions, labels, strict=True):
+            generator = stream("composite", self.seed, *position)
+            cell, chosen = generator.integers(1 + NUM_PARTNERS), self.others.draw(label, NUM_PARTNERS, generator)
+            squares = [self._plain(int(other))[0] for other in chosen]
+            made = [self._seen([square], [position], 2 + number) for number, square in enumerate(squares)]
+            images = torch.stack([pixels(square) for square in squares]) if made[0].pixels is None else None
+            companies.append(Company(images, View.join(made), torch.tensor([int(cell)])))
+        return Company.join(companies)
 
     def _plain(self, index: int) -> tuple[Image.Image, tuple[int, int]]:
         """The square of an image, and the (H, W) that the image had."""
@@ -167,11 +163,10 @@ class TrainingViews(Dataset[Batch]):
             ]
         )
 
-    def _view(self, plain: Sequence[Image.Image], crop: Crop, look: Look | None) -> Tensor | None:
-        if self.augmentation.where == "device":
-            return None
-        views = torch.stack([pixels(geometry.crop_image(one, crop, number)) for number, one in enumerate(plain)])
-        return views if look is None else recoloured_pixels(views, look)
+
+def stream_of_view(number: int) -> int:
+    """Which stream draws view `number`: the partners of an image have the streams 2 to 4, a third view the one after."""
+    return number if number < 2 else number + NUM_PARTNERS
 
 
 def num_batches(images: ImageSet, batch_size: int) -> int:
