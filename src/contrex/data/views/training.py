@@ -165,7 +165,7 @@ class TrainingViews(Dataset[Batch]):
 
 
 def stream_of_view(number: int) -> int:
-    """Which stream draws view `number`: the partners of an image have the streams 2 to 4, a third view the one after."""
+    """Which stream draws view `number`: partners of an image have the streams 2 to 4, a third view the one after."""
     return number if number < 2 else number + NUM_PARTNERS
 
 
