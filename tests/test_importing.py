@@ -11,8 +11,10 @@ from contrex.importing import uncollected
 
 def test_garbage_is_looked_for_again_afterwards():
     assert gc.isenabled()
-    with pytest.raises(ImportError), uncollected():
+    with uncollected():
         assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), uncollected():
         raise ImportError
     assert gc.isenabled()
     gc.disable()
