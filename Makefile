@@ -19,7 +19,7 @@ $(READY): pyproject.toml src/contrex/_version.py
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-quickstart: $(READY)  ## train, explain, measure and show on the built-in digits: about 5 minutes on 2 CPU cores
+quickstart: $(READY)  ## train, explain, measure and show on the built-in digits: about 4 minutes on 2 CPU cores
 	$(BIN)/contrex quickstart
 
 test: $(READY)   ## the default suite: no network, minutes

@@ -15,6 +15,7 @@ FLOORS = {
     "devices": 1,
     "ranks": 1,
     "outside": 1,
+    "importing": 1,
     "ops": 2,
     "models": 2,
     "records": 2,

@@ -15,7 +15,7 @@ from contrex.errors import ArgumentError
 from contrex.experiment import run_experiment
 from contrex.records import read_run
 from contrex.settings import Evaluation
-from contrex.training.jobs import environments
+from contrex.training.jobs import environments, jobs_for_small_runs
 from contrex.training.lock import locked
 from training.runs import quiet, tiny, varied
 
@@ -143,6 +143,13 @@ def test_how_gpus_and_threads_are_shared():
     assert dealt(2, "CUDA_VISIBLE_DEVICES", num_gpus=2, visible="MIG-a,MIG-b,MIG-c") == ["MIG-a", "MIG-b"]
     assert dealt(3, "OMP_NUM_THREADS", num_gpus=0, num_threads=8) == ["2"] * 3
     assert dealt(3, "OMP_NUM_THREADS", num_gpus=0, num_threads=2) == ["1"] * 3
+
+
+@pytest.mark.parametrize(("threads", "has_gpu", "jobs"), [(1, False, 1), (2, False, 3), (8, False, 12), (8, True, 1)])
+def test_small_runs_keep_a_cpu_busy(threads, has_gpu, jobs, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    assert jobs_for_small_runs() == jobs
 
 
 def test_jobs_that_cannot_be(tmp_path, monkeypatch):

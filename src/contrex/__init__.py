@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from contrex._version import __version__ as __version__
+from contrex.importing import uncollected as _uncollected
 
 if TYPE_CHECKING:
     from contrex import data as data
@@ -50,11 +51,13 @@ _PACKAGES = (
 
 def __getattr__(name: str) -> object:
     if name in ("load", "why"):  # not called like their module: that would take its place here once it is imported
-        return getattr(importlib.import_module("contrex.asking"), name)
+        with _uncollected():
+            return getattr(importlib.import_module("contrex.asking"), name)
     if name in _PACKAGES:
         return importlib.import_module(f"contrex.{name}")
     if name[:1].isupper():  # a class or a table; anything else may be a submodule about to be imported
-        explain = importlib.import_module("contrex.explain")
+        with _uncollected():
+            explain = importlib.import_module("contrex.explain")
         if name in explain.__all__:
             return getattr(explain, name)
     raise AttributeError(f"module 'contrex' has no attribute {name!r}")

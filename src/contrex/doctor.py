@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contrex._version import __version__
+from contrex.importing import uncollected
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Finding:
 def examine() -> list[Finding]:
     """Check everything that is worth knowing before a long run."""
     checks: list[Callable[[], Finding]] = [_python, _contrex, _torch, _torchvision_pair, _device, _libraries, _disk]
-    return [check() for check in checks]
+    with uncollected():
+        return [check() for check in checks]
 
 
 def _python() -> Finding:

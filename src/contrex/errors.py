@@ -41,6 +41,10 @@ class NormalisationWarning(UserWarning):
     """The mean or std that was given is not what the weights were trained with."""
 
 
+class GlyphWarning(UserWarning):
+    """Letters that no font of this machine has, so that a picture shows boxes in their place."""
+
+
 class NotDifferentiableError(ContrexError, TypeError):
     """A differentiable heatmap was asked of an explainer that cannot give one."""
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 from contrex.cli.explain import FORMATS as OF_THE_COMMAND
-from contrex.explain import Explanation
+from contrex.errors import GlyphWarning
+from contrex.explain import Explanation, fonts
 from contrex.explain.page import FORMATS, LINE, Drawn, Page, Text, length, wrapped, written
 from contrex.explain.picture import SMALL_TILE, TILE, Photo, photo_page, sheet
+
+pytestmark = pytest.mark.filterwarnings("ignore::contrex.errors.GlyphWarning")
 
 LONG = "soft-coated wheaten terrier of an extraordinarily long and winding name, in two parts"
 NAMES = (LONG, "a", "größe 東京 Собака", "word" * 40)
@@ -130,3 +137,68 @@ def test_a_book_has_a_page_for_each_photo():
     page.write("a page", 0, 0)
     assert written([page] * 3, ".pdf", 1).count(b"/Type /Page ") == 3
     assert OF_THE_COMMAND == FORMATS
+
+
+def test_other_letters_have_the_font_of_the_machine(tmp_path, monkeypatch, fresh_fonts):
+    """A font is built here that has two letters, each as a square with a hole of its own, and put where users' are."""
+    folder = tmp_path / "fonts"
+    folder.mkdir()
+    _build_font(folder / "NotoSansSC-Regular.otf", "東京ab ")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "none"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fonts.font_file("東京 ab").endswith("NotoSansSC-Regular.otf")
+    assert fonts.font_file("größe Собака مرحبا").endswith("DejaVuSans.ttf")
+    assert fonts.font_file("größe Собака", bold=True).endswith("DejaVuSans-Bold.ttf")
+    page = Page()
+    page.write("東京", 0, 0)
+    assert np.asarray(page.render().convert("L")).min() < 100
+    assert b"<svg" in written([page], ".svg", 1)
+    assert written([page], ".pdf", 1).startswith(b"%PDF")
+
+
+def test_letters_without_a_font_are_told_once(tmp_path, monkeypatch, fresh_fonts):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path))
+    with pytest.warns(GlyphWarning, match=r"no font here has 京東, so pictures .*: install one .*fonts-noto-cjk"):
+        assert length("東京 a") > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert length("京", bold=True) > 0
+        assert length("e\u0301\u200d ") > 0
+
+
+def _build_font(path, letters):
+    """A font with a bar for each letter."""
+    builder = FontBuilder(1000, isTTF=True)
+    names = {ord(letter): f"g{number}" for number, letter in enumerate(letters)}
+    builder.setupGlyphOrder([".notdef", *names.values()])
+    builder.setupCharacterMap(names)
+    shapes = {}
+    for number, name in enumerate([".notdef", *names.values()]):
+        pen = TTGlyphPen(None)
+        for corner, point in enumerate([(0, 0), (0, 700 - 90 * number), (500, 700 - 90 * number), (500, 0)]):
+            (pen.lineTo if corner else pen.moveTo)(point)
+        pen.closePath()
+        shapes[name] = pen.glyph()
+    builder.setupGlyf(shapes)
+    builder.setupHorizontalMetrics(dict.fromkeys(shapes, (600, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Bars", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+
+
+@pytest.fixture
+def fresh_fonts(monkeypatch):
+    """Nothing is known of the machine's fonts, and nothing was told."""
+    if sys.platform != "linux":
+        pytest.skip("the folders of fonts are those of Linux")
+    monkeypatch.setattr(fonts, "_told", set())
+    for cached in (fonts.font, fonts.font_file, length):
+        cached.cache_clear()
+    yield
+    for cached in (fonts.font, fonts.font_file, length):
+        cached.cache_clear()

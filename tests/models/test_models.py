@@ -135,6 +135,23 @@ def test_every_key_is_accounted_for(tmp_path):
         load_weights(ConvNet(5), save(tmp_path, source))
 
 
+@pytest.mark.parametrize("name", ["contrex:convnet", "torchvision:squeezenet1_1", "timm:vit_tiny_patch16_224"])
+def test_weights_that_a_file_replaces_are_not_drawn(name, tmp_path):
+    torch.manual_seed(1)
+    file = tmp_path / "weights.pth"
+    torch.save(build_network(name, {}, num_classes=7).state_dict(), file)
+    torch.manual_seed(2)
+    before = torch.random.get_rng_state()
+    network = load_classifier(Model(name, weights=file)).network
+    assert torch.random.get_rng_state().equal(before)
+    drawn = load_classifier(Model(name, weights=file), draws=True).network
+    assert not torch.random.get_rng_state().equal(before)
+    for one, other in ((network, drawn), (drawn, network)):
+        tensors = dict(other.named_parameters()) | dict(other.named_buffers())
+        for key, value in [*one.named_parameters(), *one.named_buffers()]:
+            assert value.equal(tensors[key]), key
+
+
 def test_fresh_modules_keep_their_initialisation(tmp_path):
     path, network = save(tmp_path, ConvNet(3).state_dict()), ConvNet(5)
     before = network.fc.weight.clone()

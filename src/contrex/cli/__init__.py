@@ -6,7 +6,9 @@ command runs.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import sys
 import warnings
@@ -28,6 +30,7 @@ from contrex.cli.verify import verify
 from contrex.errors import (
     ArgumentError,
     ContrexError,
+    GlyphWarning,
     LayerWarning,
     NormalisationWarning,
     printable,
@@ -58,6 +61,9 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
 def main(arguments: Arguments | None = None) -> int:
     """Run one command and return its exit code: 2 for a wrong argument, 3 for a NaN loss, 128 + n after signal n."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        # an interpreter that ends looks through all objects for garbage, which takes a second for torch's
+        atexit.register(gc.freeze)
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0
@@ -87,7 +93,7 @@ def _warnings_in_words() -> Iterator[None]:
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if issubclass(category, (LayerWarning, NormalisationWarning)):
+        if issubclass(category, (GlyphWarning, LayerWarning, NormalisationWarning)):
             print(f"contrex: {printable(message)}", file=sys.stderr)
         else:
             shown(message, category, *place, **options)

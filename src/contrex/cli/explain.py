@@ -14,6 +14,7 @@ from contrex import settings
 from contrex.cli.counting import Progress
 from contrex.cli.options import Arguments, parsed
 from contrex.errors import ArgumentError, ImageError
+from contrex.importing import uncollected
 from contrex.settings.explainer import read_explainer
 
 
@@ -62,8 +63,9 @@ def explain(arguments: Arguments) -> int:
     """Draw why a photo is of the class that the classifier says, and name its most probable classes."""
     options = parsed(Explain, "explain", arguments)
     _check(options)
-    from contrex import photos
-    from contrex.explanation_record import Origin, save_record
+    with uncollected():
+        from contrex import photos
+        from contrex.explanation_record import Origin, save_record
 
     found = photos.found_photos(options.photos)
     files = _files_of(found, options.output)

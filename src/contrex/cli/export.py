@@ -11,6 +11,7 @@ import tyro
 from contrex import settings
 from contrex.cli.options import Arguments, parsed
 from contrex.errors import ArgumentError
+from contrex.importing import uncollected
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def export(arguments: Arguments) -> int:
     options = parsed(Export, "export", arguments)
     if (options.run is None) == (options.model == settings.Model()):
         raise ArgumentError("name the folder of a run, or a --model with --pretrained or --model.weights: one of them.")
-    from contrex.export import export_model, export_run
+    with uncollected():
+        from contrex.export import export_model, export_run
 
     if options.run is None:
         exported = export_model(options.model, options.format, options.output)

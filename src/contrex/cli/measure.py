@@ -11,6 +11,7 @@ import tyro
 from contrex import settings
 from contrex.cli.options import Arguments, Evaluation, console, named_data, parsed, print_summary
 from contrex.errors import ArgumentError
+from contrex.importing import uncollected
 
 if TYPE_CHECKING:
     from contrex.models import Classifier
@@ -53,8 +54,9 @@ def evaluate(arguments: Arguments) -> int:
             raise ArgumentError(
                 "`model.weights` is needed: an untrained network measures nothing. Or name a run, or pass --pretrained."
             )
-        from contrex.experiment import evaluate_model_by_each
-        from contrex.models import load_classifier
+        with uncollected():
+            from contrex.experiment import evaluate_model_by_each
+            from contrex.models import load_classifier
 
         classifier = load_classifier(options.model)
         if options.model.pretrained:  # what is typed wins over the sizes that the weights were made for
@@ -85,7 +87,8 @@ def as_seen_by(classifier: Classifier, data: settings.Data) -> settings.Data:
 
 
 def _evaluate_run(folder: Path, arguments: Arguments) -> list[tuple[RunRecord, Path]]:
-    from contrex.training import saved_recipe
+    with uncollected():
+        from contrex.training import saved_recipe
 
     recipe = saved_recipe(folder)
     data, rest = named_data(arguments)

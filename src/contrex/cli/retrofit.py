@@ -12,6 +12,7 @@ import tyro
 from contrex import settings
 from contrex.cli.options import Arguments, Evaluation, console, parsed, print_summary
 from contrex.errors import ArgumentError, printable
+from contrex.importing import uncollected
 from contrex.recipes.retrofit import photos_retrofit
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def retrofit(arguments: Arguments) -> int:
             "--pretrained for the library's own weights."
         )
     folder = options.folder or Path("runs") / f"retrofit-{_name(options)}"
-    from contrex import retrofit as package
+    with uncollected():
+        from contrex import retrofit as package
 
     if options.preview:
         with TemporaryDirectory() as passing:

@@ -14,6 +14,7 @@ from contrex import settings
 from contrex.cli.inspect import recipes
 from contrex.cli.options import Arguments, console, named_data, parsed, print_summary
 from contrex.errors import ArgumentError, DataError
+from contrex.importing import uncollected
 from contrex.settings import run_name
 
 
@@ -32,15 +33,18 @@ class Quickstart:
     """Epochs of each run; None is the recipes' number."""
     workers: int | None = None
     """Loader processes; None is the recipes' number."""
-    jobs: int = 1
-    """Processes that share the runs."""
+    jobs: int | None = None
+    """Processes that share the runs; None is as many as keep a CPU busy, with one thread or more each, and one where
+    there is a GPU."""
 
 
 def quickstart(arguments: Arguments) -> int:
     """Train three methods on built-in data, measure them, and write a report."""
     options = parsed(Quickstart, "quickstart", arguments)
-    from contrex.experiment import run_experiment
-    from contrex.recipes.digits import comparison
+    with uncollected():
+        from contrex.experiment import run_experiment
+        from contrex.recipes.digits import comparison
+        from contrex.training.jobs import jobs_for_small_runs
 
     runs = comparison(seeds=options.seeds, shortcut=options.shortcut, epochs=options.epochs)
     if options.workers is not None:
@@ -52,13 +56,14 @@ def quickstart(arguments: Arguments) -> int:
             )
             for run in runs
         ]
+    jobs = min(len(runs), jobs_for_small_runs()) if options.jobs is None else options.jobs
     reports = run_experiment(
         runs,
         options.folder,
         splits=("test", "val") if options.shortcut else ("test",),
         console=console(),
         title="Digits with a planted shortcut" if options.shortcut else "Digits, explained consistently",
-        jobs=options.jobs,
+        jobs=jobs,
     )
     for one in reports:
         print_summary(one.runs, f"{one.split} split")
@@ -117,8 +122,9 @@ def _train_one(options: Train) -> int:
     folder = options.folder or Path("runs") / run_name(recipe)
     if options.resume and not (folder / "recipe.json").is_file():
         raise ArgumentError(f"--resume finds no run in {folder}: name its --folder, or start one without --resume.")
-    from contrex import training
-    from contrex.experiment import evaluate_run_by_each
+    with uncollected():
+        from contrex import training
+        from contrex.experiment import evaluate_run_by_each
 
     if options.evaluate:
         _check_evaluation(recipe)
@@ -146,8 +152,9 @@ def _train_several(asked: Sequence[Train]) -> int:
         for number in range(first.seeds)
     ]
     folder = first.folder or Path("runs") / "+".join(names)
-    from contrex.experiment import run_experiment
-    from contrex.training.lock import is_locked
+    with uncollected():
+        from contrex.experiment import run_experiment
+        from contrex.training.lock import is_locked
 
     runs = [folder / run_name(recipe) for recipe in repeated]
     begun = [run.name for run in runs if (run / "recipe.json").is_file()]

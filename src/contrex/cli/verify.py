@@ -10,6 +10,7 @@ import tyro
 
 from contrex.cli.options import Arguments, parsed
 from contrex.errors import ArgumentError, ContrexError, printable
+from contrex.importing import uncollected
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def verify(arguments: Arguments) -> int:
         raise ArgumentError("name one record or more: contrex verify explanation.json")
     if options.photo is not None and len(options.records) > 1:
         raise ArgumentError(f"--photo {options.photo} is one photo: give one record.")
-    from contrex import verifying
+    with uncollected():
+        from contrex import verifying
 
     tolerance = verifying.TOLERANCE if options.tolerance is None else options.tolerance
     code = 0

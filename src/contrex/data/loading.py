@@ -7,6 +7,7 @@ what they are asked for says all.
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -154,6 +155,13 @@ class _EachPhase(Dataset[tuple[int, Batch]]):
     def __getitem__(self, place: tuple[int, Position]) -> tuple[int, Batch]:
         phase, position = place
         return phase, self._views[phase][position]
+
+    def __getitems__(self, places: Sequence[tuple[int, Position]]) -> list[tuple[int, Batch]]:
+        """What torch's loaders ask for, where there is such a function: the images of each phase as one batch."""
+        return [
+            (phase, self._views[phase].batch([position for _, position in same]))
+            for phase, same in itertools.groupby(places, key=lambda place: place[0])
+        ]
 
 
 def _joined(images: list[tuple[int, Batch]], unlabelled: int) -> Batch:

@@ -54,7 +54,9 @@ def carry_out(tasks: Sequence[Task], folder: Path, *, console: Console, jobs: in
             raise ArgumentError(
                 f"`jobs` {jobs} is for single processes, and torchrun started {ranks.world_size()}: set it to 1."
             )
-        spread(partial(_finish_all, tasks, folder), min(jobs, len(tasks)), console=console)
+        num_left = sum(None in _done(task, folder) for task in tasks)
+        if num_left > 1:  # a single one is carried out here
+            spread(partial(_finish_all, tasks, folder), min(jobs, num_left), console=console)
     return _finish_all(tasks, folder, console)
 
 
@@ -79,8 +81,7 @@ def _finish_all(tasks: Sequence[Task], folder: Path, console: Console) -> list[l
 def _finish_one(task: Task, folder: Path, console: Console, place: str) -> list[Path] | None:
     """Train and measure one run unless that is done; return its records' folders, or None if it is in other hands."""
     recipe, run = task.recipe, folder / run_name(task.recipe)
-    ways = [(way, data) for options, data in task.ways for way in options.of_each_explainer()]
-    done = ranks.from_first(lambda: [finished(run, recipe, *way) for way in ways])
+    done = ranks.from_first(lambda: _done(task, folder))
     if None not in done:
         return [record for record in done if record is not None]
     try:
@@ -91,6 +92,12 @@ def _finish_one(task: Task, folder: Path, console: Console, place: str) -> list[
             return [record for records in measured for record in records]
     except BusyRunError:
         return None
+
+
+def _done(task: Task, folder: Path) -> list[Path | None]:
+    """The folder of each of a task's records, None for those that are not there yet."""
+    ways = [(way, data) for options, data in task.ways for way in options.of_each_explainer()]
+    return [finished(folder / run_name(task.recipe), task.recipe, *way) for way in ways]
 
 
 def finished(run: Path, recipe: Recipe, options: Evaluation, data: Data | None = None) -> Path | None:

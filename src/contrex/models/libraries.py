@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
+from contrex.importing import uncollected
 from contrex.models.classes import imagenet_names
 from contrex.models.classifier import channels
 from contrex.models.convnet import ConvNet
@@ -72,7 +73,8 @@ class Torchvision(Library):
     title = "torchvision"
 
     def build(self, architecture: str, arguments: dict[str, Any], *, like_pretrained: bool) -> nn.Module:
-        import torchvision.models
+        with uncollected():
+            import torchvision.models
 
         name, _, tag = architecture.partition(".")
         names = torchvision.models.list_models(module=torchvision.models)
@@ -88,7 +90,8 @@ class Torchvision(Library):
         return network
 
     def pretrained(self, architecture: str, arguments: dict[str, Any]) -> nn.Module:
-        import torchvision.models
+        with uncollected():
+            import torchvision.models
 
         weights = self._weights(architecture)
         network: nn.Module = torchvision.models.get_model(
@@ -160,7 +163,8 @@ class Timm(Library):
 
     @staticmethod
     def _create(architecture: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
-        import timm
+        with uncollected():
+            import timm
 
         if not timm.is_model(architecture):
             raise unknown_name("`model.name` after 'timm:'", architecture, timm.list_models())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,17 +19,21 @@ from contrex.models.named import library_of
 from contrex.models.pooling import with_pooling
 from contrex.models.split import check_classifier
 from contrex.models.stem import cifar_stem
+from contrex.models.undrawn import Undrawn
 from contrex.models.weights import load_weights, read_state_dict
 from contrex.settings import IMAGENET_MEAN, IMAGENET_STD, Model, Stem
 
 
-def load_classifier(settings: Model, *, num_classes: int | None = None, is_bare: bool = False) -> Classifier:
+def load_classifier(
+    settings: Model, *, num_classes: int | None = None, is_bare: bool = False, draws: bool = False
+) -> Classifier:
     """Build the network, load its weights, and account for every key.
 
     `num_classes` is the data set's; `settings.num_classes` wins over it, and without either the weights tell. With
     `settings.pretrained` the weights are the library's own, or in the file `settings.weights`; the classifier then has
     the mean, std, size, interpolation and names that the library says of them. `is_bare` leaves all weights out, for
-    those that a run has trained.
+    those that a run has trained. `draws` draws the random weights that those of a file replace, too, so that what a run
+    draws after them does not depend on the file.
 
     Raises:
         UnknownNameError: no such library, architecture or layout.
@@ -40,7 +45,7 @@ def load_classifier(settings: Model, *, num_classes: int | None = None, is_bare:
     count = settings.num_classes if settings.num_classes is not None else num_classes
     left_out: tuple[str, ...] = ()
     if settings.weights is not None and not is_bare:
-        network, left_out = _from_file(settings, count)
+        network, left_out = _from_file(settings, count, draws=draws)
     elif settings.pretrained and not is_bare:
         network = _pretrained(settings, count)
     else:
@@ -90,13 +95,14 @@ def _built(settings: Model, count: int | None) -> nn.Module:
     return with_pooling(STEMS[settings.stem](_made(settings, make)), settings.pooling, settings.pooling_temperature)
 
 
-def _from_file(settings: Model, count: int | None) -> tuple[nn.Module, tuple[str, ...]]:
+def _from_file(settings: Model, count: int | None, *, draws: bool) -> tuple[nn.Module, tuple[str, ...]]:
     """The network with the weights of a file, and the modules of the file that are left out."""
     assert settings.weights is not None
     state, left_out = encoder_weights(read_state_dict(settings.weights, settings.layout), settings.layout)
-    network = _built(settings, count)
-    if count is None and (found := _num_classes(network, state)) is not None:
-        network = _built(settings, found)
+    with Undrawn() if not (draws or settings.fresh) else nullcontext():
+        network = _built(settings, count)
+        if count is None and (found := _num_classes(network, state)) is not None:
+            network = _built(settings, found)
     if settings.pretrained:
         whole, state = state, library_of(settings.name)[0].of_network(state, network)
         left_out += tuple(dict.fromkeys(key.partition(".")[0] for key in whole if key not in state))

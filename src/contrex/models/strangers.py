@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from contrex.errors import ContrexError
 from contrex.models.named import LIBRARIES
+from contrex.models.undrawn import Undrawn
 
 _ALIKE = 8
 """How many architectures of a library are compared with a file."""
@@ -81,7 +82,7 @@ def _shapes(name: str, num_keys: int) -> dict[str, torch.Size] | None:
     """The names and shapes of the tensors of a network, which is built without memory for them."""
     prefix, _, architecture = name.partition(":")
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta"), Undrawn(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of networks that nobody asked for
             network = LIBRARIES[prefix].build(architecture, {}, like_pretrained=False)
     except (ContrexError, RuntimeError, NotImplementedError, ValueError, TypeError):

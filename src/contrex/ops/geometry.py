@@ -14,7 +14,7 @@ Legend: N samples, H W image in pixels, h w heatmap in cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,11 +117,27 @@ def random_crop(
     height, width = (size, size) if isinstance(size, int) else size
     _check_ranges(scale, ratio, flip)
     boxes = [_random_box(height, width, scale, ratio, generator) for _ in range(num_samples)]
-    top, left, box_height, box_width = (
-        torch.tensor(boxes, dtype=torch.int64, device="cpu").reshape(num_samples, 4).unbind(1)
-    )
-    mirrored = torch.from_numpy(generator.random(num_samples) < flip)
-    return Crop(top, left, box_height, box_width, mirrored, (height, width))
+    return _crop_of(boxes, generator.random(num_samples) < flip, (height, width))
+
+
+def random_crops(
+    size: int | tuple[int, int],
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    flip: float,
+    generators: Sequence[np.random.Generator],
+) -> Crop:
+    """Draw one crop from each generator, as `random_crop` does."""
+    height, width = (size, size) if isinstance(size, int) else size
+    _check_ranges(scale, ratio, flip)
+    boxes = [_random_box(height, width, scale, ratio, generator) for generator in generators]
+    return _crop_of(boxes, np.array([generator.random() < flip for generator in generators]), (height, width))
+
+
+def _crop_of(boxes: Sequence[tuple[int, int, int, int]], flip: NDArray[np.bool_], size: tuple[int, int]) -> Crop:
+    top, left, height, width = torch.from_numpy(np.array(boxes, np.int64).reshape(len(boxes), 4)).unbind(1)
+    return Crop(top, left, height, width, torch.from_numpy(flip), size)
 
 
 def warp_images(images: Tensor, crop: Crop) -> Tensor:

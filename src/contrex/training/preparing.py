@@ -129,7 +129,7 @@ def _classifier(recipe: Recipe, images: TrainingImages, saved: RunState | None, 
     model = recipe.model if saved is None else without_file(recipe.model)
     known = images.labelled.classes if saved is None else saved.data.classes
     count = len(known) or None  # None: the weights tell
-    classifier = load_classifier(model, num_classes=count, is_bare=saved is not None)
+    classifier = load_classifier(model, num_classes=count, is_bare=saved is not None, draws=True)
     if classifier.left_out:
         say(console, f"left out of {model.weights}: {', '.join(classifier.left_out)}")
     if recipe.training.freeze and recipe.model.is_untrained:

@@ -12,11 +12,12 @@ Legend: N images, S side of the square in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from contrex.data.sample import NO_BOXES, ImageSet
@@ -61,17 +62,23 @@ class TrainingViews(Dataset[Batch]):
         self.others = OtherClasses(np.array([images.label(i) for i in range(len(images))])) if composite else None
 
     def __getitem__(self, position: Position) -> Batch:
-        epoch, index = position
-        image, label = self.images.image(index), self.images.label(index)
-        plain = central_square(image, resize=self.resize, size=self.size)
+        return self.batch([position])
+
+    def batch(self, positions: Sequence[Position]) -> Batch:
+        """The images at several positions, as one batch: what those of each image give when they are joined, but to
+        join them takes longer than to make them."""
+        images = [self._plain(index) for _, index in positions]
+        plain, labels = [square for square, _ in images], [self.images.label(index) for _, index in positions]
         return Batch(
-            images=pixels(plain)[None],
-            labels=torch.tensor([label]),
-            paths=[self.images.path(index)],
-            views=tuple(self._transformed(plain, epoch, index, number) for number in range(self.num_views)),
-            indices=torch.tensor([index]),
-            company=None if self.others is None else self._company(epoch, index, label, self.others),
-            boxes=[self._boxes(index, (image.height, image.width))] if self.boxes else None,
+            images=torch.stack([pixels(square) for square in plain]),
+            labels=torch.tensor(labels),
+            paths=[self.images.path(index) for _, index in positions],
+            views=tuple(self._seen(plain, positions, stream_of_view(number)) for number in range(self.num_views)),
+            indices=torch.tensor([index for _, index in positions]),
+            company=self._company(positions, labels),
+            boxes=[self._boxes(index, size) for (_, index), (_, size) in zip(positions, images, strict=True)]
+            if self.boxes
+            else None,
         )
 
     def order(self, epoch: int) -> list[int]:
@@ -100,59 +107,66 @@ class TrainingViews(Dataset[Batch]):
         """The boxes of one image in pixels of its square."""
         return central_square_boxes(self._drawn_boxes(index), image_size, resize=self.resize, size=self.size)
 
-    def _transformed(self, plain: Image.Image, epoch: int, index: int, number: int) -> View:
-        """View `number` of one image in one epoch. Its partners have the streams 2 to 4, a third view the one after."""
-        stream_of = number if number < 2 else number + NUM_PARTNERS
-        crop, look = self._crop(epoch, index, view=stream_of), self._look(epoch, index, view=stream_of)
-        return View(self._view(plain, crop, look), crop, look)
+    def _seen(self, plain: Sequence[Image.Image], positions: Sequence[Position], view: int) -> View:
+        """Squares after the transforms that the stream `view` has for their positions."""
+        crop, look = self._crop(positions, view=view), self._look(positions, view=view)
+        if self.augmentation.where == "device":
+            return View(None, crop, look)
+        views = torch.stack([pixels(geometry.crop_image(one, crop, number)) for number, one in enumerate(plain)])
+        return View(views if look is None else recoloured_pixels(views, look), crop, look)
 
-    def _company(self, epoch: int, index: int, label: int, others: OtherClasses) -> Company:
-        """The partners of one image in one epoch, each with a transform of its own, and its cell among them."""
-        generator = stream("composite", self.seed, epoch, index)
-        cell, chosen = generator.integers(1 + NUM_PARTNERS), others.draw(label, NUM_PARTNERS, generator)
-        squares = [self._plain(int(other)) for other in chosen]
-        crops = [self._crop(epoch, index, view=2 + number) for number in range(NUM_PARTNERS)]
-        looks = [self._look(epoch, index, view=2 + number) for number in range(NUM_PARTNERS)]
-        made = [
-            View(self._view(square, crop, look), crop, look)
-            for square, crop, look in zip(squares, crops, looks, strict=True)
-        ]
-        images = torch.stack([pixels(square) for square in squares]) if made[0].pixels is None else None
-        return Company(images, View.join(made), torch.tensor([int(cell)]))
+    def _company(self, positions: Sequence[Position], labels: Sequence[int]) -> Company | None:
+        """The partners of each image in its epoch, each with a transform of its own, and its cell among them."""
+        if self.others is None:
+            return None
+        companies = []
+        for position, label in zip(positions, labels, strict=True):
+            generator = stream("composite", self.seed, *position)
+            cell, chosen = generator.integers(1 + NUM_PARTNERS), self.others.draw(label, NUM_PARTNERS, generator)
+            squares = [self._plain(int(other))[0] for other in chosen]
+            made = [self._seen([square], [position], 2 + number) for number, square in enumerate(squares)]
+            images = torch.stack([pixels(square) for square in squares]) if made[0].pixels is None else None
+            companies.append(Company(images, View.join(made), torch.tensor([int(cell)])))
+        return Company.join(companies)
 
-    def _plain(self, index: int) -> Image.Image:
-        return central_square(self.images.image(index), resize=self.resize, size=self.size)
+    def _plain(self, index: int) -> tuple[Image.Image, tuple[int, int]]:
+        """The square of an image, and the (H, W) that the image had."""
+        image = self.images.image(index)
+        return central_square(image, resize=self.resize, size=self.size), (image.height, image.width)
 
-    def _crop(self, epoch: int, index: int, *, view: int) -> Crop:
-        """The transform of one image in one epoch, a pure function of its place."""
-        augmentation, generator = self.augmentation, stream("crop", self.seed, epoch, index, view)
-        return geometry.random_crop(
-            1,
+    def _crop(self, positions: Sequence[Position], *, view: int) -> Crop:
+        """The transform of each image in its epoch, a pure function of its place."""
+        augmentation = self.augmentation
+        return geometry.random_crops(
             self.size,
             scale=augmentation.scale,
             ratio=augmentation.ratio,
             flip=augmentation.flip,
-            generator=generator,
+            generators=[stream("crop", self.seed, *position, view) for position in positions],
         )
 
-    def _look(self, epoch: int, index: int, *, view: int) -> Look | None:
-        """The change of colour of one image in one epoch, a pure function of its place, with a stream of its own."""
+    def _look(self, positions: Sequence[Position], *, view: int) -> Look | None:
+        """The change of colour of each image in its epoch, a pure function of its place, with a stream of its own."""
         augmentation = self.augmentation
         if not augmentation.recolours:
             return None
-        return random_look(
-            1,
-            strengths=augmentation.color_jitter,
-            probability=augmentation.jitter_probability,
-            grayscale=augmentation.grayscale,
-            generator=stream("look", self.seed, epoch, index, view),
+        return Look.stack(
+            [
+                random_look(
+                    1,
+                    strengths=augmentation.color_jitter,
+                    probability=augmentation.jitter_probability,
+                    grayscale=augmentation.grayscale,
+                    generator=stream("look", self.seed, *position, view),
+                )
+                for position in positions
+            ]
         )
 
-    def _view(self, plain: Image.Image, crop: Crop, look: Look | None) -> Tensor | None:
-        if self.augmentation.where == "device":
-            return None
-        view = pixels(geometry.crop_image(plain, crop))[None]
-        return view if look is None else recoloured_pixels(view, look)
+
+def stream_of_view(number: int) -> int:
+    """Which stream draws view `number`: partners of an image have the streams 2 to 4, a third view the one after."""
+    return number if number < 2 else number + NUM_PARTNERS
 
 
 def num_batches(images: ImageSet, batch_size: int) -> int:
