@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -20,6 +20,17 @@ from contrex.settings.explainer import read_explainer
 if TYPE_CHECKING:
     from contrex.exploring import Explorer
     from contrex.photos import Asked, NamedClassifier
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Files beside the picture."""
+
+    page: Path | None = None
+    """Also write a page to this file (.html) on which any class is asked against any other, in a browser and without a
+    server."""
+    save_maps: bool = False
+    """Write the raw maps too, beside the picture as .npz."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +70,7 @@ class Explain:
     """The file of the picture; its suffix names the format: .png, .jpg, .webp, .pdf or .svg. Of several photos each has
     a file, explanation-NAME.png, or a page of the one .pdf. Beside it is explanation.json, a record of the explanation
     that contrex verify checks."""
-    page: Path | None = None
-    """Also write a page to this file (.html) on which any class is asked against any other, in a browser and without a
-    server."""
-    save_maps: bool = False
-    """Write the raw maps too, beside the picture as .npz."""
+    beside: Annotated[Beside, tyro.conf.arg(name="")] = field(default_factory=Beside)
 
 
 def explain(arguments: Arguments) -> int:
@@ -106,7 +113,9 @@ def explain(arguments: Arguments) -> int:
         else:
             photos.save_pictures([result], file.picture)
             progress.tell(f"picture: {file.picture}")
-        save_record(result, origin, file.record, picture=file.picture, maps=file.maps if options.save_maps else None)
+        save_record(
+            result, origin, file.record, picture=file.picture, maps=file.maps if options.beside.save_maps else None
+        )
         progress.tell(f"record: {file.record}")
         page.add(path)
         progress.step()
@@ -121,9 +130,9 @@ class _Page:
     """The page of `--page`; without it, none."""
 
     def __init__(self, options: Explain, named: NamedClassifier, asked: Asked) -> None:
-        self._file = options.page
+        self._file = options.beside.page
         self._explorer: Explorer | None = None
-        if options.page is None:
+        if options.beside.page is None:
             return
         from contrex.exploring import Explorer, Participant
 
@@ -150,8 +159,8 @@ def _check(options: Explain) -> None:
     if options.run is not None and options.model != settings.Model():
         raise ArgumentError("--run and --model.* are two classifiers: give one of them.")
     check_output(options.output, FORMATS)
-    if options.page is not None:
-        check_output(options.page, PAGES, "page")
+    if options.beside.page is not None:
+        check_output(options.beside.page, PAGES, "page")
     if options.top is not None and (options.top < 1 or options.target):
         raise ArgumentError(
             f"--top {options.top} must be 1 or more, and cannot be combined with --target: give one of them."
