@@ -38,6 +38,7 @@ export class Table {
    * together, where their weights are alike or follow their probabilities.
    * @param {Float64Array} weights @param {"mean" | "weighted" | string} kind */
   weighted(weights, kind) {
+    if (!this.isClassSpecific) return this.of(0);
     const map = new Float64Array(this.cells);
     let rest = 0;
     for (let index = 0; index < weights.length; index++) {
