@@ -41,7 +41,9 @@ def page(why):
 
 
 def content(page):
-    return json.loads(re.search(r'<script type="application/json" id="content">(.*?)</script>', page.html, re.S)[1])
+    return json.loads(
+        re.search(r'<script type="application/json" id="content">(.*?)</script>', page.html, re.DOTALL)[1]
+    )
 
 
 def test_the_page_needs_nothing_and_lets_nothing_in(page):
@@ -50,7 +52,7 @@ def test_the_page_needs_nothing_and_lets_nothing_in(page):
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
     assert policy.startswith("default-src 'none'; img-src data:; ")
     assert "unsafe" not in policy
-    ((style,), (script,)) = (re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S) for tag in ("style", "script"))
+    ((style,), (script,)) = (re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in ("style", "script"))
     for kind, part in (("style", style), ("script", script)):
         digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}';" in policy
@@ -132,10 +134,10 @@ def test_modules_stand_behind_what_they_import():
     known, names = {}, []
     for module in MODULES:
         text = ASSETS.joinpath(f"{module}.js").read_text(encoding="utf-8")
-        for imported, source in re.findall(r'^import \{([^}]*)\} from "\./(\w+)\.js";$', text, re.M):
+        for imported, source in re.findall(r'^import \{([^}]*)\} from "\./(\w+)\.js";$', text, re.MULTILINE):
             assert {name.strip() for name in imported.split(",")} <= known[source]
-        known[module] = set(re.findall(r"^export (?:const|class) (\w+)", text, re.M))
-        names += re.findall(r"^(?:export )?(?:const|class|let) (\w+)", text, re.M)
+        known[module] = set(re.findall(r"^export (?:const|class) (\w+)", text, re.MULTILINE))
+        names += re.findall(r"^(?:export )?(?:const|class|let) (\w+)", text, re.MULTILINE)
     assert len(names) == len(set(names))
     assert {path.name for path in ASSETS.iterdir()} == {
         "explorer.css", "explorer.html", *(f"{module}.js" for module in MODULES),
