@@ -11,11 +11,12 @@ from PIL import Image
 
 from contrex.data.views.squares import central_square
 from contrex.errors import ArgumentError
+from contrex.explain import LayerExplainer
 from contrex.explain.explorer import answers
 from contrex.explain.explorer.class_maps import ClassMaps
 from contrex.explain.explorer.content import VIEWS, WHOLE, Content, Explored, Model, Start
 from contrex.explain.explorer.page import ExplorerPage
-from contrex.explain.named import build_explainer
+from contrex.explain.named import build_explainer, explainer_class
 from contrex.explanation_record import Origin, Plain, record_of
 from contrex.models import class_index
 from contrex.models.own import INTERPOLATIONS
@@ -109,9 +110,9 @@ class Explorer:
         if side is not None and side < 1:
             raise ArgumentError(f"`side` must be at least 1 pixel, got {side}: it is the photo's shorter side.")
         self._participants, self._side = participants, side
-        self._asked = replace(
-            asked, explainers=[with_layer(text, asked.layer) for text in asked.explainers], layer=None
-        )
+        layers = [] if asked.layer is None else [asked.layer]
+        texts = [one for text in asked.explainers for one in at_layers(text, layers)]
+        self._asked = replace(asked, explainers=texts, layer=None)
         self._explainers = [
             [build_explainer(one.named.classifier.network, text) for text in self._asked.explainers]
             for one in participants
@@ -205,14 +206,17 @@ class Explorer:
         return record_of(result, origin, page)
 
 
-def with_layer(text: str, layer: str | None) -> str:
-    """The text of an explainer with a layer among its options; without one it stays as it is.
+def at_layers(text: str, layers: Sequence[str]) -> list[str]:
+    """The texts of an explainer at each of several layers; without layers, and of an explainer of the pixels, the text
+    as it is.
 
-    >>> with_layer("grad_cam", "layer3")
-    "grad_cam(layer='layer3')"
+    >>> at_layers("grad_cam", ["layer3", "layer4"]), at_layers("gradient", ["layer3"])
+    (["grad_cam(layer='layer3')", "grad_cam(layer='layer4')"], ['gradient'])
     """
     asked = read_explainer(text)
-    return text if layer is None else str(ExplainerText(asked.name, {**asked.options, "layer": layer}))
+    if not layers or not issubclass(explainer_class(text), LayerExplainer):
+        return [text]
+    return [str(ExplainerText(asked.name, {**asked.options, "layer": layer})) for layer in layers]
 
 
 def _start(asked: Asked, names: Sequence[str]) -> Start:

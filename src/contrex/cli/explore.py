@@ -33,7 +33,7 @@ class Explore:
     explainer: tuple[str, ...] = ("grad_cam",)
     """Explainers to choose from on the page, as in contrex explain."""
     layer: tuple[str, ...] = ()
-    """Layers to choose from, for each explainer. None are the last feature maps."""
+    """Layers to choose from, for each explainer of layers. Without any it is the last feature map."""
     target: str | None = None
     """The class that the page opens with, by name or index. None is the most probable one of each photo."""
     contrast: str | None = None
@@ -55,10 +55,10 @@ def explore(arguments: Arguments) -> int:
     words = [word for word in options.words if word not in runs]
     _check(options, runs, words)
     from contrex import photos
-    from contrex.exploring import Explorer, with_layer
+    from contrex.exploring import Explorer, at_layers
 
     found = photos.found_photos(words)
-    texts = [with_layer(text, layer) for text in options.explainer for layer in options.layer or (None,)]
+    texts = [one for text in options.explainer for one in at_layers(text, options.layer)]
     asked = photos.Asked(
         explainers=texts,
         classes=[] if options.target is None else [options.target],

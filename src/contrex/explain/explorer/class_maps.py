@@ -172,5 +172,7 @@ def _sums_to(
 
 def _averaged(maps: Tensor) -> NDArray[np.float32]:
     shown = _shown(maps.shape[1:])
-    averaged: NDArray[np.float32] = (F.adaptive_avg_pool2d(maps, shown) if len(maps) else maps).numpy()
+    averaged: NDArray[np.float32] = (
+        F.adaptive_avg_pool2d(maps, shown) if len(maps) else maps.new_zeros(0, *shown)
+    ).numpy()
     return averaged

@@ -152,6 +152,7 @@ const showQuestion = (app) => {
   const parts = inWords(question, names, named);
   byId("question").replaceChildren(...parts.map(([text, isClass]) => (isClass ? make("em", {}, text) : text)));
   document.title = `${app.sentence(0)} ${app.photo().name}`;
+  byId("about").textContent = `${app.photo().name}${app.question.view ? `, ${app.view().name}` : ""}; ${app.shown[0].table.method}`;
   byId("said").textContent = `${app.photo().name}: ${app.sentence(0)}`;
   for (const name of ["photo", "view", "method", "kind", "scale", "sign", "sort"]) byId(name).value = String(app.question[name]);
   for (const name of ["share", "opacity", "threshold"]) {
@@ -236,6 +237,7 @@ const start = async () => {
   app.ask(first, true);
   byId("page").hidden = false;
   byId("waiting").hidden = true;
+  requestAnimationFrame(() => performance.mark("shown"));
   await Promise.all(loaded);
   addEventListener("hashchange", () => app.ask({ ...asked(app) }));
   document.documentElement.dataset.ready = "yes";
