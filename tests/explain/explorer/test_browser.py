@@ -530,3 +530,47 @@ def test_a_notebook_s_frame_works(opened, browser, made, participants, files):
     assert " and not " in frame.locator("#question").inner_text()
     assert complaints == []
     page.close()
+
+
+@pytest.mark.parametrize(("task", "num"), [("binary", 1), ("multilabel", 6)])
+def test_labels_and_one_logit(opened, made, files, task, num):
+    torch.manual_seed(0)
+    torch.save(build_network("contrex:convnet", {}, num_classes=num).state_dict(), made / f"{task}.pth")
+    names = tuple("abcdef")[: max(2, num)]
+    participant = Participant.of(task, None, Model("contrex:convnet", weights=made / f"{task}.pth"), names)
+    explorer = Explorer([participant], Asked(task=task), side=SIDE)
+    explorer.add(made / "a.png", made / f"{task}.html")
+    files[task] = explorer.page().save(made / f"{task}.html")
+    page = opened(task)
+    photographer = Photographer(participant.named, Asked(["grad_cam"], task=task), side=SIDE)
+    for kind, contrast in (("alone", None), ("mean", "mean"), ("weighted", "weighted"), ("classes&foils=0", 0)):
+        go(page, f"#target=1&kind={kind}")
+        why = photographer.explain(made / "a.png", Questions([1], [contrast])).rows[0][0]
+        (record,) = records(page)
+        close(cells(record), why.heatmap[0])
+        assert asked(record)["value"] == pytest.approx(score_of(why), abs=1e-3)
+        assert asked(record)["target"]["probability"] == pytest.approx(float(why.probability), abs=1e-5)
+
+
+def test_names_and_files_are_only_text(opened, made, files):
+    """A class that is called like a script is shown, and runs nothing."""
+    evil = ("</script><script>document.title = 'gotcha'</script>", "<img src=x onerror=document.title='gotcha'>", "c")
+    name = "<b>&'a`.png"
+    shutil.copy(made / "a.png", made / name)
+    torch.save(build_network("contrex:convnet", {}, num_classes=3).state_dict(), made / "evil.pth")
+    participant = Participant.of(evil[1], None, Model("contrex:convnet", weights=made / "evil.pth"), evil)
+    explorer = Explorer([participant], Asked(), side=SIDE)
+    explorer.add(made / name, made / "evil.html")
+    files["evil"] = explorer.page().save(made / "evil.html")
+    page = opened("evil", "#target=0&kind=classes&foils=1")
+    assert question(page) == f"why {evil[0]} and not {evil[1]}?"
+    assert "gotcha" not in page.title().replace(question(page), "")
+    assert page.locator("img, #page script").count() == 0
+    page.click("#copy-python")
+    exec(page.evaluate("navigator.clipboard.readText()"), scope := {})
+    assert scope["why"].target.tolist() == [0]
+    page.click("#copy-command")
+    words = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    assert words[2] == str(made / name)
+    assert words[words.index("--classes") + 1 : words.index("--classes") + 4] == list(evil)
+    (made / name).unlink()

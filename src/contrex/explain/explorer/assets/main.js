@@ -6,12 +6,13 @@ import { startKeeping } from "./keeping.js";
 import { Answer, carried, rivals, scoreOf, weightsOf } from "./maps.js";
 import { cosine, fullColour } from "./numbers.js";
 import { agreement, compute, showCell, showCursor, showPanels, startPanels } from "./panels.js";
-import { DEFAULT, fromAddress, inWords, KINDS, toAddress } from "./question.js";
+import { DEFAULT, fromAddress, inWords, KINDS, nameShortly, toAddress } from "./question.js";
 
 class App {
   /** @param {any} content as `content.py` writes it */
   constructor(content) {
     this.content = content;
+    nameShortly(content.names);
     this.colours = { ramp: ramp(content.colours), darkest: content.colours.darkest };
     this.question = { ...DEFAULT };
     this.next = "target"; // what a click on a class's name asks for
@@ -100,15 +101,28 @@ class App {
 
   /** The photos in the order that is asked for. */
   order() {
-    const all = this.content.photos.map((_, index) => index), { sort } = this.question;
+    const all = this.content.photos.map((_, index) => index), { sort, kind, target, foils, share, method } = this.question;
     if (sort === "file") return all;
-    const by = all.map((photo) => this.disagreement(photo, sort));
-    return all.sort((a, b) => by[b] - by[a] || a - b);
+    return this.once(`order ${[sort, kind, target, foils, share, method]}`, () => {
+      const by = all.map((photo) => this.disagreement(photo, sort));
+      return all.sort((a, b) => by[b] - by[a] || a - b);
+    });
+  }
+
+  /** The picture of a photo, as soon as it can be drawn. */
+  loaded(photo) {
+    return this.once(`image ${photo}`, async () => {
+      const image = new Image();
+      image.src = this.content.photos[photo].image;
+      await image.decode();
+      this.images[photo] = image;
+    });
   }
 
   /** Changes the question, and shows what follows. */
   ask(changes, isStill = false) {
     const photo = changes.photo ?? this.question.photo;
+    if (!this.images[photo]) return void this.loaded(photo).then(() => this.ask(changes, isStill));
     if (photo !== this.question.photo && !this.question.keep) {
       changes = { target: -1, foils: [], ...changes };
       this.next = "target";
@@ -222,23 +236,18 @@ const asked = (app) => {
 
 const start = async () => {
   const app = new App(JSON.parse(byId("content").textContent));
-  const loaded = app.content.photos.map((photo, index) => {
-    const image = (app.images[index] = new Image());
-    image.src = photo.image;
-    return image.decode();
-  });
   startControls(app);
   startClasses(app);
   startPanels(app);
   startKeeping(app);
   startKeys(app);
   const first = asked(app);
-  await loaded[first.photo];
+  await app.loaded(first.photo);
   app.ask(first, true);
   byId("page").hidden = false;
   byId("waiting").hidden = true;
   requestAnimationFrame(() => performance.mark("shown"));
-  await Promise.all(loaded);
+  await Promise.all(app.content.photos.map((_, photo) => app.loaded(photo)));
   addEventListener("hashchange", () => app.ask({ ...asked(app) }));
   document.documentElement.dataset.ready = "yes";
 };

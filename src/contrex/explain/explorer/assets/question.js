@@ -49,8 +49,20 @@ export const fromAddress = (address, limits, choices) => {
   return found;
 };
 
-/** The first of a class's names: "tabby" of "tabby, tabby cat". @param {string} name */
-export const short = (name) => name.split(",")[0];
+const SHORT = new Map();
+
+/** Finds the short names of classes, "tabby" of "tabby, tabby cat", where no other class has it too; names that several
+ * classes share get their numbers.
+ * @param {string[]} names */
+export const nameShortly = (names) => {
+  const count = (all) => all.reduce((found, name) => found.set(name, (found.get(name) ?? 0) + 1), new Map());
+  const full = count(names), first = count(names.map((name) => name.split(",")[0]));
+  names.forEach((name, index) => { if (full.get(name) > 1) names[index] = `${name} (${index})`; });
+  for (const name of names) if (first.get(name.split(",")[0]) === 1) SHORT.set(name, name.split(",")[0]);
+};
+
+/** The name of a class as it is shown. @param {string} name */
+export const short = (name) => SHORT.get(name) ?? name;
 
 /** @param {number[]} classes @param {string[]} names */
 const listed = (classes, names) => {
