@@ -40,7 +40,10 @@ def words(made, *more):
 
 
 def content(page):
-    return json.loads(re.search(r'id="content">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)[1])
+    """What the page's script reads: of all, and photo by photo."""
+    told = dict(re.findall(r'json" id="([\w-]+)">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL))
+    shown = json.loads(told.pop("content"))
+    return {**shown, "of": [json.loads(told[f"photo-{index}"]) for index in range(len(told))]}
 
 
 def test_explain_writes_a_page_beside_the_pictures(made, tmp_path, capsys):
@@ -49,11 +52,11 @@ def test_explain_writes_a_page_beside_the_pictures(made, tmp_path, capsys):
     assert run("explain", made / "photos", *words(made, *asked), "--output", tmp_path / "e.png", "--page", page) == 2
     assert f"page: {page}" in capsys.readouterr().out
     shown = content(page)
-    assert [one["name"] for one in shown["photos"]] == ["a.png", "b.png"]
+    assert shown["photos"] == ["a.png", "b.png"]
     assert shown["start"] == {"target": 1, "contrast": [2]}
     assert shown["methods"] == ["grad_cam(layer='features')"]
-    assert shown["photos"][0]["records"][0]["photo"]["sha256"]
-    assert len(shown["photos"][0]["views"]) == 5
+    assert shown["of"][0]["records"][0]["photo"]["sha256"]
+    assert len(shown["views"]) == len(shown["of"][1]["answers"]) == 5
     command = shown["models"][0]["command"]
     assert f"--model.weights {made}/0.pth --classes cat dog fox --side 32" in command
 
@@ -76,7 +79,7 @@ def test_models_stand_side_by_side(made, tmp_path, capsys):
     shown = content(page)
     assert [one["name"] for one in shown["models"]] == ["0", "1"]
     assert shown["methods"] == ["grad_cam(layer='features')", "gradient"]
-    assert [len(one["tables"]) for one in shown["photos"][0]["views"][3]["answers"]] == [2, 2]
+    assert [len(one["tables"]) for one in shown["of"][0]["answers"][3]] == [2, 2]
     assert shown["start"] == {"target": None, "contrast": "mean"}
 
 

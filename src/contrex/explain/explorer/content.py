@@ -90,6 +90,18 @@ class Explored:
     path: str = ""
     records: Sequence[Plain] = ()
 
+    def plain(self) -> Plain:
+        """The values of the picture that the page's script reads when it shows it."""
+        height, width = self.photo.pixels.shape[:2]
+        return {
+            "path": self.path or self.photo.name or "PICTURE",
+            "width": width,
+            "height": height,
+            "image": _jpeg(self.photo.pixels),
+            "records": list(self.records),
+            "answers": [[_answer(methods) for methods in models] for models in self.answers],
+        }
+
 
 @dataclass(frozen=True)
 class Start:
@@ -102,8 +114,8 @@ class Start:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """All that a page shows. The models have the same classes, in one order; `methods` are the texts that name the
-    explainers."""
+    """All that a page shows. The models have the same classes, in one order, and the pictures the same views; `methods`
+    are the texts that name the explainers."""
 
     models: Sequence[Model]
     pictures: Sequence[Explored]
@@ -112,7 +124,7 @@ class Content:
     start: Start = field(default_factory=Start)
 
     def plain(self) -> Plain:
-        """The values that the page's script reads."""
+        """The values that the page's script reads first: all but those of the pictures."""
         first = self.pictures[0].answers[0][0][0]
         about, num = first.about, len(first.logits)
         task = task_of(about.logits, about.task)
@@ -127,24 +139,9 @@ class Content:
             "methods": list(self.methods),
             "colours": {"stops": DIVERGING, "share": OVER_PICTURE, "darkest": DARKEST},
             "start": {"target": self.start.target, "contrast": self.start.contrast},
-            "photos": [_picture(one) for one in self.pictures],
+            "views": [vars(view) for view in self.pictures[0].views],
+            "photos": [one.photo.name or "picture" for one in self.pictures],
         }
-
-
-def _picture(one: Explored) -> Plain:
-    height, width = one.photo.pixels.shape[:2]
-    return {
-        "name": one.photo.name or "picture",
-        "path": one.path or one.photo.name or "PICTURE",
-        "width": width,
-        "height": height,
-        "image": _jpeg(one.photo.pixels),
-        "records": list(one.records),
-        "views": [
-            {**vars(view), "answers": [_answer(methods) for methods in models]}
-            for view, models in zip(one.views, one.answers, strict=True)
-        ],
-    }
 
 
 def _answer(methods: Sequence[ClassMaps]) -> Plain:

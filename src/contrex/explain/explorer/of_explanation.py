@@ -15,7 +15,7 @@ from contrex.explain.explorer.class_maps import ClassMaps
 from contrex.explain.explorer.content import VIEWS, WHOLE, Content, Explored, Model, Start
 from contrex.explain.explorer.page import ExplorerPage
 from contrex.explain.named import build_explainer
-from contrex.explain.picture import Photo, Source
+from contrex.explain.picture import Source
 from contrex.models import Classifier
 from contrex.models.own import own_classifier
 from contrex.ops import scores
@@ -42,20 +42,18 @@ def page_of(
         raise ArgumentError(
             "`explore` draws on pictures, and this explanation has none: add them, why.on(images, mean=..., std=...)."
         )
-    columns = why.columns()
     given = None if classifier is None else _source(why, classifier)
-    sources = [given or photo.source for photo in why.images]
-    pictures = []
-    for index, (photo, source) in enumerate(zip(why.images, sources, strict=True)):
-        if source is not None:
-            first = [int(column.target[index]) for column in columns]
-            pictures.append(Explored(photo, VIEWS, _asked_again(source, photo, why.task, first)))
-        else:
-            pictures.append(Explored(photo, [WHOLE], [[[_own_maps(why, index)]]]))
-    python = PYTHON if all(source is not None for source in sources) else ""
-    methods = [_in_text(sources[0].explainer) if sources[0] else why.explainer]
-    name = type(sources[0].classifier.network).__name__ if sources[0] else "the network"
-    return ExplorerPage(Content([Model(name, python)], pictures, methods, start=_start(why)), height)
+    sources = [source for photo in why.images if (source := given or photo.source) is not None]
+    if len(sources) < len(why.images):
+        pictures = [Explored(photo, [WHOLE], [[[_own_maps(why, index)]]]) for index, photo in enumerate(why.images)]
+        model, methods = Model("the network"), [why.explainer]
+    else:
+        pictures = [
+            Explored(photo, VIEWS, _asked_again(why, index, source))
+            for index, (photo, source) in enumerate(zip(why.images, sources, strict=True))
+        ]
+        model, methods = Model(type(sources[0].classifier.network).__name__, PYTHON), [_in_text(sources[0].explainer)]
+    return ExplorerPage(Content([model], pictures, methods, start=_start(why)), height)
 
 
 def _source(why: Explanation | ClassExplanations, classifier: Classifier | nn.Module) -> Source:
@@ -76,9 +74,11 @@ def _in_text(explain: Explainer) -> str:
     return f"{name[:-1]}, layer={explain.layer!r})" if name.endswith(")") else f"{name}(layer={explain.layer!r})"
 
 
-def _asked_again(source: Source, photo: Photo, task: str | None, first: list[int]) -> list[list[list[ClassMaps]]]:
-    asked = Asked(source.classifier, [source.explainer], Image.fromarray(photo.pixels))
-    return answers([asked], task=task, first=first)
+def _asked_again(why: Explanation | ClassExplanations, index: int, source: Source) -> list[list[list[ClassMaps]]]:
+    """The maps of an image that the network is asked for again, of those classes first that were explained."""
+    first = [int(column.target[index]) for column in why.columns()]
+    asked = Asked(source.classifier, [source.explainer], Image.fromarray(why.images[index].pixels))
+    return answers([asked], task=why.task, first=first)
 
 
 def _own_maps(why: Explanation | ClassExplanations, index: int) -> ClassMaps:

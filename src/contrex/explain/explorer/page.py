@@ -12,9 +12,11 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from contrex.errors import ArgumentError
 from contrex.explain.explorer.content import Content
@@ -36,14 +38,20 @@ class ExplorerPage:
     def html(self) -> str:
         """The whole page."""
         style, script = _style(), _script()
+        first, *others = [
+            f'<script type="application/json" id="photo-{index}">{_as_data(one.plain())}</script>'
+            for index, one in enumerate(self.content.pictures)
+        ]
         return _filled(
             _asset("explorer.html"),
             policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
             "base-uri 'none'; form-action 'none'",
             title=html.escape(self.content.title),
             style=style,
-            content=_as_data(self.content),
+            content=_as_data(self.content.plain()),
             script=script,
+            first=first,
+            others="\n".join(others),  # behind the script, which shows the first one while these are read
         )
 
     def save(self, path: str | Path) -> Path:
@@ -76,9 +84,9 @@ def _filled(template: str, **parts: str) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], template)
 
 
-def _as_data(content: Content) -> str:
-    """The content as JSON that cannot end the element it stands in, whatever classes are called."""
-    text = json.dumps(to_plain(content.plain()), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+def _as_data(values: Mapping[str, Any]) -> str:
+    """Values as JSON that cannot end the element it stands in, whatever classes are called."""
+    text = json.dumps(to_plain(values), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

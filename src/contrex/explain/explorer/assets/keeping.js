@@ -31,7 +31,7 @@ const asPython = (app, model) => {
   const { target, foils, kind } = app.resolved(model), { photo, share, method, view } = app.question;
   const several = foils.length > 1 ? `[[${foils.join(", ")}]]` : String(foils[0]);
   const contrast = { alone: "None", classes: several }[kind] ?? `"${kind}"`;
-  const values = { photo: JSON.stringify(app.content.photos[photo].path), explainer: JSON.stringify(app.content.methods[method]),
+  const values = { photo: JSON.stringify(app.photo().path), explainer: JSON.stringify(app.content.methods[method]),
     target: String(target), contrast };
   const lines = [filled(app.content.models[model].python, values)];
   if (kind !== "alone" && share < 1) {
@@ -45,7 +45,7 @@ const asCommand = (app, model) => {
   const { target, foils, kind } = app.resolved(model), { photo, method } = app.question;
   if (kind === "classes" && foils.length > 1) return "# the command takes one class at a time; Python takes several";
   const contrast = { alone: "none", classes: String(foils[0]) }[kind] ?? kind;
-  const values = { photo: quoted(app.content.photos[photo].path), explainer: quoted(app.content.methods[method]),
+  const values = { photo: quoted(app.photo().path), explainer: quoted(app.content.methods[method]),
     target: String(target), contrast };
   return filled(app.content.models[model].command, values);
 };
@@ -84,14 +84,14 @@ const questionOf = (app, model, name) => {
 /** The explanation record of a model: one that `contrex verify` computes again, where the question is one that a command
  * can ask, and else all that the page knows. */
 const recordOf = (app, model) => {
-  const { photo, method, view, share, kind } = app.question, base = app.content.photos[photo].records[model];
+  const { photo, method, view, share, kind } = app.question, base = app.photo().records[model];
   const { table, missing } = app.shown[model], isWhole = view === 0 && (share === 1 || kind === "alone");
   if (base && isWhole && !table.size && !missing) {
     const row = { ...base.explanations[method], questions: [questionOf(app, model, "map_0_0")] };
     return { ...base, explanations: [row], picture: null, maps: null };
   }
   return { kind: "PageExplanation", version: app.content.version, versions: { contrex: app.content.contrex },
-    photo: { name: app.content.photos[photo].name }, model: app.content.models[model].name, method: table.method,
+    photo: { name: app.content.photos[photo] }, model: app.content.models[model].name, method: table.method,
     view: app.view().name, share, task: app.content.task, question: questionOf(app, model, "map") };
 };
 
@@ -101,7 +101,7 @@ const saveRecords = (app) => app.content.models.forEach((model, index) => {
   offer(`explanation-${stem(app)}${several}.json`, `data:application/json;charset=utf-8,${encodeURIComponent(text)}`);
 });
 
-const stem = (app) => app.content.photos[app.question.photo].name.replace(/\.\w+$/, "").replace(/[^\w-]+/g, "_");
+const stem = (app) => app.content.photos[app.question.photo].replace(/\.\w+$/, "").replace(/[^\w-]+/g, "_");
 
 /** The panels as one picture, with the question above and the legend below. */
 const savePicture = (app) => {

@@ -8,6 +8,12 @@ import { cosine, fullColour } from "./numbers.js";
 import { agreement, compute, showCell, showCursor, showPanels, startPanels } from "./panels.js";
 import { DEFAULT, fromAddress, inWords, KINDS, nameShortly, toAddress } from "./question.js";
 
+/** Everything in the file is there; the first photo is before. */
+const PARSED = new Promise((done) => {
+  if (document.readyState === "loading") addEventListener("DOMContentLoaded", done);
+  else done();
+});
+
 class App {
   /** @param {any} content as `content.py` writes it */
   constructor(content) {
@@ -17,6 +23,7 @@ class App {
     this.question = { ...DEFAULT };
     this.next = "target"; // what a click on a class's name asks for
     this.cursor = null;
+    this.heading = 0; // the photo that is asked for, shown or about to be
     this.images = [];
     this.kept = new Map(); // answers and pixels, each made once
   }
@@ -26,13 +33,17 @@ class App {
     return this.kept.get(key);
   }
 
-  photo(index = this.question.photo) { return this.content.photos[index]; }
-  view() { return this.photo().views[this.question.view]; }
+  /** What the page has of a photo, which is read when it is asked for. */
+  photo(index = this.question.photo) {
+    return this.once(`photo ${index}`, () => JSON.parse(byId(`photo-${index}`).textContent));
+  }
+
+  view() { return this.content.views[this.question.view]; }
 
   /** What each model says of a view. @returns {Answer[]} */
   answers(photo = this.question.photo, view = this.question.view) {
     return this.once(`answers ${photo} ${view}`, () =>
-      this.content.photos[photo].views[view].answers.map((plain) => new Answer(plain, this.content.task)));
+      this.photo(photo).answers[view].map((plain) => new Answer(plain, this.content.task)));
   }
 
   tables() { return this.answers().map((answer) => answer.table(this.question.method)); }
@@ -63,7 +74,7 @@ class App {
     const from = isCarried ? 0 : view, table = this.answers(photo, from)[model].table(this.question.method);
     const map = table.weighted(this.weights(model, photo, from), this.question.kind);
     if (!map || !isCarried || !view) return { map, missing: !map, table };
-    return { map: carried(map, table.rows, table.columns, this.content.photos[photo].views[view]), missing: false, table };
+    return { map: carried(map, table.rows, table.columns, this.content.views[view]), missing: false, table };
   }
 
   score(model) {
@@ -95,7 +106,7 @@ class App {
     if (by === "maps") return worst((other) => (map(0).length === map(other).length ? 1 - cosine(map(0), map(other)) : 1));
     if (by === "classes") return worst((other) =>
       answers[0].probabilities.reduce((total, p, i) => total + Math.abs(p - answers[other].probabilities[i]), 0) / 2);
-    const views = this.content.photos[photo].views.slice(1).map((_, i) => i + 1);
+    const views = this.content.views.slice(1).map((_, i) => i + 1);
     return -Math.min(1, ...answers.flatMap((_, model) => views.map((view) => agreement(this, photo, view, model) ?? 1)));
   }
 
@@ -112,28 +123,32 @@ class App {
   /** The picture of a photo, as soon as it can be drawn. */
   loaded(photo) {
     return this.once(`image ${photo}`, async () => {
+      if (photo) await PARSED;
       const image = new Image();
-      image.src = this.content.photos[photo].image;
+      image.src = this.photo(photo).image;
       await image.decode();
       this.images[photo] = image;
     });
   }
 
-  /** Changes the question, and shows what follows. */
+  /** Changes the question, and shows what follows, as soon as what it needs is there. */
   ask(changes, isStill = false) {
-    const photo = changes.photo ?? this.question.photo;
-    if (!this.images[photo]) return void this.loaded(photo).then(() => this.ask(changes, isStill));
+    const asked = { ...this.question, ...changes }, { photo } = asked;
+    const needsAll = document.readyState === "loading" && (asked.sort !== "file" || asked.scale === "common");
+    this.heading = photo;
+    if (needsAll || !this.images[photo])
+      return Promise.all([this.loaded(photo), needsAll && PARSED]).then(() => { if (this.heading === photo) this.ask(changes, isStill); });
     if (photo !== this.question.photo && !this.question.keep) {
       changes = { target: -1, foils: [], ...changes };
       this.next = "target";
     }
     Object.assign(this.question, changes);
-    this.question.view = Math.min(this.question.view, this.photo().views.length - 1);
     try {
       history.replaceState(null, "", toAddress(this.question));
     } catch { /* a frame of a notebook has no address of its own */ }
     this.show(isStill || photo !== this.shownPhoto);
     this.shownPhoto = photo;
+    return Promise.resolve();
   }
 
   show(isStill) {
@@ -154,7 +169,7 @@ class App {
 
   /** Goes to another photo, in their order. @param {number} step */
   go(step) {
-    const order = this.order(), place = order.indexOf(this.question.photo) + step;
+    const order = this.order(), place = order.indexOf(this.heading) + step;
     if (order[place] !== undefined) this.ask({ photo: order[place] });
   }
 }
@@ -165,9 +180,9 @@ const showQuestion = (app) => {
   const named = question.kind === "classes" || question.kind === "max" ? question.foils : null;
   const parts = inWords(question, names, named);
   byId("question").replaceChildren(...parts.map(([text, isClass]) => (isClass ? make("em", {}, text) : text)));
-  document.title = `${app.sentence(0)} ${app.photo().name}`;
-  byId("about").textContent = `${app.photo().name}${app.question.view ? `, ${app.view().name}` : ""}; ${app.shown[0].table.method}`;
-  byId("said").textContent = `${app.photo().name}: ${app.sentence(0)}`;
+  document.title = `${app.sentence(0)} ${app.content.photos[app.question.photo]}`;
+  byId("about").textContent = `${app.content.photos[app.question.photo]}${app.question.view ? `, ${app.view().name}` : ""}; ${app.shown[0].table.method}`;
+  byId("said").textContent = `${app.content.photos[app.question.photo]}: ${app.sentence(0)}`;
   for (const name of ["photo", "view", "method", "kind", "scale", "sign", "sort"]) byId(name).value = String(app.question[name]);
   for (const name of ["share", "opacity", "threshold"]) {
     byId(name).value = String(app.question[name]);
@@ -185,12 +200,12 @@ const showQuestion = (app) => {
 const choices = (id, entries) => byId(id).replaceChildren(...entries.map(([value, text]) => make("option", { value: String(value) }, text)));
 
 const startControls = (app) => {
-  const { photos, models, methods } = app.content, views = photos[0].views;
+  const { photos, models, methods, views } = app.content;
   if (models.length > 1) { // there the cells are read below the pictures, model below model
     byId("page").classList.add("several");
     byId("seen").after(byId("read"));
   }
-  choices("photo", photos.map((photo, index) => [index, photo.name]));
+  choices("photo", photos.map((name, index) => [index, name]));
   choices("view", views.map((view, index) => [index, view.name]));
   choices("method", app.answers(0, 0)[0].plain.tables.map((table, index) => [index, table.method || methods[index]]));
   choices("kind", Object.entries(KINDS));
@@ -209,8 +224,8 @@ const startControls = (app) => {
 };
 
 const startKeys = (app) => document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=radio], [type=checkbox]), select")) return;
-  const num = app.photo().views.length;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input:not([type=radio], [type=checkbox]), select")) return;
+  const num = app.content.views.length;
   const keys = {
     j: () => app.go(1), k: () => app.go(-1), ArrowRight: () => sweep(app, 1), ArrowLeft: () => sweep(app, -1),
     "/": () => byId("search").focus(), v: () => app.ask({ view: (app.question.view + 1) % num }),
@@ -225,8 +240,8 @@ const startKeys = (app) => document.addEventListener("keydown", (event) => {
 
 /** What an address asks, beside what the page opens with. */
 const asked = (app) => {
-  const { photos, models, methods, names, start } = app.content;
-  const limits = { photo: photos.length, view: photos[0].views.length, method: methods.length, target: names.length, foils: names.length };
+  const { photos, models, methods, names, start, views } = app.content;
+  const limits = { photo: photos.length, view: views.length, method: methods.length, target: names.length, foils: names.length };
   const texts = [...Object.keys(KINDS), "each", "common", "signed", "positive", "file", ...(models.length > 1 ? ["maps", "classes"] : []), "views"];
   const first = { target: start.target ?? -1, kind: "alone", foils: [], keep: start.target !== null && photos.length > 1 };
   if (Array.isArray(start.contrast)) Object.assign(first, { kind: "classes", foils: start.contrast });
@@ -241,14 +256,12 @@ const start = async () => {
   startPanels(app);
   startKeeping(app);
   startKeys(app);
-  const first = asked(app);
-  await app.loaded(first.photo);
-  app.ask(first, true);
+  await app.ask(asked(app), true);
   byId("page").hidden = false;
   byId("waiting").hidden = true;
   requestAnimationFrame(() => performance.mark("shown"));
-  await Promise.all(app.content.photos.map((_, photo) => app.loaded(photo)));
   addEventListener("hashchange", () => app.ask({ ...asked(app) }));
+  for (const photo of app.content.photos.keys()) await app.loaded(photo);
   document.documentElement.dataset.ready = "yes";
 };
 
