@@ -574,3 +574,17 @@ def test_names_and_files_are_only_text(opened, made, files):
     assert words[2] == str(made / name)
     assert words[words.index("--classes") + 1 : words.index("--classes") + 4] == list(evil)
     (made / name).unlink()
+
+
+def test_a_finger_leaves_the_cell_chosen(browser, files):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(f"file://{files['two']}")
+    page.wait_for_selector("html[data-ready]")
+    picture = page.locator("#panels canvas[role=img]").nth(1)
+    picture.tap(position={"x": 3, "y": 3})
+    assert page.inner_text("#cell-name") == "Cell in row 1, column 1"
+    assert page.locator("#panels .here").nth(0).inner_text().startswith("cell in row 1, column 1: ")
+    picture.tap(position={"x": 3, "y": 3})
+    assert page.inner_text("#cell-name") == "All cells together"
+    context.close()

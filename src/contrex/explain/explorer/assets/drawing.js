@@ -37,27 +37,24 @@ const shareOf = (value, limit, isPositive) => {
  * @param {{opacity: number, threshold: number, isPositive: boolean}} how
  * @param {{ramp: number[][], darkest: number}} colours */
 export const draw = (pen, pixels, shown, how, colours) => {
-  const { width, height, data } = pixels;
+  const { width, height, data } = pixels, { opacity, threshold, isPositive } = how;
   const large = enlarged(shown.map, shown.rows, shown.columns, height, width);
-  const out = pen.createImageData(width, height);
+  const image = pen.createImageData(width, height), out = image.data;
   let above = 0;
-  for (let i = 0; i < large.length; i++) {
-    const share = shareOf(large[i], shown.limit, how.isPositive), at = 4 * i;
-    const isAbove = !how.threshold || share >= how.threshold;
+  for (let i = 0, at = 0; i < large.length; i++, at += 4) {
+    const share = shareOf(large[i], shown.limit, isPositive), isAbove = !threshold || share >= threshold;
     above += Number(isAbove);
-    const [red, green, blue] = [data[at], data[at + 1], data[at + 2]];
-    const grey = (0.299 * red + 0.587 * green + 0.114 * blue) / 255;
+    const grey = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
+    const light = colours.darkest + (1 - colours.darkest) * (grey / 255), colour = colours.ramp[Math.round(share * 255) + 255];
     // What is left above a threshold is the picture itself; below it there are stripes, seen without colours too.
-    const light = colours.darkest + (1 - colours.darkest) * grey;
-    const colour = colours.ramp[Math.round(share * 255) + 255];
-    const stripe = ((i % width) + Math.floor(i / width)) % 12 < 4 ? 200 : 235;
+    const stripe = 0.2 * grey + 0.8 * (((i % width) + Math.floor(i / width)) % 12 < 4 ? 200 : 235);
     for (let channel = 0; channel < 3; channel++) {
-      const over = how.threshold ? (isAbove ? data[at + channel] : 0.2 * 255 * grey + 0.8 * stripe) : light * colour[channel];
-      out.data[at + channel] = data[at + channel] + how.opacity * (over - data[at + channel]);
+      const own = data[at + channel], over = !threshold ? light * colour[channel] : isAbove ? own : stripe;
+      out[at + channel] = own + opacity * (over - own);
     }
-    out.data[at + 3] = 255;
+    out[at + 3] = 255;
   }
-  pen.putImageData(out, 0, 0);
+  pen.putImageData(image, 0, 0);
   return above / large.length;
 };
 

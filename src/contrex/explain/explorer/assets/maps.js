@@ -114,22 +114,25 @@ export const scoreOf = (question, answer, task) => {
  * @param {ArrayLike<number>} map @param {number} rows @param {number} columns
  * @param {Float64Array} ys @param {Float64Array} xs @returns {Float32Array} */
 export const sampled = (map, rows, columns, ys, xs) => {
-  const out = new Float32Array(ys.length * xs.length);
-  const near = (position, num) => {
-    const clamped = Math.min(Math.max(position, 0), num - 1), low = Math.floor(clamped);
-    return [low, Math.min(low + 1, num - 1), clamped - low];
-  };
-  const across = Array.from(xs, (x) => near(x, columns));
-  let place = 0;
-  for (const y of ys) {
-    const [top, bottom, down] = near(y, rows);
-    for (const [left, right, along] of across) {
-      const above = map[top * columns + left] * (1 - along) + map[top * columns + right] * along;
-      const below = map[bottom * columns + left] * (1 - along) + map[bottom * columns + right] * along;
-      out[place++] = above * (1 - down) + below * down;
+  const out = new Float32Array(ys.length * xs.length), across = near(xs, columns), down = near(ys, rows);
+  for (let y = 0, place = 0; y < ys.length; y++) {
+    const top = down.low[y] * columns, bottom = down.high[y] * columns, share = down.share[y];
+    for (let x = 0; x < xs.length; x++) {
+      const left = across.low[x], right = across.high[x], along = across.share[x];
+      const above = map[top + left] * (1 - along) + map[top + right] * along;
+      const below = map[bottom + left] * (1 - along) + map[bottom + right] * along;
+      out[place++] = above * (1 - share) + below * share;
     }
   }
   return out;
+};
+
+/** The two nearest cells of each position, of `num` in a row, and how far it is on the way from one to the other.
+ * @param {Float64Array} positions @param {number} num */
+const near = (positions, num) => {
+  const clamped = positions.map((position) => Math.min(Math.max(position, 0), num - 1));
+  const low = Int32Array.from(clamped, Math.floor);
+  return { low, high: low.map((cell) => Math.min(cell + 1, num - 1)), share: clamped.map((position, i) => position - low[i]) };
 };
 
 /** A map enlarged to a size, as `ops.heatmap.resize` does.

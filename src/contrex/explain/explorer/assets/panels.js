@@ -12,14 +12,15 @@ export const startPanels = (app) => {
   app.panels = app.content.models.map((model, index) => {
     const canvas = make("canvas", { role: "img", tabindex: "0" });
     const legend = make("canvas", { class: "legend", "aria-hidden": "true" });
-    const limits = make("div", { class: "limits", "aria-hidden": "true" }), said = make("p"), note = make("p", { class: "note" });
-    const caption = make("figcaption", {}, make("strong", {}, model.name), legend, limits, said, note);
+    const limits = make("div", { class: "limits", "aria-hidden": "true" }), here = make("p", { class: "here" });
+    const said = make("p"), note = make("p", { class: "note" });
+    const caption = make("figcaption", {}, make("strong", {}, model.name), legend, limits, here, said, note);
     byId("panels").append(make("figure", { "data-model": String(index) }, canvas, caption));
-    canvas.addEventListener("pointermove", (event) => app.point(cellAt(app, index, event)));
-    canvas.addEventListener("pointerdown", (event) => app.point(cellAt(app, index, event)));
-    canvas.addEventListener("pointerleave", () => app.point(null));
+    canvas.addEventListener("pointermove", (event) => { if (event.pointerType === "mouse") app.point(cellAt(app, index, event)); });
+    canvas.addEventListener("pointerdown", (event) => touch(app, cellAt(app, index, event), event));
+    canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") app.point(null); });
     canvas.addEventListener("keydown", (event) => moveCursor(app, index, event));
-    return { canvas, legend, limits, said, note, pen: canvas.getContext("2d", { willReadFrequently: true }), now: null };
+    return { canvas, legend, limits, here, said, note, pen: canvas.getContext("2d", { willReadFrequently: true }), now: null };
   });
 };
 
@@ -29,6 +30,9 @@ const cellAt = (app, model, event) => {
   const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
   return Math.min(Math.max(row, 0), rows - 1) * columns + Math.min(Math.max(column, 0), columns - 1);
 };
+
+/** A finger that is lifted leaves the cell chosen, until it touches it again. */
+const touch = (app, cell, event) => app.point(event.pointerType !== "mouse" && cell === app.cursor ? null : cell);
 
 const moveCursor = (app, model, event) => {
   const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
@@ -146,6 +150,10 @@ export const showCell = (app) => {
   const { cursor } = app, place = byId("cell");
   byId("cell-name").textContent = cursor === null ? "All cells together" : cellName(app, cursor);
   place.replaceChildren(...app.shown.map((shown, model) => barsOf(app, shown, model, cursor)));
+  app.shown.forEach((shown, model) => {
+    const worth = signed(shown.table.factor * (cursor === null ? sum(shown.map) : shown.map[cursor] ?? 0));
+    app.panels[model].here.textContent = `${cursor === null ? "all cells" : cellName(app, cursor).toLowerCase()}: ${worth}`;
+  });
   if (cursor !== null) byId("said").textContent = `${cellName(app, cursor)}: ${app.shown.map((shown, model) =>
     `${app.content.models[model].name} ${signed(shown.map[cursor] ?? 0)}`).join(", ")}`;
 };
