@@ -20,6 +20,7 @@ from contrex.explain.named import build_explainer
 from contrex.explanation_record import score_of
 from contrex.exploring import Explorer, Participant
 from contrex.models import build_network
+from contrex.ops import heatmap
 from contrex.photos import Asked, Photographer, Questions, seen_by
 from contrex.settings import Model
 
@@ -365,7 +366,7 @@ def test_keys_go_through_the_photos_most_disagreement_first(opened, made, partic
     angle = {}
     for path in paths:
         target = order(participants[0], path)[0]
-        maps = [explained(one, path, target).heatmap.flatten() for one in participants]
+        maps = [heatmap.resize(explained(one, path, target).heatmap, 32).flatten() for one in participants]
         angle[path.name] = float(torch.nn.functional.cosine_similarity(*maps, dim=0))
     expected = sorted(angle, key=angle.get)
     for _ in paths:
@@ -588,3 +589,24 @@ def test_a_finger_leaves_the_cell_chosen(browser, files):
     picture.tap(position={"x": 3, "y": 3})
     assert page.inner_text("#cell-name") == "All cells together"
     context.close()
+
+
+def test_networks_with_other_grids_share_the_cursor(opened, made, files, participants):
+    torch.manual_seed(2)
+    torch.save(
+        build_network("contrex:convnet", {"strides": "(2, 1, 1, 1)"}, num_classes=len(NAMES)).state_dict(),
+        made / "f.pth",
+    )
+    finer = Participant.of(
+        "finer", None, Model("contrex:convnet", {"strides": "(2, 1, 1, 1)"}, weights=made / "f.pth"), NAMES
+    )
+    explorer = Explorer([participants[0], finer], Asked(), side=SIDE)
+    explorer.add(made / "a.png", made / "grids.html")
+    files["grids"] = explorer.page().save(made / "grids.html")
+    page = opened("grids", "#sort=maps")
+    shapes = [tuple(explained(one, made / "a.png", 0).heatmap.shape[1:]) for one in (participants[0], finer)]
+    assert shapes[0] != shapes[1]
+    box = page.locator("#panels canvas[role=img]").nth(0).bounding_box()
+    page.mouse.move(box["x"] + 0.83 * box["width"], box["y"] + 0.63 * box["height"])
+    for (rows, columns), said in zip(shapes, page.locator("#panels .here").all_inner_texts(), strict=True):
+        assert said.startswith(f"cell in row {int(0.63 * rows) + 1}, column {int(0.83 * columns) + 1}: ")

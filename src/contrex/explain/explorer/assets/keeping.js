@@ -129,6 +129,7 @@ export const startKeeping = (app) => {
   byId("copy-link").addEventListener("click", () => keep(app, "Link", location.href));
   byId("copy-python").addEventListener("click", () => keep(app, "Python", forEach(app, asPython)));
   byId("copy-command").addEventListener("click", () => keep(app, "Command", forEach(app, asCommand)));
+  byId("copy-link").hidden = location.protocol === "about:"; // a frame of a notebook
   byId("copy-python").hidden = !app.content.models.every((model) => model.python);
   byId("copy-command").hidden = !app.content.models.every((model) => model.command);
   byId("save-picture").addEventListener("click", () => savePicture(app));

@@ -3,7 +3,7 @@ import { showClasses, startClasses, sweep } from "./classes.js";
 import { pixelsOf, ramp } from "./drawing.js";
 import { byId, make } from "./elements.js";
 import { startKeeping } from "./keeping.js";
-import { Answer, carried, rivals, scoreOf, weightsOf } from "./maps.js";
+import { Answer, carried, enlarged, rivals, scoreOf, weightsOf } from "./maps.js";
 import { cosine, fullColour } from "./numbers.js";
 import { agreement, compute, showCell, showCursor, showPanels, startPanels } from "./panels.js";
 import { DEFAULT, fromAddress, inWords, KINDS, nameShortly, toAddress } from "./question.js";
@@ -22,7 +22,7 @@ class App {
     this.colours = { ramp: ramp(content.colours), darkest: content.colours.darkest };
     this.question = { ...DEFAULT };
     this.next = "target"; // what a click on a class's name asks for
-    this.cursor = null;
+    this.cursor = null; // where in the picture, as shares of its height and width: models may have other grids
     this.heading = 0; // the photo that is asked for, shown or about to be
     this.images = [];
     this.kept = new Map(); // answers and pixels, each made once
@@ -102,8 +102,11 @@ class App {
   disagreement(photo, by) {
     const answers = this.answers(photo, 0), others = answers.slice(1).map((_, i) => i + 1);
     const worst = (of) => Math.max(0, ...others.map(of));
-    const map = (model) => this.mapOf(photo, 0, model, false).map ?? [];
-    if (by === "maps") return worst((other) => (map(0).length === map(other).length ? 1 - cosine(map(0), map(other)) : 1));
+    const large = (model) => { // networks may have other grids: maps are compared as they are seen
+      const { map, table } = this.mapOf(photo, 0, model, false);
+      return map ? enlarged(map, table.rows, table.columns, 32, 32) : [];
+    };
+    if (by === "maps") return worst((other) => 1 - cosine(large(0), large(other)));
     if (by === "classes") return worst((other) =>
       answers[0].probabilities.reduce((total, p, i) => total + Math.abs(p - answers[other].probabilities[i]), 0) / 2);
     const views = this.content.views.slice(1).map((_, i) => i + 1);
@@ -153,16 +156,23 @@ class App {
 
   show(isStill) {
     compute(this);
-    if (this.cursor !== null && this.cursor >= this.shown[0].map.length) this.cursor = null;
     showPanels(this, isStill);
     showClasses(this);
     showCell(this);
     showQuestion(this);
   }
 
-  point(cell) {
-    if (cell === this.cursor) return;
-    this.cursor = cell;
+  /** The cell of a model's map that is pointed at, or null. */
+  cell(model) {
+    const { rows, columns } = this.shown[model];
+    return this.cursor && Math.floor(this.cursor[0] * rows) * columns + Math.floor(this.cursor[1] * columns);
+  }
+
+  /** Points at a place of the picture, or at none. */
+  point(cursor) {
+    const before = this.shown.map((_, model) => this.cell(model));
+    this.cursor = cursor;
+    if (before.every((cell, model) => cell === this.cell(model))) return;
     showCursor(this);
     showCell(this);
   }

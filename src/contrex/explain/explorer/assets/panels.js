@@ -16,34 +16,39 @@ export const startPanels = (app) => {
     const said = make("p"), note = make("p", { class: "note" });
     const caption = make("figcaption", {}, make("strong", {}, model.name), legend, limits, here, said, note);
     byId("panels").append(make("figure", { "data-model": String(index) }, canvas, caption));
-    canvas.addEventListener("pointermove", (event) => { if (event.pointerType === "mouse") app.point(cellAt(app, index, event)); });
-    canvas.addEventListener("pointerdown", (event) => touch(app, cellAt(app, index, event), event));
+    canvas.addEventListener("pointermove", (event) => { if (event.pointerType === "mouse") app.point(placeOf(event)); });
+    canvas.addEventListener("pointerdown", (event) => touch(app, index, event));
     canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") app.point(null); });
     canvas.addEventListener("keydown", (event) => moveCursor(app, index, event));
     return { canvas, legend, limits, here, said, note, pen: canvas.getContext("2d", { willReadFrequently: true }), now: null };
   });
 };
 
-const cellAt = (app, model, event) => {
-  const box = event.target.getBoundingClientRect(), { rows, columns } = app.shown[model];
-  const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
-  const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
-  return Math.min(Math.max(row, 0), rows - 1) * columns + Math.min(Math.max(column, 0), columns - 1);
+/** The place in a picture that an event is at. */
+const placeOf = (event) => {
+  const box = event.target.getBoundingClientRect(), inside = (share) => Math.min(Math.max(share, 0), 1 - 1e-9);
+  return [inside((event.clientY - box.top) / box.height), inside((event.clientX - box.left) / box.width)];
 };
 
 /** A finger that is lifted leaves the cell chosen, until it touches it again. */
-const touch = (app, cell, event) => app.point(event.pointerType !== "mouse" && cell === app.cursor ? null : cell);
+const touch = (app, model, event) => {
+  const before = app.cell(model);
+  app.point(placeOf(event));
+  if (event.pointerType !== "mouse" && before === app.cell(model)) app.point(null);
+};
 
+/** Moves from cell to cell of a model's map; the first key goes to the one in the middle. */
 const moveCursor = (app, model, event) => {
   const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
   if (!step && event.key !== "Escape") return;
   event.preventDefault();
   event.stopPropagation();
   if (!step) return void app.point(null);
-  const { rows, columns } = app.shown[model], now = app.cursor ?? Math.floor(rows / 2) * columns + Math.floor(columns / 2);
-  const at = app.cursor === null ? [0, 0] : step;
-  const row = Math.min(Math.max(Math.floor(now / columns) + at[0], 0), rows - 1);
-  app.point(row * columns + Math.min(Math.max((now % columns) + at[1], 0), columns - 1));
+  const sides = [app.shown[model].rows, app.shown[model].columns];
+  app.point(sides.map((num, axis) => {
+    const now = app.cursor ? Math.floor(app.cursor[axis] * num) + step[axis] : Math.floor(num / 2);
+    return (Math.min(Math.max(now, 0), num - 1) + 0.5) / num;
+  }));
 };
 
 /** Computes what each model's panel shows. */
@@ -68,7 +73,7 @@ export const showPanels = (app, isStill) => {
       const fits = old && old.map.length === shown.map.length && done < 1;
       panel.now = !fits ? shown : { ...shown, limit: old.limit + eased * (shown.limit - old.limit),
         map: shown.map.map((value, i) => old.map[i] + eased * (value - old.map[i])) };
-      paint(app, panel);
+      paint(app, panel, model);
     });
     if (done < 1) app.frame = requestAnimationFrame(step);
   };
@@ -76,21 +81,21 @@ export const showPanels = (app, isStill) => {
   app.panels.forEach((panel, model) => describe(app, panel, model));
 };
 
-const paint = (app, panel) => {
+const paint = (app, panel, model) => {
   const { width, height } = app.pixels(), { question } = app;
   if (panel.canvas.width !== width || panel.canvas.height !== height) Object.assign(panel.canvas, { width, height });
   const how = { opacity: question.opacity, threshold: question.threshold, isPositive: question.sign === "positive" };
   panel.above = draw(panel.pen, app.pixels(), panel.now, how, app.colours);
   if (question.marks && !question.threshold && question.opacity > 0.3) markSigns(panel.pen, panel.now, how.isPositive);
   panel.clean = panel.pen.getImageData(0, 0, width, height);
-  if (app.cursor !== null) markCell(panel.pen, panel.now, app.cursor);
+  if (app.cursor) markCell(panel.pen, panel.now, app.cell(model));
 };
 
 /** Moves the frame of the cell that is pointed at, on all panels. */
-export const showCursor = (app) => app.panels.forEach((panel) => {
+export const showCursor = (app) => app.panels.forEach((panel, model) => {
   if (!panel.clean) return;
   panel.pen.putImageData(panel.clean, 0, 0);
-  if (app.cursor !== null && app.cursor < panel.now.map.length) markCell(panel.pen, panel.now, app.cursor);
+  if (app.cursor) markCell(panel.pen, panel.now, app.cell(model));
 });
 
 const describe = (app, panel, model) => {
@@ -147,25 +152,27 @@ const notesOf = (app, model) => {
 
 /** What the cell under the cursor gives to each class, model by model, and what all cells add up to. */
 export const showCell = (app) => {
-  const { cursor } = app, place = byId("cell");
-  byId("cell-name").textContent = cursor === null ? "All cells together" : cellName(app, cursor);
-  place.replaceChildren(...app.shown.map((shown, model) => barsOf(app, shown, model, cursor)));
+  byId("cell-name").textContent = app.cursor ? cellName(app, 0) : "All cells together";
+  byId("cell").replaceChildren(...app.shown.map((shown, model) => barsOf(app, shown, model)));
   app.shown.forEach((shown, model) => {
-    const worth = signed(shown.table.factor * (cursor === null ? sum(shown.map) : shown.map[cursor] ?? 0));
-    app.panels[model].here.textContent = `${cursor === null ? "all cells" : cellName(app, cursor).toLowerCase()}: ${worth}`;
+    const name = app.cursor ? cellName(app, model).toLowerCase() : "all cells";
+    app.panels[model].here.textContent = `${name}: ${signed(worthOf(app, shown, model, shown.map))}`;
   });
-  if (cursor !== null) byId("said").textContent = `${cellName(app, cursor)}: ${app.shown.map((shown, model) =>
-    `${app.content.models[model].name} ${signed(shown.map[cursor] ?? 0)}`).join(", ")}`;
+  if (app.cursor) byId("said").textContent = `${cellName(app, 0)}: ${app.shown.map((shown, model) =>
+    `${app.content.models[model].name} ${signed(worthOf(app, shown, model, shown.map))}`).join(", ")}`;
 };
 
-const cellName = (app, cursor) => {
-  const { columns } = app.shown[0];
-  return `Cell in row ${Math.floor(cursor / columns) + 1}, column ${(cursor % columns) + 1}`;
+const cellName = (app, model) => {
+  const { columns } = app.shown[model], cell = app.cell(model);
+  return `Cell in row ${Math.floor(cell / columns) + 1}, column ${(cell % columns) + 1}`;
 };
 
-const barsOf = (app, shown, model, cursor) => {
+/** What the cell that is pointed at gives, or all cells together. */
+const worthOf = (app, { table }, model, map) => table.factor * (app.cursor ? map[app.cell(model)] : sum(map));
+
+const barsOf = (app, shown, model) => {
   const { table } = shown, { target, foils, kind } = app.resolved(model), answer = app.answers()[model];
-  const worth = (map) => (cursor === null ? table.factor * sum(map) : table.factor * map[cursor]);
+  const worth = (map) => worthOf(app, shown, model, map);
   const asked = kind === "alone" ? [target] : [target, ...foils.slice(0, 4)];
   const classes = [...new Set([...asked, ...answer.order.slice(0, 6)])];
   const gifts = classes.map((index) => [index, table.of(index)]).filter(([, map]) => map).map(([index, map]) => [index, worth(map)]);
