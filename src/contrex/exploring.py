@@ -43,15 +43,17 @@ class Participant:
         """The classifier of a run, or of the settings of a model; errors as in `photos.classifier_of`."""
         return cls(name, classifier_of(run, model, classes), run, model, classes)
 
-    def on_page(self, side: int) -> Model:
+    def on_page(self, side: int, task: str | None) -> Model:
         """What the page says of the classifier, and how it is asked outside of the page."""
-        return Model(self.name, self._python(side), COMMAND + shlex.join(self._command(side)))
+        asked = [] if task is None else ["--task", task]
+        return Model(self.name, self._python(side, task), COMMAND + shlex.join([*self._command(side), *asked]))
 
-    def _python(self, side: int) -> str:
+    def _python(self, side: int, task: str | None) -> str:
         run = "None" if self.run is None else f"Path({str(self.run)!r})"
         told = [f"{name}={_literal(value)}" for name, value in self._told().items()]
         names = f", classes={self.classes!r}" if self.classes else ""
-        return PYTHON.format(run=run, model=f"Model({', '.join(told)})", names=names, side=side)
+        asked = "" if task is None else f", task={task!r}"
+        return PYTHON.format(run=run, model=f"Model({', '.join(told)})", names=names, side=side, task=asked)
 
     def _told(self) -> dict[str, object]:
         """The settings of the model that are not the default."""
@@ -76,7 +78,7 @@ from contrex.photos import Asked, Photographer, Questions, classifier_of
 from contrex.settings import Model
 
 named = classifier_of({run}, {model}{names})
-photographer = Photographer(named, Asked([{{explainer}}]), side={side})
+photographer = Photographer(named, Asked([{{explainer}}]{task}), side={side})
 
 
 def ask(target, contrast):
@@ -162,7 +164,7 @@ class Explorer:
         """
         if not self._pictures:
             raise ArgumentError("none of the `photos` could be read: there is nothing to show.")
-        models = [one.on_page(self._side_of(one)) for one in self._participants]
+        models = [one.on_page(self._side_of(one), self._asked.task) for one in self._participants]
         return ExplorerPage(Content(models, self._pictures, self._asked.explainers, start=self._start))
 
     def _side_of(self, one: Participant) -> int:

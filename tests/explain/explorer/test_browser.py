@@ -551,6 +551,12 @@ def test_labels_and_one_logit(opened, made, files, task, num):
         close(cells(record), why.heatmap[0])
         assert asked(record)["value"] == pytest.approx(score_of(why), abs=1e-3)
         assert asked(record)["target"]["probability"] == pytest.approx(float(why.probability), abs=1e-5)
+    page.click("#copy-python")
+    exec(page.evaluate("navigator.clipboard.readText()"), scope := {})
+    assert torch.equal(scope["why"].heatmap, why.heatmap)
+    assert scope["why"].task == task
+    page.click("#copy-command")
+    assert page.evaluate("navigator.clipboard.readText()").endswith(f"--side {SIDE} --task {task}")
 
 
 def test_names_and_files_are_only_text(opened, made, files):
