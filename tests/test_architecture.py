@@ -35,6 +35,7 @@ FLOORS = {
     "doctor": 6,
     "data_overview": 6,
     "explanation_record": 7,
+    "exploring": 7,
     "verifying": 7,
     "reproduce": 7,
     "retrofit": 7,

@@ -119,7 +119,7 @@ def test_help_has_no_colours_where_none_are_wanted(no_color, coloured, monkeypat
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["exp"], {"explain", "export", "explainers"}),
+        (["exp"], {"explain", "explore", "export", "explainers"}),
         ([""], set(COMMANDS)),
         (["train", "digits_few"], {"digits_few_shot_cross_entropy", "digits_few_shot_cgc"}),
         pytest.param(["train", "digits_cgc", "--training.ep"], {"--training.epochs"}, marks=pytest.mark.slow),

@@ -21,7 +21,7 @@ from contrex.errors import ArgumentError
 from contrex.explain import Explainer, Explanation
 from contrex.explain.explainer import Targets
 from contrex.explain.named import build_explainer
-from contrex.explain.picture import Photo
+from contrex.explain.picture import Photo, Source
 from contrex.models import Classifier, beside, class_names, eval_mode, load_classifier, model_logits
 from contrex.models.beside import Inputs
 from contrex.models.outputs import read_by
@@ -120,6 +120,8 @@ def why(
     with beside.given(inputs, len(pictures)):
         explain.names = seen.names or explain.names or _imagenet_names(explain, pictures)
     found = explain(pictures, target=target, contrast=contrast, score=score, task=task, inputs=inputs)
+    if inputs is None:  # what is given beside the pictures is not kept, and without it nothing can be asked again
+        photos = tuple(replace(photo, source=Source(explain, seen)) for photo in photos)
     return replace(found, images=photos)
 
 

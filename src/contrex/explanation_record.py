@@ -72,7 +72,7 @@ def save_record(
     if maps is not None:
         save_maps(result, maps)
         kept = {"file": _seen_from(path, maps), "sha256": file_sha256(maps)}
-    write_json(path, {**_about(result, origin, path), "picture": _seen_from(path, picture), "maps": kept})
+    write_json(path, {**record_of(result, origin, path), "picture": _seen_from(path, picture), "maps": kept})
 
 
 def save_maps(result: PhotoExplanation, path: Path) -> None:
@@ -103,7 +103,8 @@ def _seen_from(record: Path, file: Path) -> str:
         return str(file.absolute())
 
 
-def _about(result: PhotoExplanation, origin: Origin, record: Path) -> Plain:
+def record_of(result: PhotoExplanation, origin: Origin, record: Path) -> Plain:
+    """What the record of a photo's explanations says, for the file `record`, before a picture and maps are written."""
     first, (width, height) = result.rows[0][0], result.size
     seen = {"height": result.image.shape[2], "width": result.image.shape[3]}
     photo = {"file": _seen_from(record, result.path), "sha256": result.sha256, "height": height, "width": width}
@@ -121,6 +122,8 @@ def _about(result: PhotoExplanation, origin: Origin, record: Path) -> Plain:
         "explanations": [
             _row(text, row, index) for index, (text, row) in enumerate(zip(result.explainers, result.rows, strict=True))
         ],
+        "picture": None,
+        "maps": None,
     }
 
 

@@ -25,7 +25,7 @@ from contrex.explain.words import in_words, most_probable
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier, model_logits
 from contrex.models.own import INTERPOLATIONS
 from contrex.ops import scores
-from contrex.ops.scores import CONTRASTS
+from contrex.ops.scores import CONTRASTS, Contrast
 from contrex.records import write_atomically
 from contrex.settings import Model
 from contrex.training import load_trained
@@ -121,10 +121,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Questions:
-    """The classes that are explained, each with every contrast: none, a name of `ops.scores.CONTRASTS`, or a class."""
+    """The classes that are explained, each with every contrast: none, a name of `ops.scores.CONTRASTS`, a class, or
+    several (`[[1, 2]]`)."""
 
     classes: Sequence[int]
-    contrasts: Sequence[str | int | None]
+    contrasts: Sequence[Contrast]
 
 
 def _contrast(text: str, names: Sequence[str]) -> str | int | None:
@@ -208,6 +209,36 @@ def _logits(classifier: Classifier, image: Image.Image) -> Tensor:
         return model_logits(classifier.network, classifier.normalise(pixels(image)[None] / 255)).float()
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A photo as it was read, upright RGB, with the SHA-256 of its file."""
+
+    path: Path
+    image: Image.Image
+    sha256: str
+
+    def shown(self, seen: Image.Image) -> Photo:
+        """The picture to draw maps on, of the part that a network saw: the photo itself is sharper than what the
+        network saw of it, but a network may see the square only."""
+        is_whole = abs(seen.width * self.image.height / (seen.height * self.image.width) - 1) < 0.05
+        shown = self.image.copy() if is_whole else seen.copy()
+        shown.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+        return Photo(np.array(shown), self.path.name, self.sha256, is_file=True)
+
+
+def opened(path: Path) -> Opened:
+    """Read a photo.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot read image '{printable(path)}': {error.strerror}. Replace or remove it.") from error
+    return Opened(path, decoded_image(content, str(path)), hashlib.sha256(content).hexdigest())
+
+
 def found_photos(paths: Sequence[Path]) -> list[Path]:
     """The photos that paths name, each once: files, the images in folders and below them, and those that a wildcard
     (`cats/*.jpg`) matches, for shells that do not.
@@ -256,29 +287,18 @@ class Photographer:
             ArgumentError: an argument does not fit the classifier.
             ImageError: the photo cannot be read.
         """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ImageError(
-                f"cannot read image '{printable(path)}': {error.strerror}. Replace or remove it."
-            ) from error
-        photo = decoded_image(content, str(path))
-        seen, logits = seen_by(self.named, photo, self.side)
+        found = opened(path)
+        seen, logits = seen_by(self.named, found.image, self.side)
         image = pixels(seen)[None] / 255
         inputs = self.named.classifier.normalise(image)
         names = self.named.names_of(scores.class_logits(logits, self.asked.task).shape[1])
         questions = questions or self.asked.questions(logits, names)
-        # The photo itself is sharper than what the network saw of it; but a network may see the square only.
-        is_whole = abs(seen.width * photo.height / (seen.height * photo.width) - 1) < 0.05
-        shown = photo.copy() if is_whole else seen.copy()
-        shown.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-        sha256 = hashlib.sha256(content).hexdigest()
-        kept = Photo(np.array(shown), path.name, sha256, is_file=True)
+        kept = found.shown(seen)
         rows = [
             [replace(one, images=(kept,)) for one in self._row(explain, inputs, questions, names)]
             for explain in self._explainers
         ]
-        return PhotoExplanation(path, image, photo.size, sha256, self.asked.explainers, rows)
+        return PhotoExplanation(path, image, found.image.size, found.sha256, self.asked.explainers, rows)
 
     def _row(self, explain: Explainer, inputs: Tensor, questions: Questions, names: Sequence[str]) -> list[Explanation]:
         """The explanations by one explainer, class by class and, within a class, contrast by contrast."""

@@ -247,7 +247,7 @@ def _questions(asked: Sequence[Plain]) -> Questions:
     """The classes of a row, and the contrasts that each has."""
     classes = list(dict.fromkeys(one["target"]["index"] for one in asked))
     contrasts = [
-        one["foils"][0]["index"] if one["contrast"] == "foils" else one["contrast"]
+        [[foil["index"] for foil in one["foils"]]] if one["contrast"] == "foils" else one["contrast"]
         for one in asked
         if one["target"]["index"] == classes[0]
     ]

@@ -19,6 +19,7 @@ from typing import Any
 from contrex._version import __version__
 from contrex.cli.completion import completion
 from contrex.cli.explain import explain
+from contrex.cli.explore import explore
 from contrex.cli.export import export
 from contrex.cli.inspect import data, doctor, explainers, metrics, recipes
 from contrex.cli.measure import compare, evaluate, report
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[[Arguments], int]] = {
     "reproduce": reproduce,
     "evaluate": evaluate,
     "explain": explain,
+    "explore": explore,
     "verify": verify,
     "export": export,
     "report": report,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -16,6 +17,21 @@ from contrex.cli.options import Arguments, parsed
 from contrex.errors import ArgumentError, ImageError
 from contrex.importing import uncollected
 from contrex.settings.explainer import read_explainer
+
+if TYPE_CHECKING:
+    from contrex.exploring import Explorer
+    from contrex.photos import Asked, NamedClassifier
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Files beside the picture."""
+
+    page: Path | None = None
+    """Also write a page to this file (.html) on which any class is asked against any other, in a browser and without a
+    server."""
+    save_maps: bool = False
+    """Write the raw maps too, beside the picture as .npz."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +71,7 @@ class Explain:
     """The file of the picture; its suffix names the format: .png, .jpg, .webp, .pdf or .svg. Of several photos each has
     a file, explanation-NAME.png, or a page of the one .pdf. Beside it is explanation.json, a record of the explanation
     that contrex verify checks."""
-    save_maps: bool = False
-    """Write the raw maps too, beside the picture as .npz."""
+    beside: Annotated[Beside, tyro.conf.arg(name="")] = field(default_factory=Beside)
 
 
 def explain(arguments: Arguments) -> int:
@@ -81,6 +96,7 @@ def explain(arguments: Arguments) -> int:
     named = photos.classifier_of(options.run, options.model, options.classes)
     photographer = photos.Photographer(named, asked, side=options.side)
     origin = Origin(named, asked, options.run, options.model, photographer.side, has_names=bool(options.classes))
+    page = _Page(options, named, asked)
     progress, book, said, failed = Progress(len(found)), [], set(), 0
     for path, file in zip(found, files, strict=True):
         try:
@@ -99,13 +115,43 @@ def explain(arguments: Arguments) -> int:
         else:
             photos.save_pictures([result], file.picture)
             progress.tell(f"picture: {file.picture}")
-        save_record(result, origin, file.record, picture=file.picture, maps=file.maps if options.save_maps else None)
+        save_record(
+            result, origin, file.record, picture=file.picture, maps=file.maps if options.beside.save_maps else None
+        )
         progress.tell(f"record: {file.record}")
+        page.add(path)
         progress.step()
     if book:
         photos.save_pictures(book, options.output)
         progress.tell(f"picture: {options.output}")
+    progress.tell(*page.written())
     return 2 if failed else 0
+
+
+class _Page:
+    """The page of `--page`; without it, none."""
+
+    def __init__(self, options: Explain, named: NamedClassifier, asked: Asked) -> None:
+        self._file = options.beside.page
+        self._explorer: Explorer | None = None
+        if options.beside.page is None:
+            return
+        from contrex.exploring import Explorer, Participant
+
+        name = str(options.run.name if options.run else options.model.name)
+        participant = Participant(name, named, options.run, options.model, options.classes)
+        self._explorer = Explorer([participant], asked, side=options.side)
+
+    def add(self, path: Path) -> None:
+        """Explore a photo."""
+        if self._explorer is not None and self._file is not None:
+            self._explorer.add(path, self._file)
+
+    def written(self) -> list[str]:
+        """Write the page, if a photo could be read, and say where it is."""
+        if self._explorer is None or self._file is None or not self._explorer.num_photos:
+            return []
+        return [f"page: {self._explorer.page().save(self._file)}"]
 
 
 def _check(options: Explain) -> None:
@@ -115,6 +161,8 @@ def _check(options: Explain) -> None:
     if options.run is not None and options.model != settings.Model():
         raise ArgumentError("--run and --model.* are two classifiers: give one of them.")
     check_output(options.output, FORMATS)
+    if options.beside.page is not None:
+        check_output(options.beside.page, PAGES, "page")
     if options.top is not None and (options.top < 1 or options.target):
         raise ArgumentError(
             f"--top {options.top} must be 1 or more, and cannot be combined with --target: give one of them."
@@ -127,23 +175,27 @@ FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 """Those of `contrex.explain.page`, which loads Pillow; a test compares them."""
 
 
-def check_output(output: Path, formats: Sequence[str]) -> None:
-    """Refuse a file that cannot be written, or has the suffix of none of these formats.
+PAGES = (".html", ".htm")
+
+
+def check_output(output: Path, formats: Sequence[str], name: str = "output") -> None:
+    """Refuse a file, the option `name`, that cannot be written, or has the suffix of none of these formats.
 
     Raises:
         ArgumentError: the suffix is missing or unknown, the file is a folder, or it or its folder cannot be written.
     """
     if not output.suffix:
-        raise ArgumentError(f"`output` {output} needs the suffix of a format: {', '.join(formats)}.")
+        raise ArgumentError(f"`{name}` {output} needs the suffix of a format: {', '.join(formats)}.")
     if output.suffix.lower() not in formats:
-        raise ArgumentError(f"`output` {output} has no picture format: end it in one of {', '.join(formats)}.")
+        kind = "page" if formats is PAGES else "picture"
+        raise ArgumentError(f"`{name}` {output} has no {kind} format: end it in one of {', '.join(formats)}.")
     if output.is_dir():
-        raise ArgumentError(f"`output` {output} is a folder: name a file in it, {output / f'explanation{formats[0]}'}.")
+        raise ArgumentError(f"`{name}` {output} is a folder: name a file in it, {output / f'explanation{formats[0]}'}.")
     folder = output.absolute().parent
     while not folder.exists() and not folder.is_symlink():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK) or (output.exists() and not os.access(output, os.W_OK)):
-        raise ArgumentError(f"`output` {output} cannot be written: {folder} is no folder that you may write to.")
+        raise ArgumentError(f"`{name}` {output} cannot be written: {folder} is no folder that you may write to.")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
 from contrex.explain import words
@@ -20,7 +20,9 @@ from contrex.ops.scores import Contrast
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from contrex.explain.explorer.page import ExplorerPage
     from contrex.explain.picture import Photo
+    from contrex.models import Classifier
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,6 +117,20 @@ class Explained:
         from contrex.explain.saved import save
 
         save(self, Path(path))  # type: ignore[arg-type]
+
+    def explore(self, classifier: Classifier | nn.Module | None = None, *, height: int = 900) -> ExplorerPage:
+        """A page that asks any class against any other, which a notebook shows, `height` pixels high; `.save(path)`
+        writes it, and `.html` is its text. It needs no network and no server.
+
+        What `contrex.why` gives is asked again about all classes, and about flipped and cropped pictures. Other
+        explanations are with their `classifier`; without it, the page has the classes that the explanation has.
+
+        Raises:
+            ArgumentError: there are no pictures, or, without a classifier, the map of one question only.
+        """
+        from contrex.explain.explorer.of_explanation import page_of
+
+        return page_of(self, classifier, height)  # type: ignore[arg-type]
 
     def _repr_png_(self) -> bytes | None:
         """The picture for notebooks; None, so that they show the line, where nothing can be drawn."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from contrex.ops import heatmap as heatmaps
 from contrex.ops.colour import overlaid_rgb
 
 if TYPE_CHECKING:
+    from contrex.explain.explainer import Explainer
     from contrex.explain.explanation import Explanation
+    from contrex.models import Classifier
 
 TILE = 256
 """The longer side of a picture in a sheet of one or two images; of more it is less."""
@@ -44,14 +46,26 @@ SHARP = 1.5
 
 
 @dataclass(frozen=True, eq=False)
+class Source:
+    """The explainer that explained a picture, and the classifier that it explains."""
+
+    explainer: Explainer
+    classifier: Classifier
+
+
+@dataclass(frozen=True, eq=False)
 class Photo:
     """A picture as the network saw it, uint8 `pixels` [H,W,3]. `name` and `sha256` are those of the file that it is
-    from, or the hash of the pixels that were given, `is_file` says which."""
+    from, or the hash of the pixels that were given, `is_file` says which. `source` is who can be asked again."""
 
     pixels: NDArray[np.uint8]
     name: str = ""
     sha256: str | None = None
     is_file: bool = False
+    source: Source | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "source": None}  # or a pickled explanation would have a whole network in it
 
     def values(self) -> NDArray[np.float32]:
         """The pixels in [0, 1]."""

@@ -90,7 +90,7 @@ def _page() -> dict[str, Any]:
     script = _text("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return {
-        "style": Markup(_text("report.css")),  # our own file, not a text from a record
+        "style": Markup(_colours() + _text("report.css")),  # our own files, no text from a record
         "script": Markup(script),
         "script_hash": digest,
         "colour": colour,
@@ -124,6 +124,10 @@ def _content(groups: Sequence[RunGroup]) -> dict[str, Any]:
         "differences": differences(groups),
         "skipped": {run.record.name: run.record.skipped_images for run in runs if run.record.skipped_images},
     }
+
+
+def _colours() -> str:
+    return resources.files("contrex.ops").joinpath("colours.css").read_text(encoding="utf-8")
 
 
 def _text(name: str) -> str:
