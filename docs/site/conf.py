@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "myst_parser",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["**/*.ipynb"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
@@ -43,7 +44,25 @@ html_theme = "furo"
 html_title = f"contrex {release}"
 html_static_path = ["static"]
 html_css_files = ["contrex.css"]
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#b3261e", "color-brand-content": "#1f5fa8"},
+    "dark_css_variables": {"color-brand-primary": "#ff8a80", "color-brand-content": "#8ab8f0"},
+}
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = html_show_sourcelink = False
 copybutton_prompt_text = ">>> "
+
+sphinx_gallery_conf = {
+    "examples_dirs": str(SITE.parent / "gallery"),
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "ignore_pattern": r"trained\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+    "min_reported_time": 1e9,
+    "show_memory": False,
+    "nested_sections": False,
+}
