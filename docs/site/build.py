@@ -33,6 +33,7 @@ COPIED = {".png", ".ipynb", ".py"}
 NOT_HERE = {"_build", "site", "gallery", "__pycache__"}
 """Folders of docs/ that hold no pages."""
 
+CODE = re.compile(r"(^```.*?^```$|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?![a-z]+://|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -46,6 +47,7 @@ def staged() -> dict[Path, Path]:
                 files[path] = place.with_name("index.md") if place.name == "README.md" else place
             elif path.suffix in COPIED:
                 files[path] = place
+    files[DOCS / "examples" / "gallery" / "README.rst"] = Path("gallery/index.rst")  # sphinx-gallery makes it
     return files | {ROOT / name: Path(name) for name in TOP_PAGES}
 
 
@@ -65,7 +67,8 @@ def with_links(text: str, page: Path, files: dict[Path, Path]) -> str:
             place = place.with_suffix(".md")
         return f"]({os.path.relpath(place, here)}{match[2] or ''})"
 
-    return LINK.sub(led, text)
+    parts = CODE.split(text)
+    return "".join(part if number % 2 else LINK.sub(led, part) for number, part in enumerate(parts))
 
 
 def listed_below(text: str, place: Path) -> str:
@@ -86,7 +89,7 @@ def example_page(path: Path) -> str:
 
 def examples_page(examples: list[Path]) -> str:
     """The list of the examples."""
-    listed = "\n".join(path.stem for path in examples)
+    listed = "\n".join(path.relative_to(DOCS / "examples").with_suffix("").as_posix() for path in examples)
     return (
         "# Examples in one file\n\nEach is whole: a class or a function of your own, used by name from its file.\n"
         f"A notebook, {{download}}`explaining.ipynb`, explains pictures.\n\n```{{toctree}}\n{listed}\n```\n"
@@ -97,8 +100,8 @@ def contents() -> Iterator[tuple[Path, bytes]]:
     """Each file of the laid out source, with what it holds."""
     files = staged()
     for path, place in files.items():
-        if path == DOCS / "README.md":
-            continue  # the first page of the site has its place
+        if path == DOCS / "README.md" or place.parts[0] == "gallery":
+            continue  # the first page of the site has its place; the gallery is made later
         if path.suffix == ".md":
             text = with_links(path.read_text(encoding="utf-8"), path, files)
             yield place, (text + listed_below(text, place)).encode()

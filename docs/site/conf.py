@@ -9,6 +9,7 @@ sys.path.insert(0, str(SITE))
 os.environ["CONTREX_NO_CACHE"] = "1"  # the gallery's examples write nothing outside the build
 
 import contrex  # noqa: E402
+import pictures  # noqa: E402
 
 project, author = "contrex", "the contrex founders"
 copyright = author  # noqa: A001 - Sphinx reads this name
@@ -25,7 +26,7 @@ extensions = [
 exclude_patterns = ["**/*.ipynb"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 highlight_language = "default"
-suppress_warnings = ["config.cache"]
+suppress_warnings = ["config.cache"]  # the gallery's settings hold a function
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
@@ -54,8 +55,9 @@ html_copy_source = html_show_sourcelink = False
 copybutton_prompt_text = ">>> "
 
 sphinx_gallery_conf = {
-    "examples_dirs": str(SITE.parent / "gallery"),
+    "examples_dirs": str(SITE.parent / "examples" / "gallery"),
     "gallery_dirs": "gallery",
+    "image_scrapers": (pictures.of_last_line, "matplotlib"),
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"trained\.py$",
     "within_subsection_order": "FileNameSortKey",

@@ -15,7 +15,7 @@ SEVEN_AND_THREE = DOCS / "pictures" / "seven_and_three.png"
 
 
 @cache
-def classifier(name: str = "digits_cross_entropy") -> Classifier:
+def classifier(name: str = "digits_cgc") -> Classifier:
     """The trained network of a recipe, with the names of its classes; about two minutes the first time."""
     folder = DOCS / "_build" / "networks" / name
     train(recipe_named(name), folder, resume=True, console=Console(quiet=True))
@@ -23,7 +23,7 @@ def classifier(name: str = "digits_cross_entropy") -> Classifier:
 
 
 @cache
-def test_images(name: str = "digits_cross_entropy"):
+def test_images(name: str = "digits_cgc"):
     """The test images of a recipe, which know their labels and boxes."""
     return image_set(recipe_named(name).data, "test")
 

@@ -1,0 +1,32 @@
+"""
+Does the heatmap depend on the network?
+=======================================
+
+The layers are re-initialised one by one, from the top down. A heatmap that stays as it was explains the picture, not the network.
+"""
+
+import contrex
+from contrex.metrics import map_similarity, randomized
+from matplotlib import pyplot as plt
+from trained import SEVEN_AND_THREE, classifier
+
+seen = classifier()
+names = ("grad_cam", "gradient", "guided_backprop")
+before = {name: contrex.why(SEVEN_AND_THREE, seen, explainer=name, target="7").resize(64).heatmap for name in names}
+after = {name: [1.0] for name in names}
+layers = ["trained"]
+for layer, network in randomized(seen.network):
+    layers.append(layer)
+    for name in names:
+        view = {"size": seen.image_size, "mean": seen.mean, "std": seen.std, "names": seen.names}
+        why = contrex.why(SEVEN_AND_THREE, network, explainer=name, target="7", **view).resize(64)
+        after[name].append(map_similarity(before[name], why.heatmap).item())
+
+figure, axis = plt.subplots(figsize=(8, 3.6))
+for name, values in after.items():
+    axis.plot(values, marker="o", markersize=3, label=name)
+axis.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
+axis.set_ylabel("rank correlation with the trained network's")
+axis.axhline(0, color="0.8", linewidth=0.8)
+axis.legend(frameon=False, fontsize=8)
+figure.tight_layout()
