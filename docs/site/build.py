@@ -33,6 +33,7 @@ COPIED = {".png", ".ipynb", ".py"}
 NOT_HERE = {"_build", "site", "gallery", "__pycache__"}
 """Folders of docs/ that hold no pages."""
 
+THEIRS = re.compile(r"^```(python|pycon) theirs\n", re.MULTILINE)
 CODE = re.compile(r"(^```.*?^```$|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?![a-z]+://|#)([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -104,6 +105,7 @@ def contents() -> Iterator[tuple[Path, bytes]]:
             continue  # the first page of the site has its place; the gallery is made later
         if path.suffix == ".md":
             text = with_links(path.read_text(encoding="utf-8"), path, files)
+            text = THEIRS.sub(r"```{code-block} \1\n:class: theirs\n\n", text)
             yield place, (text + listed_below(text, place)).encode()
         else:
             yield place, path.read_bytes()

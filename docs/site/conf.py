@@ -45,9 +45,10 @@ html_theme = "furo"
 html_title = f"contrex {release}"
 html_static_path = ["static"]
 html_css_files = ["contrex.css"]
+QUIET = {"color-sidebar-link-text--top-level": "var(--color-foreground-secondary)", "code-font-size": "80%"}
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#b3261e", "color-brand-content": "#1f5fa8"},
-    "dark_css_variables": {"color-brand-primary": "#ff8a80", "color-brand-content": "#8ab8f0"},
+    "light_css_variables": {**QUIET, "color-brand-primary": "#a3241c", "color-brand-content": "#1f5fa8"},
+    "dark_css_variables": {**QUIET, "color-brand-primary": "#ff8a80", "color-brand-content": "#8ab8f0"},
 }
 html_show_sphinx = False
 html_show_copyright = False

@@ -12,7 +12,8 @@ from PIL import Image
 from trained import SEVEN_AND_THREE, classifier
 
 seen = classifier()
-images = torch.from_numpy(np.array(Image.open(SEVEN_AND_THREE).convert("RGB"))).permute(2, 0, 1)[None]
+picture = np.array(Image.open(SEVEN_AND_THREE).convert("RGB"))
+images = torch.from_numpy(picture).permute(2, 0, 1)[None]
 explainer = contrex.GradCAM(seen)
 explainer.classes(seen.normalise(images), k=3).on(images)
 
@@ -21,7 +22,7 @@ explainer.classes(seen.normalise(images), k=3).on(images)
 explainer.classes(seen.normalise(images), k=3, contrast="weighted").on(images)
 
 # %%
-# Which cells are of use to one class only? The pair (7, 3), both ways, is one map and its negative.
-both = explainer.classes(seen.normalise(images), k=2)
+# Two of them against each other, from the maps that are there. The other way round it is the negative.
+both = explainer.classes(seen.normalise(images), k=2).on(images)
 print(torch.equal(both.pair(0, 1).heatmap, -both.pair(1, 0).heatmap))
-both.pair(0, 1).on(images)
+both.pair(0, 1)

@@ -7,6 +7,7 @@ probability come back; deletion takes them away.
 """
 
 import contrex
+import numpy as np
 import torch
 from contrex.metrics import Answers, area_under_curve, deletion_curve, insertion_curve
 from matplotlib import pyplot as plt
@@ -14,9 +15,12 @@ from trained import classifier, test_images
 
 seen = classifier()
 samples = [test_images()[index] for index in range(32)]
-explained = {name: contrex.why([one.image for one in samples], seen, explainer=name) for name in ("grad_cam", "gradient", "eigen_cam")}
-pixels = torch.stack([torch.tensor(photo.pixels).permute(2, 0, 1) for photo in explained["grad_cam"].images])
-answers = Answers(seen.network, seen.normalise(pixels), target=explained["grad_cam"].target)
+pictures = [one.image for one in samples]
+names = ("grad_cam", "gradient", "eigen_cam")
+explained = {name: contrex.why(pictures, seen, explainer=name) for name in names}
+pixels = torch.stack([torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in pictures])
+target = explained["grad_cam"].target
+answers = Answers(seen.network, seen.normalise(pixels), target=target)
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
 for axis, curve, title in zip(axes, (insertion_curve, deletion_curve), ("insertion", "deletion"), strict=True):

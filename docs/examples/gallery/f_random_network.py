@@ -12,15 +12,21 @@ from trained import SEVEN_AND_THREE, classifier
 
 seen = classifier()
 names = ("grad_cam", "gradient", "guided_backprop")
-before = {name: contrex.why(SEVEN_AND_THREE, seen, explainer=name, target="7").resize(64).heatmap for name in names}
+view = {"size": seen.image_size, "mean": seen.mean, "std": seen.std, "names": seen.names}
+
+
+def heatmap(network, name):
+    why = contrex.why(SEVEN_AND_THREE, network, explainer=name, target="7", **view)
+    return why.resize(64).heatmap
+
+
+before = {name: heatmap(seen.network, name) for name in names}
 after = {name: [1.0] for name in names}
 layers = ["trained"]
 for layer, network in randomized(seen.network):
     layers.append(layer)
     for name in names:
-        view = {"size": seen.image_size, "mean": seen.mean, "std": seen.std, "names": seen.names}
-        why = contrex.why(SEVEN_AND_THREE, network, explainer=name, target="7", **view).resize(64)
-        after[name].append(map_similarity(before[name], why.heatmap).item())
+        after[name].append(map_similarity(before[name], heatmap(network, name)).item())
 
 figure, axis = plt.subplots(figsize=(8, 3.6))
 for name, values in after.items():
