@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ SITE = Path(__file__).resolve().parent
 DOCS = SITE.parent
 ROOT = DOCS.parent
 BUILD = DOCS / "_build"
-SOURCE, HTML = BUILD / "source", BUILD / "html"
 
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Homepage"]
 TOP_PAGES = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LOG.md")
@@ -117,33 +115,31 @@ def contents() -> Iterator[tuple[Path, bytes]]:
         yield Path("api", place), text.encode()
 
 
-def lay_out() -> None:
+def lay_out(source: Path) -> None:
     """Write the source, and remove what no longer belongs to it; the gallery's part is its own affair."""
     wanted = dict(contents())
     for place, content in wanted.items():
-        path = SOURCE / place
+        path = source / place
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    for path in SOURCE.rglob("*"):
-        place = path.relative_to(SOURCE)
+    for path in source.rglob("*"):
+        place = path.relative_to(source)
         if path.is_file() and place not in wanted and place.parts[0] not in ("gallery", "sg_execution_times.rst"):
             path.unlink()
 
 
-def main() -> int:
-    """Lay the pages out and build; a warning is an error."""
+def main(folder: Path = BUILD) -> int:
+    """Lay the pages out in `folder` and build there; a warning is an error."""
     from sphinx.cmd.build import build_main
 
-    if "--fresh" in sys.argv[1:]:
-        shutil.rmtree(BUILD, ignore_errors=True)
-    lay_out()
-    words = ["-W", "--keep-going", "-q", "-b", "html", "-c", SITE, "-d", BUILD / "doctrees", SOURCE, HTML]
+    lay_out(folder / "source")
+    words = ["-W", "--keep-going", "-q", "-c", SITE, "-d", folder / "doctrees", folder / "source", folder / "html"]
     status = build_main(list(map(str, words)))
     if status == 0:
-        print(f"site: {(HTML / 'index.html').relative_to(ROOT)}")
+        print(f"site: {os.path.relpath(folder / 'html' / 'index.html')}")
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(Path, sys.argv[1:2])))

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 from public import full_names
-from sphinx.application import Sphinx
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 SECTION = re.compile(r"^(Args|Returns|Raises|Yields):$")
 CODE = re.compile(r"(`[^`]+`)")
@@ -22,32 +26,35 @@ def as_rst(lines: list[str]) -> list[str]:
     >>> as_rst(["The mean of `x_i`.", "", "    mean(x)"])
     ['The mean of ``x_i``.', '', '::', '', '    mean(x)', '']
     """
-    return [line for block in _blocks(lines) for line in [*_block(block), ""]]
+    return [line for is_code, block in _blocks(lines) for line in [*_block(block, is_code), ""]]
 
 
-def _blocks(lines: list[str]) -> Iterator[list[str]]:
-    """Runs of lines without an empty one between them; indented code is one run, with its empty lines."""
-    block: list[str] = []
-    section = False
-    for line in [*lines, ""]:
-        if line.strip() and not line.startswith(" "):
-            section = bool(SECTION.match(line))
-        is_code = bool(block) and block[0].startswith("    ") and not section and line.startswith("    ")
-        if line.strip() or is_code:
-            block.append(line)
-        elif block:
-            yield block
-            block = []
+def _blocks(lines: list[str]) -> list[tuple[bool, list[str]]]:
+    """Runs of lines without an empty one between them, and whether each is code; code is one run, empty lines and all."""
+    found: list[tuple[bool, list[str]]] = []
+    is_section = False  # below "Args:", indented lines are no code
+    for has_text, run in groupby(lines, key=lambda line: bool(line.strip())):
+        block = list(run)
+        if not has_text:
+            continue
+        is_code = block[0].startswith("    ") and not is_section
+        if is_code and found and found[-1][0]:
+            found[-1][1].extend(["", *block])
+        else:
+            found.append((is_code, block))
+        heads = [line for line in block if not line.startswith(" ")]
+        is_section = bool(SECTION.match(heads[-1])) if heads else is_section
+    return found
 
 
-def _block(block: list[str]) -> list[str]:
+def _block(block: list[str], is_code: bool) -> list[str]:
     if block[0].startswith(">>>"):
         return block
+    if is_code:
+        return ["::", "", *block]
     if SECTION.match(block[0]):
         return [block[0], *_text(block[1:])]
-    if block[0].startswith("    "):
-        return ["::", "", *block]
-    if not block[0].startswith("- ") and any(line.startswith("    ") for line in block[1:]):  # a tree of folders
+    if block[0][0] not in "- " and any(line.startswith("    ") for line in block[1:]):  # a tree of folders
         return ["::", "", *(f"    {line}" for line in block)]
     if block[0].startswith("|"):
         return list(_table(block))
@@ -99,7 +106,7 @@ def _table(block: list[str]) -> Iterator[str]:
         if set("".join(cells)) <= set("-: "):
             continue
         for number, cell in enumerate(cells):
-            yield f"   {'-' if number else '*'} {'' if number else '- '}{inline(cell)}".replace("   - ", "     - ")
+            yield f"{'     ' if number else '   * '}- {inline(cell)}"
 
 
 def rewrite(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:

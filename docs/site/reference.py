@@ -12,7 +12,6 @@ from types import ModuleType
 
 from docstrings import as_rst, inline
 from public import own_names, packages
-from sphinx.pycode import ModuleAnalyzer
 
 CLASS_OPTIONS = ("members:", "undoc-members:", "special-members: __call__", "member-order: bysource")
 HEADINGS = {"autoclass": "Classes", "autofunction": "Functions", "data": "Tables and constants"}
@@ -21,7 +20,9 @@ HEADINGS = {"autoclass": "Classes", "autofunction": "Functions", "data": "Tables
 def pages() -> Iterator[tuple[Path, str]]:
     """The page of each package, and the list of them."""
     names = [package.__name__ for package in packages()]
-    rows = "\n".join(f"| [{package.__name__}]({package.__name__}.rst) | {first_line(package)} |" for package in packages())
+    rows = "\n".join(
+        f"| [{package.__name__}]({package.__name__}.rst) | {first_line(package)} |" for package in packages()
+    )
     yield Path("index.md"), INDEX.format(rows=rows, names="\n".join(names))
     for package in packages():
         yield Path(f"{package.__name__}.rst"), "\n".join(_package(package)) + "\n"
@@ -46,7 +47,7 @@ too. The commands and their options are on the pages about them, and in `contrex
 def first_line(thing: object) -> str:
     """The first sentence of a docstring, in one line; a full stop inside of code ends none."""
     paragraph = " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
-    match = re.match(r"(?:`[^`]*`|[^`])*?[^\s.][.:](?=\s|$)", paragraph)
+    match = re.match(r"(?:`[^`]*`|[^`])*?[^\s.]\.(?= [A-Z`]|$)", paragraph)
     return (match[0] if match else paragraph).rstrip(":.")
 
 
@@ -88,8 +89,9 @@ def _data(package: ModuleType, names: list[str]) -> Iterator[str]:
 
 def _below(module: str, name: str) -> list[str]:
     """The docstring of a value, in its module or in the one that it is imported from."""
-    analyzer = ModuleAnalyzer.for_module(module)
-    found = analyzer.find_attr_docs().get(("", name))
+    from sphinx.pycode import ModuleAnalyzer  # the rest of this file does without Sphinx, for tests
+
+    found = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name))
     if found:
         return found
     for node in ast.walk(ast.parse(inspect.getsource(importlib.import_module(module)))):

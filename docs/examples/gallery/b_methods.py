@@ -14,10 +14,7 @@ from trained import SEVEN_AND_THREE, classifier
 seen = classifier()
 at_layer = ["grad_cam", "layer_cam", "eigen_cam", "lrp"]
 at_pixels = ["gradient", "integrated_gradients", "occlusion", "rise(num_masks=2000)"]
-found = {
-    name: contrex.why(SEVEN_AND_THREE, seen, explainer=name, target="7")
-    for name in at_layer + at_pixels
-}
+found = {name: contrex.why(SEVEN_AND_THREE, seen, explainer=name, target="7") for name in at_layer + at_pixels}
 
 figure, axes = plt.subplots(2, 4, figsize=(10, 5.4))
 for axis, (name, why) in zip(axes.flat, found.items(), strict=True):
