@@ -1,4 +1,4 @@
-"""The programs with a loss of one's own train as they say, each in its loop; the same loop over the same data agrees."""
+"""The programs with a loss of one's own train as they say, each in its loop, and the loops agree."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-import contrex
 from contrex.models.convnet import ConvNet
 from contrex.models.named import LIBRARIES
 from contrex.models.zero_shot import ZeroShot

@@ -64,7 +64,10 @@ def test_links_lead_to_pages_examples_and_the_repository(site):
         (["As `cgc_loss`."], ["As :py:obj:`cgc_loss <contrex.losses.cgc_loss>`."]),
         (["a * b, |x|, x_ and **c**"], [r"a \* b, \|x\|, x\_ and **c**"]),
         (["One:", "- two", "  more"], ["One:", "", "- two", "  more"]),
-        (["| a | b |", "|---|---|", "| `c` | d |"], [".. list-table::", "   :header-rows: 1", "", "   * - a", "     - b", "   * - ``c``", "     - d"]),
+        (
+            ["| a | b |", "|---|---|", "| `c` | d |"],
+            [".. list-table::", "   :header-rows: 1", "", "   * - a", "     - b", "   * - ``c``", "     - d"],
+        ),
         (["Args:", "    x: the `y`."], ["Args:", "    x: the ``y``."]),
         ([">>> 2 * `", "4"], [">>> 2 * `", "4"]),
         (["Args:", "    x: one", "", "    y: two"], ["Args:", "    x: one", "", "    y: two"]),

@@ -8,8 +8,9 @@ SITE = Path(__file__).resolve().parent
 sys.path.insert(0, str(SITE))
 os.environ["CONTREX_NO_CACHE"] = "1"  # the gallery's examples write nothing outside the build
 
-import contrex  # noqa: E402
 import pictures  # noqa: E402
+
+import contrex  # noqa: E402
 
 project, author = "contrex", "the contrex founders"
 copyright = author  # noqa: A001 - Sphinx reads this name

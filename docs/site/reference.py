@@ -30,8 +30,8 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 INDEX = """# API reference
 
-What may be relied on: a name that is listed here stays, or keeps an alias that warns. Everything of `contrex.explain` is in `contrex`
-too. The commands and their options are on the pages about them, and in `contrex COMMAND --help`.
+What may be relied on: a name that is listed here stays, or keeps an alias that warns. Everything of `contrex.explain`
+is in `contrex` too. The commands and their options are on the pages about them, and in `contrex COMMAND --help`.
 
 | package | |
 |---|---|

@@ -2,12 +2,13 @@
 Why a 7 rather than a 3?
 ========================
 
-A picture with two digits, and a network that is torn between them. A heatmap of one class shows what speaks for it; a contrast also shows
-what speaks against it, and for whom.
+A picture with two digits, and a network that is torn between them. A heatmap of one class shows what speaks for it; a
+contrast also shows what speaks against it, and for whom.
 """
 
-import contrex
 from trained import SEVEN_AND_THREE, classifier
+
+import contrex
 
 seen = classifier()
 contrex.why(SEVEN_AND_THREE, seen, target="7")
@@ -17,7 +18,8 @@ contrex.why(SEVEN_AND_THREE, seen, target="7")
 contrex.why(SEVEN_AND_THREE, seen, target="7", contrast="3")
 
 # %%
-# Against all others, each with the weight that it has as a rival. As a 3 is the only one, this is nearly the same picture.
+# Against all others, each with the weight that it has as a rival. As a 3 is the only one, this is nearly the same
+# picture.
 contrex.why(SEVEN_AND_THREE, seen, target="7", contrast="weighted")
 
 # %%

@@ -6,10 +6,11 @@ All explainers take the same call, so a row of them is a loop. They answer diffe
 "Choosing a method" says which for what.
 """
 
-import contrex
-from contrex.metrics import map_similarity
 from matplotlib import pyplot as plt
 from trained import SEVEN_AND_THREE, classifier
+
+import contrex
+from contrex.metrics import map_similarity
 
 seen = classifier()
 at_layer = ["grad_cam", "layer_cam", "eigen_cam", "lrp"]

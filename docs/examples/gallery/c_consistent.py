@@ -2,17 +2,18 @@
 Heatmaps that move with the picture
 ===================================
 
-CGC trains a network so that the heatmap of a cropped picture is the crop of the heatmap. Beside it the same network without that
-loss, at the same accuracy.
+CGC trains a network so that the heatmap of a cropped picture is the crop of the heatmap. Beside it the same network
+without that loss, at the same accuracy.
 """
+
+from matplotlib import pyplot as plt
+from PIL import ImageChops
+from trained import classifier, unseen
 
 import contrex
 from contrex.metrics import content_heatmap
-from matplotlib import pyplot as plt
-from PIL import ImageChops
-from trained import classifier, test_images
 
-pictures = [test_images()[index] for index in (3, 8, 11)]
+pictures = [unseen()[index] for index in (3, 8, 11)]
 networks = {
     "cross-entropy": classifier("digits_cross_entropy"),
     "CGC": classifier("digits_cgc"),
@@ -29,7 +30,8 @@ for row, (name, seen) in zip(axes, networks.items(), strict=True):
 figure.tight_layout()
 
 # %%
-# The same picture, moved by 8 pixels to the right and down, for both networks: the heatmap of the second one goes along.
+# The same picture, moved by 8 pixels to the right and down, for both networks: the heatmap of the second one goes
+# along.
 sample = pictures[0]
 moved = ImageChops.offset(sample.image, 8, 8)
 figure, axes = plt.subplots(2, 2, figsize=(5.4, 5.6))

@@ -5,11 +5,12 @@ Several classes, from one forward pass
 The maps of the most probable classes, and every contrast among them, come from one pass.
 """
 
-import contrex
 import numpy as np
 import torch
 from PIL import Image
 from trained import SEVEN_AND_THREE, classifier
+
+import contrex
 
 seen = classifier()
 picture = np.array(Image.open(SEVEN_AND_THREE).convert("RGB"))

@@ -2,19 +2,20 @@
 Does the network need those pixels?
 ===================================
 
-A heatmap may look right and rank the wrong pixels first. Insertion puts the pixels back, the most salient first, and watches the
-probability come back; deletion takes them away.
+A heatmap may look right and rank the wrong pixels first. Insertion puts the pixels back, the most salient first, and
+watches the probability come back; deletion takes them away.
 """
 
-import contrex
 import numpy as np
 import torch
-from contrex.metrics import Answers, area_under_curve, deletion_curve, insertion_curve
 from matplotlib import pyplot as plt
-from trained import classifier, test_images
+from trained import classifier, unseen
+
+import contrex
+from contrex.metrics import Answers, area_under_curve, deletion_curve, insertion_curve
 
 seen = classifier()
-samples = [test_images()[index] for index in range(32)]
+samples = [unseen()[index] for index in range(32)]
 pictures = [one.image for one in samples]
 names = ("grad_cam", "gradient", "eigen_cam")
 explained = {name: contrex.why(pictures, seen, explainer=name) for name in names}

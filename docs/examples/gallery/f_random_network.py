@@ -2,13 +2,15 @@
 Does the heatmap depend on the network?
 =======================================
 
-The layers are re-initialised one by one, from the top down. A heatmap that stays as it was explains the picture, not the network.
+The layers are re-initialised one by one, from the top down. A heatmap that stays as it was explains the picture, not
+the network.
 """
+
+from matplotlib import pyplot as plt
+from trained import SEVEN_AND_THREE, classifier
 
 import contrex
 from contrex.metrics import map_similarity, randomized
-from matplotlib import pyplot as plt
-from trained import SEVEN_AND_THREE, classifier
 
 seen = classifier()
 names = ("grad_cam", "gradient", "guided_backprop")

@@ -23,7 +23,7 @@ def classifier(name: str = "digits_cgc") -> Classifier:
 
 
 @cache
-def test_images(name: str = "digits_cgc"):
+def unseen(name: str = "digits_cgc"):
     """The test images of a recipe, which know their labels and boxes."""
     return image_set(recipe_named(name).data, "test")
 

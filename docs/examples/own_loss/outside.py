@@ -1,7 +1,7 @@
 """A loss of one's own on heatmaps, with the classifier in one module: what the five training loops here share.
 
-The heatmap of the right class must not lie outside of the object. Everything that a loop needs is in `Step`, a module from
-a batch to its loss, so that whatever wraps modules (DDP, Fabric, Accelerate) can wrap it.
+The heatmap of the right class must not lie outside of the object. Everything that a loop needs is in `Step`, a module
+from a batch to its loss, so that whatever wraps modules (DDP, Fabric, Accelerate) can wrap it.
 """
 
 import argparse
