@@ -1,8 +1,8 @@
 """The Python on the pages of docs/ runs, page by page from top to bottom, and shows what stands below it.
 
 A page may take for granted what `reader` has. Blocks of ```pycon are doctests. The second word "theirs" marks what
-other libraries do: with captum and pytorch-grad-cam these blocks run too, in a slow test, beside ours, so what a page says of
-them is true of the versions that are installed; of libraries that the project does not install only the syntax is read.
+other libraries do: with captum and pytorch-grad-cam these blocks run too, in a slow test, beside ours, so what a page
+says of them is true of the versions that are installed. Of other libraries only the syntax is read.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def as_rst(lines: list[str]) -> list[str]:
 
 
 def _blocks(lines: list[str]) -> list[tuple[bool, list[str]]]:
-    """Runs of lines without an empty one between them, and whether each is code, which is one run with its empty lines."""
+    """Runs of lines without an empty one between them, and whether each is code; code keeps its empty lines."""
     found: list[tuple[bool, list[str]]] = []
     is_section = False  # below "Args:", indented lines are no code
     for has_text, run in groupby(lines, key=lambda line: bool(line.strip())):

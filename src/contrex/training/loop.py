@@ -94,6 +94,7 @@ def _finish_epochs(run: Run, on_step: Callable[[int, int], None] | None) -> None
     with (
         closing(run.loader),
         closing(run.to_validate),
+        closing(run.folder.loggers),
         signals() as requests,
         progress_bar(run.recipe.name, total=run.num_steps, done=run.place.step, console=run.console) as bar,
     ):
@@ -160,7 +161,7 @@ def train_step(run: Run, parts: Sequence[Batch]) -> dict[str, float]:
     terms = {phase.term(name): value for name, value in zip(output.logs, values, strict=True)}
     if ranks.rank() == 0:
         named = {phase.term(name): rate for name, rate in rates.items()}
-        run.folder.log.write({"step": place.step, "epoch": place.epoch, **named, **terms})
+        run.folder.write({"step": place.step, "epoch": place.epoch, **named, **terms})
     return terms
 
 
@@ -231,7 +232,7 @@ def _validation(run: Run) -> Validation:
         found = validate(watched, run.to_validate, device=run.device, reference=reference, sure=runner.step.sure)
     names = (VALIDATION, VALIDATION_LOSS) if reference is None else (AGREEMENT, DIVERGENCE, KEPT)
     if ranks.rank() == 0:
-        run.folder.log.write({"step": place.step, "epoch": place.epoch, **dict(zip(names, found, strict=False))})
+        run.folder.write({"step": place.step, "epoch": place.epoch, **dict(zip(names, found, strict=False))})
     return found
 
 
