@@ -87,7 +87,8 @@ def _code(span: str) -> str:
     """Code, or the link to a public name; a line break inside it stays one."""
     name = span[1:-1]
     short = name.removeprefix("contrex.").rpartition(".")[2] if re.fullmatch(r"[\w.]+", name) else ""
-    if short and full_names().get(short, "").endswith(name):
+    is_word = name.islower() and name.isalpha()  # an argument or plain English rather than a function
+    if short and not is_word and full_names().get(short, "").endswith(name):
         return f":py:obj:`{name} <{full_names()[short]}>`"
     return f"`{span}`"
 

@@ -66,7 +66,7 @@ def _package(package: ModuleType) -> Iterator[str]:
 def _kind(thing: object) -> str:
     if inspect.isclass(thing):
         return "autoclass"
-    return "autofunction" if callable(thing) else "data"
+    return "autofunction" if inspect.isroutine(thing) else "data"  # a Literal can be called, too
 
 
 def _documented(package: ModuleType, kind: str, names: list[str]) -> Iterator[str]:

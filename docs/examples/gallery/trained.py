@@ -15,11 +15,17 @@ SEVEN_AND_THREE = DOCS / "pictures" / "seven_and_three.png"
 
 
 @cache
-def classifier(name: str = "digits_cgc") -> Classifier:
-    """The trained network of a recipe, with the names of its classes; about two minutes the first time."""
+def run_folder(name: str = "digits_cgc") -> Path:
+    """The folder of a recipe's run; training takes about two minutes the first time."""
     folder = DOCS / "_build" / "networks" / name
     train(recipe_named(name), folder, resume=True, console=Console(quiet=True))
-    return load_trained(folder)[1]
+    return folder
+
+
+@cache
+def classifier(name: str = "digits_cgc") -> Classifier:
+    """The trained network of a recipe, with the names of its classes."""
+    return load_trained(run_folder(name))[1]
 
 
 @cache

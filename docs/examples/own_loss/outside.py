@@ -1,4 +1,4 @@
-"""A loss of one's own on heatmaps, with the classifier in one module: what the five training loops here share.
+"""A loss of one's own on heatmaps: what the five training loops share.
 
 The heatmap of the right class must not lie outside of the object. Everything that a loop needs is in `Step`, a module
 from a batch to its loss, so that whatever wraps modules (DDP, Fabric, Accelerate) can wrap it.
