@@ -19,7 +19,6 @@ version = release = contrex.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "docstrings",
-    "sphinx.ext.napoleon",
     "myst_parser",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
@@ -39,8 +38,6 @@ python_maximum_signature_line_length = 90
 python_display_short_literal_types = True
 add_module_names = False
 toc_object_entries_show_parents = "hide"
-napoleon_numpy_docstring = False
-napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"contrex {release}"

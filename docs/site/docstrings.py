@@ -111,12 +111,18 @@ def _table(block: list[str]) -> Iterator[str]:
 
 
 def rewrite(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Put the changed lines in the place of a docstring's."""
-    lines[:] = as_rst(lines)
+    """Put the changed lines in the place of a docstring's. Sections are napoleon's to read, but not what stands below a
+    field: there it takes all before a colon for a type."""
+    from sphinx.ext.napoleon import Config, GoogleDocstring
+
+    rst = as_rst(lines)
+    has_sections = what not in ("attribute", "property", "data")
+    known = {"app": app, "what": what, "name": name, "obj": thing, "options": options}
+    lines[:] = GoogleDocstring(rst, Config(napoleon_use_rtype=False), **known).lines() if has_sections else rst
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Let the docstrings be changed before others read them."""
     app.setup_extension("sphinx.ext.autodoc")
-    app.connect("autodoc-process-docstring", rewrite, priority=400)
+    app.connect("autodoc-process-docstring", rewrite)
     return {"parallel_read_safe": True}

@@ -26,7 +26,7 @@ for name, record in found.items():
         print(f"  {metric.name:16} {metric.value:7.3f}  {interval:16}  {metric.num_counted} images")
 
 # %%
-# The same as a picture; `contrex report` makes a page of it, with pictures of the heatmaps.
+# The same as a picture; ``contrex report`` makes a page of it, with pictures of the heatmaps.
 shown = found[names[0]].metrics
 figure, axes = plt.subplots(1, len(shown), figsize=(10, 2.8))
 for number, (axis, metric) in enumerate(zip(axes, shown, strict=True)):
