@@ -54,7 +54,7 @@ benchmark: $(READY)  ## the ratios of benchmarks/, on this machine
 	$(BIN)/python benchmarks/contrastive_step.py
 	$(BIN)/python benchmarks/metrics.py
 
-docs: $(DOCS_READY)  ## the documentation as a site, in docs/_build/html: no network, about two minutes
+docs: $(DOCS_READY)  ## the documentation as a site, in docs/_build/html: no network; a minute or two, five with the gallery's networks
 	$(BIN)/python docs/site/build.py
 
 clean:           ## remove the environment and caches

@@ -125,7 +125,7 @@ def lay_out(source: Path) -> None:
             path.write_bytes(content)
     for path in source.rglob("*"):
         place = path.relative_to(source)
-        if path.is_file() and place not in wanted and place.parts[0] not in ("gallery", "sg_execution_times.rst"):
+        if path.is_file() and place not in wanted and place.parts[0] != "gallery":
             path.unlink()
 
 

@@ -11,6 +11,7 @@ A run folder:
     labelled.txt      the images with a label, where not all have one
     skipped_images.json    only where unreadable images were left out: which and why
     views/            a contact sheet per epoch of what a contrastive method is trained on
+    tensorboard/      event files, and wandb-id.txt, mlflow-id.txt: only where `training.loggers` names them
 
 Everything random is a pure function of (seed, epoch, index) or (seed, step), so a run that is killed and resumed ends
 with the same weights, bit for bit on a CPU, as one that was not. A run of several processes sees the same batches, of
