@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+DOCS_READY := $(VENV)/docs-ready
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test test-slow test-survival check format benchmark clean
+.PHONY: help quickstart test test-slow test-survival check format benchmark docs clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -17,6 +18,10 @@ $(READY): pyproject.toml src/contrex/_version.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 quickstart: $(READY)  ## train, explain, measure and show on the built-in digits: about 4 minutes on 2 CPU cores
@@ -49,5 +54,8 @@ benchmark: $(READY)  ## the ratios of benchmarks/, on this machine
 	$(BIN)/python benchmarks/contrastive_step.py
 	$(BIN)/python benchmarks/metrics.py
 
+docs: $(DOCS_READY)  ## the documentation as a site, in docs/_build/html: no network; a minute or two, five with the gallery's networks
+	$(BIN)/python docs/site/build.py
+
 clean:           ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,7 +22,7 @@ from contrex.recipes import recipe_named
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-DOCS = sorted(ROOT.glob("docs/**/*.md"))
+DOCS = sorted(page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts)
 QUICK = "runs/quickstart"
 
 

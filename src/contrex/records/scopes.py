@@ -23,6 +23,7 @@ SCOPES: Mapping[str, Scope] = {
     "device": "machine",
     "workers": "machine",
     "checkpoint_minutes": "machine",
+    "loggers": "machine",
     "name": "name",
     "data.path": "place",
     "labelled.file": "place",

@@ -136,6 +136,8 @@ class Training:
     """Validate and write a checkpoint each time this many epochs have passed, and after the last one."""
     checkpoint_minutes: float = 5.0
     """Also write a checkpoint when this many minutes have passed since the last one."""
+    loggers: tuple[str, ...] = ()
+    """Where the numbers of the log also go: `tensorboard`, `wandb`, `mlflow`, or `FILE.py:CLASS`."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "training", epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from contrex.training.contact_sheet import sheets
     from contrex.training.log import curves, read_log
+    from contrex.training.loggers import Logger
     from contrex.training.loop import train
     from contrex.training.timing import read_timing
     from contrex.training.trained import load_trained, saved_recipe
 
-__all__ = ["curves", "load_trained", "read_log", "read_timing", "saved_recipe", "sheets", "train"]
+__all__ = ["Logger", "curves", "load_trained", "read_log", "read_timing", "saved_recipe", "sheets", "train"]
 
 _PLACES = {
+    "Logger": "loggers",
     "curves": "log",
     "load_trained": "trained",
     "read_log": "log",

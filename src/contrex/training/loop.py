@@ -11,6 +11,7 @@ A run folder:
     labelled.txt      the images with a label, where not all have one
     skipped_images.json    only where unreadable images were left out: which and why
     views/            a contact sheet per epoch of what a contrastive method is trained on
+    tensorboard/      event files, and wandb-id.txt, mlflow-id.txt: only where `training.loggers` names them
 
 Everything random is a pure function of (seed, epoch, index) or (seed, step), so a run that is killed and resumed ends
 with the same weights, bit for bit on a CPU, as one that was not. A run of several processes sees the same batches, of
@@ -90,6 +91,7 @@ def _finish_epochs(run: Run, on_step: Callable[[int, int], None] | None) -> None
     with (
         closing(run.loader),
         closing(run.to_validate),
+        closing(run.folder.loggers),
         signals() as requests,
         progress_bar(run.recipe.name, total=run.num_steps, done=run.place.step, console=run.console) as bar,
     ):
@@ -160,7 +162,7 @@ def train_step(run: Run, parts: Sequence[Batch]) -> dict[str, float]:
     terms = {phase.term(name): value for name, value in zip(output.logs, values, strict=True)}
     if ranks.rank() == 0:
         named = {phase.term(name): rate for name, rate in rates.items()}
-        run.folder.log.write({"step": place.step, "epoch": place.epoch, **named, **terms})
+        run.folder.write({"step": place.step, "epoch": place.epoch, **named, **terms})
     return terms
 
 
@@ -231,7 +233,7 @@ def _validation(run: Run) -> Validation:
     names = (VALIDATION, VALIDATION_LOSS) if reference is None else (AGREEMENT, DIVERGENCE, KEPT)
     if ranks.rank() == 0:
         way = {} if place.way == 1 else {"way": place.way}
-        run.folder.log.write({"step": place.step, "epoch": place.epoch, **way, **dict(zip(names, found, strict=False))})
+        run.folder.write({"step": place.step, "epoch": place.epoch, **way, **dict(zip(names, found, strict=False))})
     return found
 
 

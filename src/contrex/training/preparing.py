@@ -27,6 +27,7 @@ from contrex.training import compiling, distributed, sharding
 from contrex.training.averaging import Averages
 from contrex.training.distributed import Runner
 from contrex.training.log import say
+from contrex.training.loggers import logger_class
 from contrex.training.optimization import build_optimizer
 from contrex.training.resuming import check_same_images, load_optimizers, load_steps, other_world, saved_content
 from contrex.training.run import Run, RunFolder
@@ -207,12 +208,15 @@ def _open_folder(files: RunFolder, recipe: Recipe, images: TrainingImages, place
     """
     with ranks.together():
         if ranks.rank() == 0:
+            for name in recipe.training.loggers:
+                logger_class(name)  # before anything is written
             files.path.mkdir(parents=True, exist_ok=True)
             write_json(files.path / "recipe.json", recipe)
             if (draw := draw_of(images.labelled)) is not None:
                 draw.write(files.path)
             files.log.rewind(step=place.step, epoch=place.epoch)
             files.timing.rewind(epoch=place.epoch)
+            files.loggers.begin(recipe.training.loggers, files.path, recipe, place.step, console)
             _report_skipped(files.path, [one for one in images if one is not None], console)
     files.saved_at = time.monotonic()
 

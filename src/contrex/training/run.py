@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from contrex.training.averaging import Averages
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.distributed import Runner
 from contrex.training.log import MetricsLog
+from contrex.training.loggers import Loggers
 from contrex.training.state import Fingerprint, Place, RunState
 from contrex.training.timing import TimingLog
 
@@ -32,9 +34,15 @@ class RunFolder:
         self.path = path
         self.checkpoints = Checkpoints(path)
         self.log = MetricsLog(path)
+        self.loggers = Loggers()
         self.timing = TimingLog(path)
         self.saved_at = time.monotonic()
         """When the last checkpoint was written."""
+
+    def write(self, line: Mapping[str, float]) -> None:
+        """Append a line to the log, and hand it on to the loggers."""
+        self.log.write(line)
+        self.loggers.write(line)
 
     def save(self, state: RunState, *, best: bool) -> None:
         """Write a checkpoint."""
