@@ -347,7 +347,7 @@ def test_a_layer_that_gradient_flows_past_is_told_once_and_plainly(photos, tmp_p
 
 def test_explainers_are_listed(capsys):
     assert run("metrics") == 0
-    assert "content_heatmap           Content heatmap: the share of" in capsys.readouterr().out
+    assert "content_heatmap            Content heatmap: the share of" in capsys.readouterr().out
     assert run("explainers") == 0
     lines = capsys.readouterr().out.splitlines()
     lines = [line for line in lines if line.startswith("  ")]  # the others are headings

@@ -72,7 +72,7 @@ def test_lists_do_without_torch():
     ("words", "names"),
     [
         (["recipes", "cub", "5-shot"], ["cub_5_shot_cross_entropy", "cub_5_shot_cgc"]),
-        (["metrics", "localisation"], ["content_heatmap", "pointing_game", "stochastic_pointing_game"]),
+        (["metrics", "consistency"], ["cgc_loss", "equivariance", "spread"]),
         (["explainers", "GRAD-CAM++"], ["grad_cam_plus_plus"]),
     ],
 )

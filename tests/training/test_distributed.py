@@ -129,8 +129,14 @@ def test_the_processes_read_each_image_of_a_batch_once(monkeypatch, num, accumul
             return 27
 
     read = []
-    monkeypatch.setattr(TrainingViews, "__getitem__", lambda self, position: read.append(position[1]) or position[1])
-    monkeypatch.setattr(Batch, "join", staticmethod(list))
+
+    def batch(self, positions):
+        numbers = [number for _, number in positions]
+        read.extend(numbers)
+        return numbers
+
+    monkeypatch.setattr(TrainingViews, "batch", batch)
+    monkeypatch.setattr(Batch, "join", staticmethod(lambda batches: [number for one in batches for number in one]))
     views = TrainingViews(Numbers(), resize=8, size=8, augmentation=Augmentation(), seed=1)
     options = Training(batch_size=12, accumulate=accumulate)
     whole = list(TrainingLoader([views], batch_size=12).batches(1))
