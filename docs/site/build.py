@@ -129,6 +129,18 @@ def lay_out(source: Path) -> None:
             path.unlink()
 
 
+def write_explorer(page: Path) -> None:
+    """Write the explorer's page that the first page shows, of the gallery's networks, by the command of a reader."""
+    from contrex.cli import main as contrex
+
+    sys.path.append(str(DOCS / "examples" / "gallery"))
+    import trained
+
+    runs = [str(trained.run_folder(name)) for name in ("digits_cross_entropy", "digits_cgc")]
+    if contrex(["explore", *runs, str(trained.SEVEN_AND_THREE), "--output", str(page)]) != 0:
+        raise RuntimeError(f"contrex explore has not written {page}")
+
+
 def main(folder: Path = BUILD) -> int:
     """Lay the pages out in `folder` and build there; a warning is an error."""
     from sphinx.cmd.build import build_main
@@ -137,6 +149,7 @@ def main(folder: Path = BUILD) -> int:
     words = ["-W", "--keep-going", "-q", "-c", SITE, "-d", folder / "doctrees", folder / "source", folder / "html"]
     status = build_main(list(map(str, words)))
     if status == 0:
+        write_explorer(folder / "html" / "explorer.html")
         print(f"site: {os.path.relpath(folder / 'html' / 'index.html')}")
     return status
 

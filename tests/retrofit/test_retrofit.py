@@ -222,7 +222,7 @@ def test_photos_of_one_split_and_images_of_another(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command(order, tmp_path, capsys):
+def test_the_command(order, tmp_path, capsys, monkeypatch):
     weights, folder = str(order.recipe.model.weights), tmp_path / "run"
     words = ["--model", "contrex:convnet", "--model.options", "widths", "(4,6)", "strides", "(2,2)"]
     words += ["--model.weights", weights, "--images", str(order.photos.path), "--image-size", "32"]
@@ -237,6 +237,10 @@ def test_the_command(order, tmp_path, capsys):
     assert f"weights: {folder / 'weights.pth'}" in told
     assert main(["retrofit", *words, "--folder", str(folder)]) == 2
     assert "already holds a run" in capsys.readouterr().err
+    for share, is_told in ((0.0, False), (10.0, True)):  # of spreads that are at most 100 times each other
+        monkeypatch.setattr("contrex.cli.retrofit.SHRUNK", share)
+        assert main(["retrofit", *words, "--folder", str(tmp_path / f"run-{share:g}")]) == 0
+        assert ("look at the report: heatmaps cover" in capsys.readouterr().out) == is_told
     assert main(["retrofit", str(folder), "--images", "x", "--model.weights", weights]) == 2
     assert "two networks: give one of them" in capsys.readouterr().err
     assert main(["retrofit", *words, "--resume", "--folder", str(tmp_path / "none")]) == 2

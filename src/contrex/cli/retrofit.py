@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 RECIPE = photos_retrofit()
 DEFAULT_SIDE = 224
+SHRUNK = 0.5
+"""Heatmaps whose spread falls below this share of what it was are told."""
+
 MEASURED = (
     "top1",
     "content_heatmap",
@@ -168,6 +171,14 @@ def _tell(done: Retrofitted, options: Retrofit) -> None:
         print(
             f"went back to {done.way:.0%} of the way, as fewer than {options.method.tolerance:g} % of the sure "
             f"decisions stayed: less changes with a smaller --method.weight ({options.method.weight:g})."
+        )
+    found = (run.record.metric("spread") for run in (done.kept_out[0], done.kept_out[-1]))
+    before, after = (0.0 if one is None or one.value is None else one.value for one in found)
+    if after < SHRUNK * before:
+        print(
+            f"look at the report: heatmaps cover {after:.0f} % of their cells instead of {before:.0f} %. Maps that "
+            "have shrunk so far may lie in wrong places, whatever the decisions say (docs/retrofit.md): where there are "
+            "boxes, measure content_heatmap_at_spread with --evaluate-on, or take a smaller --method.weight."
         )
     print(f"weights: {done.weights}\nreport: {done.report}")
     if done.measured_report is not None:
