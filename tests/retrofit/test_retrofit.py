@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -238,7 +239,7 @@ def test_the_command(order, tmp_path, capsys, monkeypatch):
     assert main(["retrofit", *words, "--folder", str(folder)]) == 2
     assert "already holds a run" in capsys.readouterr().err
     for share, is_told in ((0.0, False), (10.0, True)):  # of spreads that are at most 100 times each other
-        monkeypatch.setattr("contrex.cli.retrofit.SHRUNK", share)
+        monkeypatch.setattr(sys.modules["contrex.cli.retrofit"], "SHRUNK", share)
         assert main(["retrofit", *words, "--folder", str(tmp_path / f"run-{share:g}")]) == 0
         assert ("look at the report: heatmaps cover" in capsys.readouterr().out) == is_told
     assert main(["retrofit", str(folder), "--images", "x", "--model.weights", weights]) == 2

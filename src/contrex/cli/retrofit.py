@@ -177,8 +177,8 @@ def _tell(done: Retrofitted, options: Retrofit) -> None:
     if after < SHRUNK * before:
         print(
             f"look at the report: heatmaps cover {after:.0f} % of their cells instead of {before:.0f} %. Maps that "
-            "have shrunk so far may lie in wrong places, whatever the decisions say (docs/retrofit.md): where there are "
-            "boxes, measure content_heatmap_at_spread with --evaluate-on, or take a smaller --method.weight."
+            "shrink so far may lie in wrong places, whatever the decisions say (docs/retrofit.md): measure "
+            "content_heatmap_at_spread where there are boxes (--evaluate-on), or take a smaller --method.weight."
         )
     print(f"weights: {done.weights}\nreport: {done.report}")
     if done.measured_report is not None:
