@@ -7,8 +7,9 @@ import torch
 
 import contrex
 from contrex.errors import ArgumentError, UnknownNameError
+from contrex.evaluation import check_names
 from contrex.ops import scores
-from contrex.settings import CGC
+from contrex.settings import CGC, Evaluation
 from contrex.settings.contrast import is_contrast, read_contrast
 from oracles import scores as oracle
 from sampling import crossed
@@ -145,6 +146,7 @@ def test_contrasts_that_cannot_be_read_are_refused(text, message):
         lambda: scores.score(torch.zeros(1, 4), torch.tensor([0]), text),
         lambda: contrex.Gradient(network(), names=list("abcd"))(torch.rand(1, 3, 4, 4), contrast=text),
         lambda: CGC(contrast=text),
+        lambda: check_names(Evaluation(contrast=text)),
     ]
     for call in calls:
         with pytest.raises(ArgumentError, match=message.replace("`contrast`", "`(method.)?contrast`")):
