@@ -213,3 +213,77 @@ def test_the_count_says_how_long_the_others_take(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == ["5 of 50 photos, 4 min left", "10 of 50 photos, 4 min left"]
     Progress(1).step()
     assert capsys.readouterr().err == ""
+
+
+# --- another class was expected -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(made, tmp_path):
+    """Explain the first photo with more words; gives what it said and its record."""
+    words = ["--model.name", "contrex:convnet", "--model.weights", made / "w.pth", "--side", "32"]
+
+    def ask(*more, returns=0):
+        assert run("explain", made / "photos" / "a.png", *words, *more, "--output", tmp_path / "e.png") == returns
+        return tmp_path / "e.json" if returns == 0 else None
+
+    return ask
+
+
+def test_a_wrong_prediction_is_asked_in_both_directions(asked, capsys):
+    predicted, *others = [one["index"] for one in json.loads(asked().read_text())["classes"]]
+    expected = others[-1]
+    capsys.readouterr()
+    path = asked("--expected", str(expected), "--explainer", "grad_cam", "layer_cam", "--save-maps")
+    assert f"predicted {predicted}, not {expected}\n" in capsys.readouterr().out
+    record = json.loads(path.read_text())
+    wanted = next(one for one in record["classes"] if one["index"] == expected)
+    assert record["expected"] == {**wanted, "is_predicted": False}
+    for row in record["explanations"]:
+        assert [
+            (one["target"]["index"], [foil["index"] for foil in one["foils"]]) for one in row["questions"]
+        ] == [(predicted, []), (predicted, [expected]), (expected, [predicted])]  # fmt: skip
+        there, back = (one["value"] for one in row["questions"][1:])
+        assert there == -back > 0
+    with np.load(path.with_suffix(".npz")) as maps:
+        np.testing.assert_allclose(maps["map_0_1"], -maps["map_0_2"], atol=1e-6)  # Grad-CAM is linear in the score
+        assert np.abs(maps["map_0_1"]).max() > 0
+    assert run("verify", path) == 0
+    assert "6 maps are the same to the last bit" in capsys.readouterr().out
+
+
+def test_a_prediction_that_was_expected_is_told_so_and_explained_alone(asked, capsys):
+    predicted = json.loads(asked().read_text())["classes"][0]["index"]
+    capsys.readouterr()
+    path = asked("--expected", str(predicted))
+    assert f"the prediction is {predicted}, as expected" in capsys.readouterr().out
+    record = json.loads(path.read_text())
+    assert record["expected"]["is_predicted"] is True
+    assert [one["contrast"] for one in record["explanations"][0]["questions"]] == [None]
+    assert run("verify", path) == 0
+
+
+@pytest.mark.parametrize("more", [["--target", "1"], ["--top", "2"], ["--contrast", "mean"]])
+def test_what_is_expected_leaves_nothing_else_to_choose(asked, capsys, more):
+    asked("--expected", "1", *more, returns=2)
+    assert "`expected` 1 chooses the classes and the contrasts, and so do" in capsys.readouterr().err
+
+
+def test_an_expected_class_that_does_not_exist_is_refused(asked, capsys):
+    asked("--expected", "lynx", returns=2)
+    assert "`expected` must be one of 0, 1, 2; got 'lynx'" in capsys.readouterr().err
+
+
+def test_contrasts_with_options_are_recorded_in_one_spelling_and_verified(asked, capsys):
+    path = asked("--top", "2", "--contrast", "nearest( alpha=0.6, k=2)", "nearest", "mean(strength=0.5)")
+    record = json.loads(path.read_text())
+    questions = record["explanations"][0]["questions"]
+    spelt = ["nearest(k=2, alpha=0.6)", "nearest", "mean(strength=0.5)"]
+    assert [one["contrast"] for one in questions] == spelt * 2
+    assert [len(one["foils"]) for one in questions] == [2, 2, 0] * 2
+    assert run("verify", path) == 0
+    capsys.readouterr()
+    asked("--contrast", "nearst(k=2)", returns=2)
+    assert "`contrast` must be one of mean, max, weighted, nearest; got 'nearst'" in capsys.readouterr().err
+    asked("--contrast", "max(strength=-1)", returns=2)
+    assert "strength must be a number from 0 on, got -1" in capsys.readouterr().err

@@ -111,3 +111,21 @@ def test_what_cannot_be_explored_is_refused(made, given, message, capsys):
 def test_a_page_must_be_html(made, capsys):
     assert run("explain", made / "photos" / "a.png", *words(made), "--page", "why.png") == 2
     assert "`page` why.png has no page format: end it in one of .html, .htm." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "share"),
+    [
+        (["--contrast", "weighted(strength=0.25)"], "weighted", 0.25),
+        (["--contrast", "nearest(k=1, alpha=0.5)"], [0], 0.5),
+        (["--expected", "dog"], [1], None),
+    ],
+)
+def test_a_page_opens_with_the_share_of_a_contrast_with_the_nearest_and_with_the_expected_class(
+    made, tmp_path, asked, kind, share
+):
+    page = tmp_path / "why.html"
+    photo, more = made / "photos" / "a.png", words(made, "--classes", *NAMES, *asked)
+    assert run("explain", photo, *more, "--output", tmp_path / "e.png", "--page", page) == 0
+    start = content(page)["start"]
+    assert (start["contrast"], start.get("share")) == (kind, share)

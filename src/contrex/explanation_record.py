@@ -118,6 +118,7 @@ def record_of(result: PhotoExplanation, origin: Origin, record: Path) -> Plain:
         "classifier": _classifier(origin, first, record),
         "task": scores.task_of(first.logits, first.task),
         "classes": _classes(first, _most_probable(first)),
+        "expected": _expected(result),
         "layer_asked": origin.asked.layer,
         "explanations": [
             _row(text, row, index) for index, (text, row) in enumerate(zip(result.explainers, result.rows, strict=True))
@@ -159,6 +160,13 @@ def _classes(why: Explanation, indices: Sequence[int]) -> list[Plain]:
         {"index": index, "name": class_name(why.names, index), "probability": float(probabilities[index])}
         for index in indices
     ]
+
+
+def _expected(result: PhotoExplanation) -> Plain | None:
+    """The class that was expected, and whether it is the prediction; None where none was named."""
+    if result.expected is None:
+        return None
+    return {**_classes(result.rows[0][0], [result.expected])[0], "is_predicted": result.is_as_expected}
 
 
 def _row(text: str, row: Sequence[Explanation], index: int) -> Plain:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 from contrex.data.views.squares import central_square
 from contrex.errors import ArgumentError
@@ -21,9 +22,9 @@ from contrex.explanation_record import Origin, Plain, record_of
 from contrex.models import class_index
 from contrex.models.own import INTERPOLATIONS
 from contrex.ops import scores
-from contrex.ops.scores import CONTRASTS
 from contrex.photos import Asked, NamedClassifier, Opened, PhotoExplanation, classifier_of, opened, seen_by
 from contrex.settings import Model as ModelSettings
+from contrex.settings.contrast import is_contrast, read_contrast
 from contrex.settings.explainer import ExplainerText, read_explainer
 
 
@@ -134,11 +135,12 @@ class Explorer:
             ImageError: the photo cannot be read.
         """
         photo = opened(path)
-        seen, num = self._seen(photo)
-        names = self._names(num)
+        seen, logits = self._seen(photo)
+        names = self._names(scores.class_logits(logits, self._asked.task).shape[1])
         for explain in (explain for explainers in self._explainers for explain in explainers):
             explain.names = names
-        self._start = _start(self._asked, names)
+        if not self._pictures:
+            self._start = _start(self._asked, names, logits)
         first = [] if self._start.target is None else [self._start.target]
         if not isinstance(self._start.contrast, str):
             first += self._start.contrast or ()
@@ -170,8 +172,8 @@ class Explorer:
     def _side_of(self, one: Participant) -> int:
         return one.named.side if self._side is None else self._side
 
-    def _seen(self, photo: Opened) -> tuple[list[Image.Image], int]:
-        """What each participant sees, the square where one sees only that, and their number of classes."""
+    def _seen(self, photo: Opened) -> tuple[list[Image.Image], Tensor]:
+        """What each participant sees, the square where one sees only that, and the logits [1,K] of the first."""
         pairs = [seen_by(one.named, photo.image, self._side_of(one)) for one in self._participants]
         numbers = {scores.class_logits(logits, self._asked.task).shape[1] for _, logits in pairs}
         if len(numbers) > 1:
@@ -181,7 +183,7 @@ class Explorer:
         seen = [image for image, _ in pairs]
         if len({round(image.width / image.height, 1) for image in seen}) > 1:
             seen = [self._square(one, photo) for one in self._participants]
-        return seen, numbers.pop()
+        return seen, pairs[0][1]
 
     def _square(self, one: Participant, photo: Opened) -> Image.Image:
         side, how = self._side_of(one), INTERPOLATIONS[one.named.classifier.interpolation]
@@ -221,10 +223,19 @@ def at_layers(text: str, layers: Sequence[str]) -> list[str]:
     return [str(ExplainerText(asked.name, {**asked.options, "layer": layer})) for layer in layers]
 
 
-def _start(asked: Asked, names: Sequence[str]) -> Start:
-    """The question with which a page opens: the first that was asked."""
+def _start(asked: Asked, names: Sequence[str], logits: Tensor) -> Start:
+    """The question with which a page opens: the first that was asked. The page has no nearest contrast: it opens with
+    the classes that are nearest for the logits [1,K], those of the first photo, and their weighted contrast."""
+    if asked.expected is not None:
+        first = asked.questions(logits, names)[0]
+        return Start(first.classes[0], None if len(first.contrasts) == 1 else [class_index(asked.expected, names)])
     target = class_index(asked.classes[0], names) if asked.classes else None
     contrast = next((text for text in asked.contrasts if text != "none"), None)
-    if contrast is None or contrast in CONTRASTS:
-        return Start(target, contrast)
+    if contrast is None:
+        return Start(target)
+    if is_contrast(contrast):
+        read = read_contrast(contrast)
+        foils = scores.foil_classes(logits, scores.class_indices(target, logits, asked.task), contrast, asked.task)
+        near = foils[0].tolist() if foils is not None and read.name == "nearest" else None
+        return Start(target, near or read.name, min(read.strength, 1.0))
     return Start(target, [class_index(contrast, names, what="`contrast`")])

@@ -21,13 +21,14 @@ from contrex.explain import Explainer, Explanation
 from contrex.explain.named import build_explainer
 from contrex.explain.page import written
 from contrex.explain.picture import SHARP, Photo, photo_page
-from contrex.explain.words import in_words, most_probable
+from contrex.explain.words import class_name, in_words, most_probable
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier, model_logits
 from contrex.models.own import INTERPOLATIONS
 from contrex.ops import scores
-from contrex.ops.scores import CONTRASTS, Contrast
+from contrex.ops.scores import Contrast
 from contrex.records import write_atomically
 from contrex.settings import Model
+from contrex.settings.contrast import is_contrast, read_contrast
 from contrex.training import load_trained
 
 DEFAULT_SIDE = 224
@@ -52,6 +53,23 @@ class PhotoExplanation:
     explainers: Sequence[str]
     """The text that named each explainer."""
     rows: Sequence[Sequence[Explanation]]
+    expected: int | None = None
+    """The class that the caller expected, if one was named."""
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether the class that the network says is the expected one."""
+        first = self.rows[0][0]
+        return self.expected is not None and self.expected == int(scores.predicted(first.logits, first.task))
+
+    @property
+    def remark(self) -> str:
+        """Whether the prediction is the expected class, in words; empty where none was named."""
+        if self.expected is None:
+            return ""
+        first = self.rows[0][0]
+        said, expected = (class_name(first.names, one) for one in (int(first.target), self.expected))
+        return f"the prediction is {said}, as expected" if self.is_as_expected else f"predicted {said}, not {expected}"
 
     @property
     def top(self) -> list[tuple[str, float]]:
@@ -65,7 +83,8 @@ class PhotoExplanation:
             for name, row in zip(self.explainers, self.rows, strict=True)
             for why in row
         ]
-        return [*asked, str(self.path), *(f"  {probability:7.2%}  {name}" for name, probability in self.top)]
+        told = [f"{self.path}: {self.remark}"] if self.remark else []
+        return [*told, *asked, str(self.path), *(f"  {probability:7.2%}  {name}" for name, probability in self.top)]
 
 
 def _doubt(why: Explanation) -> str:
@@ -79,9 +98,12 @@ class Asked:
 
     `classes` are names or indices. Without them, the `top` most probable classes of each photo are explained, or,
     without `top`, the most probable one; for labels (`task="multilabel"`) it is all with a probability above
-    `threshold` (0.5), at least one. A contrast is `"none"`, `"mean"`, `"max"`, `"weighted"`, or a class by name or
-    index. Without contrasts it is none; with `top`, where classes compete in a softmax, the weighted one too. `task` is
-    as in `contrex.ops.scores`.
+    `threshold` (0.5), at least one. A contrast is `"none"`, one with a name and perhaps options (`"mean"`, `"max"`,
+    `"weighted"`, `"nearest(k=3, alpha=1.0)"`), or a class by name or index. Without contrasts it is none; with `top`,
+    where classes compete in a softmax, the weighted one too. `task` is as in `contrex.ops.scores`.
+
+    With `expected`, the class that the photo is of, by name or index, it is asked why the network says another: the
+    predicted class, that rather than the expected one, and the reverse. Where it says the expected one, that alone.
     """
 
     explainers: Sequence[str] = ("grad_cam",)
@@ -91,17 +113,32 @@ class Asked:
     contrasts: Sequence[str] = ()
     task: str | None = None
     threshold: float | None = None
+    expected: str | None = None
 
     def __post_init__(self) -> None:
+        if self.expected is not None and (
+            self.classes or self.contrasts or self.top is not None or self.threshold is not None
+        ):
+            raise ArgumentError(
+                f"`expected` {self.expected} chooses the classes and the contrasts, and so do `target`, `top`, "
+                "`contrast` and `threshold`: leave them out."
+            )
         if self.threshold is not None and (self.classes or self.top is not None):
             raise ArgumentError(
                 f"`threshold` {self.threshold} chooses the labels to explain, and so do `target` and `top`: give "
                 "one of them."
             )
 
-    def questions(self, logits: Tensor, names: Sequence[str]) -> Questions:
+    def questions(self, logits: Tensor, names: Sequence[str]) -> Sequence[Questions]:
         """What is asked about a photo with the logits [1,K], classes as their indices."""
-        return Questions(self.classes_of(logits, names), [_contrast(text, names) for text in self.contrasts_of(logits)])
+        if self.expected is None:
+            contrasts = [_contrast(text, names) for text in self.contrasts_of(logits)]
+            return [Questions(self.classes_of(logits, names), contrasts)]
+        expected = class_index(self.expected, names, what="`expected`")
+        predicted = int(scores.predicted(logits, self.task))
+        if predicted == expected:
+            return [Questions([predicted], [None])]
+        return [Questions([predicted], [None, expected]), Questions([expected], [predicted])]
 
     def classes_of(self, logits: Tensor, names: Sequence[str]) -> list[int]:
         """The classes to explain for a photo with the logits [1,K]."""
@@ -121,8 +158,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Questions:
-    """The classes that are explained, each with every contrast: none, a name of `ops.scores.CONTRASTS`, a class, or
-    several (`[[1, 2]]`)."""
+    """The classes that are explained, each with every contrast: none, the name of one, a class, or several
+    (`[[1, 2]]`)."""
 
     classes: Sequence[int]
     contrasts: Sequence[Contrast]
@@ -131,7 +168,7 @@ class Questions:
 def _contrast(text: str, names: Sequence[str]) -> str | int | None:
     if text == "none":
         return None
-    return text if text in CONTRASTS else class_index(text, names, what="`contrast`")
+    return str(read_contrast(text)) if is_contrast(text) else class_index(text, names, what="`contrast`")
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,8 +317,8 @@ class Photographer:
         self.named, self.asked = named, asked
         self._explainers = [build_explainer(named.classifier.network, name, asked.layer) for name in asked.explainers]
 
-    def explain(self, path: Path, questions: Questions | None = None) -> PhotoExplanation:
-        """Explain one photo: what was asked of all, or these questions.
+    def explain(self, path: Path, questions: Questions | Sequence[Questions] | None = None) -> PhotoExplanation:
+        """Explain one photo: what was asked of all, or these questions, one after the other.
 
         Raises:
             ArgumentError: an argument does not fit the classifier.
@@ -293,12 +330,15 @@ class Photographer:
         inputs = self.named.classifier.normalise(image)
         names = self.named.names_of(scores.class_logits(logits, self.asked.task).shape[1])
         questions = questions or self.asked.questions(logits, names)
+        several = [questions] if isinstance(questions, Questions) else questions
         kept = found.shown(seen)
         rows = [
-            [replace(one, images=(kept,)) for one in self._row(explain, inputs, questions, names)]
+            [replace(one, images=(kept,)) for some in several for one in self._row(explain, inputs, some, names)]
             for explain in self._explainers
         ]
-        return PhotoExplanation(path, image, found.image.size, found.sha256, self.asked.explainers, rows)
+        expected = self.asked.expected
+        index = None if expected is None else class_index(expected, names, what="`expected`")
+        return PhotoExplanation(path, image, found.image.size, found.sha256, self.asked.explainers, rows, index)
 
     def _row(self, explain: Explainer, inputs: Tensor, questions: Questions, names: Sequence[str]) -> list[Explanation]:
         """The explanations by one explainer, class by class and, within a class, contrast by contrast."""
@@ -321,4 +361,6 @@ def explain_photos(
 
 def save_pictures(results: Sequence[PhotoExplanation], output: Path) -> None:
     """Write the pictures of photos to a file: a PDF has a page for each, the other formats have one photo."""
-    write_atomically(output, written([photo_page(result.rows) for result in results], output.suffix.lower(), SHARP))
+    write_atomically(
+        output, written([photo_page(result.rows, result.remark) for result in results], output.suffix.lower(), SHARP)
+    )

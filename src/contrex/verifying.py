@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from contrex.errors import ArgumentError, NotVerifiedError, RecordError
 from contrex.explain import Explanation
 from contrex.explanation_record import KIND, VERSION, Plain, array_of, cells_of, file_sha256, probabilities_of, score_of
 from contrex.models.fingerprint import weights_sha256
+from contrex.ops.scores import Contrast
 from contrex.photos import Asked, NamedClassifier, Photographer, Questions, classifier_of
 from contrex.records import from_plain, to_plain
 from contrex.records.origin import versions
@@ -243,15 +245,14 @@ def _photographer_again(record: Plain, named: NamedClassifier) -> Photographer:
     return Photographer(named, asked, side=record["photo"]["seen_as"]["short_side"])
 
 
-def _questions(asked: Sequence[Plain]) -> Questions:
-    """The classes of a row, and the contrasts that each has."""
-    classes = list(dict.fromkeys(one["target"]["index"] for one in asked))
-    contrasts = [
-        [[foil["index"] for foil in one["foils"]]] if one["contrast"] == "foils" else one["contrast"]
-        for one in asked
-        if one["target"]["index"] == classes[0]
-    ]
-    return Questions(classes, contrasts)
+def _questions(asked: Sequence[Plain]) -> list[Questions]:
+    """The classes of a row, and the contrasts that each has: those after each other that have the same, at once."""
+    of_class: dict[int, list[Contrast]] = {}
+    for one in asked:
+        contrast = [[foil["index"] for foil in one["foils"]]] if one["contrast"] == "foils" else one["contrast"]
+        of_class.setdefault(one["target"]["index"], []).append(contrast)
+    alike = itertools.groupby(of_class, key=of_class.__getitem__)
+    return [Questions(list(classes), contrasts) for contrasts, classes in alike]
 
 
 def _other_versions(told: Mapping[str, str]) -> list[str]:

@@ -159,7 +159,8 @@ def test_nothing_before_the_layer_is_recorded():
 
 
 @pytest.mark.parametrize(
-    ("method", "head", "contrast"), crossed(METHODS, HEADS, [None, "mean", "max", "weighted"], one_in=4)
+    ("method", "head", "contrast"),
+    crossed(METHODS, HEADS, [None, "mean", "max", "weighted", "nearest(alpha=0.6)"], one_in=5),
 )
 def test_a_loss_on_maps_reaches_every_parameter_with_the_right_gradient(method, head, contrast):
     """Against finite differences of the non-differentiable call, parameter by parameter."""

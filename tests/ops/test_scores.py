@@ -110,7 +110,7 @@ def test_class_indices_refuses(value, message):
 
 def test_score_refuses():
     logits, target = torch.zeros(2, 3), torch.tensor([0, 1])
-    with pytest.raises(UnknownNameError, match=r"mean, max, weighted; got 'wieghted'. Did you mean 'weighted'"):
+    with pytest.raises(UnknownNameError, match=r"weighted, nearest; got 'wieghted'. Did you mean 'weighted'"):
         scores.score(logits, target, "wieghted")
     with pytest.raises(ArgumentError, match="both are class 1 for image 1"):
         scores.score(logits, target, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-CONTRASTS = (None, "mean", "max", "weighted", 2)
+CONTRASTS = (None, "mean", "max", "weighted", "nearest(k=2, alpha=0.6)", 2)
 
 
 def class_gradients(head: nn.Module, activation: Tensor, num_classes: int) -> list[Tensor]:
@@ -38,7 +38,9 @@ def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
     return heatmap
 
 
-def contrasted(maps: list[Tensor], logits: list[float], target: int, contrast: str | int | None) -> Tensor:
+def contrasted(
+    maps: list[Tensor], logits: list[float], target: int, contrast: str | int | None, score: str = "logit"
+) -> Tensor:
     """Proposition 3: the contrast as a weighted difference of the per-class maps."""
     others = [s for s in range(len(maps)) if s != target]
     if contrast is None:
@@ -50,6 +52,14 @@ def contrasted(maps: list[Tensor], logits: list[float], target: int, contrast: s
     elif contrast == "weighted":
         shares = torch.tensor([logits[s] for s in others], dtype=torch.float64).softmax(0).tolist()
         weights = dict(zip(others, shares, strict=True))
+    elif contrast == "nearest(k=2, alpha=0.6)":
+        near = sorted(others, key=lambda s: abs(logits[s] - logits[target]))[:2]
+        shares = torch.tensor([logits[s] for s in near], dtype=torch.float64).softmax(0).tolist()
+        mean = sum(share * logits[s] for share, s in zip(shares, near, strict=True))
+        weights = {
+            s: 0.6 * share * (1 + (logits[s] - mean) * (score == "logit"))
+            for share, s in zip(shares, near, strict=True)
+        }
     else:
         weights = {int(contrast): 1.0}
     heatmap = maps[target].clone()
@@ -63,6 +73,6 @@ def assert_contrasted(explainer, images, target, maps, *, rtol=1e-9, atol=1e-12,
     for contrast in (CONTRASTS[0], *CONTRASTS):  # later calls use what the first has verified
         why = explainer(images, target=target, contrast=contrast, **options)
         for index, t in enumerate(target):
-            expected = contrasted(maps[index], why.logits[index].tolist(), t, contrast)
+            expected = contrasted(maps[index], why.logits[index].tolist(), t, contrast, options.get("score", "logit"))
             message = f"contrast {contrast}, image {index}: {{}}".format
             torch.testing.assert_close(why.heatmap[index], expected, rtol=rtol, atol=atol, msg=message)

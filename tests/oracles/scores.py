@@ -26,6 +26,28 @@ def gradient(name: str, logits: list[float], target: int, foil: int | None = Non
     return row
 
 
+def nearest_score(logits: list[float], target: int, k: int, alpha: float) -> float:
+    """Finer-CAM's score as its code has it: `sum_s w_s (y_t - alpha y_s) / sum_s w_s` over the k classes of which the
+    logit is nearest to that of the target, `w_s` their probabilities."""
+    others = sorted((abs(y - logits[target]), s) for s, y in enumerate(logits) if s != target)[:k]
+    total = sum(math.exp(y) for y in logits)
+    above = below = 0.0
+    for _, s in others:
+        probability = math.exp(logits[s]) / total
+        above += probability * (logits[target] - alpha * logits[s])
+        below += probability
+    return above / below
+
+
+def nearest_gradient(logits: list[float], target: int, k: int, alpha: float) -> list[float]:
+    """`dS/dy` of that score, by finite differences: also through the probabilities."""
+    step, row = 1e-5, []
+    for place in range(len(logits)):
+        sides = [[y + sign * step * (s == place) for s, y in enumerate(logits)] for sign in (1, -1)]
+        row.append((nearest_score(sides[0], target, k, alpha) - nearest_score(sides[1], target, k, alpha)) / (2 * step))
+    return row
+
+
 def sigmoid(y: float) -> float:
     return 1 / (1 + math.exp(-y))
 

@@ -16,6 +16,7 @@ from contrex.cli.counting import Progress
 from contrex.cli.options import Arguments, parsed
 from contrex.errors import ArgumentError, ImageError
 from contrex.importing import uncollected
+from contrex.settings.contrast import is_contrast, read_contrast
 from contrex.settings.explainer import read_explainer
 
 if TYPE_CHECKING:
@@ -35,6 +36,23 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Which:
+    """The classes to explain."""
+
+    target: tuple[str, ...] = ()
+    """Classes to explain, by name or index. If none are given, the most probable ones of each photo."""
+    top: int | None = None
+    """How many of the most probable classes to explain. Without --contrast, each has its heatmap and its weighted
+    contrast."""
+    expected: str | None = None
+    """The class that the photo is of, by name or index, where the network may say another: the picture shows why the
+    predicted class, why that rather than the expected one, and the reverse."""
+    threshold: float | None = None
+    """With --task multilabel, without --target and --top: labels with a probability above this are explained, at least
+    the most probable one. None is 0.5."""
+
+
+@dataclass(frozen=True)
 class Explain:
     """Draw why a photo is of one class and, with --contrast, not of another."""
 
@@ -48,19 +66,14 @@ class Explain:
     captum:CLASS. Options stand in brackets: "rise(num_masks=500, seed=1)"."""
     layer: str | None = None
     """The layer to explain; None is the last feature map."""
-    target: tuple[str, ...] = ()
-    """Classes to explain, by name or index. If none are given, the most probable ones of each photo."""
-    top: int | None = None
-    """How many of the most probable classes to explain. Without --contrast, each has its heatmap and its weighted
-    contrast."""
+    which: Annotated[Which, tyro.conf.arg(name="")] = field(default_factory=Which)
     contrast: tuple[str, ...] = ()
-    """Contrasts, a heatmap for each: none, the other classes (mean, max, weighted), or one class by name or index."""
+    """Contrasts, a heatmap for each: none, the other classes (mean, max, weighted), those with the nearest logits
+    (nearest), or one class by name or index. Options stand in brackets: "nearest(k=3, alpha=0.6)",
+    "weighted(strength=0.5)"."""
     task: settings.Task | None = None
     """What the logits are: a softmax over the classes (multiclass), one logit for two classes (binary), or one for each
     label (multilabel). None is binary for a classifier with one logit, else multiclass."""
-    threshold: float | None = None
-    """With --task multilabel, without --target and --top: labels with a probability above this are explained, at least
-    the most probable one. None is 0.5."""
     classes: tuple[str, ...] = ()
     """The names of the classes, for open_clip's models a text for each: "a tabby" "a tiger cat". Or a file of them, one
     a line or `index<TAB>id<TAB>names`. Without any, the run's or the weights', or ImageNet's for 1000 classes."""
@@ -87,11 +100,12 @@ def explain(arguments: Arguments) -> int:
     asked = photos.Asked(
         explainers=options.explainer,
         layer=options.layer,
-        classes=options.target,
-        top=options.top,
+        classes=options.which.target,
+        top=options.which.top,
         contrasts=options.contrast,
         task=options.task,
-        threshold=options.threshold,
+        threshold=options.which.threshold,
+        expected=options.which.expected,
     )
     named = photos.classifier_of(options.run, options.model, options.classes)
     photographer = photos.Photographer(named, asked, side=options.side)
@@ -163,12 +177,15 @@ def _check(options: Explain) -> None:
     check_output(options.output, FORMATS)
     if options.beside.page is not None:
         check_output(options.beside.page, PAGES, "page")
-    if options.top is not None and (options.top < 1 or options.target):
+    which = options.which
+    if which.top is not None and (which.top < 1 or which.target):
         raise ArgumentError(
-            f"--top {options.top} must be 1 or more, and cannot be combined with --target: give one of them."
+            f"--top {which.top} must be 1 or more, and cannot be combined with --target: give one of them."
         )
     for text in options.explainer:
         read_explainer(text)
+    for text in filter(is_contrast, options.contrast):
+        read_contrast(text)
 
 
 FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")

@@ -37,7 +37,7 @@ class Explore:
     target: str | None = None
     """The class that the page opens with, by name or index. None is the most probable one of each photo."""
     contrast: str | None = None
-    """What it is explained against: mean, max, weighted, or a class by name or index."""
+    """What it is explained against: mean, max, weighted, nearest (its classes), or a class by name or index."""
     task: settings.Task | None = None
     """What the logits are, as in contrex explain."""
     classes: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ from contrex.explain.forward.head import forward_features, head_rows
 from contrex.explain.named import build_explainer, options_in_words
 from contrex.models import classifier_head, eval_mode, model_logits
 from contrex.ops import heatmap
+from contrex.settings.contrast import read_contrast
 
 
 class Bench:
@@ -124,7 +125,7 @@ class Bench:
             "explainer": self.options.explainer,
             **({"explainer_options": options} if options else {}),
             "layer": layers or own,
-            "contrast": self.options.contrast,
+            "contrast": self.options.contrast and str(read_contrast(self.options.contrast)),
         }
         if not grids:
             return details

@@ -17,8 +17,9 @@ from contrex.evaluation import (
 from contrex.evaluation.bare_metric import protocol_of
 from contrex.evaluation.protocol import Protocol
 from contrex.explain.named import check_explainer
-from contrex.ops.scores import CONTRASTS, TASKS
+from contrex.ops.scores import TASKS
 from contrex.outside import find, installed, outside
+from contrex.settings.contrast import check_contrast
 
 _MODULES = (
     classification,
@@ -85,5 +86,4 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
             )
     for text in options.explainers or (options.explainer,):
         check_explainer(text, options.layer)
-    if options.contrast is not None and options.contrast not in CONTRASTS:
-        raise unknown_name("`contrast`", options.contrast, CONTRASTS)
+    check_contrast(options.contrast, "`contrast`")

@@ -36,6 +36,7 @@ from contrex.models.outputs import read_by
 from contrex.models.split import check_classifier
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
+from contrex.settings.contrast import is_contrast, read_contrast
 
 Targets = Target | str | Sequence[str] | Callable[[Tensor], Tensor]
 
@@ -143,8 +144,9 @@ class Explainer(ABC):
             images: `[N,C,H,W]`, floating point, normalised as the model expects.
             target: the explained class: None (top prediction), an int, a sequence or tensor `[N]`, or a function from
                 the logits `[N,K]` to classes `[N]`; where the explainer has `names`, also a name, or one per image.
-            contrast: None, `"mean"`, `"max"`, `"weighted"`, another class (an int, or one per image `[N]`; by name as
-                the target), or several other classes (`[1,F]`, or `[N,F]`).
+            contrast: None, `"mean"`, `"max"`, `"weighted"` or `"nearest"`, with options as in
+                `"nearest(k=3, alpha=1.0)"` and `"weighted(strength=0.5)"`; another class (an int, or one per image
+                `[N]`; by name as the target), or several other classes (`[1,F]`, or `[N,F]`).
             score: what is explained of a class: its `"logit"`, `"probability"` or `"log_probability"`.
             task: what the logits are: `"multiclass"` (a softmax over K >= 2), `"binary"` (a sigmoid of one) or
                 `"multilabel"` (a sigmoid of each, also of one, whose only class is 0); None is binary for one logit,
@@ -444,7 +446,9 @@ def _asked(names: Sequence[str], logits: Tensor, contrast: Contrast, score: str,
     num = 2 if task == "binary" else logits.shape[1]
     if names and len(names) != num:
         raise ArgumentError(f"`names` must be one for each of the model's {num} classes, got {len(names)}.")
-    if names and not (isinstance(contrast, str) and contrast in scores.CONTRASTS):
+    if isinstance(contrast, str) and (not names or is_contrast(contrast)):
+        contrast = str(read_contrast(contrast))
+    elif names:
         contrast = by_name(contrast, names, "`contrast`")
     return Asked(contrast, score, task, names)
 

@@ -198,7 +198,7 @@ class Explanation(Explained):
     @property
     def foils(self) -> Tensor | None:
         """The classes [N,F] that the target is explained against, where the contrast names some or is the strongest
-        other class (`"max"`); None where it is all others, or nothing."""
+        other class (`"max"`) or are the `"nearest"`; None where it is all others, or nothing."""
         return scores.foil_classes(self.logits.detach(), self.target, self.contrast, self.task)
 
     def columns(self) -> list[Explanation]:

@@ -119,9 +119,9 @@ def sheet(columns: Sequence[Explanation], shown: int | None = SHOWN) -> Page:
     return _with_legend(_in_lines(cards), columns[0].unit, [words.method_in_words(columns[0]), more])
 
 
-def photo_page(rows: Sequence[Sequence[Explanation]]) -> Page:
+def photo_page(rows: Sequence[Sequence[Explanation]], remark: str = "") -> Page:
     """Lay out all that was asked about one image: the image once with its most probable classes, a row of maps for each
-    method, a column for each question, and a legend. Each explanation is of that image.
+    method, a column for each question, and a legend with the remark. Each explanation is of that image.
 
     Raises:
         ArgumentError: a map is not finite.
@@ -130,7 +130,7 @@ def photo_page(rows: Sequence[Sequence[Explanation]]) -> Page:
     page = Page()
     page.place(card, MARGIN, MARGIN)
     page.height += MARGIN
-    return _with_legend(page, _common_unit(rows) or "", [])
+    return _with_legend(page, _common_unit(rows) or "", [remark])
 
 
 def _common_unit(rows: Sequence[Sequence[Explanation]]) -> str | None:

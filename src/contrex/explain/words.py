@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from contrex.ops import scores
+from contrex.settings.contrast import read_contrast
 
 if TYPE_CHECKING:
     from contrex.explain.explanation import ClassExplanations, Explanation
@@ -48,17 +49,25 @@ def question(names: Sequence[str], target: int, contrast: str | Sequence[int] | 
 
     >>> question(["cat", "dog", "fox"], 0, [1, 2])
     'why cat rather than dog or fox?'
+    >>> question(["cat", "dog", "fox"], 0, "nearest(alpha=0.6)")
+    'why cat and not the nearest classes (nearest(alpha=0.6))?'
     """
     name = class_name(names, target)
     if contrast is None:
         return f"why {name}?"
     if isinstance(contrast, str):
-        return f"why {name} and not the others ({contrast})?"
+        return f"why {name} and not {_others(contrast)}?"
     foils = [class_name(names, foil) for foil in contrast]
     if len(foils) > LISTED:
         foils = [*foils[: LISTED - 1], f"{len(foils) - LISTED + 1} others"]
     listed = " or ".join([", ".join(foils[:-1]), foils[-1]] if len(foils) > 1 else foils)
     return f"why {name} rather than {listed}?"
+
+
+def _others(contrast: str) -> str:
+    asked = read_contrast(contrast)
+    others = "the nearest classes" if asked.name == "nearest" else "the others"
+    return others if str(asked) == "nearest" else f"{others} ({contrast})"
 
 
 def percent(probability: float) -> str:
@@ -134,4 +143,4 @@ def summary(why: Explanation | ClassExplanations) -> str:
 def _contrast_in_words(why: Explanation | ClassExplanations) -> str:
     if why.contrast is None:
         return ""
-    return f" and not the others ({why.contrast})" if isinstance(why.contrast, str) else " rather than others"
+    return f" and not {_others(why.contrast)}" if isinstance(why.contrast, str) else " rather than others"

@@ -11,6 +11,12 @@ t and not the others?" ("Why Not Other Classes?", NeurIPS 2022, section 3):
     weighted         y_t - logsumexp_{s != t} y_s      phi_t - sum_{s != t} a_s phi_s,  a = softmax over s != t
     pair contrast    y_t - y_s for a foil s            phi_t - phi_s
     several foils    y_t - logsumexp_{s in F} y_s      phi_t - sum_{s in F} a_s phi_s,  a = softmax over F
+    nearest          y_t - sum_{s in F} a_s y_s        phi_t - sum_{s in F} a_s (1 + y_s - sum_j a_j y_j) phi_s
+
+For the nearest contrast (Finer-CAM, CVPR 2025), F are the k classes whose logits are nearest to the target's, and a is
+the softmax over F. Any named contrast may have a strength c, which multiplies all that is behind the minus sign:
+"weighted(strength=0.5)", "nearest(k=3, alpha=0.6)". So it goes on a straight line from the plain score (0) over the
+contrast (1) to beyond it.
 
 The weighted contrast is written as the log-odds of p_t, which keeps its gradient when p_t -> 1, where the factor
 p_t (1 - p_t) of the probability underflows.
@@ -20,9 +26,9 @@ and two classes; "multilabel", K sigmoids, one per label. None is binary for one
 class has a class logit z, of which the last two take the sigmoid:
 
     binary           z = (-y, y), p = sigmoid(z), which is the softmax over (0, y); every contrast is z_t
-    multilabel       z = y,       p = sigmoid(z); the weighted contrast is y_t, mean, max and foils are as above
+    multilabel       z = y,       p = sigmoid(z); the weighted contrast is y_t, all others are as above
 
-So the weighted contrast is the log-odds of p_t in all three.
+So the weighted contrast is the log-odds of p_t in all three. A strength changes neither y_t nor, of one logit, z_t.
 
 Legend: N images, K logits, Z classes (2 if binary, else K); `logits` is [N,K], `target` and `foil` int64 [N]; every
 score is [N] and differentiable.
@@ -40,6 +46,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.settings import Task
+from contrex.settings.contrast import NUM_NEAREST, read_contrast
 
 Target = None | int | Sequence[int] | Tensor
 Foils = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
@@ -134,11 +141,44 @@ def pair_contrast(logits: Tensor, target: Tensor, foil: Tensor) -> Tensor:
     return _at(_several(logits), target) - _at(logits, foil)
 
 
-CONTRASTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def nearest_contrast(logits: Tensor, target: Tensor, k: int = NUM_NEAREST) -> Tensor:
+    """The target against the k classes nearest to it, `y_t - sum_s a_s y_s`, `a` the softmax over these: Finer-CAM's
+    score with alpha = 1. Of one logit, see `score`.
+
+    Source: Zhang et al., "Finer-CAM", CVPR 2025, and its code: the classes with the smallest `|y_s - y_t|`, weighted by
+    probability. As in that code, and in pytorch-grad-cam's, the gradient runs through the weights too: that of y_s is
+    `-a_s (1 + y_s - sum_j a_j y_j)`.
+
+    *Deviations*: of equally near classes the first are taken; all others where there are fewer than k; and the weights
+    sum to 1 also where the classes are improbable, while the code divides by the sum of their probabilities + 1e-9.
+    """
+    near = logits.gather(1, nearest_classes(logits, target, k))
+    shares = near.softmax(1)
+    return _at(logits, target) - (shares * _finite(near, shares)).sum(1)
+
+
+def nearest_classes(logits: Tensor, target: Tensor, k: int = NUM_NEAREST) -> Tensor:
+    """The k classes `[N,k]` whose logits are nearest to the target's, nearest first; all others where there are fewer
+    than k."""
+    distance = (_several(logits).detach() - _at(logits.detach(), target)[:, None]).abs()
+    # The target comes last, behind classes that are masked by -inf: they are as far away as a number can be.
+    most = torch.finfo(distance.dtype).max
+    distance = distance.nan_to_num(nan=most, posinf=most).scatter(1, target[:, None], torch.inf)
+    return distance.sort(dim=1, stable=True).indices[:, :-1][:, :k]
+
+
+def _finite(logits: Tensor, shares: Tensor) -> Tensor:
+    """The logits with 0 where a class has no share: 0 times -inf would be NaN."""
+    return logits.where(shares != 0, 0)
+
+
+CONTRASTS: dict[str, Callable[..., Tensor]] = {
     "mean": mean_contrast,
     "max": max_contrast,
     "weighted": weighted_contrast,
+    "nearest": nearest_contrast,
 }
+"""Those that have a name, with which `contrex.settings.contrast` reads options."""
 
 
 def score(logits: Tensor, target: Tensor, contrast: Contrast = None, task: str | None = None) -> Tensor:
@@ -146,11 +186,12 @@ def score(logits: Tensor, target: Tensor, contrast: Contrast = None, task: str |
 
     Several foils are a weighted contrast among them: `y_t - logsumexp_{s in foils} y_s`. One logit is compared with the
     0 of the softmax over (0, y), so all its contrasts are `z_t`. Labels do not compete: the weighted contrast, the
-    log-odds of `p_t`, is `y_t` itself.
+    log-odds of `p_t`, is `y_t` itself. Named contrasts may have options: "mean(strength=0.5)", "nearest(k=5, alpha=2)".
 
     Raises:
         UnknownNameError: `contrast` is a name that does not exist.
-        ArgumentError: there is one class only, or a foil is the target or out of range, or `task` does not fit.
+        ArgumentError: there is one class only, or a foil is the target or out of range, `task` does not fit, or an
+            option of a named contrast.
 
     >>> score(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]), contrast="mean")
     tensor([1.5000])
@@ -164,7 +205,9 @@ def score(logits: Tensor, target: Tensor, contrast: Contrast = None, task: str |
     if task == "binary":
         return _at(z, target)
     if isinstance(contrast, str):
-        return CONTRASTS[contrast](z, target)
+        asked = read_contrast(contrast)
+        whole = CONTRASTS[asked.name](z, target, **({"k": asked.k} if asked.name == "nearest" else {}))
+        return whole if asked.strength == 1 else torch.lerp(_at(z, target), whole, asked.strength)
     return _at(z, target) - z.where(rivals, float("-inf")).logsumexp(1)
 
 
@@ -173,7 +216,10 @@ def class_weights(
 ) -> Tensor:
     """The weights of the classes `[N,Z]`, 1 of the target and less than 0 of its rivals: a row of a `Question`.
 
-    The weights of the weighted contrast are a function of the logits, and a loss on the explanation sees through them.
+    They are the derivative of the score; of the nearest contrast, a class far below the others can so have a weight
+    above 0. For `score="probability"` and its logarithm, where they are no derivative, its rivals have `-a_s`.
+    The weights of the weighted and the nearest contrast are functions of the logits, and a loss on the explanation sees
+    through them.
     The two class logits of one logit are each other's negative, and their contrast z_t is half their difference.
     Errors as in `score`.
     """
@@ -182,12 +228,18 @@ def class_weights(
     if _is_bare(contrast, task):
         return one_hot
     rivals = _rivals(z, target, contrast)
-    if isinstance(contrast, str) and contrast == "mean":
+    asked = read_contrast(contrast) if isinstance(contrast, str) else None
+    if asked and asked.name == "mean":
         weights = one_hot - rivals.to(z) / rivals.sum(1, keepdim=True)
     else:
         # The gradient of logsumexp is the softmax: one formula for the weighted contrast, and for one or several foils.
-        weights = one_hot - z.where(rivals, float("-inf")).softmax(1)
-    return weights * contrast_scale(task, score)
+        shares = z.where(rivals, float("-inf")).softmax(1)
+        if asked and asked.name == "nearest" and score == "logit":
+            near = _finite(z, shares)
+            shares = shares * (1 + near - (shares * near).sum(1, keepdim=True))
+        weights = one_hot - shares
+    weights = weights * contrast_scale(task, score)
+    return weights if asked is None or asked.strength == 1 else torch.lerp(one_hot, weights, asked.strength)
 
 
 def contrast_scale(task: str, score: str) -> float:
@@ -277,34 +329,37 @@ class Question:
 
 def _is_bare(contrast: Contrast, task: str) -> bool:
     """Whether nothing is set against the target: there is no contrast, or it is the weighted one of labels."""
-    return contrast is None or (task == "multilabel" and isinstance(contrast, str) and contrast == "weighted")
+    if contrast is None or not isinstance(contrast, str):
+        return contrast is None
+    return read_contrast(contrast).name == "weighted" and task == "multilabel"
 
 
 def _rivals(logits: Tensor, target: Tensor, contrast: Contrast) -> Tensor:
     """The classes, boolean `[N,Z]`, that a contrast sets against the target, for class logits `[N,Z]`."""
     assert contrast is not None
     _several(logits)
-    if isinstance(contrast, str):
-        if contrast not in CONTRASTS:
-            raise unknown_name("`contrast`", contrast, CONTRASTS)
-        foils = _without_target(logits, target).argmax(1)[:, None] if contrast == "max" else None
-    else:
-        foils = _foils(contrast, logits, target)
+    foils = _named_foils(contrast, logits, target) if isinstance(contrast, str) else _foils(contrast, logits, target)
     nothing = torch.zeros_like(logits, dtype=torch.bool)
     return nothing.scatter(1, target[:, None], True).logical_not() if foils is None else nothing.scatter(1, foils, True)
 
 
 def foil_classes(logits: Tensor, target: Tensor, contrast: Contrast, task: str | None = None) -> Tensor | None:
-    """The classes `[N,F]` that a contrast names, or of `"max"` the strongest; None where they are all others, or none.
+    """The classes `[N,F]` that a contrast names, of `"max"` the strongest, of `"nearest"` the nearest; None where they
+    are all others, or none.
 
     Errors as in `score`.
     """
-    if contrast is None or (isinstance(contrast, str) and contrast != "max"):
+    if contrast is None:
         return None
     z = class_logits(logits, task)
-    if isinstance(contrast, str):
-        return _without_target(_several(z), target).argmax(1)[:, None]
-    return _foils(contrast, z, target)
+    return _named_foils(contrast, z, target) if isinstance(contrast, str) else _foils(contrast, z, target)
+
+
+def _named_foils(contrast: str, logits: Tensor, target: Tensor) -> Tensor | None:
+    asked = read_contrast(contrast)
+    if asked.name == "max":
+        return _without_target(_several(logits), target).argmax(1)[:, None]
+    return nearest_classes(logits, target, asked.k) if asked.name == "nearest" else None
 
 
 def _foils(contrast: Foils, logits: Tensor, target: Tensor) -> Tensor:

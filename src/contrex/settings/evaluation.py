@@ -127,7 +127,8 @@ class Evaluation:
     layer: str | None = None
     """The layer to explain; None is the last feature map."""
     contrast: str | None = None
-    """How to explain a class against the others: None (not at all), "mean", "max" or "weighted"."""
+    """How to explain a class against the others: None (not at all), "mean", "max", "weighted" or "nearest", with
+    options as in "weighted(strength=0.5)" and "nearest(k=3, alpha=0.6)"."""
     task: Task | None = None
     """What the logits are: a softmax over the classes (multiclass), one logit for two classes (binary), or one for each
     label (multilabel). None is binary for a classifier with one logit, else multiclass."""

@@ -29,8 +29,11 @@ class ExplainerText:
         return f"{self.name}({given})" if given else self.name
 
 
-def read_explainer(text: str, what: str = "`explainer`") -> ExplainerText:
-    """Read a name with options; `what` is the argument's name, for the error.
+EXAMPLE = "rise(num_masks=500, seed=1)"
+
+
+def read_explainer(text: str, what: str = "`explainer`", example: str = EXAMPLE) -> ExplainerText:
+    """Read a name with options; `what` is the argument's name and `example` one that fits, for the error.
 
     Raises:
         ArgumentError: the text is not a name with options, or an option is not a keyword with a literal, or is given
@@ -41,34 +44,33 @@ def read_explainer(text: str, what: str = "`explainer`") -> ExplainerText:
     >>> str(read_explainer(" lrp( rules = 'epsilon' ) ")), str(read_explainer("mine.py:MyCAM()"))
     ("lrp(rules='epsilon')", 'mine.py:MyCAM')
     """
-    match = _TEXT.fullmatch(text.strip())
+    match, told = _TEXT.fullmatch(text.strip()), (what, example)
     if match is None:
         if text.strip().isprintable() and "(" not in text:
             return ExplainerText(text)  # no explainer has such a name: the look-up says which there are
-        raise _refused(text, what, "it is no name with options")
+        raise _refused(text, told, "it is no name with options")
     options: dict[str, Any] = {}
-    for keyword in _keywords(text, match["options"] or "", what):
+    for keyword in _keywords(text, match["options"] or "", told):
         if keyword.arg is None or keyword.arg in options:
-            raise _refused(text, what, f"{keyword.arg!r} is given twice" if keyword.arg else "** stands for no option")
+            raise _refused(text, told, f"{keyword.arg!r} is given twice" if keyword.arg else "** stands for no option")
         try:
             options[keyword.arg] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError):
             wrong = f"{keyword.arg}={ast.unparse(keyword.value)} is no literal"
-            raise _refused(text, what, f"{wrong} (a number, 'text', True, None, or a tuple of such)") from None
+            raise _refused(text, told, f"{wrong} (a number, 'text', True, None, or a tuple of such)") from None
     return ExplainerText(match["name"], options)
 
 
-def _keywords(text: str, options: str, what: str) -> list[ast.keyword]:
+def _keywords(text: str, options: str, told: tuple[str, str]) -> list[ast.keyword]:
     try:
         call = ast.parse(f"_({options})", mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise _refused(text, what, str(error).partition(" (")[0]) from None
+        raise _refused(text, told, str(error).partition(" (")[0]) from None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-        raise _refused(text, what, "each option needs its name")
+        raise _refused(text, told, "each option needs its name")
     return call.keywords
 
 
-def _refused(text: str, what: str, reason: str) -> ArgumentError:
-    return ArgumentError(
-        f'{what} must be a name, or a name with options as in "rise(num_masks=500, seed=1)"; got {text!r}: {reason}.'
-    )
+def _refused(text: str, told: tuple[str, str], reason: str) -> ArgumentError:
+    what, example = told
+    return ArgumentError(f'{what} must be a name, or a name with options as in "{example}"; got {text!r}: {reason}.')

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from contrex.errors import ArgumentError
+from contrex.settings.contrast import check_contrast
 from contrex.settings.explainer import read_explainer
 from contrex.settings.family import Family
 from contrex.settings.ranges import check, check_at_least, check_positive
@@ -71,7 +72,7 @@ class CGC(Method):
     layer: str | None = None
     """The layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
+    """The contrast of the heatmaps: None, or one by name: "mean", "max", "weighted", "nearest"."""
     queue: int = 0
     """How many past heatmaps are kept as extra negatives; 0, as in the paper, is none."""
     resolution: int = 224
@@ -84,6 +85,7 @@ class CGC(Method):
     """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
 
     def __post_init__(self) -> None:
+        check_contrast(self.contrast)
         _check_views(self.views_share, self.starting_epoch, self.variant)
         check_at_least(0, "method", weight=self.weight, queue=self.queue)
         check_at_least(1, "method", resolution=self.resolution)
@@ -107,7 +109,7 @@ class CGCNoNegatives(Method):
     layer: str | None = None
     """The layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
+    """The contrast of the heatmaps: None, or one by name: "mean", "max", "weighted", "nearest"."""
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
     views_share: float = 1.0
@@ -118,6 +120,7 @@ class CGCNoNegatives(Method):
     """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
 
     def __post_init__(self) -> None:
+        check_contrast(self.contrast)
         _check_views(self.views_share, self.starting_epoch, self.variant)
         check_at_least(0, "method", weight=self.weight)
         check_at_least(1, "method", resolution=self.resolution)
@@ -141,9 +144,10 @@ class GCC(Method):
     layer: str | None = None
     """The layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
+    """The contrast of the heatmaps: None, or one by name: "mean", "max", "weighted", "nearest"."""
 
     def __post_init__(self) -> None:
+        check_contrast(self.contrast)
         check_at_least(0, "method", weight=self.weight)
 
 
@@ -233,7 +237,8 @@ class ExCon(SupCon):
     layer: str | None = None
     """The layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """How to explain the label against the others: None (not at all, as in the paper), "mean", "max" or "weighted"."""
+    """How to explain the label against the others: None (not at all, as in the paper), or by name:
+    "mean", "max", "weighted", "nearest", with options as in --contrast."""
     threshold: float = 0.5
     """Pixels become zero where the heatmap, scaled to 0..1, is at most this."""
     variant: Variant = "paper"
@@ -242,6 +247,7 @@ class ExCon(SupCon):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_contrast(self.contrast)
         read_explainer(self.explainer, "`method.explainer`")
         check_at_least(0, "method", starting_epoch=self.starting_epoch)
         check(0 <= self.threshold < 1, "method.threshold", self.threshold, "from 0 to below 1")
@@ -265,9 +271,10 @@ class EnergyGuided(Method):
     layer: str | None = None
     """The layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """The contrast of the heatmaps: None, "mean", "max" or "weighted"."""
+    """The contrast of the heatmaps: None, or one by name: "mean", "max", "weighted", "nearest"."""
 
     def __post_init__(self) -> None:
+        check_contrast(self.contrast)
         check_at_least(0, "method", weight=self.weight)
         check(0 < self.boxes <= 1, "method.boxes", self.boxes, "a share, above 0 and up to 1")
 
@@ -333,7 +340,7 @@ class Retrofit(Method):
     layer: str | None = None
     """Layer of the heatmaps; None is the last feature map."""
     contrast: str | None = None
-    """The contrast inside g: None, "mean", "max" or "weighted"."""
+    """The contrast inside g: None, or one by name: "mean", "max", "weighted", "nearest"."""
     resolution: int = 224
     """S: heatmaps are compared as if upsampled to S x S."""
     views_share: float = 1.0
@@ -350,6 +357,7 @@ class Retrofit(Method):
     """A decision is sure where the teacher's probability of it is at least this."""
 
     def __post_init__(self) -> None:
+        check_contrast(self.contrast)
         read_explainer(self.explainer, "`method.explainer`")
         check_at_least(0, "method", keep_gib=self.keep_gib)
         weights = {name: getattr(self, name) for name in ("weight", "distillation_weight", "label_weight", "queue")}

@@ -127,7 +127,7 @@ def test_both_roads_to_a_contrast_agree(build, score):
     for contrast in CONTRASTS:
         why = explainer(x, target=TARGET, contrast=contrast, score=score)
         for index, target in enumerate(TARGET):
-            expected = contrasted(list(maps[index]), why.logits[index].tolist(), target, contrast)
+            expected = contrasted(list(maps[index]), why.logits[index].tolist(), target, contrast, score)
             torch.testing.assert_close(why.heatmap[index], expected, **CLOSE)
 
 

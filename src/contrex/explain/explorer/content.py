@@ -106,10 +106,16 @@ class Explored:
 @dataclass(frozen=True)
 class Start:
     """The question with which the page opens: a class (None is the most probable one of each picture), and what it is
-    explained against: none, a name of `ops.scores.CONTRASTS`, or classes."""
+    explained against: none, "mean", "max", "weighted", or classes; and the share of it, up to 1."""
 
     target: int | None = None
     contrast: str | Sequence[int] | None = None
+    share: float = 1.0
+
+    def plain(self) -> Plain:
+        """The question as the page's script reads it."""
+        part = {} if self.share == 1 else {"share": self.share}
+        return {"target": self.target, "contrast": self.contrast, **part}
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +144,7 @@ class Content:
             "models": [vars(model) for model in self.models],
             "methods": list(self.methods),
             "colours": {"stops": DIVERGING, "share": OVER_PICTURE, "darkest": DARKEST},
-            "start": {"target": self.start.target, "contrast": self.start.contrast},
+            "start": self.start.plain(),
             "views": [vars(view) for view in self.pictures[0].views],
             "photos": [one.photo.name or "picture" for one in self.pictures],
         }

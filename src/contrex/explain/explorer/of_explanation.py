@@ -19,6 +19,7 @@ from contrex.explain.picture import Source
 from contrex.models import Classifier
 from contrex.models.own import own_classifier
 from contrex.ops import scores
+from contrex.settings.contrast import read_contrast
 
 if TYPE_CHECKING:
     from contrex.explain.explanation import ClassExplanations, Explanation
@@ -103,8 +104,14 @@ def _start(why: Explanation | ClassExplanations) -> Start:
     """The question that the explanation answers of its images, where it is one."""
     column = why.columns()[0][0]
     foils = column.foils
-    if len(set(why.columns()[0].target.tolist())) > 1:
-        return Start(None, column.contrast if isinstance(column.contrast, str) else None)
+    same = len(set(why.columns()[0].target.tolist())) == 1
+    target = int(column.target) if same else None
     if isinstance(column.contrast, str):
-        return Start(int(column.target), column.contrast)
+        read = read_contrast(column.contrast)
+        if read.name != "nearest":
+            return Start(target, read.name, min(read.strength, 1.0))
+        # The page has no such contrast: it opens with the same classes, and their weighted contrast.
+        return Start(target, foils[0].tolist() if same and foils is not None else None)
+    if not same:
+        return Start(None)
     return Start(int(column.target), None if foils is None else foils[0].tolist())

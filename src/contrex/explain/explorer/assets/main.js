@@ -253,7 +253,7 @@ const asked = (app) => {
   const { photos, models, methods, names, start, views } = app.content;
   const limits = { photo: photos.length, view: views.length, method: methods.length, target: names.length, foils: names.length };
   const texts = [...Object.keys(KINDS), "each", "common", "signed", "positive", "file", ...(models.length > 1 ? ["maps", "classes"] : []), "views"];
-  const first = { target: start.target ?? -1, kind: "alone", foils: [], keep: start.target !== null && photos.length > 1 };
+  const first = { target: start.target ?? -1, kind: "alone", foils: [], keep: start.target !== null && photos.length > 1, share: start.share ?? 1 };
   if (Array.isArray(start.contrast)) Object.assign(first, { kind: "classes", foils: start.contrast });
   else if (start.contrast) first.kind = start.contrast;
   return { ...DEFAULT, ...first, ...fromAddress(location.hash, limits, texts) };
