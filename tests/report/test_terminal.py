@@ -9,9 +9,9 @@ from rich.console import Console
 from contrex.report import comparison_tables, summary_table
 
 
-def printed(runs, width: int = 120) -> str:
+def printed(runs, width: int = 120, names: tuple[str, ...] = ()) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(summary_table(runs))
+    console.print(summary_table(runs, names))
     return console.export_text()
 
 
@@ -53,7 +53,7 @@ def test_runs_of_other_images_are_not_paired(make_run) -> None:
 
 def test_a_narrow_terminal_breaks_names_at_their_joints_and_no_interval(make_run) -> None:
     names = ("digits_cross_entropy-seed0", "digits_cgc-seed0", "digits_cgc_no_negatives-seed0")
-    text = printed([make_run(name, [140.0, 150.0, 160.0, 171.5]) for name in names], 80)
+    text = printed([make_run(name, [140.0, 150.0, 160.0, 171.5]) for name in names], 80, names)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert text.count("[153.4, 157.4]") == 3

@@ -113,6 +113,9 @@ class Report:
     """Folders with a record.json, as `contrex evaluate` and `contrex train` write them."""
     output: Path = Path("report.html")
     title: str | None = None
+    names: tuple[str, ...] = ()
+    """What the report calls the methods, in their order: --names baseline CGC. Without, a run that is named after its
+    recipe has the name of its method, and any other its own."""
 
 
 def report(arguments: Arguments) -> int:
@@ -121,8 +124,8 @@ def report(arguments: Arguments) -> int:
     from contrex.records import read_run
     from contrex.report import write_report
 
-    output = write_report(options.records, options.output, title=options.title)
-    print_summary([read_run(folder) for folder in options.records], "")
+    output = write_report(options.records, options.output, title=options.title, names=options.names)
+    print_summary([read_run(folder) for folder in options.records], "", options.names)
     print(f"report: {output}")
     return 0
 
@@ -137,6 +140,8 @@ class Compare:
     """Also write the HTML report to this file."""
     csv: Path | None = None
     """Also write the numbers, unrounded, to this file."""
+    names: tuple[str, ...] = ()
+    """What the methods are called, in their order, as in `contrex report`."""
 
 
 def compare(arguments: Arguments) -> int:
@@ -151,11 +156,11 @@ def compare(arguments: Arguments) -> int:
 
     folders = [record_folder(path) for path in options.runs]
     runs = [read_run(folder) for folder in folders]
-    for table in comparison_tables(runs):
+    for table in comparison_tables(runs, options.names):
         Console().print(table)
     if options.output is not None:
-        print(f"report: {write_report(folders, options.output)}")
+        print(f"report: {write_report(folders, options.output, names=options.names)}")
     if options.csv is not None:
-        write_atomically(options.csv, comparison_csv(runs).encode())
+        write_atomically(options.csv, comparison_csv(runs, options.names).encode())
         print(f"numbers: {options.csv}")
     return 0

@@ -128,13 +128,13 @@ def console() -> Console:
     return Console(stderr=True)
 
 
-def print_summary(runs: Sequence[RunRecord], title: str) -> None:
-    """Print the table of `runs` that compares them with the first."""
+def print_summary(runs: Sequence[RunRecord], title: str, names: Sequence[str] = ()) -> None:
+    """Print the table of `runs` that compares them with the first; `names` are what its columns are called."""
     from rich.console import Console
     from rich.text import Text
 
     from contrex.report import summary_table
 
-    table = summary_table(runs)
+    table = summary_table(runs, names)
     table.title = Text(printable(title)) if title else None
     Console().print(table)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -139,7 +140,7 @@ class Bench:
 
 @dataclass(frozen=True, eq=False)
 class Wholes:
-    """Whole images of one shape, with the heatmaps [N,h,w] of their labels."""
+    """Whole images of one shape, with the heatmaps [N,h,w] of their labels, or of other classes."""
 
     views: Sequence[Views]
     heatmaps: Tensor
@@ -148,6 +149,20 @@ class Wholes:
     def images(self) -> list[Whole]:
         """The whole images themselves, with what is known of their objects."""
         return [views.whole for views in self.views if views.whole is not None]
+
+    def shown(self) -> Iterator[tuple[Views, NDArray[np.float32]]]:
+        """The views of each image with its heatmap, as float32 of numpy."""
+        return zip(self.views, self.heatmaps.float().cpu().numpy(), strict=True)
+
+
+class ShownPicture(NamedTuple):
+    """A picture for the report: the image's index, the picture, the heatmap of its label, and that of the predicted
+    class if the image is classified wrongly."""
+
+    index: int
+    picture: Picture
+    heatmap: NDArray[np.float32]
+    predicted: NDArray[np.float32] | None
 
 
 class Group:
@@ -235,31 +250,48 @@ class Group:
     @cached_property
     def wholes(self) -> list[Wholes]:
         """The whole images with the heatmaps of their labels, grouped by shape."""
-        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for position, views in enumerate(self.views):
-            if views.whole is not None:
-                by_shape[tuple(views.whole.pixels.shape)].append(position)
-        return [_explained_wholes(self, positions) for positions in by_shape.values()]
+        shapes = self._of_equal_shape(range(len(self.views)))
+        return [_explained_wholes(self, positions, self.labels) for positions in shapes]
 
-    def pictures(self) -> list[tuple[int, Picture, NDArray[np.float32]]]:
-        """The pictures for the report: (index of the image, picture, heatmap of the whole image)."""
+    def pictures(self, predictions: Tensor) -> list[ShownPicture]:
+        """The pictures for the report. One whose prediction, of `predictions` [N], is not its label has the heatmap of the
+        predicted class too."""
+        wrong = [
+            position
+            for position, views in enumerate(self.views)
+            if views.picture is not None and int(predictions[position]) != int(self.labels[position])
+        ]
+        predicted = {
+            views.index: values
+            for positions in self._of_equal_shape(wrong)
+            for views, values in _explained_wholes(self, positions, predictions).shown()
+        }
         return [
-            (views.index, views.picture, values)
+            ShownPicture(views.index, views.picture, values, predicted.get(views.index))
             for same in self.wholes
-            for views, values in zip(same.views, same.heatmaps.float().cpu().numpy(), strict=True)
+            for views, values in same.shown()
             if views.picture is not None
         ]
 
+    def _of_equal_shape(self, positions: Iterable[int]) -> list[list[int]]:
+        """The positions whose views have a whole image, those of one shape together."""
+        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for position in positions:
+            whole = self.views[position].whole
+            if whole is not None:
+                by_shape[tuple(whole.pixels.shape)].append(position)
+        return list(by_shape.values())
 
-def _explained_wholes(group: Group, positions: Sequence[int]) -> Wholes:
-    """The whole images at `positions`, all of one shape, with the heatmaps of their labels.
+
+def _explained_wholes(group: Group, positions: Sequence[int], classes: Tensor) -> Wholes:
+    """The whole images at `positions`, all of one shape, with the heatmaps of their classes, of `classes` [N].
 
     A network that takes squares only fails here; the error then says which setting helps.
     """
     bench, same = group.bench, [group.views[position] for position in positions]
     images = bench.normalise(torch.stack([views.whole.pixels for views in same if views.whole is not None]))
     try:
-        explanation = bench.explain(images, group.labels[positions], same, contrast=bench.options.contrast)
+        explanation = bench.explain(images, classes[positions], same, contrast=bench.options.contrast)
     except torch.OutOfMemoryError:
         raise
     except (AssertionError, RuntimeError) as error:

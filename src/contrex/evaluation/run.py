@@ -13,17 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contrex import ranks, settings
 from contrex.data.loading import Loader
 from contrex.data.sample import ImageSet
-from contrex.data.views.evaluation import EvaluationViews, Picture, Views
+from contrex.data.views.evaluation import EvaluationViews, Views
 from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import consistency
-from contrex.evaluation.bench import Bench, Group, of_an_image
+from contrex.evaluation.bench import Bench, Group, ShownPicture, of_an_image
 from contrex.evaluation.chosen import chosen, chosen_in_words
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.protocols import check_names, protocol_named
@@ -219,7 +218,7 @@ class Panel:
             name: beside._order[name] if beside is not None and name in self._shared else [] for name in options.metrics
         }
         self._rows: dict[int, ImageRow] = {}
-        self._shown: dict[int, tuple[Picture, NDArray[np.float32]]] = {}
+        self._shown: dict[int, ShownPicture] = {}
 
     @property
     def wants_maps(self) -> bool:
@@ -267,7 +266,7 @@ class Panel:
             if name not in self._shared:
                 self._order[name] += _judged(protocol, group)
         if self.wants_maps:
-            self._shown |= {index: (picture, values) for index, picture, values in group.pictures()}
+            self._shown |= {shown.index: shown for shown in group.pictures(prediction)}
 
     def record(self, total: int) -> RunRecord:
         """The record of all that was measured, equal on every process. A sync point: all processes must call it."""
@@ -319,19 +318,20 @@ class Panel:
 
     def _gallery(self, rows: Mapping[int, ImageRow]) -> Gallery | None:
         """The pictures kept for a report."""
-        pictures = {index: pair for part in ranks.gathered(self._shown) for index, pair in part.items()}
+        pictures = {index: shown for part in ranks.gathered(self._shown) for index, shown in part.items()}
         if not pictures:
             return None
         shown = [pictures[index] for index in sorted(pictures)]
         kept = [rows[index] for index in sorted(pictures)]
         return Gallery(
-            images=[picture.pixels for picture, _ in shown],
-            heatmaps=[values for _, values in shown],
-            boxes=[picture.boxes for picture, _ in shown],
+            images=[one.picture.pixels for one in shown],
+            heatmaps=[one.heatmap for one in shown],
+            boxes=[one.picture.boxes for one in shown],
             paths=[row.path for row in kept],
             labels=[row.label for row in kept],
             predictions=[row.prediction for row in kept],
             probabilities=[row.probability for row in kept],
+            predicted_heatmaps={place: one.predicted for place, one in enumerate(shown) if one.predicted is not None},
         )
 
     def _task_detail(self) -> dict[str, Any]:

@@ -194,6 +194,8 @@ def _number(row: Mapping[str, str | None], name: str, kind: type[Any]) -> Any:
 # --- gallery --------------------------------------------------------------------------------------------------------
 
 _PER_IMAGE_ARRAYS = ("images", "heatmaps", "boxes")
+_PREDICTED = "predicted_heatmaps"
+"""What stands before the index of an image that is classified wrongly."""
 _GALLERY_COLUMNS = ("paths", "labels", "predictions", "probabilities")
 
 
@@ -201,6 +203,7 @@ def _write_gallery(path: Path, gallery: Gallery) -> None:
     arrays = {name: np.asarray(getattr(gallery, name)) for name in _GALLERY_COLUMNS}
     for name in _PER_IMAGE_ARRAYS:
         arrays |= {f"{name}_{index:04d}": array for index, array in enumerate(getattr(gallery, name))}
+    arrays |= {f"{_PREDICTED}_{index:04d}": array for index, array in gallery.predicted_heatmaps.items()}
     _write_arrays(path, arrays)
 
 
@@ -212,7 +215,9 @@ def _read_gallery(path: Path) -> Gallery:
             columns[name] = [arrays[f"{name}_{index:04d}"] for index in range(len(columns["paths"]))]
     except KeyError as error:
         raise RecordError(f"{path} is damaged: {error}") from None
-    return Gallery(**columns)
+    places = range(len(columns["paths"]))
+    predicted = {index: arrays[key] for index in places if (key := f"{_PREDICTED}_{index:04d}") in arrays}
+    return Gallery(**columns, predicted_heatmaps=predicted)
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

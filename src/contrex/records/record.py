@@ -158,6 +158,9 @@ class Gallery:
     `images[i]` is uint8 [H,W,3]; `heatmaps[i]` is the raw signed map, float32 [h,w], of the *label*'s class over the
     same field of view (h, w at layer size); `boxes[i]` is float32 [M,4], xyxy in pixels of `images[i]`, M may be 0.
     `paths`, `labels`, `predictions`, `probabilities` (of the prediction) go with them.
+
+    `predicted_heatmaps` has the map of the *predicted* class, by the position of each image that is classified wrongly.
+    Records made before there were such maps have none.
     """
 
     images: Sequence[NDArray[np.uint8]]
@@ -167,6 +170,7 @@ class Gallery:
     labels: Sequence[int]
     predictions: Sequence[int]
     probabilities: Sequence[float]
+    predicted_heatmaps: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

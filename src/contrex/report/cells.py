@@ -11,7 +11,6 @@ from contrex.report.numbers import (
     decimals,
     interval_text,
     number,
-    one_digit,
     p_text,
     value_text,
 )
@@ -42,15 +41,16 @@ def arrow(column: Column) -> str:
 
 
 def cell_value(cell: Cell) -> str:
-    """The value as text. A mean over seeds has as many decimals as its standard deviation."""
-    return number(cell.estimate.value, one_digit(cell.deviation)) if cell.is_aggregate else value_text(cell.estimate)
+    """The value as text, with the decimals of its metric. A mean over seeds has as many as its standard deviation."""
+    return value_text(cell.estimate, cell.own_places if cell.places is None else cell.places)
 
 
 def cell_spread(cell: Cell) -> str:
     """The 95 % interval of one run, or the standard deviation over seeds, as text."""
     if not cell.is_aggregate:
-        return interval_text(cell.estimate)
-    return f"\N{PLUS-MINUS SIGN} {number(cell.deviation, one_digit(cell.deviation))}"
+        return interval_text(cell.estimate, cell.places)
+    places = cell.own_places if cell.places is None or not cell.deviation else cell.places
+    return f"\N{PLUS-MINUS SIGN} {number(cell.deviation, places)}"
 
 
 def cell_count(cell: Cell) -> str:
@@ -75,8 +75,8 @@ def shared_count(cells: Sequence[Cell | None]) -> str:
 def difference_parts(difference: Difference) -> tuple[str, str]:
     """The signed difference and its interval as texts; without common images the interval is empty."""
     estimate: Estimate = difference.estimate
-    places = decimals(estimate.half_width)
-    return number(estimate.value, places, signed=True), interval_text(estimate, signed=True)
+    places = decimals(estimate.half_width) if difference.places is None else difference.places
+    return number(estimate.value, places, signed=True), interval_text(estimate, difference.places, signed=True)
 
 
 def pairing(cell: Cell) -> str:
@@ -92,19 +92,17 @@ def pairing(cell: Cell) -> str:
 
 
 def sign_text(cell: Cell) -> str:
-    """The sign test in words, empty without one: "sign test: p = 0.031, higher on 70 and lower on 48 of 120 images"."""
+    """The sign test in words, empty without one: "higher on 70, lower on 48 images, p = 0.031"."""
     if cell.difference is None or cell.difference.signs is None:
         return ""
     signs = cell.difference.signs
-    counts = f"higher on {count(signs.num_above)} and lower on {count(signs.num_below)}"
-    return f"sign test: {p_text(signs.p_value)}, {counts} of {count(cell.difference.num_pairs)} {cell.difference.over}"
+    p_value = p_text(signs.p_value).replace(" ", "\N{NO-BREAK SPACE}")
+    counts = f"higher on {count(signs.num_above)}, lower on {count(signs.num_below)} {cell.difference.over}"
+    return f"{counts}, {p_value}"
 
 
 def verdict(cell: Cell, column: Column) -> str:
     """The word "better" or "worse" where the interval of the difference excludes zero, otherwise empty."""
-    if cell.difference is None or not cell.difference.num_pairs or column.higher_is_better is None:
+    if cell.difference is None or not cell.difference.is_told_apart or column.higher_is_better is None:
         return ""
-    estimate = cell.difference.estimate
-    if not (estimate.low > 0 or estimate.high < 0):
-        return ""
-    return "better" if (estimate.value > 0) == column.higher_is_better else "worse"
+    return "better" if (cell.difference.estimate.value > 0) == column.higher_is_better else "worse"

@@ -23,7 +23,7 @@ from contrex.report.terminal import Flow, FlowLine
 
 CAPTION = (
     "value [95 % interval], or mean ± s.d. over seeds; difference to the first [95 % interval of a paired bootstrap]; "
-    "exact two-sided sign test on the common images, not corrected for the number of comparisons; * best"
+    "exact two-sided sign test on the common images, not corrected for the number of comparisons; * best, told apart"
 )
 
 
@@ -45,13 +45,13 @@ def record_folder(path: Path) -> Path:
     return folders[0]
 
 
-def comparison_tables(runs: Sequence[RunRecord]) -> list[Table]:
+def comparison_tables(runs: Sequence[RunRecord], names: Sequence[str] = ()) -> list[Table]:
     """A table for each family of metrics, and one for the metrics that stand alone.
 
     For each metric and method it has the value, the difference to the first method, the sign test and the number of
-    common images.
+    common images. `names` are what the rows are called.
     """
-    table = comparison(grouped(runs))
+    table = comparison(grouped(runs, names))
     parts = {family.title: family.columns for family in families(table)}
     alone = singles(table).columns
     if alone:
@@ -112,9 +112,10 @@ def _images(cell: Cell) -> str:
 # --- CSV ------------------------------------------------------------------------------------------------------------
 
 
-def comparison_csv(runs: Sequence[RunRecord]) -> str:
-    """The comparison as CSV: a row for each method and metric, unrounded; cells without a number are empty."""
-    rows = list(_rows(comparison(grouped(runs))))
+def comparison_csv(runs: Sequence[RunRecord], names: Sequence[str] = ()) -> str:
+    """The comparison as CSV: a row for each method and metric, unrounded; cells without a number are empty. `names` are
+    what the methods are called."""
+    rows = list(_rows(comparison(grouped(runs, names))))
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["method"], lineterminator="\n")
     writer.writeheader()
@@ -133,6 +134,7 @@ def _rows(table: Comparison) -> Iterator[dict[str, object]]:
                     "unit": column.unit,
                     "higher_is_better": column.higher_is_better,
                     "method": row.group.label,
+                    "runs": " ".join(run.record.name for run in row.group.runs),
                     "seeds": " ".join(map(str, row.group.seeds)),
                     **_numbers(cell),
                 }

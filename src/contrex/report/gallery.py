@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,25 @@ class ShownRun:
         metric = self.run.record.metric(CONTENT)
         return "mask" if metric is not None and metric.protocol.get("region") == "mask" else "box"
 
+    def is_wrong(self, path: str) -> bool:
+        """Whether another class than the image's label is predicted."""
+        index = self.position[path]
+        return self.gallery.predictions[index] != self.gallery.labels[index]
+
+    def label_map(self, path: str) -> NDArray[np.float32]:
+        """The heatmap of the image's label; what is not finite is 0."""
+        return _finite(self.gallery.heatmaps[self.position[path]])
+
+    def predicted_map(self, path: str) -> NDArray[np.float32] | None:
+        """The heatmap of the class that is predicted in the place of the label; None if that was not recorded."""
+        heatmap = self.gallery.predicted_heatmaps.get(self.position[path])
+        return None if heatmap is None or not self.is_wrong(path) else _finite(heatmap)
+
+    def maps(self, path: str) -> list[NDArray[np.float32]]:
+        """The maps of an image: that of its label, and that of a wrong prediction where it is recorded."""
+        predicted = self.predicted_map(path)
+        return [self.label_map(path), *([] if predicted is None else [predicted])]
+
 
 @dataclass(frozen=True)
 class Scales:
@@ -60,7 +79,8 @@ class Scales:
 
 @dataclass(frozen=True)
 class HeatmapPanel:
-    """The heatmap of one run over its photograph."""
+    """A heatmap of one run over its photograph. `explains` is the class that it explains, and `role` what that class is
+    to the image, in words: its label, or what is predicted."""
 
     series: int
     label: str
@@ -75,11 +95,16 @@ class HeatmapPanel:
     probability: str
     content: str
     description: str
+    explains: str
+    role: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """One image with the panels of all runs, and the numbers that cards can be sorted by (NaN: undefined)."""
+    """One image with the panels of all runs, and the numbers that cards can be sorted by (NaN: undefined).
+
+    `panels` has a panel of each run for the label, and one more behind it where the run predicts another class.
+    """
 
     position: int
     path: str
@@ -88,6 +113,8 @@ class Card:
     disagreement: float
     gain: float
     probability: float
+    wrong: Sequence[int] = ()
+    """The places of the runs that predict another class than the label."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +128,24 @@ class GalleryPage:
     regions: Sequence[str] = ()
     """The regions of the content heatmaps ("box", "mask"), where there are any."""
     has_gain: bool = False
+    series: Sequence[int] = ()
+    """The places of the runs that are shown, with names `labels`."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels of the images, each once, in order."""
+        return sorted({card.label for card in self.cards})
+
+    @property
+    def wrong(self) -> dict[int, str]:
+        """The names of the runs that predict wrongly somewhere, by their places."""
+        somewhere = {place for card in self.cards for place in card.wrong}
+        return {place: name for place, name in zip(self.series, self.labels, strict=True) if place in somewhere}
+
+    @property
+    def num_panels(self) -> int:
+        """The most pictures of one card."""
+        return 1 + max((len(card.panels) for card in self.cards), default=0)
 
 
 @dataclass
@@ -133,9 +178,11 @@ def gallery_page(groups: Sequence[RunGroup]) -> GalleryPage:
     different = [card.path for card in cards if len({panel.photo.index for panel in card.panels}) > 1]
     if different:
         remarks.append(f"The pictures of {_listed(different)} differ between runs; each heatmap lies over its own.")
+    remarks += _unrecorded_remarks(shown, paths)
     regions = sorted({s.region for s in shown})
     has_gain = any(not math.isnan(card.gain) for card in cards)
-    return GalleryPage(cards, list(photos.by_content.values()), [s.label for s in shown], remarks, regions, has_gain)
+    pictures, names = list(photos.by_content.values()), [s.label for s in shown]
+    return GalleryPage(cards, pictures, names, remarks, regions, has_gain, [s.series for s in shown])
 
 
 def common_paths(shown: Sequence[ShownRun]) -> list[str]:
@@ -169,6 +216,15 @@ def _path_remarks(shown: Sequence[ShownRun], paths: Sequence[str]) -> list[str]:
     return [f"Not in every gallery, and therefore not shown: {_listed(list(elsewhere))}."]
 
 
+def _unrecorded_remarks(shown: Sequence[ShownRun], paths: Sequence[str]) -> list[str]:
+    """Older records have no maps of predicted classes."""
+    lacking = [s.label for s in shown if any(s.is_wrong(path) and s.predicted_map(path) is None for path in paths)]
+    if not lacking:
+        return []
+    names = _listed(lacking)
+    return [f"Of images that {names} predicts wrongly, only the map of the label is recorded: evaluate again for both."]
+
+
 def _listed(names: Sequence[str]) -> str:
     """The first names in a sentence, and how many more there are.
 
@@ -180,12 +236,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _card(position: int, path: str, shown: Sequence[ShownRun], photos: _Photos, limits: Scales) -> Card:
-    maps = [_finite_map(s, path) for s in shown]
-    image_limit = max(_end(np.abs(heatmap)) for heatmap in maps)
-    panels = [
-        _panel(s, path, photos, Scales(_end(heatmap), limits.positive_all, image_limit, limits.signed_all))
-        for s, heatmap in zip(shown, maps, strict=True)
-    ]
+    image_limit = max(_end(np.abs(heatmap)) for s in shown for heatmap in s.maps(path))
+    limits = replace(limits, signed_image=image_limit)
+    by_run = [_panels(s, path, photos, limits) for s in shown]
     first = shown[0]
     index = first.position[path]
     label = class_name(first.run, first.gallery.labels[index])
@@ -193,10 +246,11 @@ def _card(position: int, path: str, shown: Sequence[ShownRun], photos: _Photos, 
         position,
         path,
         label,
-        panels,
-        _first_two_disagree(maps, panels),
+        [panel for panels in by_run for panel in panels],
+        _first_two_disagree([s.label_map(path) for s in shown], [panels[0] for panels in by_run]),
         _gain(shown, path),
         float(np.mean([s.gallery.probabilities[s.position[path]] for s in shown])),
+        [s.series for s in shown if s.is_wrong(path)],
     )
 
 
@@ -213,27 +267,47 @@ def _gain(shown: Sequence[ShownRun], path: str) -> float:
     return values[1] - values[0] if len(values) == 2 else math.nan
 
 
-def _panel(shown: ShownRun, path: str, photos: _Photos, scales: Scales) -> HeatmapPanel:
+def _panels(shown: ShownRun, path: str, photos: _Photos, limits: Scales) -> list[HeatmapPanel]:
+    """The panel of the image's label, and that of a class that is wrongly predicted."""
     gallery, index = shown.gallery, shown.position[path]
+    panels = [_panel(shown, path, photos, limits, gallery.heatmaps[index], is_label=True)]
+    if shown.predicted_map(path) is not None:
+        heatmap = gallery.predicted_heatmaps[index]
+        panels.append(_panel(shown, path, photos, limits, heatmap, is_label=False))
+    return panels
+
+
+def _panel(
+    shown: ShownRun, path: str, photos: _Photos, limits: Scales, heatmap: NDArray[np.float32], *, is_label: bool
+) -> HeatmapPanel:
+    gallery, index = shown.gallery, shown.position[path]
+    finite = _finite(heatmap)
+    scales = replace(limits, positive_own=_end(finite))
     photo = photos.add(gallery.images[index])
     prediction = class_name(shown.run, gallery.predictions[index])
     probability = percent(gallery.probabilities[index])
-    content = number(shown.content.get(path, math.nan), 0)
-    note = heatmap_note(gallery.heatmaps[index])
+    # The content heatmap was measured on the map of the label.
+    content = number(shown.content.get(path, math.nan), 0) if is_label else NOTHING
+    note = heatmap_note(heatmap)
+    is_right = not shown.is_wrong(path)
+    explains = class_name(shown.run, gallery.labels[index]) if is_label else prediction
+    role = "label, and predicted" if is_right else "its label" if is_label else "what it predicts"
     return HeatmapPanel(
         shown.series,
         shown.label,
         photo,
         [_box(box) for box in np.asarray(gallery.boxes[index], dtype=np.float32).reshape(-1, 4)],
-        heat_pictures(_finite_map(shown, path), scales, (photo.height, photo.width)),
+        heat_pictures(finite, scales, (photo.height, photo.width)),
         scales,
         note,
         prediction,
-        gallery.predictions[index] == gallery.labels[index],
+        is_right,
         probability,
         content,
-        f"Heatmap of {shown.label} on {path}: predicts {prediction} with {probability}; "
-        f"{_told(content, note, shown.region)}",
+        f"Heatmap of {shown.label} on {path} for {explains}: predicts {prediction} with {probability}"
+        + (f"; {_told(content, note, shown.region)}" if is_label or note else "."),
+        explains,
+        role,
     )
 
 
@@ -268,13 +342,12 @@ def _told(content: str, note: str, region: str) -> str:
     return f"no {region}." if content == NOTHING else f"{content} % of the heatmap inside the {region}."
 
 
-def _finite_map(shown: ShownRun, path: str) -> NDArray[np.float32]:
-    heatmap = shown.gallery.heatmaps[shown.position[path]]
+def _finite(heatmap: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.nan_to_num(heatmap, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
 
 
 def _largest(shown: Sequence[ShownRun], paths: Sequence[str]) -> Scales:
-    maps = [_finite_map(s, path) for s in shown for path in paths]
+    maps = [heatmap for s in shown for path in paths for heatmap in s.maps(path)]
     positive = max((_end(heatmap) for heatmap in maps), default=0.0)
     signed = max((_end(np.abs(heatmap)) for heatmap in maps), default=0.0)
     return Scales(positive, positive, signed, signed)

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from contrex.errors import ArgumentError
 from contrex.records import Record, RunRecord
 from contrex.records.scopes import SAME_RESULT, Scope, differing, flat
+from contrex.report.methods import method_words
 
 _SEED = re.compile(r"(?:^|[-_. /(])+seed[-_= ]?\d+\)?|[-_]s\d+$", re.IGNORECASE)
 _MOST_TOLD = 2
@@ -48,19 +50,37 @@ class RunGroup:
         return {run.record.seed: run for run in self.runs} if self.repeats == "episodes" else {}
 
 
-def grouped(runs: Sequence[RunRecord]) -> list[RunGroup]:
+def grouped(runs: Sequence[RunRecord], names: Sequence[str] = ()) -> list[RunGroup]:
     """The groups of `runs`, in order of first appearance, each with a label of its own.
+
+    `names` are labels of your choice, one for each group. Else a run that is named after its recipe, such as
+    digits_cgc-seed0, has the name of its method, CGC, as long as no other has it; any other has its own name.
 
     Runs are one group when four things hold: their names are equal without the seed; their configurations are equal,
     but for names, seeds, weights and machine; they have come equally far; and their seeds all differ. Two runs with one
     seed are two rows.
+
+    Raises:
+        ArgumentError: `names` are not one for each group, or not all different.
     """
     equal: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
         equal.setdefault((seedless_name(run.record.name), _signature(run.record.configuration)), []).append(run)
     parts = [part for members in equal.values() for part in _apart(members)]
-    labels = _told_apart([_label(part) for part in parts], parts)
-    return [RunGroup(label, part) for label, part in zip(_numbered(labels), parts, strict=True)]
+    labels = _numbered(_told_apart(_labels(parts), parts))
+    if names:
+        _check_names(names, labels)
+    return [RunGroup(label, part) for label, part in zip(names or labels, parts, strict=True)]
+
+
+def _check_names(names: Sequence[str], labels: Sequence[str]) -> None:
+    if len(names) != len(labels):
+        raise ArgumentError(
+            f"`names` must hold {len(labels)}, one for each row ({', '.join(labels)}), got {len(names)}: "
+            f"{', '.join(map(repr, names))}. Runs that differ by their seed alone are one row."
+        )
+    if len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise ArgumentError(f"`names` must be words that differ, got {', '.join(map(repr, names))}.")
 
 
 def seedless_name(name: str) -> str:
@@ -87,9 +107,26 @@ def progress(record: Record) -> str:
     return ", ".join(part for part in (f"{checkpoint['name']} checkpoint", stopped) if part)
 
 
-def _label(part: Sequence[RunRecord]) -> str:
+def _labels(parts: Sequence[Sequence[RunRecord]]) -> list[str]:
+    """The labels of the parts, with names of methods where these tell runs of different names apart."""
+    plain = [seedless_name(part[0].record.name) if len(part) > 1 else part[0].record.name for part in parts]
+    named = [_label(part, _method_name(part[0].record) or own) for part, own in zip(parts, plain, strict=True)]
+    return [
+        label
+        if len({other for other, twin in zip(plain, named, strict=True) if twin == label}) == 1
+        else _label(part, own)
+        for part, own, label in zip(parts, plain, named, strict=True)
+    ]
+
+
+def _method_name(record: Record) -> str:
+    """The name of the method of a run that is named after its recipe; empty for a name of its user's choice."""
+    words = method_words(record)
+    return words.name if words is not None and seedless_name(record.name).endswith(f"_{words.short}") else ""
+
+
+def _label(part: Sequence[RunRecord], name: str) -> str:
     record = part[0].record
-    name = seedless_name(record.name) if len(part) > 1 else record.name
     return f"{name} ({progress(record)})" if progress(record) else name
 
 

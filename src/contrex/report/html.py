@@ -16,6 +16,7 @@ from markupsafe import Markup
 from contrex.errors import ArgumentError
 from contrex.records import RunRecord, read_run, write_atomically
 from contrex.report import cells, colour, curves, plot, scatters
+from contrex.report.conclusion import conclusions
 from contrex.report.configuration import as_json, differences
 from contrex.report.contact_sheets import run_sheets
 from contrex.report.families import families, singles
@@ -25,35 +26,38 @@ from contrex.report.numbers import number
 from contrex.report.profiles import profile_figures
 from contrex.report.strips import strips
 from contrex.report.tables import comparison
-from contrex.report.words import balance, meaning, period, summary
+from contrex.report.words import circumstances, compared, meaning, period, sentences_on_methods
 
 
-def write_report(folders: Sequence[Path], output: Path, *, title: str | None = None) -> Path:
+def write_report(folders: Sequence[Path], output: Path, *, title: str | None = None, names: Sequence[str] = ()) -> Path:
     """Read the record in each folder, and write the report about them to `output`. The first is the baseline.
 
+    `names` are what the report calls its rows, in their order: a run each, or a method over its seeds.
+
     Raises:
-        ArgumentError: there is no folder.
+        ArgumentError: there is no folder, or `names` are not one for each row.
         RecordError: a folder holds no readable record.
     """
     runs = [read_run(Path(folder)) for folder in folders]
-    names = list(dict.fromkeys(group.label for group in grouped(runs)))
-    write_atomically(output, render_report(runs, title=title or " · ".join(names)).encode(errors="replace"))
+    title = title or " · ".join(group.label for group in grouped(runs, names))
+    write_atomically(output, render_report(runs, title=title, names=names).encode(errors="replace"))
     return output
 
 
-def render_report(runs: Sequence[RunRecord], *, title: str) -> str:
+def render_report(runs: Sequence[RunRecord], *, title: str, names: Sequence[str] = ()) -> str:
     """The report about `runs` as HTML that needs no network and no other file. The first run is the baseline.
 
-    All texts from records are escaped, and the page's content security policy allows its own script only.
+    It concludes first, in words, from the numbers. `names` are as in `write_report`. All texts from records are
+    escaped, and the page's content security policy allows its own script only.
 
     Raises:
-        ArgumentError: `runs` is empty.
+        ArgumentError: `runs` is empty, or `names` are not one for each row.
     """
     if not runs:
         raise ArgumentError(
             "`runs` must hold at least one run, got none. Pass the folders that `contrex evaluate` wrote."
         )
-    return render_page("report.html.j2", title=title, **_content(grouped(runs)))
+    return render_page("report.html.j2", title=title, **_content(grouped(runs, names)))
 
 
 def render_page(template: str, **content: Any) -> str:
@@ -111,8 +115,10 @@ def _content(groups: Sequence[RunGroup]) -> dict[str, Any]:
         "table": table,
         "singles": singles(table),
         "families": families(table),
-        "summary": summary(groups),
-        "balance": balance(table),
+        "compared": compared(groups),
+        "circumstances": circumstances(groups),
+        "methods": sentences_on_methods(groups),
+        "conclusions": conclusions(table),
         "period": period(groups),
         "commands": list(dict.fromkeys(run.record.command for run in runs if run.record.command)),
         "panels": curves.curve_panels(groups),
@@ -122,8 +128,15 @@ def _content(groups: Sequence[RunGroup]) -> dict[str, Any]:
         "contact_sheets": run_sheets(groups),
         "gallery": gallery_page(groups),
         "differences": differences(groups),
-        "skipped": {run.record.name: run.record.skipped_images for run in runs if run.record.skipped_images},
+        "skipped": {
+            _told(group, run): images for group in groups for run in group.runs if (images := run.record.skipped_images)
+        },
     }
+
+
+def _told(group: RunGroup, run: RunRecord) -> str:
+    """A run in words: its method, with the seed where there are several."""
+    return f"{group.label} (seed {run.record.seed})" if len(group.runs) > 1 else group.label
 
 
 def _colours() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MINUS = "\N{MINUS SIGN}"
@@ -86,25 +87,42 @@ def significant_places(value: float, digits: int = 3) -> int:
     return max(0, digits - 1 - math.floor(math.log10(abs(value))))
 
 
-def value_text(estimate: Estimate) -> str:
-    """The value of an estimate as text.
+def value_text(estimate: Estimate, places: int | None = None) -> str:
+    """The value of an estimate as text with `places` decimals, or as many as its interval allows.
 
     >>> value_text(Estimate(71.749, 70.9, 72.6))
     '71.7'
     """
-    return number(estimate.value, decimals(estimate.half_width))
+    return number(estimate.value, decimals(estimate.half_width) if places is None else places)
 
 
-def interval_text(estimate: Estimate, *, signed: bool = False) -> str:
-    """The interval of an estimate as text, empty when there is none.
+def interval_text(estimate: Estimate, places: int | None = None, *, signed: bool = False) -> str:
+    """The interval of an estimate as text with `places` decimals, or as many as its length allows; empty when there is
+    none.
 
     >>> interval_text(Estimate(71.749, 70.93, 72.61)), interval_text(Estimate(1.0))
     ('[70.9, 72.6]', '')
     """
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         return ""
-    places = decimals(estimate.half_width)
+    places = decimals(estimate.half_width) if places is None else places
     return f"[{number(estimate.low, places, signed=signed)}, {number(estimate.high, places, signed=signed)}]"
+
+
+def shared_places(estimates: Sequence[tuple[Estimate, int | None]]) -> int | None:
+    """One number of decimals for a column of (estimate, the decimals that it allows): the fewest that any allows, but
+    at most one less than the most. Three significant digits where no estimate says how many; None for no estimates.
+
+    >>> shared_places([(Estimate(97.61, 96.6, 98.5), 1), (Estimate(100.0), None), (Estimate(99.9, 99.7, 100.0), 2)])
+    1
+    """
+    allowed = [places for _, places in estimates if places is not None]
+    finite = [estimate.value for estimate, _ in estimates if math.isfinite(estimate.value)]
+    if not allowed:
+        return max(map(significant_places, finite), default=None)
+    # an interval that is almost a point allows any number of decimals: six digits are enough
+    ends = [abs(end) for one, _ in estimates for end in (one.value, one.low, one.high) if math.isfinite(end)]
+    return min(max(min(allowed), max(allowed) - 1), significant_places(max(ends, default=0.0), 6))
 
 
 def percent(share: float) -> str:

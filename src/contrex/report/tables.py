@@ -15,7 +15,7 @@ from contrex.ops.bootstrap import SignTest
 from contrex.records import MetricFamily, MetricRecord, Record, RunRecord
 from contrex.report.differences import episode_difference, episode_signs, paired_difference, paired_signs
 from contrex.report.groups import RunGroup
-from contrex.report.numbers import Estimate
+from contrex.report.numbers import Estimate, decimals, one_digit, shared_places
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class Difference:
     signs: SignTest | None = None
     over: str = "images"
     """What the pairs are: images or episodes."""
+    places: int | None = None
+    """The decimals of all differences of its metric; None is as many as its own interval allows."""
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether the two sides are told apart: the interval of the paired difference excludes zero."""
+        return self.num_pairs > 0 and (self.estimate.low > 0 or self.estimate.high < 0)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ class Cell:
 
     For one run, `estimate` is the value with its 95 % interval. For several it is the mean over seeds, with mean -+
     `deviation` (the standard deviation over seeds) as its interval. `num_counted` and `num_skipped` have one number for
-    each run. `verdict` is the metric's own conclusion, which only a few have, such as parameter randomisation.
+    each run. `best` is told apart from every other. `verdict` is the metric's own conclusion, which only a few have,
+    such as parameter randomisation.
     """
 
     estimate: Estimate
@@ -52,11 +60,20 @@ class Cell:
     verdict: str = ""
     repeats: str = "seeds"
     """What several runs are: seeds or episodes."""
+    places: int | None = None
+    """The decimals of all values of its metric; None is as many as its own interval allows."""
+    region: str = ""
+    """What a content heatmap takes as the object: boxes or mask; empty where the records do not tell, or differ."""
 
     @property
     def is_aggregate(self) -> bool:
         """Whether it is of several runs."""
         return len(self.num_counted) > 1
+
+    @property
+    def own_places(self) -> int | None:
+        """How many decimals its uncertainty allows: of seeds one digit of their standard deviation."""
+        return one_digit(self.deviation) if self.is_aggregate else decimals(self.estimate.half_width)
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,7 @@ def comparison(groups: Sequence[RunGroup]) -> Comparison:
     columns = _columns(groups)
     rows = [MethodRow(group, {c.name: cell(group, groups[0], c.name) for c in columns}) for group in groups]
     for column in columns:
-        rows = _with_best(rows, column)
+        rows = _with_places(_with_best(rows, column), column.name)
     return Comparison(columns, rows)
 
 
@@ -132,8 +149,13 @@ def cell(group: RunGroup, baseline: RunGroup, name: str) -> Cell | None:
         next((metric.skip_reason for metric in metrics if metric.num_skipped), ""),
         None if group is baseline else difference(group, baseline, name),
         repeats=group.repeats,
+        region=_one_of({str(metric.protocol.get("region", "")) for metric in metrics}),
         verdict=", ".join(dict.fromkeys(str(m.protocol["verdict"]) for m in metrics if m.protocol.get("verdict"))),
     )
+
+
+def _one_of(words: set[str]) -> str:
+    return words.pop() if len(words) == 1 else ""
 
 
 def _metrics(group: RunGroup, name: str) -> list[MetricRecord]:
@@ -233,13 +255,49 @@ def sample_values(run: RunRecord, name: str) -> dict[tuple[str, int], float]:
 
 
 def _with_best(rows: Sequence[MethodRow], column: Column) -> list[MethodRow]:
-    """The rows with the best values of `column` marked; none is, if all are equal or none can be better."""
-    cells = [row.cells[column.name] for row in rows]
-    values = [cell.estimate.value for cell in cells if cell is not None and math.isfinite(cell.estimate.value)]
-    if len(values) < 2 or column.higher_is_better is None:
+    """The rows with the best value of `column` marked, where it is told apart from every other."""
+    measured = [
+        row for row in rows if (own := row.cells[column.name]) is not None and math.isfinite(own.estimate.value)
+    ]
+    if len(measured) < 2 or column.higher_is_better is None:
         return list(rows)
-    best = max(values) if column.higher_is_better else min(values)
-    if min(values) == max(values):
+    sign = 1 if column.higher_is_better else -1
+    best = max(measured, key=lambda row: sign * _cell(row, column.name).estimate.value)
+    if not all(_told_apart(best, row, rows[0], column.name) for row in measured if row is not best):
         return list(rows)
-    marked = [cell and replace(cell, best=cell.estimate.value == best) for cell in cells]
-    return [replace(row, cells={**row.cells, column.name: cell}) for row, cell in zip(rows, marked, strict=True)]
+    marked = replace(_cell(best, column.name), best=True)
+    return [replace(row, cells={**row.cells, column.name: marked}) if row is best else row for row in rows]
+
+
+def _told_apart(row: MethodRow, other: MethodRow, baseline: MethodRow, name: str) -> bool:
+    """Whether two methods are told apart; the differences to the baseline are known."""
+    if baseline in (row, other):
+        known = _cell(row if other is baseline else other, name).difference
+    else:
+        known = difference(row.group, other.group, name)
+    return known is not None and known.is_told_apart
+
+
+def _cell(row: MethodRow, name: str) -> Cell:
+    """The cell of a metric that the row has."""
+    own = row.cells[name]
+    assert own is not None
+    return own
+
+
+def _with_places(rows: Sequence[MethodRow], name: str) -> list[MethodRow]:
+    """The rows with one number of decimals for all values of a metric, and one for all of its differences."""
+    cells = [own for row in rows if (own := row.cells[name]) is not None]
+    changes = [own.difference.estimate for own in cells if own.difference is not None]
+    values = shared_places([(own.estimate, own.own_places) for own in cells])
+    signed = shared_places([(change, decimals(change.half_width)) for change in changes])
+    return [
+        row if own is None else replace(row, cells={**row.cells, name: _placed(own, values, signed)})
+        for row in rows
+        for own in (row.cells[name],)
+    ]
+
+
+def _placed(own: Cell, places: int | None, signed: int | None) -> Cell:
+    change = own.difference
+    return replace(own, places=places, difference=change if change is None else replace(change, places=signed))

@@ -25,17 +25,17 @@ from contrex.report.cells import (
 from contrex.report.groups import grouped
 from contrex.report.tables import Cell, comparison
 
-CAPTION = "value [95 % interval] or mean ± s.d. over seeds; below it the difference to the first; * best"
+CAPTION = "value [95 % interval] or mean ± s.d. over seeds; below it the difference to the first; * best, told apart"
 UNPAIRED = "not paired: measured on other images than the first, so the difference has no interval"
 
 
-def summary_table(runs: Sequence[RunRecord]) -> Table:
+def summary_table(runs: Sequence[RunRecord], names: Sequence[str] = ()) -> Table:
     """The table of `runs` for a terminal: each value with its interval, and the difference to the first run.
 
-    The numbers are those of the page. How many images were counted and skipped stands below the metric; where methods
-    differ in it, it stands in their cells.
+    `names` are what the methods are called. The numbers are those of the page. How many images were counted and skipped
+    stands below the metric; where methods differ in it, it stands in their cells.
     """
-    compared = comparison(grouped(runs))
+    compared = comparison(grouped(runs, names))
     cells = [cell for row in compared.rows for cell in row.cells.values() if cell is not None]
     is_unpaired = any(cell.difference is not None and not cell.difference.num_pairs for cell in cells)
     table = Table(caption=f"{CAPTION}; {UNPAIRED}" if is_unpaired else CAPTION)

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from contrex.records import MetricFamily, Record
-from contrex.report.cells import difference_parts, verdict
 from contrex.report.groups import RunGroup
+from contrex.report.methods import method_sentence
 from contrex.report.numbers import count
-from contrex.report.tables import Column, Comparison
+from contrex.report.tables import Column
 
 
 def meaning(column: Column) -> str:
@@ -42,45 +42,35 @@ def family_meaning(columns: Sequence[Column]) -> str:
             labels.setdefault(text, {}).update(dict.fromkeys(own))
     if len(labels) < 2:
         return "".join(labels)
-    return " ".join(f"{_enumerated(list(own))}: {text}" for text, own in labels.items())
+    return " ".join(f"{enumerated(list(own))}: {text}" for text, own in labels.items())
 
 
-def summary(groups: Sequence[RunGroup]) -> str:
-    """A paragraph on the methods, network, data, training and measurement."""
+def compared(groups: Sequence[RunGroup]) -> str:
+    """What is compared, in a sentence: the methods, the first of which is the baseline, and the data."""
     records = [run.record for group in groups for run in group.runs]
-    subject = f"{_enumerated([group.label for group in groups])} on {_enumerated(_unique(map(_dataset, records)))}"
+    data = enumerated(_unique(map(_dataset, records)))
+    first, *others = [group.label for group in groups]
+    if not others:
+        return f"This report shows {first} on {data}."
+    return f"This report compares {enumerated(others)} with {first}, the baseline, on {data}."
+
+
+def circumstances(groups: Sequence[RunGroup]) -> str:
+    """A paragraph on network, training and measurement."""
+    records = [run.record for group in groups for run in group.runs]
     network = _unique(name for name in map(_network, records) if name)
     sentences = [
-        f"This report {'compares ' if len(groups) > 1 else 'shows '}{subject}.",
-        f"Network: {_enumerated(network)}." if network else "",
+        f"Network: {enumerated(network)}." if network else "",
         _training(records),
         _measurement(records),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def balance(table: Comparison) -> list[str]:
-    """What each method wins and loses against the first one: a sentence for each that does both or either.
-
-    It names the metrics whose difference has an interval without zero, however few they are among all.
-    """
-    sentences, first = [], table.rows[0].group.label if table.rows else ""
-    for row in table.rows[1:]:
-        won: dict[str, list[str]] = {"better": [], "worse": []}
-        for column in table.columns:
-            cell = row.cells[column.name]
-            if cell is not None and cell.difference is not None and verdict(cell, column):
-                unit = "\N{NO-BREAK SPACE}%" if column.unit == "%" else ""
-                told = f"{column.title} ({difference_parts(cell.difference)[0]}{unit})"
-                won[verdict(cell, column)].append(told)
-        parts = [f"{word} in {_enumerated(titles)}" for word, titles in won.items() if titles]
-        if parts:
-            sentences.append(f"Against {first}, {row.group.label} is {', and '.join(parts)}.")
-    if any(" better in " in one and " worse in " in one for one in sentences):
-        sentences.append(
-            "Metrics ask different things of a heatmap: a gain in one does not make up for a loss in another."
-        )
-    return sentences
+def sentences_on_methods(groups: Sequence[RunGroup]) -> dict[str, str]:
+    """What each method is, by its name, as the rest of a sentence; those that say nothing are left out."""
+    told = {group.label: method_sentence(group.record) for group in groups}
+    return {name: sentence for name, sentence in told.items() if sentence}
 
 
 _PARTS = {"num_train": "training images", "num_val": "validation images", "num_test": "test images"}
@@ -104,10 +94,10 @@ def _network(record: Record) -> str:
 def _training(records: Sequence[Record]) -> str:
     seeds = _unique(str(record.seed) for record in records)
     epochs = _unique(text for text in map(_epochs, records) if text)
-    with_seeds = f"with seed{'s' if len(seeds) > 1 else ''} {_enumerated(seeds)}"
+    with_seeds = f"with seed{'s' if len(seeds) > 1 else ''} {enumerated(seeds)}"
     if not epochs:
         return f"Evaluated {with_seeds}; this report knows nothing of the training."
-    return f"Trained for {_enumerated(epochs)} epochs {with_seeds}."
+    return f"Trained for {enumerated(epochs)} epochs {with_seeds}."
 
 
 def _epochs(record: Record) -> str:
@@ -124,8 +114,8 @@ def _measurement(records: Sequence[Record]) -> str:
     if not splits or not explainers:
         return ""
     chosen = _unique(str(record.dataset["chosen"]) for record in records if "chosen" in record.dataset)
-    limited = f" ({_enumerated(chosen)})" if chosen else ""
-    return f"Measured on the {_enumerated(splits)} split{limited}; heatmaps by {_enumerated(explainers)}."
+    limited = f" ({enumerated(chosen)})" if chosen else ""
+    return f"Measured on the {enumerated(splits)} split{limited}; heatmaps by {enumerated(explainers)}."
 
 
 def _setting(configuration: Mapping[str, Any], *keys: str) -> Any:
@@ -139,10 +129,10 @@ def _unique(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _enumerated(texts: Sequence[str]) -> str:
+def enumerated(texts: Sequence[str]) -> str:
     """The texts as a list in a sentence.
 
-    >>> _enumerated(["a"]), _enumerated(["a", "b", "c"])
+    >>> enumerated(["a"]), enumerated(["a", "b", "c"])
     ('a', 'a, b and c')
     """
     return f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else texts[0]

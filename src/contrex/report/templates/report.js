@@ -39,6 +39,7 @@
   // --- the gallery ---------------------------------------------------------------------------------
   const sorter = document.getElementById("sort-cards");
   const list = document.querySelector("ol.cards");
+  const filters = ["filter-wrong", "filter-class"].map((id) => document.getElementById(id)).filter(Boolean);
 
   const sortCards = () => {
     const [key, direction] = sorter.value.split(":");
@@ -49,10 +50,60 @@
     list.append(...[...list.children].sort(compare));
   };
 
+  const isShown = (card) => filters.every((filter) => {
+    if (filter.value === "") return true;
+    if (filter.id === "filter-class") return card.dataset.label === filter.value;
+    const wrong = card.dataset.wrong.split(" ").filter(Boolean);
+    return filter.value === "any" ? wrong.length > 0 : wrong.includes(filter.value);
+  });
+
+  const filterCards = () => {
+    const cards = [...list.children];
+    cards.forEach((card) => { card.hidden = !isShown(card); });
+    const num = cards.filter((card) => !card.hidden).length;
+    document.getElementById("num-shown").textContent = `${num} of ${cards.length} images`;
+  };
+
   if (sorter) {
-    sorter.closest(".sorter").hidden = false;
+    document.querySelectorAll(".sorter").forEach((label) => { label.hidden = false; });
     sorter.addEventListener("change", sortCards);
+    filters.forEach((filter) => filter.addEventListener("change", filterCards));
+    if (filters.length) filterCards(); // a browser may have kept the choices of an earlier visit
   }
+
+  // --- enlarged pictures: a copy of the panel in a dialog, within the gallery, whose choices hold in it too ---
+  const dialog = document.getElementById("enlarged");
+
+  const enlarge = (panel) => {
+    const copy = panel.cloneNode(true);
+    copy.querySelectorAll("[tabindex]").forEach((part) => { part.removeAttribute("tabindex"); part.removeAttribute("role"); });
+    dialog.querySelector(".panel").replaceWith(copy);
+    dialog.showModal();
+  };
+
+  if (dialog) {
+    document.querySelectorAll(".cards .panel").forEach((panel) => {
+      const frame = panel.querySelector(".frame");
+      frame.tabIndex = 0;
+      frame.setAttribute("role", "button");
+      frame.setAttribute("aria-label", `Enlarge: ${frame.querySelector("svg").getAttribute("aria-label")}`);
+      frame.addEventListener("click", () => enlarge(panel));
+      frame.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        enlarge(panel);
+      });
+    });
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog || event.target.closest(".close, .frame")) dialog.close();
+    });
+  }
+
+  // --- what is wider than the window says so -----------------------------------------------------------
+  const wide = document.querySelectorAll(".scroll, .sheet");
+  const mark = () => wide.forEach((part) => part.classList.toggle("wide", part.scrollWidth > part.clientWidth + 1));
+  addEventListener("resize", mark);
+  mark();
 
   // --- commands --------------------------------------------------------------------------------------
   const copy = async (button) => {
