@@ -68,7 +68,7 @@ def test_differences_are_within_episodes(make_episode):
     assert (found.difference.estimate.low, found.difference.estimate.high) == pytest.approx((1.0, 3.0))
     assert verdict(found, table.columns[0]) == "better"
     assert pairing(found) == "over 3 episodes"
-    assert sign_text(found) == "sign test: p = 0.25, higher on 3 and lower on 0 of 3 episodes"
+    assert sign_text(found) == "higher on 3, lower on 0 episodes, p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.25"
     assert cell_count(found) == "3 episodes, n=2\N{EN DASH}3 each"
 
 

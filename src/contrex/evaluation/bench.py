@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -155,7 +154,8 @@ class Wholes:
         return zip(self.views, self.heatmaps.float().cpu().numpy(), strict=True)
 
 
-class ShownPicture(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class ShownPicture:
     """A picture for the report: the image's index, the picture, the heatmap of its label, and that of the predicted
     class if the image is classified wrongly."""
 
@@ -254,8 +254,8 @@ class Group:
         return [_explained_wholes(self, positions, self.labels) for positions in shapes]
 
     def pictures(self, predictions: Tensor) -> list[ShownPicture]:
-        """The pictures for the report. One whose prediction, of `predictions` [N], is not its label has the heatmap of the
-        predicted class too."""
+        """The pictures for the report. One whose prediction, of `predictions` [N], is not its label has the heatmap of
+        the predicted class, too."""
         wrong = [
             position
             for position, views in enumerate(self.views)

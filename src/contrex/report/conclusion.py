@@ -129,7 +129,10 @@ def _sentences(found: Mapping[str, Finding], table: Comparison) -> list[str]:
     """The sentences on one method, which follow its name and a colon."""
     lists = {outcome: [f for f in found.values() if f.outcome == outcome] for outcome in _WORDS}
     sentences = [_on_content(found), _on_size(found)]
-    told_of = {CONTENT, SPREAD, *([AT_SPREAD] if _at_spread(found) else [])} if sentences[0] else {SPREAD}
+    equal = _equal(found)
+    told_of = {SPREAD, *([CONTENT] if sentences[0] else [])}
+    if sentences[0] and equal is not None and _at_spread(found):
+        told_of.add(equal.column.name)
     for outcome, words in _WORDS.items():
         rest = [f for f in lists[outcome] if f.column.name not in told_of or not (f.told or f.outcome == "unpaired")]
         if rest:
@@ -180,7 +183,7 @@ def _on_content(found: Mapping[str, Finding]) -> str:
 
 def _at_spread(found: Mapping[str, Finding]) -> str:
     """Whether the content heatmap changed by place or by size, where the content heatmap at equal spread tells."""
-    content, equal, spread = (found.get(name) for name in (CONTENT, AT_SPREAD, SPREAD))
+    content, equal, spread = found.get(CONTENT), _equal(found), found.get(SPREAD)
     if content is None or equal is None or equal.outcome == "unpaired":
         return ""
     gained = content.outcome == "better"
@@ -195,6 +198,12 @@ def _at_spread(found: Mapping[str, Finding]) -> str:
         told = f"among maps of equal size it is {' instead of '.join(equal.numbers)}"
     kind = "smaller, not better placed" if gained else "larger, not worse placed"
     return f": its maps are {kind}, for {told}"
+
+
+def _equal(found: Mapping[str, Finding]) -> Finding | None:
+    """The content heatmap at equal spread, whose name has the spread in it, if there is one alone."""
+    several = [one for one in found.values() if one.column.family.name == AT_SPREAD]
+    return several[0] if len(several) == 1 else None
 
 
 def _moved(gained: bool, spread: Finding | None) -> str:

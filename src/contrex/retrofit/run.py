@@ -186,7 +186,13 @@ def largest_changes(runs: Sequence[RunRecord], num: int) -> list[RunRecord]:
 
 
 def _chosen(gallery: Gallery, order: Sequence[int]) -> Gallery:
-    return Gallery(**{name: [values[index] for index in order] for name, values in vars(gallery).items()})
+    """The pictures at the positions `order`."""
+    columns = {name: values for name, values in vars(gallery).items() if name != "predicted_heatmaps"}
+    predicted = gallery.predicted_heatmaps
+    return Gallery(
+        **{name: [values[index] for index in order] for name, values in columns.items()},
+        predicted_heatmaps={place: predicted[index] for place, index in enumerate(order) if index in predicted},
+    )
 
 
 def original_of_run(run: Path, folder: Path) -> tuple[Model, int, int]:
