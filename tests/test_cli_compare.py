@@ -33,7 +33,7 @@ def test_it_prints_differences_and_writes_page_and_numbers(folders, tmp_path, ca
     text = capsys.readouterr().out
     assert "p = 0.062" in text  # five of five that differ: 2 / 32
     assert "better" in text
-    assert "sign test: p = 0.062" in page.read_text(encoding="utf-8")
+    assert "p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.062" in page.read_text(encoding="utf-8")
     with numbers.open(encoding="utf-8", newline="") as stream:
         assert [row["method"] for row in csv.DictReader(stream)] == ["ce", "cgc"]
 

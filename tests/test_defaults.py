@@ -86,6 +86,7 @@ OWN = {
     ("bootstrap_interval", "level"),
     ("chance_similarity", "kind"),
     ("crop_of_strength", "flip"),
+    ("ContentHeatmapAtSpread", "share"),
     ("EquivarianceError", "flip"),
     ("gradient_sign_curves", "clamp"),
     ("kept_pixels", "sign"),

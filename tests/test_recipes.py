@@ -26,7 +26,9 @@ NAMES = tuple(
     digits_10_percent_cgc digits_few_shot_cross_entropy digits_few_shot_cgc digits_supcon digits_supcon_ori
     digits_simclr digits_excon digits_exconb tiny_imagenet_cross_entropy tiny_imagenet_cgc
     tiny_imagenet_cgc_no_negatives tiny_imagenet_gcc tiny_imagenet10_cross_entropy tiny_imagenet10_cgc
-    tiny_imagenet10_gcc pets_cross_entropy pets_cgc imagenet_resnet18_cross_entropy imagenet_resnet18_gcc
+    tiny_imagenet10_gcc tiny_imagenet_small20_cross_entropy tiny_imagenet_small20_cgc
+    tiny_imagenet_small20_cgc_no_negatives tiny_imagenet_small20_gcc
+    pets_cross_entropy pets_cgc imagenet_resnet18_cross_entropy imagenet_resnet18_gcc
     imagenet_resnet18_cgc imagenet_resnet18_cgc_no_negatives imagenet_resnet50_cross_entropy imagenet_resnet50_gcc
     imagenet_resnet50_cgc imagenet_resnet50_cgc_no_negatives imagenet_resnet18_cgc_lambda_0_01
     imagenet_resnet18_cgc_lambda_0_1 imagenet_resnet18_cgc_lambda_0_5 imagenet_resnet18_cgc_lambda_2

@@ -268,7 +268,7 @@ def test_steps_refuse():
         ):
             kind(starting_epoch=3, variant="published-code")
     batch = make_batch()
-    with pytest.raises(UnknownNameError, match="`contrast` must be one of"):
+    with pytest.raises(UnknownNameError, match=r"`method.contrast` must be one of"):
         training_step(make_classifier(), CGC(contrast="weigthed"))(batch)
     with pytest.raises(UnknownNameError, match="`layer` of ConvNet"):
         training_step(make_classifier(), CGC(layer="layer4"))

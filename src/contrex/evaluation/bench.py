@@ -250,7 +250,7 @@ class Group:
     @cached_property
     def wholes(self) -> list[Wholes]:
         """The whole images with the heatmaps of their labels, grouped by shape."""
-        shapes = self._of_equal_shape(range(len(self.views)))
+        shapes = _of_equal_shape(self.views, range(len(self.views)))
         return [_explained_wholes(self, positions, self.labels) for positions in shapes]
 
     def pictures(self, predictions: Tensor) -> list[ShownPicture]:
@@ -263,7 +263,7 @@ class Group:
         ]
         predicted = {
             views.index: values
-            for positions in self._of_equal_shape(wrong)
+            for positions in _of_equal_shape(self.views, wrong)
             for views, values in _explained_wholes(self, positions, predictions).shown()
         }
         return [
@@ -273,14 +273,15 @@ class Group:
             if views.picture is not None
         ]
 
-    def _of_equal_shape(self, positions: Iterable[int]) -> list[list[int]]:
-        """The positions whose views have a whole image, those of one shape together."""
-        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for position in positions:
-            whole = self.views[position].whole
-            if whole is not None:
-                by_shape[tuple(whole.pixels.shape)].append(position)
-        return list(by_shape.values())
+
+def _of_equal_shape(views: Sequence[Views], positions: Iterable[int]) -> list[list[int]]:
+    """The positions whose views have a whole image, those of one shape together."""
+    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for position in positions:
+        whole = views[position].whole
+        if whole is not None:
+            by_shape[tuple(whole.pixels.shape)].append(position)
+    return list(by_shape.values())
 
 
 def _explained_wholes(group: Group, positions: Sequence[int], classes: Tensor) -> Wholes:
