@@ -46,18 +46,18 @@ def test_better_and_worse(make_run):
     assert found.is_mixed
     assert "It puts 74\N{NO-BREAK SPACE}% of its heat inside the object's box instead of 50\N{NO-BREAK SPACE}%" in text
     assert "Worse: insertion auc (0.6 instead of 0.8)" in text
-    assert "because" not in text, "the spread is as it was: there is no reason in the records"
+    assert "while its maps shrink" not in text, "the spread is as it was: there is no reason in the records"
     assert "smaller" not in text.lower()
 
 
 def test_a_reason_for_insertion_where_maps_have_shrunk(make_run):
     _, text = concluded(make_run, {"spread": 30.0, "insertion_auc": 0.6})
     assert "Its maps are smaller: they are spread over" in text
-    assert "Insertion gets worse because its maps are small" in text
+    assert "Insertion gets worse while its maps shrink" in text
     _, text = concluded(make_run, {"spread": 30.0, "insertion_auc": 0.9})
-    assert "because" not in text
+    assert "while its maps shrink" not in text
     _, text = concluded(make_run, {"spread": 90.0, "insertion_auc": 0.6})
-    assert "because" not in text
+    assert "while its maps shrink" not in text
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_not_told_apart(make_run):
     found, text = concluded(make_run, {}, noise=0.05)
     assert not found.is_mixed
     assert text.startswith("In no number is it told apart from ")
-    for word in ("Better", "Worse", "because", "puts"):
+    for word in ("Better", "Worse", "while its maps", "puts"):
         assert word not in text
 
 

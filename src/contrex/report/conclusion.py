@@ -223,13 +223,13 @@ def _on_size(found: Mapping[str, Finding]) -> str:
 
 
 def _on_insertion(found: Mapping[str, Finding]) -> str:
-    """Why insertion got worse, where the records show that maps have shrunk."""
+    """What insertion may have got worse by, where the records show that maps have shrunk."""
     insertion, spread = found.get(INSERTION), found.get(SPREAD)
     if insertion is None or spread is None or insertion.outcome != "worse" or not spread.fell:
         return ""
     return (
-        "Insertion gets worse because its maps are small: they rank the rest of the evidence worse, which insertion "
-        "wants early."
+        "Insertion gets worse while its maps shrink: a small map ranks the rest of the evidence worse, which insertion "
+        "wants early. That may be the reason; the network's answers to changed images are another."
     )
 
 
