@@ -25,7 +25,7 @@ from contrex.losses import distillation_loss
 from contrex.methods.averaging import Teacher
 from contrex.methods.cgc import CGCStep, without_negatives
 from contrex.methods.e2kd import E2KD
-from contrex.methods.kept import SharedTrunk
+from contrex.methods.kept import SharedTrunk, seen_in
 from contrex.methods.moving import trained_part
 from contrex.methods.phase import Plan, one_phase
 from contrex.methods.step import StepOutput, Wants, step_output, view_cross_entropy, views_of
@@ -37,7 +37,7 @@ class RetrofitStep(CGCStep):
     """Distillation from the teacher and consistency of the heatmaps, of a part of the network.
 
     The network has one forward pass for both views, the teacher another one; what comes before the trained part is run
-    once for both, and kept for plain images (`contrex.methods.kept`). With `label_weight` the labelled images
+    once for both, and kept for images that come again (`contrex.methods.kept`). With `label_weight` the labelled images
     have a cross-entropy as well; where images without labels lie beside them, these alone have the other terms, and the
     labelled ones a forward pass of their own, the first. The teacher stays as it was, or follows (`teacher_decay`).
     """
@@ -75,6 +75,7 @@ class RetrofitStep(CGCStep):
                 "`method.tolerance` goes back to an earlier state, which `training.shard` has shared out: leave one of "
                 "them out."
             )
+        self.trunk.period = recipe.augmentation.period or 0
         plan, own = one_phase(self, recipe), set(self.trained_parameters())
         held = [parameter for parameter in self.network.parameters() if parameter not in own]
         return replace(plan, phases=[replace(phase, held=held) for phase in plan.phases])
@@ -145,7 +146,7 @@ class RetrofitStep(CGCStep):
     def _explained_and_taught(self, batch: Batch) -> tuple[Explanation, Tensor]:
         """The maps and logits `[N+n]` of both views, and the teacher's logits; one trunk for both networks."""
         images = self.normalise(torch.cat(views_of(batch)))
-        shared = self.trunk.of(images, len(batch), batch.indices)
+        shared = self.trunk.of(images, seen_in(batch))
         if shared is None:
             return self._explain(batch), model_logits(self.teacher, images)
         with going_on(self.network, shared.end, shared.features):

@@ -42,11 +42,17 @@ class Preview:
     first: float
     """Seconds of a step when its photos are new."""
     later: float
+    """Seconds of it when they have been seen, and their views where these come again."""
+    period: int
+    """Epochs in which all views are new; 0 where they always are."""
 
     @property
     def seconds(self) -> float:
         """The time of all steps."""
-        return self.steps_per_epoch * (self.first + (self.epochs - 1) * self.later)
+        # photos and views take as long as each other: where the views alone are new, half is saved
+        halves = max(0, min(self.period, self.epochs) - 1)
+        later = (self.epochs - 1 - halves) * self.later + halves * (self.first + self.later) / 2
+        return self.steps_per_epoch * (self.first + later)
 
     def lines(self) -> Iterator[str]:
         """The preview as text."""
@@ -58,7 +64,8 @@ class Preview:
             yield "kept        nothing: no part of the network stays as it is before all that is trained and explained"
         else:
             kept = "all" if self.num_kept == self.num_trained else f"{self.num_kept:,} of {self.num_trained:,}"
-            yield f"kept        what {self.trunk} gives for {kept} plain photos: {self.kept_gib:.2f} GiB"
+            views = f" and {self.period} views of each" if self.period else ""
+            yield f"kept        what {self.trunk} gives for {kept} plain photos{views}: {self.kept_gib:.2f} GiB"
         yield (
             f"time        {self.epochs} epochs of {self.steps_per_epoch} steps, {self.first:.2g} s a step at first, "
             f"{self.later:.2g} s later: {self.seconds / 60:.1f} min, and the checks after each epoch"
@@ -83,7 +90,7 @@ def previewed(order: Order) -> Preview:
         (phase,) = run.plan.phases
         assert isinstance(phase.step, RetrofitStep)
         trunk, num = phase.step.trunk, run.data.num_images or 0
-        num_kept = min(num, trunk.num_rows_at_most)
+        num_kept = min(num, trunk.num_images_at_most)
         return Preview(
             num_trained=num,
             num_kept_out=run.to_validate.total,
@@ -91,12 +98,13 @@ def previewed(order: Order) -> Preview:
             num_trained_parameters=sum(p.numel() for p in phase.parameters),
             explains=phase.step.explains or "the pixels",
             trunk=trunk.end,
-            kept_gib=num_kept * trunk.row_bytes / 2**30,
+            kept_gib=num_kept * trunk.image_bytes / 2**30,
             num_kept=num_kept,
             epochs=order.recipe.training.epochs,
             steps_per_epoch=run.steps_per_epoch,
             first=median(first[1:] or first),  # the first step of all looks the network over
             later=median(later[1:] or later),
+            period=trunk.period,
         )
 
 

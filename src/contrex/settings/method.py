@@ -347,8 +347,8 @@ class Retrofit(Method):
     """The share of each batch whose view is seen, and whose heatmaps are compared; of the others the outputs are held
     alone."""
     keep_gib: float = 2.0
-    """GiB of memory for what comes before the trained part on plain images, with the teacher's answers: it is computed
-    once, for as many images as fit. Views are new in every epoch, and theirs is not kept. 0 keeps nothing."""
+    """GiB of memory for what comes before the trained part, with the teacher's answers: it is computed once, for as
+    many plain images as fit, and for their views where these come again (`augmentation.period`). 0 keeps nothing."""
     tolerance: float | None = None
     """How many of the decisions that the teacher is sure of must stay on the photos kept out, in %, such as 99. When
     fewer do at the end of the run, its weights go back towards the first ones, on a straight line, as far as it takes.
