@@ -77,7 +77,7 @@ def test_what_is_kept_is_not_computed_again_and_is_each_images_own():
 @pytest.mark.parametrize("keep_gib", [6e-6, 1.0])
 def test_views_that_come_again_are_kept_too(keep_gib):
     plain, step = whole(begun(keep_gib)), begun(keep_gib)
-    step.trunk.period = 2
+    step.trunk.num_views = 2
     batches = [make_batch(6, seed=seed) for seed in range(3)]
     places = torch.tensor([5, 0, 3, 1, 4, 2])
     images = batches[0].images

@@ -26,15 +26,16 @@ CHUNK = 16
 """Images that go through the trunk at once on a CPU: MobileNetV2 takes 2.1 s for 64 of them so, and 3.1 s in one go."""
 
 Seen = tuple[int, int]
-"""(place of an image in its set, number of its view, or -1 for the plain image): two that are the same are equal."""
+"""(place of an image in its set, number of its view, or -1 for the plain image): two that are the same are equal. Views
+that come again have the numbers from 0, and the incomplete images of as many draws those behind them."""
 
 
 def seen_in(batch: Batch) -> list[Seen | None]:
-    """What the N plain and the n transformed images of a batch are; None for those that do not come again."""
+    """What the N plain and the n images of the first view of a batch are; None for those that do not come again."""
     num = len(batch)
     places: list[int | None] = [None] * num if batch.indices is None else batch.indices.tolist()
     draws: list[int | None] = [-1] * num
-    for view in batch.views:
+    for view in batch.views[:1]:
         draws += [None] * len(view.crop) if view.draws is None else view.draws.tolist()
         places += places[: len(view.crop)]
     pairs = zip(places, draws, strict=True)
@@ -66,7 +67,7 @@ class Shared:
 class SharedTrunk:
     """Runs the trunk of network and teacher once, and keeps in `gib` GiB what it gives for images that come again.
 
-    `period` is the number of views of each image that come again (0: none do).
+    `num_views` of each image come again (0: none do).
 
     There is none where the network is in train mode, compiled or shared out among processes, where its first layers are
     trained, or where the explainer looks into all of it; then it is asked in vain.
@@ -77,7 +78,7 @@ class SharedTrunk:
         self._bytes = gib * 2**30
         self._rows: dict[Seen, Row] = {}
         self._most: int | None = None
-        self.period = 0
+        self.num_views = 0
         self._trained: tuple[bool, ...] = ()
         self.end: str | None = None
         """The last layer of the trunk; None where there is none, or it was not asked for yet."""
@@ -85,7 +86,7 @@ class SharedTrunk:
     @property
     def image_bytes(self) -> int:
         """The memory that one image takes with its views, once one was kept."""
-        return (1 + self.period) * next((row.num_bytes for row in self._rows.values()), 0)
+        return (1 + self.num_views) * next((row.num_bytes for row in self._rows.values()), 0)
 
     @property
     def num_images_at_most(self) -> int:
@@ -122,11 +123,11 @@ class SharedTrunk:
         place, view = seen
         if seen in self._rows:
             return self._rows[seen]
-        if self._bytes == 0 or view >= self.period or (self._most is not None and place >= self._most):
+        if self._bytes == 0 or view >= self.num_views or (self._most is not None and place >= self._most):
             return None
         row = self._computed(image)
         if self._most is None:  # the first places, whichever come first: a resumed run keeps the same
-            self._most = int(self._bytes // (row.num_bytes * (1 + self.period)))
+            self._most = int(self._bytes // (row.num_bytes * (1 + self.num_views)))
         if place >= self._most:
             return None
         self._rows[seen] = row

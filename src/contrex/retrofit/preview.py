@@ -45,14 +45,16 @@ class Preview:
     """Seconds of it when they have been seen, and their views where these come again."""
     period: int
     """Epochs in which all views are new; 0 where they always are."""
+    views: float
+    """Views of each photo, of all kinds, in an epoch."""
 
     @property
     def seconds(self) -> float:
         """The time of all steps."""
-        # photos and views take as long as each other: where the views alone are new, half is saved
+        # photos and views take as long as each other: where the views alone are new, the photos' time is saved
         halves = max(0, min(self.period, self.epochs) - 1)
-        later = (self.epochs - 1 - halves) * self.later + halves * (self.first + self.later) / 2
-        return self.steps_per_epoch * (self.first + later)
+        half = self.first - (self.first - self.later) / (1 + self.views)
+        return self.steps_per_epoch * (self.first + halves * half + (self.epochs - 1 - halves) * self.later)
 
     def lines(self) -> Iterator[str]:
         """The preview as text."""
@@ -64,7 +66,7 @@ class Preview:
             yield "kept        nothing: no part of the network stays as it is before all that is trained and explained"
         else:
             kept = "all" if self.num_kept == self.num_trained else f"{self.num_kept:,} of {self.num_trained:,}"
-            views = f" and {self.period} views of each" if self.period else ""
+            views = f" and views of {self.period} epochs" if self.period else ""
             yield f"kept        what {self.trunk} gives for {kept} plain photos{views}: {self.kept_gib:.2f} GiB"
         yield (
             f"time        {self.epochs} epochs of {self.steps_per_epoch} steps, {self.first:.2g} s a step at first, "
@@ -104,7 +106,8 @@ def previewed(order: Order) -> Preview:
             steps_per_epoch=run.steps_per_epoch,
             first=median(first[1:] or first),  # the first step of all looks the network over
             later=median(later[1:] or later),
-            period=trunk.period,
+            period=order.recipe.augmentation.period or 0,
+            views=order.method.views_share + order.method.incomplete,
         )
 
 
