@@ -72,7 +72,7 @@ class Change:
             ArgumentError: a value is missing, of another kind, or outside of its limits.
         """
         told = _mapping(plain, "change")
-        strokes = [_stroke(one) for one in _list(told.get("erased", []), "erased")]
+        strokes = tuple(_stroke(one) for one in _list(told.get("erased", []), "erased"))
         if (num := sum(len(one.points) for one in strokes)) > MOST_POINTS:
             raise ArgumentError(f"`erased` has {num} points, and {MOST_POINTS} at most are drawn: undo some strokes.")
         if (fill := told.get("fill", "blur")) not in FILLS:
@@ -147,7 +147,7 @@ def _number(told: Mapping[str, Any], name: str) -> float:
 
 def _stroke(plain: object) -> Stroke:
     told = _mapping(plain, "erased")
-    points = [_point(one) for one in _list(told.get("points"), "points")]
+    points = tuple(_point(one) for one in _list(told.get("points"), "points"))
     return Stroke(points, _number(told, "radius"))
 
 

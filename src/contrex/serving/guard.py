@@ -63,8 +63,10 @@ class Guard:
         self._app, self._token, self._hosts = app, token.encode(), hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it; nothing else, such as a web socket, is let in."""
+        """Answer a request, or refuse it; web sockets are not let in."""
         if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
             return
 
         async def closed(message: Message) -> None:
