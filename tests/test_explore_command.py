@@ -135,7 +135,7 @@ def test_a_page_opens_with_the_share_of_a_contrast_with_the_nearest_and_with_the
 
 def test_a_page_is_served_and_nothing_is_written(made, tmp_path, monkeypatch, capsys):
     ran = []
-    monkeypatch.setattr(Server, "run", lambda server: ran.append(server))
+    monkeypatch.setattr(Server, "run", ran.append)
     monkeypatch.chdir(tmp_path)
     assert run("explore", *words(made), "--serve") == 0
     assert run("explore", made / "photos", *words(made), "--serve", "--host", "0.0.0.0") == 0

@@ -360,6 +360,6 @@ def test_a_real_server_answers_and_stops(studio, monkeypatch):
     def unknown(*asked, **options):
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "create_server", unknown)
     with pytest.raises(ArgumentError, match="`host` nowhere and `port` 0 cannot be listened at: Name or service not"):
         Server(studio, host="nowhere")

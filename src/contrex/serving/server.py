@@ -68,7 +68,6 @@ class Server:
 
 def _socket(host: str, port: int) -> socket.socket:
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise ArgumentError(f"`host` {host} and `port` {port} cannot be listened at: {error.strerror}.") from None
