@@ -353,6 +353,7 @@ def test_a_real_server_answers_and_stops(studio, monkeypatch):
     finally:
         server.stop()
         thread.join(10)
+        server.close()
     assert not thread.is_alive()
     with pytest.raises(ArgumentError, match="`port` must be from 0, any free one, to 65535, got 70000"):
         Server(studio, port=70000)

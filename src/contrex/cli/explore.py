@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,12 +113,13 @@ def _serve(explorer: Explorer, found: list[Path], live: Live) -> int:
     from contrex.serving.studio import MOST_PHOTOS, Studio
 
     studio = Studio(explorer, most=max(MOST_PHOTOS, len(found)))
-    server = Server(studio, host=live.host or LOOPBACK, port=live.port or 0)  # before the work, which may take minutes
-    _each(found, studio.open)
-    if not server.is_local:
-        print(f"contrex: whoever reaches {server.host} and has the address can use the models", file=sys.stderr)
-    print(f"explorer: {server.address}\nCtrl-C ends it; photos are kept in memory only.", flush=True)
-    server.run()
+    # The address is taken before the work, which may take minutes.
+    with closing(Server(studio, host=live.host or LOOPBACK, port=live.port or 0)) as server:
+        _each(found, studio.open)
+        if not server.is_local:
+            print(f"contrex: whoever reaches {server.host} and has the address can use the models", file=sys.stderr)
+        print(f"explorer: {server.address}\nCtrl-C ends it; photos are kept in memory only.", flush=True)
+        server.run()
     return 0
 
 
@@ -139,7 +141,8 @@ def _check(options: Explore, runs: list[Path], words: list[Path]) -> None:
         )
     if not runs and options.model.is_untrained:
         raise ArgumentError("name a trained run's folder, or a network: --model NAME --pretrained, or --model.weights.")
-    check_output(options.output, PAGES)
+    if not options.live.serve:
+        check_output(options.output, PAGES)
     for text in options.explainer:
         read_explainer(text)
 

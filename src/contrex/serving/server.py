@@ -58,8 +58,12 @@ class Server:
 
     def run(self) -> None:
         """Answer until Ctrl-C or `stop`."""
-        with self._socket, contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt):
             self._server.run(sockets=[self._socket])
+
+    def close(self) -> None:
+        """Give the address back."""
+        self._socket.close()
 
     def stop(self) -> None:
         """End `run`, which may be in another thread."""

@@ -20,14 +20,14 @@ const placeIn = (event) => {
 const radius = (changes) => Math.min(Math.max(Number(byId("brush").value) / changes.now().zoom, 0.001), 0.5);
 
 /** Erases around a point of what is shown. */
-const erase = (changes, points, hand) => {
+const erase = (changes, points) => {
   const { erased } = changes.now(), inside = points.filter((point) => point.every((share) => share >= 0 && share <= 1));
-  if (inside.length) changes.set({ erased: [...erased, { points: inside, radius: radius(changes) }] }, hand);
+  if (inside.length) changes.set({ erased: [...erased, { points: inside, radius: radius(changes) }] }, `key ${performance.now()}`);
 };
 
 class Stroke {
   constructor(app, changes) {
-    Object.assign(this, { app, changes, before: changes.now(), hand: `stroke ${performance.now()}`, aspect: changes.aspect() });
+    Object.assign(this, { app, changes, before: changes.now(), aspect: changes.aspect() });
     this.radius = radius(changes);
     this.points = /** @type {number[][]} */ ([]);
   }
@@ -38,7 +38,7 @@ class Stroke {
     const last = this.points.at(-1);
     if (last && Math.hypot((point[0] - last[0]) * this.aspect, point[1] - last[1]) < this.radius / 4) return;
     this.points.push(point.map((share) => Math.round(1e4 * share) / 1e4));
-    this.changes.set({ erased: [...this.before.erased, { points: this.points.slice(), radius: this.radius }] }, this.hand);
+    this.changes.set({ erased: [...this.before.erased, { points: this.points.slice(), radius: this.radius }] }, "stroke");
     this.paint(place);
   }
 
@@ -88,6 +88,7 @@ export const startBrush = (app, changes) => {
   const down = (event) => {
     event.target.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, placeIn(event));
+    changes.rest();
     if (tool() !== "erase" || fingers.size > 1) return;
     stroke = new Stroke(app, changes);
     stroke.add(placeIn(event));
@@ -115,11 +116,11 @@ export const startBrush = (app, changes) => {
     event.preventDefault();
     const now = changes.now(), place = placeIn(event), aspect = changes.aspect(), point = inPhoto(now, aspect, place);
     const zoom = Math.min(Math.max(now.zoom * 2 ** (-event.deltaY / 400), 0.5), 8);
-    changes.set(seenAt({ ...now, zoom }, aspect, point, place), "wheel");
+    changes.set(seenAt({ ...now, zoom }, aspect, point, place), `wheel ${Math.floor(event.timeStamp / 1000)}`);
   }, { passive: false });
   panels.addEventListener("keydown", (event) => {
     if (event.key !== "e" || !app.cursor || event.ctrlKey || event.metaKey) return;
-    erase(changes, [inPhoto(changes.now(), changes.aspect(), [app.cursor[1], app.cursor[0]])], `key ${performance.now()}`);
+    erase(changes, [inPhoto(changes.now(), changes.aspect(), [app.cursor[1], app.cursor[0]])]);
   });
   const choose = () => {
     panels.className = tool();

@@ -10,7 +10,6 @@ export const UNCHANGED = { erased: [], fill: "blur", zoom: 1, x: 0.5, y: 0.5, an
 
 const RANGES = { zoom: [0.5, 8], x: [0, 1], y: [0, 1] };
 const PAUSE = 60; // milliseconds in which movements are gathered
-const GESTURE = 1000; // milliseconds after which the same slider begins a new step of undo
 
 /** @param {Change} change */
 const isUnchanged = (change) => !change.erased.length && ["zoom", "x", "y", "angle", "flip"].every((name) => change[name] === UNCHANGED[name]);
@@ -47,7 +46,7 @@ const within = (change) => {
 export class Changes {
   /** @param {any} app @param {(message: string) => void} fail */
   constructor(app, fail) {
-    Object.assign(this, { app, fail, wanted: null, asked: null, last: "", since: 0 });
+    Object.assign(this, { app, fail, wanted: null, asked: null, last: "" });
     this.states = new Map();
   }
 
@@ -73,19 +72,22 @@ export class Changes {
 
   aspect() { const { width, height } = this.app.pixels(); return width / height; }
 
-  /** Changes the photo. Changes by the same hand, one behind the other, are one step of undo.
+  /** Changes the photo. Changes by the same hand, a name, are one step of undo.
    * @param {Partial<Change>} parts @param {string} hand */
   set(parts, hand) {
-    const before = this.now(), state = this.state(), time = performance.now();
-    if (hand !== this.last || time - this.since > GESTURE) state.before.push(before);
-    [this.last, this.since] = [hand, time];
+    const before = this.now();
+    if (hand !== this.last) this.state().before.push(before);
+    this.last = hand;
     this.become(within({ ...before, ...parts }));
   }
+
+  /** What comes next is another step of undo. */
+  rest() { this.last = ""; }
 
   undo() {
     const { before } = this.state();
     if (before.length) this.become(before.pop());
-    this.last = "";
+    this.rest();
   }
 
   /** Asks for a change, as soon as a movement pauses and the one before is answered. @param {Change} change */

@@ -74,8 +74,10 @@ const showControls = (app, changes) => {
 
 const startSliders = (app, changes) => {
   const show = () => showControls(app, changes);
-  for (const [name, { to }] of Object.entries(SLIDERS))
+  for (const [name, { to }] of Object.entries(SLIDERS)) {
     byId(name).addEventListener("input", () => { changes.set({ [name]: to(Number(byId(name).value)) }, name); show(); });
+    byId(name).addEventListener("change", () => changes.rest());
+  }
   byId("flip").addEventListener("change", () => { changes.set({ flip: byId("flip").checked }, `flip ${performance.now()}`); show(); });
   byId("fill").addEventListener("change", () => { changes.set({ fill: byId("fill").value }, "fill"); show(); });
   byId("brush").addEventListener("input", show);
