@@ -187,7 +187,7 @@ def pixel(page, x, y, model=0):
 @needs_browser
 def test_a_photo_is_chosen_on_an_empty_page(served, made):
     page = served()
-    assert page.inner_text("#waiting") == "Choose a photo to begin."
+    assert page.inner_text("h1:visible") == "Why this class, and not that one?"
     page.set_input_files("#file", made / "a.png")
     page.wait_for_selector("#page:not([hidden])")
     assert page.inner_text("#about").startswith("a.png")
@@ -405,7 +405,7 @@ def test_models_are_changed_together(served, made, participants):
     drag(page, (0.3, 0.4), (0.6, 0.5), model=1)
     for model in range(2):
         shown = page.locator("#beforehand table").nth(model)
-        assert shown.locator("caption").inner_text() == participants[model].name
+        assert shown.locator("caption").inner_text() == f"Before and after: {participants[model].name}"
         assert any(abs(before - after) > 1e-4 for before, after in rows(page, model).values())
 
 

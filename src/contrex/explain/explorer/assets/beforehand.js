@@ -14,12 +14,13 @@ const tableOf = (app, model, before, after) => {
   const rows = classes.map((index) => make("tr", { "data-class": String(index), class: asked.includes(index) ? "asked" : "" },
     make("th", { scope: "row" }, short(app.content.names[index])), cell(before.probabilities[index]), cell(after.probabilities[index])));
   const head = ["class", "before", "after"].map((text) => make("th", { scope: "col" }, text));
-  return make("table", {}, make("caption", {}, app.content.models[model].name), make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
+  return make("table", {}, make("caption", {}, `Before and after: ${app.content.models[model].name}`), make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
 };
 
 /** Shows what the change of the photo did to the probabilities, and says it of the class that is asked about. */
 export const showBeforehand = (app) => {
   const { photo, view } = app.question, changed = app.changed.get(photo), before = app.answers(photo, 0);
+  byId("beforehand").hidden = !changed;
   byId("beforehand").replaceChildren(...(changed ? before.map((answer, model) => tableOf(app, model, answer, changed.answers[model])) : []));
   if (!changed || app.content.views[view]) return;
   const { target } = app.resolved(), told = before.map((answer, model) => `${app.content.models[model].name}: ` +

@@ -99,6 +99,7 @@ started.then((app) => {
     const changes = new Changes(app, fail);
     byId("seen").after(byId("change"));
     byId("change").hidden = false;
+    if (app.content.models.length === 1) byId("side").prepend(byId("beforehand")); // beside the picture
     byId("view").append(make("option", { value: String(app.content.views.length), id: "changed-view" }, "as you changed it"));
     startBrush(app, changes);
     startSliders(app, changes);
@@ -106,7 +107,8 @@ started.then((app) => {
     app.followers.push(follow);
     follow();
   } else {
-    byId("waiting").textContent = "Choose a photo to begin.";
+    byId("waiting").hidden = true;
+    byId("welcome").hidden = false;
   }
   document.documentElement.dataset.live = "yes";
 });
