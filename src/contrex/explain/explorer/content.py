@@ -97,9 +97,9 @@ class Explored:
             "path": self.path or self.photo.name or "PICTURE",
             "width": width,
             "height": height,
-            "image": _jpeg(self.photo.pixels),
+            "image": jpeg(Image.fromarray(self.photo.pixels)),
             "records": list(self.records),
-            "answers": [[_answer(methods) for methods in models] for models in self.answers],
+            "answers": [[answer_of(methods) for methods in models] for models in self.answers],
         }
 
 
@@ -130,7 +130,10 @@ class Content:
     start: Start = field(default_factory=Start)
 
     def plain(self) -> Plain:
-        """The values that the page's script reads first: all but those of the pictures."""
+        """The values that the page's script reads first: all but those of the pictures. Without a picture it is their
+        title."""
+        if not self.pictures:
+            return {"title": self.title, "photos": []}
         first = self.pictures[0].answers[0][0][0]
         about, num = first.about, len(first.logits)
         task = task_of(about.logits, about.task)
@@ -150,7 +153,8 @@ class Content:
         }
 
 
-def _answer(methods: Sequence[ClassMaps]) -> Plain:
+def answer_of(methods: Sequence[ClassMaps]) -> Plain:
+    """What a model says of a view by each method, as the page's script reads it."""
     return {"logits": _base64(methods[0].logits.astype("<f4")), "tables": [_table(one) for one in methods]}
 
 
@@ -184,9 +188,9 @@ def _base64(array: NDArray[Any]) -> str:
     return base64.b64encode(array.tobytes()).decode("ascii")
 
 
-def _jpeg(pixels: NDArray[np.uint8]) -> str:
+def jpeg(picture: Image.Image) -> str:
     """A picture as the address of an image."""
-    picture, file = Image.fromarray(pixels), io.BytesIO()
+    picture, file = picture.copy(), io.BytesIO()
     picture.thumbnail((LONGEST, LONGEST))
     picture.save(file, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

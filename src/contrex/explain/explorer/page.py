@@ -25,6 +25,9 @@ from contrex.records.plain import to_plain, write_atomically
 MODULES = ("numbers", "maps", "question", "drawing", "elements", "classes", "panels", "keeping", "main")
 """The files of the script, each behind those that it imports."""
 
+LIVE_MODULES = ("server", "changes", "brush", "beforehand", "live")
+"""More files of the script of a page with a server, behind the others."""
+
 
 @dataclass(frozen=True, eq=False)
 class ExplorerPage:
@@ -33,22 +36,35 @@ class ExplorerPage:
     content: Content
     height: int = 900
     """Of the frame in a notebook, in pixels."""
+    live: Mapping[str, Any] | None = None
+    """What the page is told of the server behind it; None of a page without one."""
+
+    @property
+    def policy(self) -> str:
+        """What the page may load and run: its own style and script, and the server that it came from, if it has one."""
+        style, script = (_hash(part) for part in _parts(is_live=self.live is not None))
+        server = "" if self.live is None else "connect-src 'self'; "
+        return (
+            f"default-src 'none'; img-src data:; style-src {style}; script-src {script}; {server}"
+            "base-uri 'none'; form-action 'none'"
+        )
 
     @functools.cached_property
     def html(self) -> str:
         """The whole page."""
-        style, script = _style(), _script()
+        style, script = _parts(is_live=self.live is not None)
+        told = self.content.plain() if self.live is None else {**self.content.plain(), "live": self.live}
         first, *others = [
             f'<script type="application/json" id="photo-{index}">{_as_data(one.plain())}</script>'
             for index, one in enumerate(self.content.pictures)
-        ]
+        ] or [""]
         return _filled(
             _asset("explorer.html"),
-            policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-            "base-uri 'none'; form-action 'none'",
+            policy=self.policy,
             title=html.escape(self.content.title),
             style=style,
-            content=_as_data(self.content.plain()),
+            live="" if self.live is None else _asset("live.html"),
+            content=_as_data(told),
             script=script,
             first=first,
             others="\n".join(others),  # behind the script, which shows the first one while these are read
@@ -95,17 +111,14 @@ def _hash(text: str) -> str:
 
 
 @functools.cache
-def _style() -> str:
-    return resources.files("contrex.ops").joinpath("colours.css").read_text(encoding="utf-8") + _asset("explorer.css")
-
-
-@functools.cache
-def _script() -> str:
-    """The modules in one scope: their imports and exports name what is there already."""
-    joined = "".join(_asset(f"{name}.js") for name in MODULES)
+def _parts(*, is_live: bool) -> tuple[str, str]:
+    """The style and the script. The script's modules share one scope: their imports and exports name what is there."""
+    colours = resources.files("contrex.ops").joinpath("colours.css").read_text(encoding="utf-8")
+    style = colours + _asset("explorer.css") + (_asset("live.css") if is_live else "")
+    joined = "".join(_asset(f"{name}.js") for name in (*MODULES, *(LIVE_MODULES if is_live else ())))
     joined = re.sub(r"^import [^;]*;\n", "", joined, flags=re.MULTILINE)
     joined = re.sub(r"^export ", "", joined, flags=re.MULTILINE)
-    return f'"use strict";\n(() => {{\n{joined}}})();\n'
+    return style, f'"use strict";\n(() => {{\n{joined}}})();\n'
 
 
 def _asset(name: str) -> str:
