@@ -187,12 +187,13 @@ def largest_changes(runs: Sequence[RunRecord], num: int) -> list[RunRecord]:
 
 def _chosen(gallery: Gallery, order: Sequence[int]) -> Gallery:
     """The pictures at the positions `order`."""
-    columns = {name: values for name, values in vars(gallery).items() if name != "predicted_heatmaps"}
-    predicted = gallery.predicted_heatmaps
-    return Gallery(
-        **{name: [values[index] for index in order] for name, values in columns.items()},
-        predicted_heatmaps={place: predicted[index] for place, index in enumerate(order) if index in predicted},
-    )
+    columns, by_position = {}, {}
+    for name, values in vars(gallery).items():
+        if isinstance(values, Mapping):
+            by_position[name] = {place: values[index] for place, index in enumerate(order) if index in values}
+        else:
+            columns[name] = [values[index] for index in order]
+    return Gallery(**columns, **by_position)
 
 
 def original_of_run(run: Path, folder: Path) -> tuple[Model, int, int]:
