@@ -1,3 +1,5 @@
+import base64
+import json
 import math
 import os
 import pickle
@@ -146,6 +148,23 @@ def test_gallery_is_the_same_for_every_network(run):
     assert run.gallery.heatmaps[0].shape == (8, 8)
     np.testing.assert_array_equal(run.gallery.images[0], np.asarray(subject().images[0].image))
     np.testing.assert_allclose(run.gallery.boxes[0], subject().images[0].boxes)
+
+
+def test_each_picture_can_be_asked(run):
+    """The maps of classes that the explorer gets, within a thousandth: that of the label is the one that is shown."""
+    for place, label in enumerate(run.gallery.labels):
+        kept = json.loads(run.gallery.answers[place])
+        assert (kept["version"], kept["task"], kept["scale"]) == (1, "multiclass", 1.0)
+        (table,) = kept["answer"]["tables"]
+        factors = np.frombuffer(base64.b64decode(table["factors"]), "<f4")
+        maps = np.frombuffer(base64.b64decode(table["values"]), "<i2").reshape(-1, *table["shape"])
+        classes = table["classes"] or list(range(len(run.record.classes)))
+        at = classes.index(label)
+        expected = run.gallery.heatmaps[place]
+        assert np.abs(maps[at] * factors[at] - expected).max() <= 1e-3 * np.abs(expected).max()
+        if place in run.gallery.predicted_heatmaps:
+            at, expected = classes.index(run.gallery.predictions[place]), run.gallery.predicted_heatmaps[place]
+            assert np.abs(maps[at] * factors[at] - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
 def test_the_gallery_keeps_what_it_shows():

@@ -203,9 +203,7 @@ def _with_explorer(cards: Sequence[Card], shown: Sequence[ShownRun]) -> tuple[li
         if len({panel.photo.index for panel in card.panels}) == 1
         and (found := asked_of(runs, card.path, (card.panels[0].photo.height, card.panels[0].photo.width))) is not None
     }
-    told = [
-        replace(card, asked=as_data(asked[card.path]["picture"])) if card.path in asked else card for card in cards
-    ]
+    told = [replace(card, asked=as_data(asked[card.path]["picture"])) if card.path in asked else card for card in cards]
     return told, explorer_data(runs, [s.label for s in shown], list(asked.values()))
 
 

@@ -27,7 +27,6 @@ from contrex.report.strips import strips
 from contrex.report.tables import comparison
 from contrex.report.words import circumstances, compared, meaning, period, sentences_on_methods
 
-
 MODULES = ("tables", "asking", "dialog", "cards", "page")
 """The files of the script, each behind those that it imports."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -187,13 +188,13 @@ def largest_changes(runs: Sequence[RunRecord], num: int) -> list[RunRecord]:
 
 def _chosen(gallery: Gallery, order: Sequence[int]) -> Gallery:
     """The pictures at the positions `order`."""
-    columns, by_position = {}, {}
+    chosen: dict[str, Any] = {}
     for name, values in vars(gallery).items():
         if isinstance(values, Mapping):
-            by_position[name] = {place: values[index] for place, index in enumerate(order) if index in values}
+            chosen[name] = {place: values[index] for place, index in enumerate(order) if index in values}
         else:
-            columns[name] = [values[index] for index in order]
-    return Gallery(**columns, **by_position)
+            chosen[name] = [values[index] for index in order]
+    return Gallery(**chosen)
 
 
 def original_of_run(run: Path, folder: Path) -> tuple[Model, int, int]:

@@ -2,8 +2,8 @@
 import { byId, make } from "../../explain/explorer/assets/elements.js";
 import { canAsk, frameOf } from "./asking.js";
 
-const ASKED = "The network sees the whole picture here; what it predicts on the cards, it predicts of the central square. " +
-  "Click a class: why this one? Another: why not that one? Or choose what it stands against, and move the share.";
+const ASKED = "Click a class: why this one? Another: why not that one? The network sees the whole picture here; " +
+  "what the cards say it predicts, it predicts of the central square.";
 
 /** The cards that are shown, in their order. @returns {HTMLElement[]} */
 const shownCards = () => [...document.querySelectorAll(".card:not([hidden])")];
@@ -19,11 +19,11 @@ const copied = (panel) => {
  * @param {HTMLElement} card @param {HTMLElement} panel */
 const enlarge = async (card, panel) => {
   const dialog = byId("enlarged"), asks = canAsk(card), cards = shownCards(), place = cards.indexOf(card);
-  const go = (step) => { if (cards[place + step]) enlarge(cards[place + step], cards[place + step].querySelector(".panel")); };
+  const go = (step) => { if (step && cards[place + step]) enlarge(cards[place + step], cards[place + step].querySelector(".panel")); };
   const onKey = (event) => {
-    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Escape") dialog.close();
-    else if (!event.target.matches("input[type=search], select")) go({ j: 1, k: -1 }[event.key]);
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input[type=search], select")) return;
+    if (event.key === "Escape" && !event.defaultPrevented) dialog.close();
+    go({ j: 1, k: -1 }[event.key] ?? 0); // the page in the frame has one picture, so the next one is here
   };
   const target = Number(panel.dataset.target ?? card.querySelector("[data-target]").dataset.target);
   const large = asks ? await frameOf(card, target, onKey) : copied(panel);
