@@ -270,18 +270,19 @@ class Group:
         }
         return [
             ShownPicture(
-                views.index, views.picture, values, predicted.get(views.index), self._answer(views, predictions)
+                views.index, views.picture, values, predicted.get(views.index), _answer(self, views, predictions)
             )
             for same in self.wholes
             for views, values in same.shown()
             if views.picture is not None
         ]
 
-    def _answer(self, views: Views, predictions: Tensor) -> str:
-        """What the explorer's page needs to ask an image: its label and its prediction before all other classes."""
-        position = self.indices.index(views.index)
-        first = [int(self.labels[position]), int(predictions[position])]
-        return explored(self.bench, views, self.logits[position], first)
+
+def _answer(group: Group, views: Views, predictions: Tensor) -> str:
+    """What the explorer's page needs to ask an image: its label and its prediction come before all other classes."""
+    position = group.indices.index(views.index)
+    first = [int(group.labels[position]), int(predictions[position])]
+    return explored(group.bench, views, group.logits[position], first)
 
 
 def _of_equal_shape(views: Sequence[Views], positions: Iterable[int]) -> list[list[int]]:

@@ -18,6 +18,7 @@ from contrex.report.pictures import disagreement, is_small, photo_uri, positive_
 from contrex.report.tables import sample_values
 
 CONTENT = "content_heatmap"
+RIGHT = "label, and predicted"
 _NAMED = 5
 
 
@@ -93,7 +94,6 @@ class HeatmapPanel:
     scales: Scales
     note: str
     prediction: str
-    right: bool
     probability: str
     content: str
     description: str
@@ -101,6 +101,11 @@ class HeatmapPanel:
     role: str
     target: int
     """The index of the class that it explains."""
+
+    @property
+    def right(self) -> bool:
+        """Whether the label is predicted."""
+        return self.role == RIGHT
 
 
 @dataclass(frozen=True)
@@ -313,7 +318,7 @@ def _panel(
     note = heatmap_note(heatmap)
     is_right = not shown.is_wrong(path)
     explains = class_name(shown.run, gallery.labels[index]) if is_label else prediction
-    role = "label, and predicted" if is_right else "its label" if is_label else "what it predicts"
+    role = RIGHT if is_right else "its label" if is_label else "what it predicts"
     return HeatmapPanel(
         shown.series,
         shown.label,
@@ -323,7 +328,6 @@ def _panel(
         scales,
         note,
         prediction,
-        is_right,
         probability,
         content,
         f"Heatmap of {shown.label} on {path} for {explains}: predicts {prediction} with {probability}"
