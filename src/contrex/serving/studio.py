@@ -17,7 +17,7 @@ from contrex.data.files.images import decoded_image
 from contrex.errors import ArgumentError, printable
 from contrex.explain.explorer.answers import Asked
 from contrex.explain.explorer.class_maps import ClassMaps
-from contrex.explain.explorer.content import Explored, Model, answer_of, jpeg
+from contrex.explain.explorer.content import Explored, Model, jpeg, plain_answer
 from contrex.explain.explorer.page import ExplorerPage
 from contrex.exploring import Explorer
 from contrex.photos import Opened, opened
@@ -86,7 +86,7 @@ class Studio:
         with self._lock:
             (models,) = self._explorer.answered(kept.asked, [change], classes)
             picture = change.of(Image.fromarray(kept.explored.photo.pixels))
-        return {"image": jpeg(picture), "answers": [answer_of(_without_paths(methods)) for methods in models]}
+        return {"image": jpeg(picture), "answers": [plain_answer(_without_paths(methods)) for methods in models]}
 
     def page(self) -> ExplorerPage:
         """The page with the photos that are kept."""

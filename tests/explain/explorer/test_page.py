@@ -18,8 +18,8 @@ from PIL import Image
 import contrex
 from contrex.errors import ArgumentError
 from contrex.explain.explorer.content import View
-from contrex.explain.explorer.page import LIVE_MODULES, MODULES
 from contrex.models import Classifier, build_network
+from contrex.ops.explorer_page import LIVE_MODULES, MODULES
 
 EVIL = "</script><script>alert(1)</script>"
 NAMES = (EVIL, '"><img src=x onerror=alert(2)>', "<!--", "cat & dog, 'mouse'", "日本 {{script}}", "\u2028line")

@@ -22,10 +22,8 @@ from contrex.explain.explorer.class_maps import ClassMaps
 from contrex.explain.picture import Photo
 from contrex.explain.words import method_in_words
 from contrex.ops.colour import DARKEST, DIVERGING, OVER_PICTURE
+from contrex.ops.explorer_page import VERSION
 from contrex.ops.scores import contrast_scale, task_of
-
-VERSION = 1
-"""Of what a page holds."""
 
 LONGEST, QUALITY = 512, 82
 """Pixels of the longer side of a picture on the page, and the quality of its JPEG."""
@@ -99,7 +97,7 @@ class Explored:
             "height": height,
             "image": jpeg(Image.fromarray(self.photo.pixels)),
             "records": list(self.records),
-            "answers": [[answer_of(methods) for methods in models] for models in self.answers],
+            "answers": [[plain_answer(methods) for methods in models] for models in self.answers],
         }
 
 
@@ -136,13 +134,11 @@ class Content:
             return {"title": self.title, "photos": []}
         first = self.pictures[0].answers[0][0][0]
         about, num = first.about, len(first.logits)
-        task = task_of(about.logits, about.task)
         return {
             "version": VERSION,
             "contrex": __version__,
             "title": self.title,
-            "task": task,
-            "scale": contrast_scale(task, about.score),
+            **plain_task(first),
             "names": list(about.names) or [f"class {index}" for index in range(num)],
             "models": [vars(model) for model in self.models],
             "methods": list(self.methods),
@@ -153,8 +149,14 @@ class Content:
         }
 
 
-def answer_of(methods: Sequence[ClassMaps]) -> Plain:
-    """What a model says of a view by each method, as the page's script reads it."""
+def plain_task(maps: ClassMaps) -> Plain:
+    """What the logits are, and the factor of a contrast between them."""
+    task = task_of(maps.about.logits, maps.about.task)
+    return {"task": task, "scale": contrast_scale(task, maps.about.score)}
+
+
+def plain_answer(methods: Sequence[ClassMaps]) -> Plain:
+    """What one model says of one view: its logits, and a table of maps for each method."""
     return {"logits": _base64(methods[0].logits.astype("<f4")), "tables": [_table(one) for one in methods]}
 
 
