@@ -5,28 +5,34 @@ Rules after Montavon et al., "Layer-Wise Relevance Propagation: An Overview" (20
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Unpack, get_args
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
+from contrex.explain.explainer import Targets
 from contrex.explain.forward.capture import Pass
-from contrex.explain.options import About
+from contrex.explain.options import About, plain
+from contrex.explain.propagation.conservation import Conservation, Ledger
 from contrex.explain.propagation.explainer import RelevanceExplainer
-from contrex.explain.propagation.rules import LinearMap, Rules, part, ratio
+from contrex.explain.propagation.linear_maps import layer_names
+from contrex.explain.propagation.rules import TINY, LinearMap, Rules, part, ratio
 from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape
 from contrex.ops import scores
-from contrex.ops.scores import Question
-
-_TINY = 1e-9
-"""Keeps denominators from zero where a rule has no epsilon."""
+from contrex.ops.scores import Contrast, Question
 
 Start = Literal["logit", "one"]
+Gates = Literal["uniform", "signal"]
+Attention = Literal["attnlrp", "cp"]
+Gammas = float | tuple[tuple[str, float], ...]
+"""One gamma for all layers with weights, or pairs of names of layers and a gamma."""
 
 
 class Rule(ABC):
@@ -80,7 +86,7 @@ class Gamma(Rule):
         favoured = layer.exciting() if sign > 0 else layer.inhibiting()
         terms = [(layer.x, layer.weight), *((self.gamma * x, weight) for x, weight in favoured)]
         bias = None if layer.bias is None else layer.bias + self.gamma * part(layer.bias, sign)
-        return layer.share(terms, relevance, bias=bias, epsilon=_TINY)
+        return layer.share(terms, relevance, bias=bias, epsilon=TINY)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class AlphaBeta(Rule):
         against = layer.inhibiting()
         if self.alpha == 1 or not against:
             return shares
-        return shares - layer.share(against, (self.alpha - 1) * relevance, bias=biases[1], epsilon=0.0)
+        return shares + layer.share(against, (1 - self.alpha) * relevance, bias=biases[1], epsilon=0.0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class ZBox(Rule):
             (-low.expand_as(layer.x), layer.weights(1)),
             (-high.expand_as(layer.x), layer.weights(-1)),
         ]
-        return layer.share(terms, relevance, epsilon=_TINY)
+        return layer.share(terms, relevance, epsilon=TINY)
 
     def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         axes = tuple(range(2, x.ndim))
@@ -162,6 +168,7 @@ COMPOSITES: Mapping[str, Composite] = {
     "epsilon-plus": Composite(ZPlus(), ZPlus(), Epsilon()),
     "epsilon-alpha-beta": Composite(AlphaBeta(), AlphaBeta(), Epsilon()),
     "epsilon-gamma-box": Composite(ZBox(), Gamma(), Epsilon()),
+    "gamma": Composite(Gamma(), Gamma(), Gamma(0.05)),
 }
 
 
@@ -169,8 +176,15 @@ class LRP(RelevanceExplainer):
     """Relevance of the score shared out layer by layer; the map sums it over channels.
 
     `layer` is the images (`"input"`), a layer, or None for the last feature map. `rules` is a `Composite` or the name
-    of one: `"epsilon"` (gradient x input, where nothing has a bias), `"epsilon-plus"`, `"epsilon-alpha-beta"` or
-    `"epsilon-gamma-box"`.
+    of one: `"epsilon"` (gradient x input, where nothing has a bias), `"epsilon-plus"`, `"epsilon-alpha-beta"`,
+    `"epsilon-gamma-box"` or `"gamma"`. `gamma` sets the gamma rule beside them: one number for all layers with weights,
+    or pairs of names and a number, the first that matches a layer: `(("blocks.*.attn.* head", 0.0), ("*", 0.1))`. Names
+    may have wildcards, and stand with spaces between them. `contrex.gamma_search.search_gamma` finds such pairs.
+
+    What is not linear has AttnLRP's rules (Achtibat et al., ICML 2024). With `gates="uniform"` both factors of a
+    product get half of the relevance; with `"signal"` a gate (a sigmoid, or a clamp from 0 on) gets nothing (Arras et
+    al., "Explaining recurrent neural network predictions in sentiment analysis", 2017). With `attention="cp"` the
+    weights of attention are constants (CP-LRP; Ali et al., "XAI for Transformers", ICML 2022).
 
     Class k starts with the relevance `row_k y_k` (`start="logit"`), so a contrast's map is the weighted difference of
     the maps of the logits; with `start="one"` it is `row_k`, the `e_t - sum_s a_s e_s` of "Why Not Other Classes?".
@@ -180,11 +194,13 @@ class LRP(RelevanceExplainer):
     refused there.
 
     Activations and dropout pass relevance on. Batch norm is folded, for the call only, into the layer before it or the
-    dense layer behind it; elsewhere it shares in proportion.
+    dense layer behind it; elsewhere it shares in proportion, as layer and group norm do with their deviation as a
+    constant.
 
     Raises:
-        LayerError: a function behind the layer has no rule: products of activations, softmax, layer norm.
-        ArgumentError: `start="one"` for a network of one logit.
+        LayerError: a function behind the layer has no rule.
+        ArgumentError: `start="one"` for a network of one logit; a negative gamma.
+        UnknownNameError: an option has no such value, or `gamma` or `rules` name a layer that there is not.
     """
 
     name = "lrp"
@@ -196,6 +212,9 @@ class LRP(RelevanceExplainer):
         layer: Layer = "input",
         *,
         rules: str | Composite = "epsilon-plus",
+        gamma: Gammas | None = None,
+        gates: Gates = "uniform",
+        attention: Attention = "attnlrp",
         start: Start = "logit",
         reshape: Reshape | None = None,
         **about: Unpack[About],
@@ -203,23 +222,54 @@ class LRP(RelevanceExplainer):
         super().__init__(model, layer, reshape=reshape, **about)
         if isinstance(rules, str) and rules not in COMPOSITES:
             raise unknown_name("`rules`", rules, COMPOSITES)
-        if start not in get_args(Start):
-            raise unknown_name("`start`", start, get_args(Start))
-        self._composite = COMPOSITES[rules] if isinstance(rules, str) else rules
-        self._begins, self._asked_rules = start, rules if isinstance(rules, str) else repr(rules)
-        modules = dict(self.model.named_modules())
-        for name in self._composite.named:
-            if not isinstance(modules.get(name), (nn.Conv1d, nn.Conv2d, nn.Linear)):
-                layers = [n for n, m in modules.items() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Linear))]
+        for option, value, choices in (
+            ("`start`", start, Start),
+            ("`gates`", gates, Gates),
+            ("`attention`", attention, Attention),
+        ):
+            if value not in get_args(choices):
+                raise unknown_name(option, value, get_args(choices))
+        composite, layers = COMPOSITES[rules] if isinstance(rules, str) else rules, layer_names(self.model)
+        for name in composite.named:
+            if name not in layers:
                 raise unknown_name("`rules.named`", name, layers)
+        self._composite = (
+            composite if gamma is None else replace(composite, named=_with_gamma(composite, gamma, layers))
+        )
+        self._begins, self._gates, self._attention, self._gamma = start, gates, attention, gamma
+        self._asked_rules = rules if isinstance(rules, str) else repr(rules)
+        self._ledger: Ledger | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What it was made with; rules of one's own as they print."""
-        return {"rules": self._asked_rules, "start": self._begins}
+        chosen = {"gamma": plain(self._gamma), "gates": self._gates, "attention": self._attention}
+        return {"rules": self._asked_rules, **chosen, "start": self._begins}
+
+    def conservation(
+        self, image: Tensor, *, target: Targets = None, contrast: Contrast = None, score: str = "logit"
+    ) -> Conservation:
+        """What became of the relevance of one image `[1,C,H,W]`: how much arrived, and what kept the rest.
+
+        Target, contrast and score are those of a call.
+
+        Raises:
+            ArgumentError: there are several images, as each has its own relevance; and as in a call.
+        """
+        if len(image) != 1:
+            raise ArgumentError(f"`image` must be one image [1,C,H,W], got {list(image.shape)}: ask for one at a time.")
+        counting = copy.copy(self)  # other threads may use this one
+        counting._ledger = Ledger()
+        found = counting(image, target=target, contrast=contrast, score=score)
+        return counting._ledger.balance(float(found.heatmap.double().sum()))
 
     def _rules(self) -> Rules:
-        return _ByLayer(self._composite)
+        return _ByLayer(self._composite, self._gates, is_softmax_constant=self._attention == "cp", ledger=self._ledger)
+
+    def _relevance(self, run: Pass, row: Tensor) -> Tensor:
+        if self._ledger is not None:
+            self._ledger.add("started", self._start(run, row))
+        return super()._relevance(run, row)
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         if self._begins == "one" and scores.task_of(run.logits, question.task) == "binary":
@@ -235,20 +285,29 @@ class LRP(RelevanceExplainer):
 
 
 class _ByLayer(Rules):
-    def __init__(self, composite: Composite) -> None:
-        self._composite = composite
+    takes_attention: ClassVar[bool] = True
+
+    def __init__(self, composite: Composite, gates: Gates, *, is_softmax_constant: bool, ledger: Ledger | None) -> None:
+        self._composite, self._gates = composite, gates
+        self.is_softmax_constant, self.ledger = is_softmax_constant, ledger
 
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
         return self._rule(layer)(layer, relevance)
 
     def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:
         total = sum(addends[1:], addends[0]) + (0.0 if constant is None else constant)
-        shares = ratio(relevance, total, _TINY)
+        shares = ratio(relevance, total, TINY)
+        if self.ledger is not None and constant is not None:
+            self.ledger.add("constants", torch.where(constant.isinf(), 0.0, constant) * shares)
         return [addend * shares for addend in addends]
+
+    def factors(self, are_gates: tuple[bool, bool]) -> tuple[float, float] | None:
+        is_even = self._gates == "uniform" or are_gates[0] == are_gates[1]
+        return (0.5, 0.5) if is_even else (float(are_gates[1]), float(are_gates[0]))
 
     def _rule(self, layer: LinearMap) -> Rule:
         if layer.kind == "pooling":
-            return Epsilon(_TINY)
+            return Epsilon(TINY)
         if layer.kind == "normalisation":
             return Epsilon()
         if layer.name in self._composite.named:
@@ -256,6 +315,22 @@ class _ByLayer(Rules):
         if layer.is_first:
             return self._composite.first
         return self._composite.dense if layer.kind == "dense" else self._composite.convolution
+
+
+def _with_gamma(composite: Composite, gamma: Gammas, layers: Sequence[str]) -> Mapping[str, Rule]:
+    """The rules of layers by name, with the gamma rule where `gamma` sets it."""
+    pairs = gamma if isinstance(gamma, (tuple, list)) else (("*", gamma),)
+    named: dict[str, Rule] = {}
+    for patterns, value in pairs:
+        _check_not_negative("gamma", value)
+        for pattern in patterns.split():
+            matching = [name for name in layers if fnmatchcase(name, pattern)]
+            # A single layer has no name; it also stands in where options are checked before there is a network.
+            if not matching and any(layers):
+                raise unknown_name("a layer in `gamma`", pattern, layers)
+            # Gamma 0 is the epsilon rule, which costs half.
+            named |= {name: Gamma(value) if value else Epsilon() for name in matching if name not in named}
+    return {**composite.named, **named}
 
 
 def _per_channel(name: str, value: float | tuple[float, ...], x: Tensor) -> Tensor:
