@@ -154,13 +154,15 @@ class ZBox(Rule):
 class Composite:
     """Which rule each layer gets: `named` by module name; else `first`, which sees the pixels; else by kind.
 
-    Pooling, sums of branches and batch norm that cannot be folded always share in proportion (epsilon rule).
+    Pooling and sums of branches always share in proportion (epsilon rule); so do batch norm that cannot be folded and
+    layer and group norm, by `normalisation`.
     """
 
     first: Rule = field(default_factory=Epsilon)
     convolution: Rule = field(default_factory=Epsilon)
     dense: Rule = field(default_factory=Epsilon)
     named: Mapping[str, Rule] = field(default_factory=dict)
+    normalisation: Epsilon = field(default_factory=Epsilon)
 
 
 COMPOSITES: Mapping[str, Composite] = {
@@ -309,7 +311,7 @@ class _ByLayer(Rules):
         if layer.kind == "pooling":
             return Epsilon(TINY)
         if layer.kind == "normalisation":
-            return Epsilon()
+            return self._composite.normalisation
         if layer.name in self._composite.named:
             return self._composite.named[layer.name]
         if layer.is_first:
