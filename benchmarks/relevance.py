@@ -55,14 +55,15 @@ def show_conservation() -> None:
     for name in NETWORKS:
         model = network(name)
         attends = "vit" in name or "deit" in name or "swin" in name
-        for rules, attention in [("epsilon", "attnlrp"), ("gamma", "attnlrp"), ("epsilon", "cp")][
+        for rules, constant in [("epsilon", "nothing"), ("gamma", "nothing"), ("epsilon", "attention")][
             : 3 if attends else 2
         ]:
-            found = contrex.LRP(model, rules=rules, attention=attention).conservation(image())
+            found = contrex.LRP(model, rules=rules, constant=constant).conservation(image())
             parts = (found.arrived, found.biases, found.constants, found.softmax)
             shares = " | ".join(f"{part / found.started:.4f}" for part in parts)
             print(
-                f"| {name} | {rules}{', cp' if attention == 'cp' else ''} | {shares} | {found.error:.1e} |", flush=True
+                f"| {name} | {rules}{', attention constant' if constant == 'attention' else ''} | {shares} | {found.error:.1e} |",
+                flush=True,
             )
 
 

@@ -100,7 +100,7 @@ class Attention:
 
 
 def vit_relevance(net: torch.nn.Module, image: Tensor, start: Tensor, *, is_constant: bool = False) -> Tensor:
-    """Relevance `[C,H,W]` of the pixels of a vision transformer of timm, by the epsilon rule, from that of its logits."""
+    """Relevance `[C,H,W]` of the pixels of a vision transformer of timm, by the epsilon rule, from its logits'."""
     rule, conv, head = propagation.epsilon(1e-6), net.patch_embed.proj, net.head
     patches = conv(image[None])[0].flatten(1).T
     joined = torch.cat([net.cls_token[0], patches])

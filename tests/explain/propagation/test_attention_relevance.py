@@ -45,12 +45,12 @@ def vit(**options):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("attention", "fused"), [("attnlrp", True), ("attnlrp", False), ("cp", True)])
-def test_a_whole_vision_transformer_layer_by_layer(attention, fused):
+@pytest.mark.parametrize(("constant", "fused"), [("nothing", True), ("nothing", False), ("attention", True)])
+def test_a_whole_vision_transformer_layer_by_layer(constant, fused):
     net, x = vit(), images(1, (8, 8))
     for block in net.blocks:
         block.attn.fused_attn = fused
-    why, is_constant = LRP(net, rules="epsilon", attention=attention)(x, target=1, contrast=2), attention == "cp"
+    why, is_constant = LRP(net, rules="epsilon", constant=constant)(x, target=1, contrast=2), constant == "attention"
     start = torch.tensor([0.0, 1.0, -1.0, 0.0]) * why.logits[0]
     expected = attention_relevance.vit_relevance(net, x[0], start, is_constant=is_constant).sum(0)
     torch.testing.assert_close(why.heatmap[0], expected, rtol=1e-6, atol=1e-8 * float(expected.abs().max()))
@@ -151,15 +151,15 @@ def test_what_passes_relevance_as_it_is(function):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("gates", ["uniform", "signal"])
+@pytest.mark.parametrize("constant", ["nothing", "gates", "both"])
 @pytest.mark.parametrize("gate", [torch.sigmoid, F.hardsigmoid, lambda x: F.relu6(x + 0.0) / 6, nn.Sigmoid()])
-def test_gates(gate, gates):
+def test_gates(gate, constant):
     """Half of the relevance goes to the gate, or none."""
-    found, x, relevance = at_layer(lambda x: x[:, :3] * gate(x[:, 3:]), 12, gates=gates)
+    found, _, relevance = at_layer(lambda x: x[:, :3] * gate(x[:, 3:]), 12, constant=constant)
     torch.testing.assert_close(found[0], relevance.reshape(3, 4).sum(0))  # both halves are in the same cell
-    found, _, relevance = at_layer(lambda x: gate(x[:, 3:].flip(3)).mul(x[:, :3]), 12, gates=gates)
+    found, _, relevance = at_layer(lambda x: gate(x[:, 3:].flip(3)).mul(x[:, :3]), 12, constant=constant)
     each = relevance.reshape(3, 4).sum(0)
-    torch.testing.assert_close(found[0], (each + each.flip(0)) / 2 if gates == "uniform" else each)
+    torch.testing.assert_close(found[0], (each + each.flip(0)) / 2 if constant == "nothing" else each)
 
 
 def moved(x):
@@ -352,15 +352,15 @@ def test_epsilon_is_gradient_times_input_with_parts_held_constant(name):
 
 @pytest.mark.parametrize("rules", ["epsilon", pytest.param("gamma", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("name", "attention"), [*((name, "attnlrp") for name in NETWORKS), ("vit", "cp"), ("swin", "cp")]
+    ("name", "constant"), [*((name, "nothing") for name in NETWORKS), ("vit", "attention"), ("swin", "both")]
 )
-def test_relevance_is_conserved_up_to_what_is_counted(name, rules, attention):
+def test_relevance_is_conserved_up_to_what_is_counted(name, rules, constant):
     make, side = NETWORKS[name]
-    found = LRP(make(), rules=rules, attention=attention).conservation(images(1, (side, side)), target=1)
+    found = LRP(make(), rules=rules, constant=constant).conservation(images(1, (side, side)), target=1)
     assert found.error < 1e-3
-    assert (found.softmax != 0) == (name in ("vit", "vit with a mean", "swin") and attention == "attnlrp")
+    assert (found.softmax != 0) == (name in ("vit", "vit with a mean", "swin") and constant == "nothing")
     # Position embeddings, and the position bias of attention, whose weights are constants in CP-LRP.
-    assert (found.constants != 0) == (name.startswith("vit") or (name == "swin" and attention == "attnlrp"))
+    assert (found.constants != 0) == (name.startswith("vit") or (name == "swin" and constant == "nothing"))
 
 
 def test_what_is_not_conserved_shows():
@@ -405,10 +405,10 @@ def test_excitation_backprop_refuses_layer_norm(make, message):
 def test_constant_attention_must_multiply_something():
     net = Behind(lambda x: x.softmax(1), 24).double().eval()
     with pytest.raises(LayerError, match="no rule says how relevance passes through"):
-        LRP(net, net.layer, attention="cp")(images(1, (1, 4)))
+        LRP(net, net.layer, constant="attention")(images(1, (1, 4)))
     ending = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1)).double().eval()
     with pytest.raises(LayerError, match="the logits are what only multiplies"):
-        LRP(ending, attention="cp")(images(1, (4, 4)))
+        LRP(ending, constant="attention")(images(1, (4, 4)))
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -428,21 +428,20 @@ def test_gamma_by_names():
 
 
 def test_settings_are_kept_and_may_be_written_as_text():
-    text = "lrp(rules='epsilon', gamma=(('blocks.*', 0.5),), gates='signal', attention='cp')"
+    text = "lrp(rules='epsilon', gamma=(('blocks.*', 0.5),), constant='both')"
     from contrex.explain.named import build_explainer, check_explainer
 
     check_explainer(text)
     why = build_explainer(vit(), text)(images(1, (8, 8)))
     assert why.options["gamma"] == (("blocks.*", 0.5),)
-    assert (why.options["gates"], why.options["attention"]) == ("signal", "cp")
+    assert why.options["constant"] == "both"
     assert build_explainer(vit(), why.explainer)(images(1, (8, 8))).heatmap.equal(why.heatmap)
 
 
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"gates": "even"}, UnknownNameError, "`gates` must be one of"),
-        ({"attention": "cplrp"}, UnknownNameError, "`attention` must be one of"),
+        ({"constant": "gate"}, UnknownNameError, "`constant` must be one of"),
         ({"gamma": (("blocks.7.*", 0.1),)}, UnknownNameError, "a layer in `gamma`"),
         ({"gamma": -0.1}, ArgumentError, "`gamma` must not be negative"),
     ],

@@ -29,8 +29,8 @@ from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question
 
 Start = Literal["logit", "one"]
-Gates = Literal["uniform", "signal"]
-Attention = Literal["attnlrp", "cp"]
+Constant = Literal["nothing", "gates", "attention", "both"]
+"""What only weighs other data, and gets no relevance."""
 Gammas = float | tuple[tuple[str, float], ...]
 """One gamma for all layers with weights, or pairs of names of layers and a gamma."""
 
@@ -183,10 +183,10 @@ class LRP(RelevanceExplainer):
     or pairs of names and a number, the first that matches a layer: `(("blocks.*.attn.* head", 0.0), ("*", 0.1))`. Names
     may have wildcards, and stand with spaces between them. `contrex.gamma_search.search_gamma` finds such pairs.
 
-    What is not linear has AttnLRP's rules (Achtibat et al., ICML 2024). With `gates="uniform"` both factors of a
-    product get half of the relevance; with `"signal"` a gate (a sigmoid, or a clamp from 0 on) gets nothing (Arras et
-    al., "Explaining recurrent neural network predictions in sentiment analysis", 2017). With `attention="cp"` the
-    weights of attention are constants (CP-LRP; Ali et al., "XAI for Transformers", ICML 2022).
+    What is not linear has AttnLRP's rules (Achtibat et al., ICML 2024): both factors of a product get half of the
+    relevance. With `constant="gates"` a gate (a sigmoid, or a clamp from 0 on) gets nothing, what it lets through all
+    (Arras et al., "Explaining recurrent neural network predictions in sentiment analysis", 2017); with `"attention"`
+    the weights of attention get nothing (CP-LRP; Ali et al., "XAI for Transformers", ICML 2022); or `"both"`.
 
     Class k starts with the relevance `row_k y_k` (`start="logit"`), so a contrast's map is the weighted difference of
     the maps of the logits; with `start="one"` it is `row_k`, the `e_t - sum_s a_s e_s` of "Why Not Other Classes?".
@@ -215,8 +215,7 @@ class LRP(RelevanceExplainer):
         *,
         rules: str | Composite = "epsilon-plus",
         gamma: Gammas | None = None,
-        gates: Gates = "uniform",
-        attention: Attention = "attnlrp",
+        constant: Constant = "nothing",
         start: Start = "logit",
         reshape: Reshape | None = None,
         **about: Unpack[About],
@@ -224,11 +223,7 @@ class LRP(RelevanceExplainer):
         super().__init__(model, layer, reshape=reshape, **about)
         if isinstance(rules, str) and rules not in COMPOSITES:
             raise unknown_name("`rules`", rules, COMPOSITES)
-        for option, value, choices in (
-            ("`start`", start, Start),
-            ("`gates`", gates, Gates),
-            ("`attention`", attention, Attention),
-        ):
+        for option, value, choices in (("`start`", start, Start), ("`constant`", constant, Constant)):
             if value not in get_args(choices):
                 raise unknown_name(option, value, get_args(choices))
         composite, layers = COMPOSITES[rules] if isinstance(rules, str) else rules, layer_names(self.model)
@@ -238,15 +233,15 @@ class LRP(RelevanceExplainer):
         self._composite = (
             composite if gamma is None else replace(composite, named=_with_gamma(composite, gamma, layers))
         )
-        self._begins, self._gates, self._attention, self._gamma = start, gates, attention, gamma
+        self._begins, self._constant, self._gamma = start, constant, gamma
         self._asked_rules = rules if isinstance(rules, str) else repr(rules)
         self._ledger: Ledger | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What it was made with; rules of one's own as they print."""
-        chosen = {"gamma": plain(self._gamma), "gates": self._gates, "attention": self._attention}
-        return {"rules": self._asked_rules, **chosen, "start": self._begins}
+        chosen = {"rules": self._asked_rules, "gamma": plain(self._gamma)}
+        return {**chosen, "constant": self._constant, "start": self._begins}
 
     def conservation(
         self, image: Tensor, *, target: Targets = None, contrast: Contrast = None, score: str = "logit"
@@ -266,7 +261,7 @@ class LRP(RelevanceExplainer):
         return counting._ledger.balance(float(found.heatmap.double().sum()))
 
     def _rules(self) -> Rules:
-        return _ByLayer(self._composite, self._gates, is_softmax_constant=self._attention == "cp", ledger=self._ledger)
+        return _ByLayer(self._composite, self._constant, self._ledger)
 
     def _relevance(self, run: Pass, row: Tensor) -> Tensor:
         if self._ledger is not None:
@@ -289,9 +284,10 @@ class LRP(RelevanceExplainer):
 class _ByLayer(Rules):
     takes_attention: ClassVar[bool] = True
 
-    def __init__(self, composite: Composite, gates: Gates, *, is_softmax_constant: bool, ledger: Ledger | None) -> None:
-        self._composite, self._gates = composite, gates
-        self.is_softmax_constant, self.ledger = is_softmax_constant, ledger
+    def __init__(self, composite: Composite, constant: Constant, ledger: Ledger | None) -> None:
+        self._composite, self.ledger = composite, ledger
+        self._are_gates_constant = constant in ("gates", "both")
+        self.is_softmax_constant = constant in ("attention", "both")
 
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
         return self._rule(layer)(layer, relevance)
@@ -304,7 +300,7 @@ class _ByLayer(Rules):
         return [addend * shares for addend in addends]
 
     def factors(self, are_gates: tuple[bool, bool]) -> tuple[float, float] | None:
-        is_even = self._gates == "uniform" or are_gates[0] == are_gates[1]
+        is_even = not self._are_gates_constant or are_gates[0] == are_gates[1]
         return (0.5, 0.5) if is_even else (float(are_gates[1]), float(are_gates[0]))
 
     def _rule(self, layer: LinearMap) -> Rule:

@@ -46,7 +46,7 @@ def fused_attention(
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
 
-def multi_head_attention(
+def _multi_head(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -128,7 +128,7 @@ def _glu(x: Tensor, dim: int = -1) -> Tensor:
 
 WRITTEN_OUT: Mapping[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": fused_attention,
-    "multi_head_attention_forward": multi_head_attention,
+    "multi_head_attention_forward": _multi_head,
     "addmm": _addmm,
     "baddbmm": _addmm,
     "addcmul": _addcmul,
