@@ -61,10 +61,8 @@ def show_conservation() -> None:
             found = contrex.LRP(model, rules=rules, constant=constant).conservation(image())
             parts = (found.arrived, found.biases, found.constants, found.softmax)
             shares = " | ".join(f"{part / found.started:.4f}" for part in parts)
-            print(
-                f"| {name} | {rules}{', attention constant' if constant == 'attention' else ''} | {shares} | {found.error:.1e} |",
-                flush=True,
-            )
+            told = rules if constant == "nothing" else f"{rules}, {constant} constant"
+            print(f"| {name} | {told} | {shares} | {found.error:.1e} |", flush=True)
 
 
 def lxt_vit(model: nn.Module, x: Tensor) -> Tensor:

@@ -27,7 +27,9 @@ def test_the_better_of_planted_gammas_is_found(planted):
     found = search_gamma(net, x, target=1, gammas=planted, num_steps=16)
     assert found.by_group == {"head": 0.0}
     maps = contrex.LRP(net, gamma=(("1", 0.0),))(x, target=1).heatmap
-    least, most = (area_under_curve(deletion_curve(net, x, m, target=1, step=1)) for m in (-maps, maps))
+    least, most = (
+        area_under_curve(deletion_curve(net, x, m, target=torch.tensor([1, 1]), step=1)) for m in (-maps, maps)
+    )
     assert found.faithfulness == pytest.approx(float((least - most).mean()))
     assert found.faithfulness > min(score for _, score in found.trials)
 
