@@ -22,7 +22,7 @@ _PASSING = {
     *("softsign", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
 }
 """Functions of each element alone, which hand on its relevance as it is."""
-_IDENTITY = {"neg", "abs", "square", "pow", "sqrt", "exp", "erf", "softshrink", "logsigmoid", "rms_norm", "normalize"}
+_IDENTITY = {"neg", "abs", "square", "pow", "sqrt", "erf", "softshrink", "logsigmoid", "rms_norm", "normalize"}
 """More of them, with AttnLRP's rules only; a vector over its norm is among them, as the norm is a constant."""
 _SUMS = {"add": 1, "iadd": 1, "radd": 1, "sub": -1, "isub": -1, "subtract": -1}
 """Sums of two, and the sign of the second."""
