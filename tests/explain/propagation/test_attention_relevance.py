@@ -1,6 +1,8 @@
 """AttnLRP's rules against their equations, against gradient x input with parts held constant, and against lxt."""
 
+import importlib
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -348,6 +350,19 @@ def test_epsilon_is_gradient_times_input_with_parts_held_constant(name):
     why = LRP(net, rules=EXACT)(x.detach(), target=1)
     expected = (gradient * x).sum(1).detach()
     torch.testing.assert_close(why.heatmap, expected, rtol=1e-3, atol=3e-4 * float(expected.abs().max()))
+
+
+def test_agrees_with_lxt(monkeypatch):
+    """The whole network in lxt's functions, as benchmarks/relevance.py has it; its stabilisers get our sign."""
+    functional, lxt_rules = (pytest.importorskip(f"lxt.explicit.{name}") for name in ("functional", "rules"))
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
+    written = importlib.import_module("relevance")
+    for module in (functional, lxt_rules):
+        monkeypatch.setattr(module, "_stabilize", written.signed_stabiliser)
+    tiny, net, x = Epsilon(written.TINY), vit(), images(1, (8, 8)).requires_grad_()
+    expected = written.relevance(written.lxt_vit(net, x), x, 2)
+    found = LRP(net, rules=Composite(tiny, tiny, tiny, normalisation=tiny))(x.detach(), target=2).heatmap[0]
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("rules", ["epsilon", pytest.param("gamma", marks=pytest.mark.slow)])
