@@ -47,7 +47,10 @@ def vit(**options):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("constant", "fused"), [("nothing", True), ("nothing", False), ("attention", True)])
+@pytest.mark.parametrize(
+    ("constant", "fused"),
+    [("nothing", True), pytest.param("nothing", False, marks=pytest.mark.slow), ("attention", False)],
+)
 def test_a_whole_vision_transformer_layer_by_layer(constant, fused):
     net, x = vit(), images(1, (8, 8))
     for block in net.blocks:
@@ -469,7 +472,7 @@ def test_wrong_settings(options, kind, message):
 @pytest.mark.parametrize(
     "name", ["vit", *(pytest.param(n, marks=pytest.mark.slow) for n in ("convnext", "mobilenet", "swin"))]
 )
-@pytest.mark.parametrize(("rules", "check"), crossed(["epsilon", "gamma"], CHECKS, one_in=5))
+@pytest.mark.parametrize(("rules", "check"), crossed(["epsilon", "gamma"], CHECKS, one_in=8))
 def test_contract(rules, check, name):
     make, side = NETWORKS[name]
     CHECKS[check](lambda model: contrex.LRP(model, rules=rules), make(), images(2, (side, side)))
