@@ -201,6 +201,7 @@ def count_constants(
     places = places[0] if result is None else result  # `setitem` gives nothing
     for output, place in zip(tensors_in(outputs), tensors_in(places), strict=True):
         if output.requires_grad:
+            # It sees the relevance of all uses of this tensor together, and goes with the graph.
             output.register_hook(  # type: ignore[no-untyped-call]
                 lambda relevance, place=place: ledger.add("constants", relevance * place)
             )
