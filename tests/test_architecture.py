@@ -27,6 +27,7 @@ FLOORS = {
     "methods": 4,
     "evaluation": 4,
     "asking": 4,
+    "gamma_search": 4,
     "training": 5,
     "recipes": 6,
     "experiment": 6,

@@ -391,6 +391,23 @@ class Normalised(nn.Module):
         return x / x.sum(1, keepdim=True)
 
 
+class Multiplied(nn.Module):
+    def forward(self, x):
+        return x * x.mean((2, 3), keepdim=True)
+
+
+class Scanned(nn.Module):
+    def forward(self, x):
+        return x.cumsum(1)
+
+
+class NormOnly(nn.Module):
+    """A norm that does not divide: no relevance could pass."""
+
+    def forward(self, x):
+        return torch.cat([x[:, 1:], x.norm(dim=1, keepdim=True)], 1)
+
+
 class OwnFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -406,17 +423,23 @@ class Opaque(nn.Module):
         return OwnFunction.apply(x)
 
 
-@pytest.mark.parametrize("method", METHODS)
+OF_LRP_ONLY = [
+    (nn.Softmax(1), "softmax, in `odd` .Softmax."),
+    (nn.GroupNorm(2, 6), "group_norm, in `odd` .GroupNorm."),
+    (Multiplied(), "mul, in `odd` .Multiplied."),
+    (Normalised(), "div.*in `odd` .Normalised."),
+]
+OF_NONE = [
+    (Scanned(), "cumsum, in `odd` .Scanned."),
+    (NormOnly(), "in `odd` .NormOnly."),
+    (Opaque(), "cannot be intercepted|OwnFunction"),
+    (nn.BatchNorm2d(6, track_running_stats=False), "batch_norm, in `odd`"),
+]
+
+
 @pytest.mark.parametrize(
-    ("module", "message"),
-    [
-        (nn.Softmax(1), "softmax, in `odd` .Softmax."),
-        (nn.GroupNorm(2, 6), "group_norm, in `odd` .GroupNorm."),
-        (Gated(), "mul, in `odd` .Gated."),
-        (Normalised(), "div.*in `odd` .Normalised."),
-        (Opaque(), "cannot be intercepted|OwnFunction"),
-        (nn.BatchNorm2d(6, track_running_stats=False), "batch_norm, in `odd`"),
-    ],
+    ("method", "module", "message"),
+    [(method, *one) for method in METHODS for one in OF_NONE + (OF_LRP_ONLY if method not in COMPOSITES else [])],
 )
 def test_a_function_without_a_rule_is_named(method, module, message):
     net = network()

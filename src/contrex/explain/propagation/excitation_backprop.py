@@ -35,8 +35,11 @@ class ExcitationBackprop(RelevanceExplainer):
     of two branches shares by their positive parts. With `variant="published-code"` (TorchRay, with which the CGC paper
     measures) batch norm passes, and negative neurons and branches take part with their sign.
 
+    A gate (a sigmoid, or a clamp from 0 on) that multiplies other neurons is a weight that is not negative: the walk
+    goes on to what it lets through, as in squeeze and excitation.
+
     Raises:
-        LayerError: a function behind the layer has no rule: products of activations, softmax, layer norm.
+        LayerError: a function behind the layer has no rule: other products of activations, softmax, layer norm.
     """
 
     name = "excitation_backprop"
@@ -85,13 +88,17 @@ class _Excitation(Rules):
         # weights.
         return layer.share(terms if layer.is_first else terms[:1], relevance, epsilon=0.0)
 
+    def factors(self, are_gates: tuple[bool, bool]) -> tuple[float, float] | None:
+        """Both rules: one gate is a weight that is not negative, so the walk goes on to what it lets through."""
+        return None if are_gates[0] == are_gates[1] else (float(are_gates[1]), float(are_gates[0]))
+
     def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:
         firing = [part(addend, 1) for addend in addends]
         shares = ratio(relevance, sum(firing[1:], firing[0]), 0.0)
         return [addend * shares for addend in firing]
 
 
-class _SignedExcitation(Rules):
+class _SignedExcitation(_Excitation):
     """The rule of the published code: negative neurons and branches take part with their sign."""
 
     folds_batch_norm: ClassVar[bool] = False

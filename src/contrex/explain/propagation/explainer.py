@@ -16,8 +16,8 @@ from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.functions import intercepted
 from contrex.explain.options import About
-from contrex.explain.propagation.functions import Trace
 from contrex.explain.propagation.graph import Propagation, innermost_module
+from contrex.explain.propagation.linear_maps import Trace
 from contrex.explain.propagation.rules import NoRuleError, Rules
 from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape, Site
@@ -92,7 +92,7 @@ class RelevanceExplainer(LayerExplainer):
                 torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTED),
             ):
                 run = capture.forward(self.model, images.detach(), layers, graph=graph)
-            propagation.check()
+            propagation.check(run.logits)
         except (NoRuleError, RuntimeError) as error:
             if not isinstance(error, NoRuleError) and str(error) != _CHECKPOINTED:
                 raise

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from contrex.explain.propagation.rules import Kind, LinearMap, Rules
-from contrex.explain.propagation.tracked import Tracked
-
-
-@dataclass(eq=False)
-class Classifier:
-    """The last layer with weights; while `is_flipped`, they count with their sign flipped."""
-
-    layer: LinearMap | None = None
-    is_flipped: bool = False
-
-
-@dataclass(eq=False)
-class Trace:
-    """What propagation needs of a forward pass once it is over: the classifier, and its input in the graph."""
-
-    classifier: Classifier
-    classifier_input: Tensor | None = None
-
+from contrex.explain.forward.in_place import tensors_in
+from contrex.explain.propagation.call import Call, given, precise
+from contrex.explain.propagation.formulas import bilinear_relevance, softmax_offset, softmax_relevance
+from contrex.explain.propagation.linear_maps import NORMS, WEIGHTED, LinearMaps, Trace
+from contrex.explain.propagation.rules import TINY, NoRuleError, Rules
+from contrex.explain.propagation.tracked import Mark, Tracked
 
 _PASSING = {
     *("relu", "relu6", "hardtanh", "clamp", "clamp_min", "leaky_relu", "prelu", "rrelu", "threshold", "elu", "celu"),
@@ -35,102 +22,101 @@ _PASSING = {
     *("softsign", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
 }
 """Functions of each element alone, which hand on its relevance as it is."""
+_IDENTITY = {"neg", "abs", "square", "pow", "sqrt", "erf", "softshrink", "logsigmoid", "rms_norm", "normalize"}
+"""More of them, with AttnLRP's rules only; a vector over its norm is among them, as the norm is a constant."""
 _SUMS = {"add": 1, "iadd": 1, "radd": 1, "sub": -1, "isub": -1, "subtract": -1}
 """Sums of two, and the sign of the second."""
 _PRODUCTS = {"mul", "imul", "rmul", "multiply"}
 _QUOTIENTS = {"div", "idiv", "truediv", "itruediv", "divide", "true_divide"}
-"""With a constant, both pass relevance; products and quotients of data have no rule."""
-_AVERAGES = {"adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "mean", "sum"}
-_WEIGHTED: dict[str, Kind] = {"conv1d": "convolution", "conv2d": "convolution", "linear": "dense"}
-
-
-class _Relevance(torch.autograd.Function):
-    """Gives a value a backward pass that is `rule`: from its relevance to that of each of `inputs`."""
-
-    @staticmethod
-    def forward(ctx: Any, rule: Callable[[Tensor], Sequence[Tensor]], value: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.rule, ctx.dtypes = rule, [x.dtype for x in inputs]
-        # A tensor of its own: autograd treats an input that is returned as it is as a view of it.
-        return value.detach()
-
-    @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor | None, ...]:
-        # Rules compute in float32 or better; autograd insists on the types of the inputs.
-        shares = ctx.rule(relevance[0])
-        return None, None, *[share.to(dtype) for share, dtype in zip(shares, ctx.dtypes, strict=True)]
-
-
-@dataclass(frozen=True, eq=False)
-class _Normalised:
-    """What batch norm has made of `x`: `x * scale + shift` per channel."""
-
-    x: Tensor
-    scale: Tensor
-    shift: Tensor
+_AVERAGES = {
+    *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
+    *("mean", "sum", "interpolate", "upsample", "fold"),
+}
+_OF_MATRICES = {"matmul", "rmatmul", "mm", "bmm", "mv", "dot", "einsum"}
+_FACTORS = {"norm", "linalg_norm", "linalg_vector_norm", "var", "std", "rsqrt", "reciprocal"}
+"""What vectors are divided by: no relevance goes there, so nothing else may be done with it."""
+_OF_FACTORS = {*_PASSING, *_IDENTITY, *_SUMS, *_PRODUCTS, *_QUOTIENTS, *_OF_MATRICES, *_FACTORS, "mean", "sum"}
+"""What may be done with a factor: it gives another one, or multiplies or divides other data."""
 
 
 class FunctionRules:
-    """Gives functions of one pass their rules, in the graph.
+    """Gives functions of one pass their rules, in the graph, and knows what they give.
 
     Rules live in the graph, so none may hold on to this object or to a tensor with a graph: it would never be freed.
     """
 
     def __init__(self, model: nn.Module, rules: Rules, tracked: Tracked) -> None:
-        self.trace = Trace(Classifier())
         self._rules, self._tracked = rules, tracked
-        # By id, as tensors compare by their numbers. Parameters are kept by the model, and the outputs below by
-        # `tracked` until the pass is over, so no id is taken over.
-        self._names = {id(p): name.removesuffix("weight").rstrip(".") for name, p in model.named_parameters()}
-        self._layers: dict[int, tuple[LinearMap, Tensor]] = {}
-        """What gave an output: the layer with weights, and its input."""
-        self._normalised: dict[int, _Normalised] = {}
-        """What batch norm has made an output of."""
+        self._linear_maps = LinearMaps(model, rules, tracked)
+
+    @property
+    def trace(self) -> Trace:
+        """What is needed of the pass once it is over."""
+        return self._linear_maps.trace
 
     def apply(
-        self,
-        name: str,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        num_data: int,
-        is_writing: bool,
-    ) -> Tensor | None:
-        """Call a function, give its output the rule of its `name`, and return it; None where there is no rule."""
-        if name in _SUMS and len(args) == 2 and not kwargs:
-            return self._sum(func, args, _SUMS[name], is_writing=is_writing)
-        if num_data > 1:
-            return None
-        if name in _PRODUCTS and len(args) == 2 and not kwargs:
-            return self._passing(func, args, {}, is_writing=is_writing)
-        if not self._tracked.is_data(args[0]):
-            return None
-        if name in _PASSING or (name in _QUOTIENTS and not kwargs):
-            return self._passing(func, args, kwargs, is_writing=is_writing)
-        if name in _AVERAGES:
-            return self._average(func, *args, **kwargs)
-        if name in _WEIGHTED:
-            return self._weighted(func, _WEIGHTED[name], *args, **kwargs)
-        if name == "batch_norm":
-            return self._batch_norm(func, *args, **kwargs)
-        return None
-
-    def _passing(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, is_writing: bool
-    ) -> Tensor:
-        """Call a function of each element alone, or with a constant: relevance passes as it is."""
-        (x,) = [t for t in args if self._tracked.is_data(t)]
-        shape = x.shape
-        value = _value(func, args, kwargs, is_writing=is_writing)
-        return _given(lambda relevance: [relevance.sum_to_size(shape)], value, x)
+    ) -> Tensor | None:
+        """Call a function, give its output the rule of its name, and return it; None where there is no rule."""
+        data = [t for t in tensors_in((args, kwargs)) if self._tracked.is_data(t)]
+        call = Call(func.__name__.strip("_"), func, args, kwargs, data, is_writing)
+        mark = self._mark(call)
+        if self._tracked.has_factor(*data) and (call.name not in _OF_FACTORS or is_writing):
+            return None
+        output = _factor(call) if mark == "factor" else self._ruled(call)
+        if output is not None:
+            self._tracked.add(output, mark=mark)
+        return output
 
-    def _sum(self, func: Callable[..., Any], args: tuple[Any, ...], sign: int, *, is_writing: bool) -> Tensor:
+    def _mark(self, call: Call) -> Mark | None:
+        """What is special about the output."""
+        name, mark = call.name, self._tracked.mark(*call.data)
+        is_norm = name in _FACTORS or (name == "pow" and _is_number(call.option(1, "exponent"), below_zero=True))
+        is_constant = name == "softmax" and self._rules.is_softmax_constant
+        if mark == "factor" or (self._rules.takes_attention and (is_norm or is_constant)):
+            return "factor"
+        scales = name in _PRODUCTS | _QUOTIENTS and _is_number(call.args[-1], below_zero=False)
+        return "gate" if _is_gate(call) or (mark == "gate" and (scales or name == "dropout")) else None
+
+    def _ruled(self, call: Call) -> Tensor | None:
+        """The output of a call with its rule; None where there is no rule."""
+        name, has_all, is_pair = call.name, self._rules.takes_attention, len(call.args) == 2 and not call.kwargs
+        if name in _SUMS and is_pair:
+            return None if self._tracked.has_factor(*call.data) else self._sum(call, _SUMS[name])
+        if name in _PRODUCTS and is_pair:
+            return self._product(call)
+        if name in _OF_MATRICES:
+            return self._of_matrices(call)
+        if not self._tracked.is_data(call.args[0]) or self._tracked.has_factor(call.args[0]):
+            return None
+        if name in _QUOTIENTS and (has_all or len(call.data) == 1):
+            # Of two data the first gets all: what divides is a constant (AttnLRP, Proposition 3.4).
+            return _passing(call, call.args[0])
+        return self._of_one(call, has_all=has_all) if len(call.data) == 1 else None
+
+    def _of_one(self, call: Call, *, has_all: bool) -> Tensor | None:
+        """The output of a function of one tensor of data, its first argument; None where there is no rule."""
+        name = call.name
+        if name in _PASSING or (name in _IDENTITY and has_all):
+            return _passing(call, call.data[0])
+        if name in _AVERAGES and (has_all or "bicubic" not in (*call.args, *call.kwargs.values())):
+            return self._linear_maps.average(call)
+        if name in WEIGHTED:
+            return self._linear_maps.weighted(call)
+        if name == "batch_norm":
+            return self._linear_maps.batch_norm(call)
+        if name in NORMS and has_all:
+            return self._linear_maps.data_norm(call)
+        return _softmax(call, self._rules) if name == "softmax" and has_all else None
+
+    def _sum(self, call: Call, sign: int) -> Tensor:
         """Add or subtract: the rules say which share each addend has."""
-        data = [(t, s) for t, s in zip(args, (1, sign), strict=True) if self._tracked.is_data(t)]
-        constants = [(t, s) for t, s in zip(args, (1, sign), strict=True) if not self._tracked.is_data(t)]
+        signed = list(zip(call.args, (1, sign), strict=True))
+        data = [(t, s) for t, s in signed if self._tracked.is_data(t)]
+        constants = [(t, s) for t, s in signed if not self._tracked.is_data(t)]
         # Detached, as the rule below lives in the graph: it would keep the graph, and the graph the rule, alive.
         rules, values = self._rules, [(t.detach(), s) for t, s in data]
-        value = _value(func, args, {}, is_writing=is_writing)
+        value = call.value()
         kind: dict[str, Any] = {"dtype": torch.promote_types(value.dtype, torch.float32), "device": value.device}
         constant = [s * torch.as_tensor(t, **kind).detach().expand(value.shape) for t, s in constants]
 
@@ -139,120 +125,93 @@ class FunctionRules:
             shares = rules.addends(addends, constant[0] if constant else None, relevance.to(**kind))
             return [share.sum_to_size(t.shape) for share, (t, _) in zip(shares, values, strict=True)]
 
-        return _given(rule, value, *[t for t, _ in data])
+        return given(rule, value, *[t for t, _ in data])
 
-    def _average(self, func: Callable[..., Any], x: Tensor, *options: Any, **keywords: Any) -> Tensor:
-        """Average or add up: a linear map without weights."""
-
-        def function(x: Tensor, weight: Tensor | None) -> Tensor:
-            averaged: Tensor = func(x, *options, **keywords)
-            return averaged
-
-        layer = LinearMap(function, _precise(x), None, None, "pooling", self._tracked.are_pixels(x))
-        with torch.no_grad():
-            value = func(x.detach(), *options, **keywords)
-        return self._shared(layer, value, x)
-
-    def _weighted(
-        self,
-        func: Callable[..., Any],
-        kind: Kind,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        *options: Any,
-        **keywords: Any,
-    ) -> Tensor:
-        """Apply a convolution or a dense layer, with the batch norm right before it where one was kept for it."""
-
-        def function(x: Tensor, weight: Tensor | None) -> Tensor:
-            mapped: Tensor = func(x, weight, None, *options, **keywords)
-            return mapped
-
-        with torch.no_grad():
-            value = func(x.detach(), weight, bias, *options, **keywords)
-        w, b = _precise(weight), None if bias is None else _precise(bias)
-        # w (scale x + shift) + b = (w scale) x + (w shift + b). Only of vectors: in tokens [N,T,D] batch norm's
-        # channels are not the axis that a dense layer mixes.
-        normalised = self._normalised.get(id(x)) if kind == "dense" and x.ndim == 2 else None
-        source = x
-        if normalised is not None:
-            source, shift = normalised.x, w @ normalised.shift
-            w, b = w * normalised.scale, shift if b is None else b + shift
-        name, is_first = self._names.get(id(weight), ""), self._tracked.are_pixels(source)
-        return self._shared(LinearMap(function, _precise(source), w, b, kind, is_first, name), value, source)
-
-    def _batch_norm(
-        self,
-        func: Callable[..., Any],
-        x: Tensor,
-        mean: Tensor | None,
-        variance: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor | None:
-        """Normalise; the rule is folded into the layer before it, or kept for the dense layer behind it, and else it is
-        that of a layer of its own; None where it has no running statistics."""
-        if training or mean is None or variance is None:
+    def _product(self, call: Call) -> Tensor | None:
+        """Multiply cell by cell: data beside a constant or a factor take all, of two the rules say which share."""
+        signals = [t for t in call.data if not self._tracked.has_factor(t)]
+        if len(signals) == 1:
+            return _passing(call, signals[0])
+        first, second = (self._tracked.mark(t) == "gate" for t in signals)
+        shares = self._rules.factors((first, second))
+        if shares is None:
             return None
-        with torch.no_grad():
-            value = func(x.detach(), mean, variance, weight, bias, training, momentum, eps)
-            scale = (1.0 if weight is None else _precise(weight)) / (_precise(variance) + eps).sqrt()
-            shift = (0.0 if bias is None else _precise(bias)) - _precise(mean) * scale
-        if self._rules.folds_batch_norm and id(x) in self._layers:
-            # scale (w x + b) + shift = (scale w) x + (scale b + shift): one map, so nothing is shared out to batch
-            # norm's shift alone.
-            layer, source = self._layers[id(x)]
-            assert layer.weight is not None  # pooling is not among the layers
-            weights = layer.weight * scale.view(-1, *[1] * (layer.weight.ndim - 1))
-            shift = shift if layer.bias is None else shift + layer.bias * scale
-            return self._shared(replace(layer, weight=weights, bias=shift), value, source)
-
-        def function(x: Tensor, weight: Tensor | None) -> Tensor:
-            assert weight is not None
-            return x * weight.view(-1, *[1] * (x.ndim - 2))
-
-        name, is_first = "" if weight is None else self._names.get(id(weight), ""), self._tracked.are_pixels(x)
-        alone = LinearMap(function, _precise(x), scale, shift, "normalisation", is_first, name)
-        output = self._shared(alone, value, x)
-        if self._rules.folds_batch_norm:
-            self._normalised[id(output)] = _Normalised(x, scale, shift)
-        return output
-
-    def _shared(self, layer: LinearMap, value: Tensor, source: Tensor) -> Tensor:
-        """Give `value` the rule of a linear map of `source`."""
-        rules, classifier = self._rules, self.trace.classifier
+        parts = [(t, share) for t, share in zip(signals, shares, strict=True) if share]
+        sized = [(t.shape, share) for t, share in parts]
 
         def rule(relevance: Tensor) -> Sequence[Tensor]:
-            if classifier.is_flipped and classifier.layer is layer and layer.weight is not None:
-                return [rules.linear(replace(layer, weight=-layer.weight), relevance)]
-            return [rules.linear(layer, relevance)]
+            return [(share * relevance).sum_to_size(shape) for shape, share in sized]
 
-        output = _given(rule, value, source)
-        if layer.kind in ("convolution", "dense"):
-            self._layers[id(output)] = layer, source
-            # Overwritten by each layer that follows: after the pass it is the last one, the classifier.
-            self.trace.classifier.layer, self.trace.classifier_input = layer, source
-        return output
+        return given(rule, call.value(), *[t for t, _ in parts])
 
-
-def _value(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], *, is_writing: bool) -> Tensor:
-    """What a function gives, without a graph; one that writes writes to a copy."""
-    values = [t.detach() if isinstance(t, Tensor) else t for t in args]
-    values = [values[0].clone(), *values[1:]] if is_writing else values
-    with torch.no_grad():
-        value: Tensor = func(*values, **kwargs)
-    return value
-
-
-def _given(rule: Callable[[Tensor], Sequence[Tensor]], value: Tensor, *inputs: Tensor) -> Tensor:
-    output: Tensor = _Relevance.apply(rule, value, *inputs)
-    return output
+    def _of_matrices(self, call: Call) -> Tensor | None:
+        """Multiply matrices, one of them or both data; an einsum of one tensor is a sum."""
+        operands: Sequence[Any] = call.args[1:] if call.name == "einsum" else call.args
+        if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
+            operands = operands[0]
+            call = replace(call, args=(call.args[0], *operands))
+        if call.kwargs or call.is_writing:
+            return None
+        if len(operands) == 1:
+            return self._linear_maps.average(call)
+        places = [i for i, t in enumerate(operands) if self._tracked.is_data(t) and not self._tracked.has_factor(t)]
+        if len(operands) != 2:
+            return None
+        if len(places) == 1:
+            return self._linear_maps.of_matrices(call, operands, places[0])
+        return _bilinear(call, operands[0], operands[1]) if self._rules.takes_attention else None
 
 
-def _precise(tensor: Tensor) -> Tensor:
-    """A tensor without its graph, in float32 or better."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+def _passing(call: Call, x: Tensor) -> Tensor:
+    """Call a function of each element alone, or with a constant: relevance passes as it is."""
+    shape = x.shape
+    return given(lambda relevance: [relevance.sum_to_size(shape)], call.value(), x)
+
+
+def _factor(call: Call) -> Tensor | None:
+    """Call a function whose output gets no relevance; None where it writes."""
+    return None if call.is_writing else given(_refuse, call.value(), *call.data)
+
+
+def _refuse(relevance: Tensor) -> Sequence[Tensor]:
+    raise NoRuleError("relevance reached what only multiplies or divides")
+
+
+def _softmax(call: Call, rules: Rules) -> Tensor | None:
+    """Take the softmax, with AttnLRP's rule; None where the axis is left to torch."""
+    axis, value = call.option(1, "dim"), call.value()
+    if axis is None:
+        return None
+    x, s, ledger = precise(call.args[0]), precise(value), rules.ledger
+
+    def rule(relevance: Tensor) -> Sequence[Tensor]:
+        if ledger is not None:
+            ledger.add("softmax", softmax_offset(x, s, relevance, axis))
+        return [softmax_relevance(x, s, relevance, axis)]
+
+    return given(rule, value, call.data[0])
+
+
+def _bilinear(call: Call, a: Tensor, b: Tensor) -> Tensor:
+    """Multiply two matrices of data."""
+    func, begin = call.function, call.args[:1] if call.name == "einsum" else ()
+    x, y = precise(a), precise(b)
+
+    def rule(relevance: Tensor) -> Sequence[Tensor]:
+        return bilinear_relevance(lambda x, y: func(*begin, x, y), x, y, relevance, TINY)
+
+    return given(rule, call.value(), a, b)
+
+
+def _is_gate(call: Call) -> bool:
+    """Whether what a call gives is between 0 and a constant."""
+    if call.name in ("clamp", "hardtanh"):
+        is_tanh = call.name == "hardtanh"
+        low = call.option(1, "min_val" if is_tanh else "min", -1.0 if is_tanh else None)
+        high = call.option(2, "max_val" if is_tanh else "max", 1.0 if is_tanh else None)
+        return _is_number(low, below_zero=False) and high is not None
+    return call.name in ("sigmoid", "hardsigmoid", "relu6", "softmax")
+
+
+def _is_number(value: object, *, below_zero: bool) -> bool:
+    return isinstance(value, (int, float)) and (value < 0) == below_zero

@@ -19,25 +19,18 @@ from torch import Tensor, nn
 from torch.overrides import resolve_name
 
 from contrex.explain.forward.aliases import Aliases
+from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.in_place import RESHAPING, tensors_in, written
-from contrex.explain.propagation.functions import FunctionRules, Trace
+from contrex.explain.propagation.conservation import Ledger
+from contrex.explain.propagation.functions import FunctionRules
+from contrex.explain.propagation.linear_maps import Trace
 from contrex.explain.propagation.rules import NoRuleError, Rules
 from contrex.explain.propagation.tracked import Tracked
+from contrex.explain.propagation.written_out import WRITTEN_OUT
 
 _ROUTING = {
-    *(
-        "cat",
-        "concat",
-        "concatenate",
-        "stack",
-        "chunk",
-        "split",
-        "tensor_split",
-        "unbind",
-        "getitem",
-        "select",
-        "narrow",
-    ),
+    *("cat", "concat", "concatenate", "stack", "hstack", "vstack", "chunk", "split", "tensor_split", "unbind"),
+    *("unsafe_chunk", "split_with_sizes", "getitem", "select", "narrow", "index_select", "gather", "take_along_dim"),
     *(
         "view",
         "view_as",
@@ -48,15 +41,18 @@ _ROUTING = {
         "squeeze",
         "unsqueeze",
         "expand",
-        "pad",
-        "get",
+        "expand_as",
     ),
-    *("permute", "transpose", "swapaxes", "movedim", "roll", "flip", "channel_shuffle", "native_channel_shuffle"),
-    *("pixel_shuffle", "pixel_unshuffle", "clone", "contiguous", "to", "type", "type_as", "float", "double"),
-    *("max_pool1d", "max_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "amax", "requires_grad"),
-    *("setitem", "copy", "fill", "zero", "masked_fill"),
+    *("broadcast_to", "repeat", "tile", "repeat_interleave", "pad", "unfold", "get", "diagonal", "where"),
+    *("permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "roll", "flip", "rot90"),
+    *("channel_shuffle", "native_channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
+    *("clone", "contiguous", "to", "type", "type_as", "float", "double", "half", "bfloat16", "requires_grad"),
+    *("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+    *("amax", "amin", "maximum", "minimum", "setitem", "copy", "fill", "zero", "masked_fill"),
 }
 """Functions whose outputs are some of their inputs, or constants: relevance goes the way of the gradient."""
+_WINNERS = {"maximum", "minimum"}
+"""Of these, the ones that choose by value."""
 
 
 class Propagation:
@@ -68,6 +64,7 @@ class Propagation:
     def __init__(self, model: nn.Module, rules: Rules, *, is_at_input: bool) -> None:
         self._tracked = Tracked(is_at_input=is_at_input)
         self._functions = FunctionRules(model, rules, self._tracked)
+        self._ledger = rules.ledger
         self._aliases = Aliases()
 
     @property
@@ -99,9 +96,12 @@ class Propagation:
         """What a module gave, after the changes in place that followed."""
         return self._aliases.now(value)
 
-    def check(self) -> None:
-        """Raise a `NoRuleError` if something was changed in place unseen; call it after the pass."""
+    def check(self, logits: Tensor) -> None:
+        """Raise a `NoRuleError` if something was changed in place unseen, or no relevance can begin at the logits; call
+        it after the pass."""
         self._aliases.check(self._tracked.knows)
+        if self._tracked.has_factor(logits):
+            raise NoRuleError("the logits are what only multiplies elsewhere (a norm, constant attention)")
 
     def _outcome(
         self,
@@ -118,10 +118,15 @@ class Propagation:
             # Written to a copy: rules and graph before this function hold on to the old values.
             changed = (args[0].clone(), *args[1:]) if is_writing else args
             outputs = func(*changed, **kwargs)
-            return self._routed(changed[0] if is_writing else outputs, data)
-        output = self._functions.apply(name, func, args, kwargs, num_data=len(data), is_writing=is_writing)
+            outputs = self._routed(changed[0] if is_writing else outputs, data)
+            if self._ledger is not None and name not in _WINNERS:
+                count_constants(self._ledger, func, args, kwargs, outputs, self._tracked.is_data)
+            return outputs
+        if name in WRITTEN_OUT and not is_writing:
+            with intercepted(self):  # torch is itself in here, and each part needs its rule
+                return WRITTEN_OUT[name](*args, **kwargs)
+        output = self._functions.apply(func, args, kwargs, is_writing=is_writing)
         if output is not None:
-            self._tracked.add(output)
             return output
         other = None if is_writing else func(*args, **kwargs)
         if is_writing or any(t.requires_grad for t in tensors_in(other)):
@@ -142,9 +147,11 @@ class Propagation:
             self._aliases.reshape(target, view)
             return view
         value = self._outcome(func, args, kwargs, data, is_writing=True)
-        are_pixels = self._tracked.are_pixels(target, value)
-        self._tracked.add(list(self._aliases.replace(target, value)), are_pixels=are_pixels)
+        mark = self._tracked.mark(value)
+        self._tracked.add(list(self._aliases.replace(target, value)), mark=self._tracked.mark(target, value))
         found: Tensor = self._aliases.now(target)
+        # Those that share the memory may view more of it than was changed; this one does not.
+        self._tracked.add(found, mark=None if mark == "pixels" else mark)
         return found
 
     def _check_writing(self, func: Callable[..., Any], target: Tensor | None, out: object) -> None:
@@ -163,8 +170,41 @@ class Propagation:
 
     def _routed(self, outputs: Any, data: Sequence[Tensor]) -> Any:
         """Know outputs that are some of the `data`."""
-        self._tracked.add(outputs, are_pixels=self._tracked.are_pixels(*data))
+        mark = self._tracked.mark(*data)
+        if mark != "factor" and self._tracked.has_factor(*data):
+            raise NoRuleError("what only multiplies elsewhere (a norm, constant attention) is joined with other data")
+        self._tracked.add(outputs, mark=mark)
         return outputs
+
+
+def count_constants(
+    ledger: Ledger,
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    outputs: Any,
+    is_data: Callable[[object], bool],
+) -> None:
+    """Count the relevance of those cells of the outputs that are constants: class tokens, fill values."""
+    taken = [t for t in tensors_in(args) if t.is_floating_point()]
+    if all(map(is_data, taken)):
+        return
+
+    def told(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return torch.full_like(value, 0.0 if is_data(value) else 1.0).detach()
+        return type(value)(map(told, value)) if type(value) in (tuple, list) else value
+
+    with torch.no_grad():
+        places = told(args)
+        result = func(*places, **kwargs)
+    places = places[0] if result is None else result  # `setitem` gives nothing
+    for output, place in zip(tensors_in(outputs), tensors_in(places), strict=True):
+        if output.requires_grad:
+            # It sees the relevance of all uses of this tensor together, and goes with the graph.
+            output.register_hook(  # type: ignore[no-untyped-call]
+                lambda relevance, place=place: ledger.add("constants", relevance * place)
+            )
 
 
 def innermost_module(error: BaseException, model: nn.Module) -> str:

@@ -17,6 +17,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from contrex.explain.propagation.conservation import Ledger
+
+TINY = 1e-9
+"""Keeps denominators from zero where a rule has no epsilon."""
+
 Kind = Literal["convolution", "dense", "normalisation", "pooling"]
 Term = tuple[Tensor, Tensor | None]
 """An input and weights for it, `(x', w')`; the weights are None where the map has none of its own (pooling)."""
@@ -43,6 +48,22 @@ class LinearMap:
     is_first: bool
     """Whether `x` is the images themselves."""
     name: str = ""
+    is_transposed: bool = False
+    """Whether it is a transposed convolution, whose weights are [inputs, outputs of a group, ...]."""
+    ledger: Ledger | None = None
+    """Counts what biases keep, where that is asked."""
+
+    def scaled(self, scale: Tensor) -> Tensor:
+        """The weights with a factor for each channel of the output."""
+        assert self.weight is not None  # pooling has no channels of its own
+        ones = [1] * (self.weight.ndim - 2)
+        if not self.is_transposed:
+            return self.weight * scale.view(-1, 1, *ones)
+        each = self.weight.shape[1]
+        groups = len(scale) // each
+        return self.weight * scale.view(groups, each).repeat_interleave(len(self.weight) // groups, 0).view(
+            *self.weight.shape[:2], *ones
+        )
 
     def share(self, terms: Sequence[Term], relevance: Tensor, *, bias: Tensor | None = None, epsilon: float) -> Tensor:
         """Relevance of the input: `relevance` in proportion to what each input adds to the sum of the terms."""
@@ -54,6 +75,8 @@ class LinearMap:
             total = sum(outputs[1:], outputs[0])
             shares = ratio(relevance.to(total.dtype), self._with(bias, total.detach()), epsilon)
             gradients = torch.autograd.grad(total, inputs, shares)
+        if self.ledger is not None and bias is not None:
+            self.ledger.add("biases", self._with(bias, torch.zeros_like(shares)) * shares)
         products = [x.detach() * gradient for x, gradient in zip(inputs, gradients, strict=True)]
         return sum(products[1:], products[0])
 
@@ -85,7 +108,8 @@ class LinearMap:
     def _with(self, bias: Tensor | None, total: Tensor) -> Tensor:
         if bias is None:
             return total
-        return total + (bias if self.kind == "dense" else bias.view(-1, *[1] * (total.ndim - 2)))
+        is_spread = self.kind == "dense" or bias.ndim == total.ndim
+        return total + (bias if is_spread else bias.view(-1, *[1] * (total.ndim - 2)))
 
 
 def part(values: Tensor, sign: int) -> Tensor:
@@ -104,6 +128,12 @@ class Rules(ABC):
     """What a method does with relevance; activations, dropout and products with a constant pass it on as it is."""
 
     folds_batch_norm: ClassVar[bool] = True
+    takes_attention: ClassVar[bool] = False
+    """Whether it has rules for what is not linear: softmax, normalisation by data, products of matrices, quotients."""
+    is_softmax_constant: bool = False
+    """Whether the weights of attention are constants, so that they get no relevance (CP-LRP)."""
+    ledger: Ledger | None = None
+    """Counts what stays on the way, where that is asked."""
 
     @abstractmethod
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
@@ -112,3 +142,10 @@ class Rules(ABC):
     @abstractmethod
     def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:
         """Relevance of each addend of `z = sum_k addend_k + constant`, all of the same shape."""
+
+    @abstractmethod
+    def factors(self, are_gates: tuple[bool, bool]) -> tuple[float, float] | None:
+        """Which share of a product's relevance each of two factors gets, cell by cell; None where it has no rule.
+
+        A gate is what a sigmoid or a clamp has made, between 0 and a constant.
+        """

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from contrex.explain.forward.in_place import tensors_in
 from contrex.explain.propagation.rules import NoRuleError
 
+Mark = Literal["pixels", "gate", "factor"]
+"""What is special about data: *pixels* are the images, as long as functions only move them; a *gate* is between 0 and a
+constant; a *factor* gets no relevance and may only multiply or divide, such as the norm of a vector."""
+
 
 class Tracked:
     """The tensors of one pass that relevance may reach: *data* depends on the explained layer, a constant does not.
 
-    At the input (`is_at_input`) data are *pixels* as long as functions only move them.
+    Some data have a mark. At the input (`is_at_input`) data begin as pixels.
     """
 
     def __init__(self, *, is_at_input: bool) -> None:
         self._is_at_input = is_at_input
         # By id, as tensors compare by their numbers. All are kept until the pass is over, so that no other tensor takes
-        # over an id; of the pixels, which are among the data, the ids are enough.
+        # over an id; of those with a mark, which are among the data, the ids are enough.
         self._data: dict[int, Tensor] = {}
         self._constants: dict[int, Tensor] = {}
-        self._pixels: set[int] = set()
+        self._marks: dict[int, Mark] = {}
 
     def __bool__(self) -> bool:
         return bool(self._data)
@@ -44,20 +48,30 @@ class Tracked:
             raise NoRuleError(f"a tensor comes from a function that cannot be intercepted ({made_by})")
         return True
 
+    def mark(self, *tensors: Tensor) -> Mark | None:
+        """The mark that all of the tensors have; None where they differ."""
+        marks = {self._marks.get(id(tensor)) for tensor in tensors}
+        return marks.pop() if len(marks) == 1 else None
+
+    def has_factor(self, *tensors: Tensor) -> bool:
+        """Whether any of the tensors is a factor."""
+        return any(self._marks.get(id(tensor)) == "factor" for tensor in tensors)
+
     def are_pixels(self, *tensors: Tensor) -> bool:
         """Whether tensors are the images, or parts of them."""
-        return all(id(tensor) in self._pixels for tensor in tensors)
+        return self.mark(*tensors) == "pixels"
 
-    def add(self, outputs: Any, *, are_pixels: bool = False) -> None:
+    def add(self, outputs: Any, *, mark: Mark | None = None) -> None:
         """Know what depends on data from now on; what has no gradient is none."""
         for tensor in tensors_in(outputs):
             if tensor.requires_grad:
                 self._data[id(tensor)] = tensor
-                self._pixels |= {id(tensor)} if are_pixels else set()
+                if mark is not None:
+                    self._marks[id(tensor)] = mark
 
     def add_without_data(self, outputs: Any, *, begins: bool) -> None:
         """Know what a function made of parameters only; where data `begins`, it is the explained layer's output."""
         if begins:
-            self.add(outputs, are_pixels=self._is_at_input)
+            self.add(outputs, mark="pixels" if self._is_at_input else None)
         else:
             self._constants |= {id(tensor): tensor for tensor in tensors_in(outputs) if tensor.requires_grad}
