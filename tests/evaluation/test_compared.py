@@ -25,6 +25,7 @@ from contrex.metrics import (
     grid_pointing_game,
     human_alignment,
     map_similarity,
+    randomized,
     road_difference,
     single_deletion,
     unit_maps,
@@ -34,7 +35,7 @@ from contrex.models.convnet import ConvNet
 from contrex.ops import heatmap
 from contrex.records import to_plain
 from contrex.report import comparison_tables
-from contrex.settings import Evaluation, GridPointing, SingleDeletion
+from contrex.settings import Evaluation, GridPointing, Randomization, SingleDeletion
 from contrex.settings import HumanMaps as People
 from evaluation.test_run import DATA, classifier, subject
 
@@ -337,3 +338,28 @@ def test_records_say_of_new_settings_only_what_is_not_as_ever():
     assert not plain.keys() & {"grid_pointing", "human", "arcc_fractions", "single_deletion", "others", "randomization"}
     asked = to_plain(options("top1", grid_pointing=GridPointing(size=2)))
     assert asked["grid_pointing"]["size"] == 2
+
+
+# --- parameter randomisation, compared in other ways ----------------------------------------------------------------
+
+
+def test_randomisation_by_ssim_and_stage_by_stage(group):
+    runs = {
+        order: evaluate(
+            subject(), options("parameter_randomization", seed=5, randomization=Randomization("ssim", order))
+        )
+        for order in ("cascading", "independent")
+    }
+    own, target = group.saliency, group.explanation.target
+    for order, run in runs.items():
+        values = []
+        for _, network in randomized(group.bench.network, stages=("fc", "features"), seed=5, order=order):
+            other = contrex.GradCAM(network)(group.squares, target=target).heatmap
+            values.append(map_similarity(own, heatmap.resize(other, (32, 32)), "ssim"))
+        assert len(values) == 2
+        name = "randomization_ssim" if order == "cascading" else "randomization_ssim_each"
+        assert_column(run, name, values[-1] if order == "cascading" else sum(values) / 2)
+    found, each = (run.record.metrics[0].protocol for run in runs.values())
+    assert found["verdict"] in ("changes", "flagged: it does not change")
+    assert "verdict" not in each
+    assert each["order"] == "independent"

@@ -227,22 +227,6 @@ class Group:
         return explanation
 
     @cached_property
-    def label_heatmaps(self) -> Tensor:
-        """The signed heatmaps of the squares for their labels, [N,h,w]: those that are predicted are known already."""
-        known = self.explanation
-        wrong = (known.target != self.labels).nonzero()[:, 0]
-        if not len(wrong):
-            return known.heatmap
-        views = [self.views[position] for position in wrong.tolist()]
-        own = self.bench.explain(self.squares[wrong], self.labels[wrong], views, contrast=self.bench.options.contrast)
-        return known.heatmap.index_copy(0, wrong, own.heatmap)
-
-    @property
-    def label_saliency(self) -> Tensor:
-        """The signed heatmaps of the labels, resized to the squares: [N,S,S]."""
-        return heatmap.resize(self.label_heatmaps, (self.squares.shape[2], self.squares.shape[3]))
-
-    @cached_property
     def features(self) -> Tensor:
         """The features of the squares [N,D]: the input of the classifier's last linear layer.
 

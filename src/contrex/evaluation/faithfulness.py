@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrex.evaluation.asking import answers_about
+from contrex.evaluation.asking import answers_about, label_saliency
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import (
@@ -155,7 +155,7 @@ class SingleDeletionScore(Protocol):
 
     def judge(self, group: Group) -> Sequence[int]:
         answers = answers_about(group, target=group.labels)
-        self.metrics[0].update(single_deletion(answers, group.label_saliency, **vars(self.options)))
+        self.metrics[0].update(single_deletion(answers, label_saliency(group), **vars(self.options)))
         return group.indices
 
     def details(self) -> dict[str, Any]:

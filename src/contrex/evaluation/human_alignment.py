@@ -13,6 +13,7 @@ from contrex.data.files.human_maps import HumanMaps
 from contrex.data.views.evaluation import Views
 from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, DataError
+from contrex.evaluation.asking import label_saliency
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.chosen import chosen
 from contrex.evaluation.protocol import Protocol
@@ -61,7 +62,7 @@ class AlignmentWithPeople(Protocol):
     def judge(self, group: Group) -> Sequence[int]:
         side = group.squares.shape[2]
         human = torch.from_numpy(np.stack([self._square(views, side) for views in group.views]))
-        values = human_alignment(group.label_saliency, human)
+        values = human_alignment(label_saliency(group), human)
         for metric in self.columns:
             metric.update(values)
         return group.indices

@@ -96,8 +96,6 @@ def evaluate_each(
             done = min(done + ranks.world_size() * GROUP, total)
             if progress is not None:
                 progress(done, total)
-    for panel in (first, *others):
-        panel.finish()
     records = [panel.record(total) for panel in (first, *others)]
     return ranks.from_first(lambda: records)  # a sync point: all return the records of the first process, bit by bit
 
@@ -270,14 +268,12 @@ class Panel:
         if self.wants_maps:
             self._shown |= {shown.index: shown for shown in group.pictures(prediction)}
 
-    def finish(self) -> None:
-        """Measure what needs all images to be known. A sync point: all processes must call it."""
+    def record(self, total: int) -> RunRecord:
+        """The record of all that was measured, equal on every process. A sync point: all processes must call it, and
+        once, as protocols first measure what needs all images to be known."""
         for name, protocol in self.protocols.items():
             if name not in self._shared:
                 self._order[name] += protocol.finish()
-
-    def record(self, total: int) -> RunRecord:
-        """The record of all that was measured, equal on every process. A sync point: all processes must call it."""
         subject, options, protocols = self.subject, self.options, self.protocols.values()
         self.task = next(filter(None, ranks.gathered(self.task)), None)  # a process may have no images
         record = Record(

@@ -82,6 +82,7 @@ from contrex.metrics.pointing_game import PointingGame, StochasticPointingGame, 
 from contrex.metrics.probing import Answers
 from contrex.metrics.randomization import (
     RandomizationSimilarity,
+    below_chance,
     chance_similarity,
     changes,
     map_similarity,
@@ -142,6 +143,7 @@ __all__ = [
     "as_torchmetric",
     "at_spread",
     "baseline_images",
+    "below_chance",
     "bootstrap_interval",
     "chance_similarity",
     "changes",
