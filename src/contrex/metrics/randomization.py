@@ -292,10 +292,11 @@ def _ssim(x: Tensor, y: Tensor) -> Tensor:
     means, variances and covariance being weighed by the window (Wang et al., 2004, eq. 13); borders are mirrored."""
     distance = torch.arange(_SSIM_WINDOW, dtype=x.dtype, device=x.device) - _SSIM_WINDOW // 2
     weight = torch.exp(-0.5 * (distance / _SSIM_SIGMA) ** 2)
-    window = torch.outer(weight / weight.sum(), weight / weight.sum())
+    line = weight / weight.sum()  # the window is the product of a row and a column of it: 22 products a pixel, not 121
     x, y = (pad(maps, [_SSIM_WINDOW // 2] * 4, mode="reflect") for maps in (x, y))
     together = torch.cat([x, y, x * x, y * y, x * y])[:, None]
-    mean_x, mean_y, *products = conv2d(together, window[None, None]).view(5, len(x), -1)
+    smooth = conv2d(conv2d(together, line[None, None, None]), line[None, None, :, None])
+    mean_x, mean_y, *products = smooth.view(5, len(x), -1)
     # A variance as a difference of two means may round to less than 0.
     of_x, of_y = ((product - mean**2).clamp(min=0) for product, mean in zip(products, (mean_x, mean_y), strict=False))
     shared = products[2] - mean_x * mean_y
