@@ -55,10 +55,19 @@ def options(*metrics, **more):
     return Evaluation(metrics=metrics, **more)
 
 
+def group_of(num):
+    views = EvaluationViews(subject().images, (32, 32), whole_side=32, needs_whole=False, gallery=())
+    return Group(Bench(subject(), options("top1")), [views[index] for index in range(num)])
+
+
 @pytest.fixture(scope="module")
 def group():
-    views = EvaluationViews(subject().images, (32, 32), whole_side=32, needs_whole=False, gallery=())
-    return Group(Bench(subject(), options("top1")), [views[index] for index in range(NUM)])
+    return group_of(NUM)
+
+
+@pytest.fixture(scope="module")
+def few():
+    return group_of(8)
 
 
 def assert_column(run, name, expected):
@@ -166,8 +175,8 @@ def test_a_network_of_one_size_is_told_what_to_do():
 # --- ARCC and the single deletion score -----------------------------------------------------------------------------
 
 
-def test_composed_scores(group):
-    run = evaluate(subject(), options("arcc", arcc_fractions=(0.25, 0.5), batch_size=8))
+def test_composed_scores(few):
+    group, run = few, evaluate(subject(), options("arcc", arcc_fractions=(0.25, 0.5), batch_size=8, limit=8))
     explainer, maps = contrex.GradCAM(group.bench.network), unit_maps(group.explanation.heatmap, (32, 32))
     masked = group.squares * maps.nan_to_num()[:, None]
     again = explainer(masked, target=group.explanation.target)
@@ -343,13 +352,17 @@ def test_records_say_of_new_settings_only_what_is_not_as_ever():
 # --- parameter randomisation, compared in other ways ----------------------------------------------------------------
 
 
-def test_randomisation_by_ssim_and_stage_by_stage(group):
-    runs = {
-        order: evaluate(
-            subject(), options("parameter_randomization", seed=5, randomization=Randomization("ssim", order))
-        )
-        for order in ("cascading", "independent")
-    }
+def test_randomisation_by_ssim_and_stage_by_stage(few):
+    group, runs = (
+        few,
+        {
+            order: evaluate(
+                subject(),
+                options("parameter_randomization", seed=5, limit=8, randomization=Randomization("ssim", order)),
+            )
+            for order in ("cascading", "independent")
+        },
+    )
     own, target = group.saliency, group.explanation.target
     for order, run in runs.items():
         values = []

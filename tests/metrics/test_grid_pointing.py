@@ -11,7 +11,7 @@ from contrex.metrics.grid_pointing import cell_shares
 from oracles import grid_pointing as slow
 
 
-@pytest.mark.parametrize(("size", "shape"), [(2, (4, 4)), (3, (7, 8)), (2, (1, 3)), (3, (21, 21))])
+@pytest.mark.parametrize(("size", "shape"), [(2, (4, 4)), (3, (7, 8)), (2, (1, 3)), (3, (9, 6))])
 def test_shares_are_the_oracles(size, shape):
     maps = torch.randn(2, size**2, *shape)
     expected = [[slow.share(one, cell, size) for cell, one in enumerate(of_grid)] for of_grid in maps]
