@@ -70,12 +70,14 @@ class GridPointing(Protocol):
         known = sorted(itertools.chain.from_iterable(ranks.gathered(self._known)))
         grids = grids_of(known, self.options, seed=self.bench.options.seed)
         self._num_grids = len(grids)
-        # Each process takes its share of the grids, whose images any process may have judged.
-        first, last = (math.ceil(len(grids) * n / ranks.world_size()) for n in (ranks.rank(), ranks.rank() + 1))
-        found: dict[int, float] = {}
         at_once = max(self.bench.chunk // self.options.size**2, 1)
-        for start in range(first, last, at_once):
-            found |= self._values(grids[start : min(start + at_once, last)])
+        passes = [grids[start : start + at_once] for start in range(0, len(grids), at_once)]
+        # Each process takes its share of the passes, which are the same ones as in one process, bit by bit; any process
+        # may have judged their images.
+        first, last = (math.ceil(len(passes) * n / ranks.world_size()) for n in (ranks.rank(), ranks.rank() + 1))
+        found: dict[int, float] = {}
+        for some in passes[first:last]:
+            found |= self._values(some)
         values = {index: value for part in ranks.gathered(found) for index, value in part.items()}
         own = [one.index for one in self._known]
         in_grid = torch.tensor([index in values for index in own], dtype=torch.bool, device="cpu")
