@@ -30,6 +30,7 @@ def agrees_beyond_chance(
     (Radiology: AI, 2021) compare SSIM with that of segmentation networks, and use pairs of maps of different images
     as the line for their randomisation test; the same line here, with an interval, is ours.
 
+    >>> import torch
     >>> agrees_beyond_chance(torch.tensor([0.9, 0.8, 0.9]), torch.tensor([0.1, 0.2, 0.1]))
     True
     """
@@ -48,6 +49,7 @@ class MapAgreement(PerSampleMetric):
     `repeatability` is between networks of one architecture that were trained separately, `reproducibility` between
     networks of different ones. With several others, an image's value is the mean over them.
 
+    >>> import torch
     >>> metric = MapAgreement("repeatability", "ssim")
     >>> metric.update(torch.tensor([0.5, 0.7]), torch.tensor([0.1, 0.2]))
     >>> metric.name, metric.chance(), metric.beyond_chance(num_bootstrap=100, seed=0)
