@@ -61,11 +61,14 @@ NEEDED: dict[str, tuple[int, int]] = {
     "deletion_auc": (STEPS + 1, 0),
     "deletion_auc, road": (STEPS + 1, 0),
     "drop_increase": (1 + 3, 0),
+    "arcc": (2 + 2 * 4, 0),  # the image, the masked image, four fractions of two orders
+    "single_deletion": (2 + 4 * 4, 0),  # random weights never predict the label, whose map takes a pass of its own
     "infidelity": (1 + SAMPLES, 0),
     "max_sensitivity": (1 + SAMPLES, 0),
     "cgc_loss": (2, 0),
     "equivariance": (1 + 5, 0),  # a flip, four crops
     "parameter_randomization": (1 + 7, 0),  # seven stages of a ResNet
+    "repeatability": (2, 0),  # with one other network
     "embedding": (3, 0),  # the explanation's pass has the features of the image
 }
 """(forwards, backwards) for each image, Grad-CAM of the last block being one forward."""
@@ -156,7 +159,8 @@ def bench_of(model: nn.Module, **options: Any) -> Bench:
     """The bench of `contrex evaluate` around the model, 8 images in a pass."""
     classes = SimpleNamespace(name="random", classes=[str(index) for index in range(1000)])
     classifier = Classifier(model, settings.IMAGENET_MEAN, settings.IMAGENET_STD)
-    subject = Subject("benchmark", classifier, classes, settings.Folder(Path(), image_size=SIDE))
+    others = {"other": Classifier(resnet(), classifier.mean, classifier.std)}
+    subject = Subject("benchmark", classifier, classes, settings.Folder(Path(), image_size=SIDE), others=others)
     return Bench(subject, settings.Evaluation(batch_size=NUM, insertion_step=ROWS, **options))
 
 
@@ -178,7 +182,8 @@ def protocols() -> Rows:
     bench, views = bench_of(model, relative_probability=every), views_of(WHOLE_GROUP)
     units = passes(model, Group(bench, views[:NUM]).squares)
     whole = ("cgc_loss", "parameter_randomization")
-    small = {name: judging(bench, name, views[:NUM]) for name in PROTOCOLS if name not in whole}
+    left_out = ("grid_pointing_game", "human_alignment")  # need images that are read again, and maps by people
+    small = {name: judging(bench, name, views[:NUM]) for name in PROTOCOLS if name not in (*whole, *left_out)}
     road = bench_of(model, deletion_baseline="road")
     small["deletion_auc, road"] = judging(road, "deletion_auc", views[:NUM])
     rows = table(model, units, small, NEEDED)

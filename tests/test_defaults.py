@@ -32,6 +32,11 @@ FEEDS = [
     (settings.Evaluation, metrics.reliability_diagram, {"num_bins": "calibration_bins"}),
     (settings.Evaluation, metrics.ExpectedCalibrationError, {"num_bins": "calibration_bins"}),
     (settings.Evaluation, metrics.randomized, {}),
+    (settings.Randomization, metrics.randomized, {}),
+    (settings.Evaluation, metrics.road_difference, {"fractions": "arcc_fractions"}),
+    (settings.Evaluation, metrics.agrees_beyond_chance, {}),
+    (settings.SingleDeletion, metrics.single_deletion, {}),
+    (settings.GridPointing, metrics.GridPointingGame, {}),
     (settings.Evaluation, Explainer.__call__, {}),
     (settings.Evaluation, LayerExplainer, {}),
     (settings.Evaluation, GradCAM, {}),
@@ -82,10 +87,14 @@ def every_default():
 
 
 OWN = {
+    ("MapAgreement", "kind"),
+    ("MapAgreement", "relation"),
+    ("RandomizationSimilarity", "each"),
     ("RandomizationSimilarity", "kind"),
     ("bootstrap_interval", "level"),
     ("chance_similarity", "kind"),
     ("crop_of_strength", "flip"),
+    ("ComposedScore", "measure"),
     ("ContentHeatmapAtSpread", "share"),
     ("EquivarianceError", "flip"),
     ("gradient_sign_curves", "clamp"),

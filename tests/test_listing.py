@@ -34,7 +34,7 @@ def test_metrics_are_those_that_there_are():
     assert list(listed) == list(PROTOCOLS)
     for name, kind in PROTOCOLS.items():
         assert listed[name].about == kind.__doc__.partition("\n")[0]
-        assert listed[name].family == kind.__module__.rpartition(".")[2]
+        assert listed[name].family == kind.__module__.rpartition(".")[2].replace("_", " ")
 
 
 def test_recipes_are_in_groups():

@@ -20,10 +20,11 @@ from contrex.methods import METHODS, step_class, training_plan
 from contrex.models import Classifier, eval_mode
 from contrex.models.convnet import ConvNet
 from contrex.recipes import recipe_from
-from contrex.settings import Digits, Model, Recipe, Training
+from contrex.settings import Digits, GridPointing, Model, Recipe, Training
 from contrex.training import compiling, distributed, loop, preparing, sharding, train
 from contrex.training import trained as trained_module
 from contrex.training.checkpoint import Checkpoints
+from evaluation.test_compared import other, right_classifier
 from evaluation.test_run import DATA, subject
 from evaluation.test_run import options as evaluation_options
 from methods.test_steps import make_batch
@@ -248,7 +249,12 @@ def gathered_rows_of_different_lengths():
 
 def evaluated(*metrics, limit=None):
     """The record of all processes, as each has it: of 70 images in groups of 32."""
-    return evaluate(subject(replace(DATA, num_test=70)), evaluation_options(*metrics, limit=limit))
+    who, options = subject(replace(DATA, num_test=70)), evaluation_options(*metrics, limit=limit)
+    if "grid_pointing_game" in metrics:
+        who = replace(who, classifier=right_classifier(), others={"larger": other(3, widths=(4, 8))})
+        game = GridPointing(size=2, num_grids=5, least_confidence=0.3)
+        options = replace(options, others=("larger",), grid_pointing=game)
+    return evaluate(who, options)
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

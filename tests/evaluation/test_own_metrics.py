@@ -82,9 +82,10 @@ def test_the_protocols_are_these_in_this_order():
     """Public: a name that goes needs a line in the changelog."""
     assert list(PROTOCOLS) == [
         "top1", "top5", "calibration", "fgsm", "content_heatmap", "content_heatmap_at_spread", "pointing_game",
-        "stochastic_pointing_game", "relative_probability", "gradient_sign",
-        "insertion_auc", "deletion_auc", "drop_increase", "infidelity",
-        "max_sensitivity", "cgc_loss", "equivariance", "spread", "parameter_randomization", "embedding",
+        "stochastic_pointing_game", "grid_pointing_game", "human_alignment", "relative_probability", "gradient_sign",
+        "insertion_auc", "deletion_auc", "drop_increase", "arcc", "single_deletion", "infidelity",
+        "max_sensitivity", "cgc_loss", "equivariance", "spread", "parameter_randomization", "repeatability",
+        "embedding",
     ]  # fmt: skip
     assert all(protocol_named(name) is kind for name, kind in PROTOCOLS.items())
 

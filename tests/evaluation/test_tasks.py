@@ -13,7 +13,8 @@ from contrex.errors import ArgumentError, DataError, UnknownNameError
 from contrex.evaluation import PROTOCOLS, Bench, Group, Subject, check_names, evaluate, validate, validation_groups
 from contrex.metrics import deletion_curve, infidelity, kept_probabilities
 from contrex.records import from_plain, to_plain
-from contrex.settings import Embedding, Evaluation, Infidelity, MaxSensitivity, Pointing
+from contrex.settings import Embedding, Evaluation, Infidelity, MaxSensitivity, Pointing, SingleDeletion
+from evaluation.test_protocols import NEED_MORE
 from evaluation.test_run import DATA, GROUP, classifier, subject
 
 NUM = GROUP + 2
@@ -33,6 +34,7 @@ OPTIONS = Evaluation(
     pointing=Pointing(tolerance=2.0, num_samples=3),
     infidelity=Infidelity(num_samples=2),
     max_sensitivity=MaxSensitivity(num_samples=2),
+    single_deletion=SingleDeletion(output="probability"),
     drop_fractions=(0.3,),
     equivariance_shares=(0.5,),
     fgsm_epsilons=(8 / 255,),
@@ -79,7 +81,8 @@ def parity(num_logits):
 
 
 def fitting(task, num_classes):
-    return tuple(name for name in PROTOCOLS if name not in REFUSED[task] and PROTOCOLS[name].min_classes <= num_classes)
+    some = [name for name in PROTOCOLS if name not in (*REFUSED[task], *NEED_MORE)]
+    return tuple(name for name in some if PROTOCOLS[name].min_classes <= num_classes)
 
 
 def test_one_logit_is_measured_as_its_softmax_twin():

@@ -15,6 +15,7 @@ from contrex.methods import METHODS, training_plan, training_step
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
 from contrex.ops.geometry import Crop, random_crop, warp_images
+from contrex.records import to_plain
 from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, Digits, Labelled, Model, Recipe, Training
 from oracles import consistency as oracle
 from sampling import crossed
@@ -187,6 +188,28 @@ def test_cross_entropy_step(views):
     torch.testing.assert_close(output.loss, expected)
     if views != "transformed":
         assert output.logs["accuracy"] == (logits.argmax(1) == batch.labels).double().mean()
+
+
+def test_cross_entropy_with_deletions_loses_a_cell_of_some_images():
+    batch, classifier = make_batch(32), make_classifier()
+    seen = []
+    classifier.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    step = training_step(classifier, CrossEntropy(deletions=0.5, deletion_grid=4)).eval()
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        step(batch)
+    plain = torch.cat([batch.images, batch.views[0].pixels]) * 4 - 2
+    first, again, other = seen
+    assert torch.equal(first, again), "drawn from the seed of the step"
+    assert not torch.equal(first, other)
+    lost = first != plain
+    num_pixels = lost.any(1).flatten(1).sum(1)
+    assert set(num_pixels.tolist()) == {0, 16}, "one cell of 4 x 4 pixels, or none"
+    assert 20 < (num_pixels > 0).sum() < 44
+    assert (first[lost] == 0).all(), "the mean colour is zero to the network"
+    with pytest.raises(ArgumentError, match=r"`method.deletions` must be a share of the images, from 0 to 1"):
+        CrossEntropy(deletions=2.0)
+    assert to_plain(CrossEntropy()) == {"kind": "CrossEntropy", "views": "both"}, "as earlier checkpoints have it"
 
 
 OPTIONS = {

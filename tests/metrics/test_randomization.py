@@ -11,6 +11,7 @@ from contrex.errors import ArgumentError, UnknownNameError
 from contrex.metrics.randomization import (
     KINDS,
     RandomizationSimilarity,
+    below_chance,
     chance_similarity,
     changes,
     map_similarity,
@@ -320,3 +321,24 @@ def test_torchmetrics_has_the_same_structural_similarity():
     scaled = [(1 + maps / maps.abs().amax((1, 2), keepdim=True))[:, None] / 2 for maps in (first, second)]
     theirs = image.structural_similarity_index_measure(*scaled, data_range=1.0, reduction="none")
     torch.testing.assert_close(map_similarity(first, second, "ssim"), theirs, rtol=1e-13, atol=1e-13)
+
+
+def test_each_stage_alone_leaves_the_others_trained():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+    network[1].running_mean.normal_()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = []
+    for name, changed in randomized(network, seed=1, order="independent"):
+        now = changed.state_dict()
+        differ = {key.partition(".")[0] for key, value in before.items() if not torch.equal(value, now[key])}
+        found.append((name, differ))
+    assert found == [("3", {"3"}), ("1", {"1"}), ("0", {"0"})]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    with pytest.raises(UnknownNameError, match="`order` must be one of cascading, independent"):
+        next(randomized(network, order="alone"))
+
+
+def test_the_line_of_the_medical_paper_is_the_chance_level():
+    some = torch.tensor([0.5, torch.nan, 0.7])
+    assert below_chance(some, torch.tensor([0.7, 0.6]))
+    assert not below_chance(some, torch.tensor([0.5, 0.5]))

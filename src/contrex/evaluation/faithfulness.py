@@ -5,25 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from contrex.evaluation.asking import answers_about
+from contrex.evaluation.asking import answers_about, label_saliency
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import (
+    ComposedScore,
     DropMagnitude,
     DropPercent,
     IncreaseMagnitude,
     IncreasePercent,
     Infidelity,
     MaxSensitivity,
+    SingleDeletion,
+    adcc,
+    arcc,
+    coherency,
+    complexity,
+    drop_magnitude,
     infidelity,
     kept_probabilities,
     max_sensitivity,
+    road_difference,
+    single_deletion,
+    unit_maps,
 )
+from contrex.metrics.composed import MEASURES
 from contrex.metrics.drop_increase import ProbabilityChange
+from contrex.metrics.probing import class_probability
 
-MEASURES = (DropPercent, DropMagnitude, IncreasePercent, IncreaseMagnitude)
+CHANGES = (DropPercent, DropMagnitude, IncreasePercent, IncreaseMagnitude)
 
 
 class DropIncrease(Protocol):
@@ -37,7 +50,7 @@ class DropIncrease(Protocol):
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.fractions = bench.options.drop_fractions
-        self.metrics = [self._column(measure, share) for share in self.fractions for measure in MEASURES]
+        self.metrics = [self._column(measure, share) for share in self.fractions for measure in CHANGES]
 
     def _column(self, measure: type[ProbabilityChange], share: float) -> ProbabilityChange:
         metric, name = measure(fraction=share), measure.measure.__name__
@@ -60,6 +73,95 @@ class DropIncrease(Protocol):
     def details(self) -> dict[str, Any]:
         shared = {"explained_class": "predicted", "scored_class": "predicted", "baseline": "zero"}
         return {**self.bench.shared_details(), **shared, "ranking": "signed map"}
+
+
+class Composed(Protocol):
+    """ARCC and ADCC: how coherent, simple and telling the heatmap is, in one score each."""
+
+    name = "arcc"
+    title = "ARCC and ADCC"
+
+    needs_heatmaps = True
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.columns = {measure: self.placed(ComposedScore(measure), {"measure": measure}) for measure in MEASURES}
+        self.metrics = list(self.columns.values())
+
+    def meaning(self) -> str:
+        return (
+            "Whether a map stays the same when the image is multiplied by it (coherency), how much of the image it "
+            "covers (complexity), what of the probability is left of the image times its map (average drop) and how "
+            "much more is left without its least salient pixels than without its most salient ones (ROAD). ARCC and "
+            "ADCC are harmonic means: of coherency and 1 - complexity with ROAD, or with 1 - average drop."
+        )
+
+    def judge(self, group: Group) -> Sequence[int]:
+        size, target = (group.squares.shape[2], group.squares.shape[3]), group.explanation.target
+        maps = unit_maps(group.explanation.heatmap, size)
+        masked = group.squares * maps.nan_to_num()[:, None].to(group.squares)
+        # The explanation's own forward pass gives the probability of the masked image, too.
+        again = self.bench.explain(masked, target, group.views, contrast=self.bench.options.contrast)
+        answers, task = answers_about(group), self.bench.options.task
+        seeds = self.bench.seeds("road", group.indices)
+        known = {
+            "coherency": coherency(maps, unit_maps(again.heatmap, size)),
+            "complexity": complexity(maps),
+            "average_drop": drop_magnitude(answers.whole(), class_probability(again.logits, target, task)),
+            "road": road_difference(answers, group.saliency, fractions=self.bench.options.arcc_fractions, seeds=seeds),
+        }
+        known["adcc"] = adcc(known["coherency"], known["complexity"], known["average_drop"])
+        known["arcc"] = arcc(known["coherency"], known["complexity"], known["road"])
+        for measure, metric in self.columns.items():
+            metric.update(known[measure].where(~known["complexity"].isnan(), torch.nan))
+        return group.indices
+
+    def details(self) -> dict[str, Any]:
+        words = {"explained_class": "predicted", "scored_class": "predicted", "maps": "positive, stretched to 0..1"}
+        return {**self.bench.shared_details(), **words, "road_fractions": list(self.bench.options.arcc_fractions)}
+
+
+class SingleDeletionScore(Protocol):
+    """Single deletion score (IDSDS): whether the heat of each part of the image ranks what its deletion costs."""
+
+    name = "single_deletion"
+    title = "Single deletion score"
+
+    needs_heatmaps = True
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.options = bench.options.single_deletion
+        self.metrics = [self.placed(SingleDeletion(), {"grid": self.options.grid, "output": self.options.output})]
+
+    @property
+    def _in_domain(self) -> bool:
+        """Whether the record of the network's training says that it has seen images without one cell of this grid."""
+        method = self.bench.subject.configuration.get("method") or {}
+        return bool(method.get("deletions")) and method.get("deletion_grid") == self.options.grid
+
+    def meaning(self) -> str:
+        told = (
+            "The network was trained on such images."
+            if self._in_domain
+            else "As far as its settings tell, the network was not trained on such images: it may answer to the hole, "
+            "not to what is missing."
+        )
+        grid = self.options.grid
+        return (
+            f"Whether the more heat a cell of a {grid} x {grid} grid has, the more of the {self.options.output} of the "
+            f"label goes when that cell alone is deleted (Spearman correlation over the cells). {told}"
+        )
+
+    def judge(self, group: Group) -> Sequence[int]:
+        answers = answers_about(group, target=group.labels)
+        self.metrics[0].update(single_deletion(answers, label_saliency(group), **vars(self.options)))
+        return group.indices
+
+    def details(self) -> dict[str, Any]:
+        verdict = {} if self._in_domain else {"verdict": "not in domain: the network was not trained with deletions"}
+        words = {"explained_class": "label", "scored_class": "label", "ranking": "signed map"}
+        return {**self.bench.shared_details(), **words, **vars(self.options), **verdict}
 
 
 class InfidelityToNoise(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
+from contrex import settings
 from contrex.evaluation.bench import Bench, Group
 from contrex.metrics import PerSampleMetric
 from contrex.records import Dims, MetricFamily, MetricRecord, Profile, Scatter
@@ -48,6 +49,16 @@ class Protocol(ABC):
     @abstractmethod
     def judge(self, group: Group) -> Sequence[int]:
         """Update each metric with one value per image, and return the images' indices in the order of those values."""
+
+    @classmethod  # noqa: B027 - most have nothing to refuse
+    def check_options(cls, options: settings.Evaluation) -> None:
+        """Refuse options with which there is nothing to measure, with an `ArgumentError`: before anything is read."""
+
+    def finish(self) -> Sequence[int]:
+        """Measure what needs all images to be known, and return indices as `judge` does: of images of this process.
+
+        A sync point: all processes must call it, once, after their last group."""
+        return ()
 
     def meaning(self) -> str:
         """A sentence or two on what the numbers say, true for the options at hand."""

@@ -11,8 +11,11 @@ from contrex.evaluation import (
     curves,
     embedding,
     faithfulness,
+    grid_pointing,
+    human_alignment,
     localisation,
     randomization,
+    repeatability,
 )
 from contrex.evaluation.bare_metric import protocol_of
 from contrex.evaluation.protocol import Protocol
@@ -24,11 +27,14 @@ from contrex.settings.contrast import check_contrast
 _MODULES = (
     classification,
     localisation,
+    grid_pointing,
+    human_alignment,
     contrasts,
     curves,
     faithfulness,
     consistency,
     randomization,
+    repeatability,
     embedding,
 )
 """In the order in which `contrex metrics` lists their protocols."""
@@ -73,6 +79,7 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
         raise unknown_name("`task`", options.task, TASKS)
     for name in options.metrics:
         protocol = protocol_named(name)
+        protocol.check_options(options)
         if num_classes is not None and num_classes < protocol.min_classes:
             raise ArgumentError(
                 f"`evaluation.metrics` has {name}, which needs at least {protocol.min_classes} classes; "

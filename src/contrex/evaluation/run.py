@@ -269,7 +269,11 @@ class Panel:
             self._shown |= {shown.index: shown for shown in group.pictures(prediction)}
 
     def record(self, total: int) -> RunRecord:
-        """The record of all that was measured, equal on every process. A sync point: all processes must call it."""
+        """The record of all that was measured, equal on every process. A sync point: all processes must call it, and
+        once, as protocols first measure what needs all images to be known."""
+        for name, protocol in self.protocols.items():
+            if name not in self._shared:
+                self._order[name] += protocol.finish()
         subject, options, protocols = self.subject, self.options, self.protocols.values()
         self.task = next(filter(None, ranks.gathered(self.task)), None)  # a process may have no images
         record = Record(

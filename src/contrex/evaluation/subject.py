@@ -33,6 +33,8 @@ class Subject:
     sheets: Mapping[str, bytes] = field(default_factory=dict)
     """Pictures of the images that it was trained on: PNG files by title."""
     seed: int = 0
+    others: Mapping[str, Classifier] = field(default_factory=dict)
+    """Networks of the same task that its maps are compared with, by what names them (`evaluation.others`)."""
 
 
 def configuration_of(subject: Subject, options: settings.Evaluation) -> dict[str, Any]:

@@ -25,10 +25,16 @@ def record_name(recipe: Recipe, options: Evaluation, data: Data) -> str:
     """
     own, asked = (to_plain(replace(way, split=options.split, explainers=())) for way in (recipe.evaluation, options))
     values = dict(flat(asked))
-    parts = [f"{name}={as_word(values.get(name))}" for name in differing(own, asked)]
+    parts = [f"{name}={as_word(_value(name, values))}" for name in differing(own, asked)]
     if data != recipe.data:
         parts.append(f"data={as_word(data_name(data))}")
     return "-".join([f"evaluation-{options.split}", *parts])[:120]
+
+
+def _value(name: str, values: Mapping[str, Any]) -> Any:
+    """The value of a setting by its dotted name, or those of its parts."""
+    parts = [part for key, part in values.items() if key.startswith(f"{name}.") and not key.endswith(".kind")]
+    return parts or values.get(name)
 
 
 def data_name(data: Data) -> str:

@@ -16,6 +16,7 @@ from contrex.data.sample import ImageSet
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import Subject, configuration_of, evaluate_each
 from contrex.experiment.folders import as_word, listed, record_folder, record_name, recorded_configuration
+from contrex.experiment.others import other_networks
 from contrex.models import Classifier, load_classifier
 from contrex.records import RunRecord, to_plain, write_run
 from contrex.records.scopes import differing
@@ -112,6 +113,7 @@ def evaluate_model_by_each(
         images=image_set(data, options.split),
         data=data,
         configuration={"model": to_plain(plain), "data": to_plain(data)},
+        others=other_networks(options.others),
     )
     default = Path("runs") / f"evaluation-{as_word(subject.name)}"
     named = [default.with_name(f"{default.name}-explainer={as_word(text)}") for text in options.explainers]
@@ -204,6 +206,7 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
         curves=curves(run),
         sheets=sheets(run),
         seed=recipe.training.seed,
+        others=other_networks(options.others, classes),
     )
     return subject, [run / record_name(recipe, way, used) for way in options.of_each_explainer()]
 

@@ -5,10 +5,13 @@
 | accuracy | `top_k_correct`, `fgsm` | `TopKAccuracy`, `RobustAccuracy` |
 | calibration | `expected_calibration_error`, `reliability_diagram` | `ExpectedCalibrationError` |
 | localisation | `content_heatmap`, `at_spread`, `pointing_game` | `ContentHeatmap`, `PointingGame` |
+| | `grid_pointing_game`, `human_alignment` | `GridPointingGame`, `HumanAlignment` |
 | class contrast | `masked_relative_probability`, `gradient_sign_curves` | `RelativeProbability`, `GradientSign` |
 | faithfulness | `insertion_curve`, `kept_probabilities`, `infidelity` | `InsertionAUC`, `DropPercent`, `Infidelity` |
+| | `adcc`, `arcc`, `single_deletion` | `ComposedScore`, `SingleDeletion` |
 | stability | `equivariance_similarity`, `max_sensitivity` | `EquivarianceError`, `MaxSensitivity`, `CGCLossMetric` |
 | sanity | `randomized`, `map_similarity`, `changes` | `RandomizationSimilarity` |
+| agreement of networks | `map_similarity`, `agrees_beyond_chance` | `MapAgreement` |
 
 Those that change images ask the model through `Answers`, and all remove pixels as `contrex.metrics.removal` says.
 Accumulators (`PerSampleMetric`) have `update`, `compute` and `reset`, and give the same result on many processes;
@@ -20,12 +23,22 @@ from __future__ import annotations
 
 from contrex.metrics.accuracy import TopKAccuracy, top_k_correct
 from contrex.metrics.adversarial import RobustAccuracy, fgsm, fgsm_direction, pixel_bounds
+from contrex.metrics.agreement import MapAgreement, agrees_beyond_chance
 from contrex.metrics.calibration import (
     ExpectedCalibrationError,
     ReliabilityDiagram,
     confidence_and_correct,
     expected_calibration_error,
     reliability_diagram,
+)
+from contrex.metrics.composed import (
+    ComposedScore,
+    adcc,
+    arcc,
+    coherency,
+    complexity,
+    road_difference,
+    unit_maps,
 )
 from contrex.metrics.consistency import CGCLossMetric
 from contrex.metrics.content_heatmap import ContentHeatmap, ContentHeatmapAtSpread, content_heatmap
@@ -50,6 +63,8 @@ from contrex.metrics.gradient_sign import (
     score_gradient,
     score_gradients,
 )
+from contrex.metrics.grid_pointing import GridPointingGame, grid_pointing_game
+from contrex.metrics.human_alignment import HumanAlignment, human_alignment
 from contrex.metrics.infidelity import Infidelity, infidelity
 from contrex.metrics.insertion import (
     CurveArea,
@@ -67,6 +82,7 @@ from contrex.metrics.pointing_game import PointingGame, StochasticPointingGame, 
 from contrex.metrics.probing import Answers
 from contrex.metrics.randomization import (
     RandomizationSimilarity,
+    below_chance,
     chance_similarity,
     changes,
     map_similarity,
@@ -80,6 +96,7 @@ from contrex.metrics.relative_probability import (
 )
 from contrex.metrics.removal import baseline_images
 from contrex.metrics.sensitivity import MaxSensitivity, max_sensitivity
+from contrex.metrics.single_deletion import SingleDeletion, single_deletion
 from contrex.metrics.spread import Spread, at_spread, spread
 from contrex.metrics.torchmetric import as_torchmetric
 from contrex.ops.pixels import reflected_blur
@@ -87,6 +104,7 @@ from contrex.ops.pixels import reflected_blur
 __all__ = [
     "Answers",
     "CGCLossMetric",
+    "ComposedScore",
     "ContentHeatmap",
     "ContentHeatmapAtSpread",
     "CurveArea",
@@ -99,10 +117,13 @@ __all__ = [
     "FeatureSimilarity",
     "GradientSign",
     "GradientSignCurves",
+    "GridPointingGame",
+    "HumanAlignment",
     "IncreaseMagnitude",
     "IncreasePercent",
     "Infidelity",
     "InsertionAUC",
+    "MapAgreement",
     "MaxSensitivity",
     "PerSampleMetric",
     "PointingGame",
@@ -111,16 +132,23 @@ __all__ = [
     "RelativeProbability",
     "ReliabilityDiagram",
     "RobustAccuracy",
+    "SingleDeletion",
     "Spread",
     "StochasticPointingGame",
     "TopKAccuracy",
+    "adcc",
+    "agrees_beyond_chance",
+    "arcc",
     "area_under_curve",
     "as_torchmetric",
     "at_spread",
     "baseline_images",
+    "below_chance",
     "bootstrap_interval",
     "chance_similarity",
     "changes",
+    "coherency",
+    "complexity",
     "confidence_and_correct",
     "content_heatmap",
     "crop_of_strength",
@@ -134,6 +162,8 @@ __all__ = [
     "fgsm",
     "fgsm_direction",
     "gradient_sign_curves",
+    "grid_pointing_game",
+    "human_alignment",
     "increase_magnitude",
     "increase_percent",
     "infidelity",
@@ -150,10 +180,13 @@ __all__ = [
     "reflected_blur",
     "relative_probability",
     "reliability_diagram",
+    "road_difference",
     "score_gradient",
     "score_gradients",
+    "single_deletion",
     "spread",
     "stochastic_pointing_game",
     "top_k_correct",
     "two_most_probable",
+    "unit_maps",
 ]

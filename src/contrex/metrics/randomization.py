@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from contrex.metrics.probing import check_finite
 
 KINDS = {"spearman": "Spearman", "spearman_abs": "Spearman of absolute values", "ssim": "SSIM"}
 """How maps are compared: rank correlation of the signed maps, of their absolute values, or structural similarity."""
+
+ORDERS = ("cascading", "independent")
 
 ROUNDING = 1e-9
 """How far from 1 the mean correlation of equal maps may be."""
@@ -34,9 +37,15 @@ _SSIM_FLOORS = (0.01**2, 0.03**2)
 
 
 def randomized(
-    network: nn.Module, *, stages: Sequence[str] | None = None, seed: int = 0
+    network: nn.Module,
+    *,
+    stages: Sequence[str] | None = None,
+    seed: int = 0,
+    order: Literal["cascading", "independent"] = "cascading",
 ) -> Iterator[tuple[str, nn.Module]]:
     """The network with ever more of its layers re-initialised, from the top down: cascading randomisation.
+
+    With the order "independent" each stage is re-initialised alone, while all others are as they were trained.
 
     Adebayo et al., "Sanity Checks for Saliency Maps" (NeurIPS 2018). A layer is a module with parameters of its own.
     The order is the reverse of `named_modules()`, the order of definition: in the usual networks that of execution, but
@@ -52,6 +61,7 @@ def randomized(
         stages: names of modules after the first layer of which to stop and yield ("layer4", "layer3"); None is
             every layer, `()` only the whole network. The last one yielded is always randomised altogether.
         seed: of everything; the global generators are put back.
+        order: cascading or independent.
 
     Yields:
         The name of the stage, or of the layer, that was reached, and the randomised network: always *the same* copy,
@@ -59,12 +69,14 @@ def randomized(
 
     Raises:
         ArgumentError: the network has no parameters.
-        UnknownNameError: a stage is no module with parameters.
+        UnknownNameError: a stage is no module with parameters, or there is no such order.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
     >>> [name for name, _ in randomized(network)]
     ['3', '0']
     """
+    if order not in ORDERS:
+        raise unknown_name("`order`", order, ORDERS)
     stops = _stops(network, stages)
     # One copy for all stages: the trained network stays as it is, and each stage goes on from the one above.
     changed = copy.deepcopy(network)
@@ -72,6 +84,8 @@ def randomized(
         _reset(layer, seed + place)
         if name in stops:
             yield stops[name], changed
+            if order == "independent":
+                changed.load_state_dict(network.state_dict())
 
 
 def map_similarity(heatmaps: Tensor, others: Tensor, kind: str = "spearman") -> Tensor:
@@ -152,11 +166,28 @@ def changes(similarities: Tensor, chance: Tensor | None = None) -> bool:
     return _mean("similarities", similarities) < (1 + level) / 2 - ROUNDING
 
 
+def below_chance(similarities: Tensor, chance: Tensor) -> bool:
+    """Whether maps before and after randomising are less alike, on average, than maps of different images are.
+
+    `mean(s) < mean(c)`: the line of Arun et al., "Assessing the Trustworthiness of Saliency Maps for Localizing
+    Abnormalities in Medical Imaging" (Radiology: AI, 2021), who draw it for SSIM with 50 pairs of maps of the trained
+    network. It is stricter than `changes`.
+
+    Args:
+        similarities: `[N]` of `map_similarity`; NaN is left out.
+        chance: `[M]` of `chance_similarity` with the same kind, on the trained network.
+
+    >>> below_chance(torch.tensor([0.6, 0.6]), torch.tensor([0.7, 0.8]))
+    True
+    """
+    return _mean("similarities", similarities) < _mean("chance", chance) - ROUNDING
+
+
 class RandomizationSimilarity(PerSampleMetric):
     """Mean similarity of maps before and after all parameters are randomised, -1..1; lower is better: `map_similarity`.
 
     Named by its kind, and by the stage where not everything is randomised: `randomization_spearman`,
-    `randomization_ssim_layer4`.
+    `randomization_ssim_layer4`; `randomization_ssim_each` where an image's value is the mean over stages, each alone.
 
     >>> metric = RandomizationSimilarity("spearman")
     >>> metric.update(torch.tensor([0.5, 0.0, torch.nan]))
@@ -167,11 +198,13 @@ class RandomizationSimilarity(PerSampleMetric):
     skip_reason = "a constant heatmap before or after randomising"
     higher_is_better = False
 
-    def __init__(self, kind: str = "spearman", *, stage: str | None = None) -> None:
+    def __init__(self, kind: str = "spearman", *, stage: str | None = None, each: bool = False) -> None:
         if kind not in KINDS:
             raise unknown_name("`kind`", kind, KINDS)
-        self.name = f"randomization_{kind}" + (f"_{stage.replace('.', '_')}" if stage else "")
-        self.title = f"Similarity after randomising {stage or 'all parameters'} ({KINDS[kind]})"
+        what = "each" if each else stage
+        self.name = f"randomization_{kind}" + (f"_{what.replace('.', '_')}" if what else "")
+        told = "each stage alone" if each else stage or "all parameters"
+        self.title = f"Similarity after randomising {told} ({KINDS[kind]})"
         super().__init__()
 
     def update(self, similarities: Tensor) -> None:
@@ -259,10 +292,11 @@ def _ssim(x: Tensor, y: Tensor) -> Tensor:
     means, variances and covariance being weighed by the window (Wang et al., 2004, eq. 13); borders are mirrored."""
     distance = torch.arange(_SSIM_WINDOW, dtype=x.dtype, device=x.device) - _SSIM_WINDOW // 2
     weight = torch.exp(-0.5 * (distance / _SSIM_SIGMA) ** 2)
-    window = torch.outer(weight / weight.sum(), weight / weight.sum())
+    line = weight / weight.sum()  # the window is the product of a row and a column of it: 22 products a pixel, not 121
     x, y = (pad(maps, [_SSIM_WINDOW // 2] * 4, mode="reflect") for maps in (x, y))
     together = torch.cat([x, y, x * x, y * y, x * y])[:, None]
-    mean_x, mean_y, *products = conv2d(together, window[None, None]).view(5, len(x), -1)
+    smooth = conv2d(conv2d(together, line[None, None, None]), line[None, None, :, None])
+    mean_x, mean_y, *products = smooth.view(5, len(x), -1)
     # A variance as a difference of two means may round to less than 0.
     of_x, of_y = ((product - mean**2).clamp(min=0) for product, mean in zip(products, (mean_x, mean_y), strict=False))
     shared = products[2] - mean_x * mean_y

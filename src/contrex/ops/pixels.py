@@ -1,4 +1,4 @@
-"""Operations on the pixels of images: two Gaussian blurs, the mask of an explanation.
+"""Operations on the pixels of images: two Gaussian blurs, the mask of an explanation, cells of a grid.
 
 Axes: N images, C channels, H W pixels.
 """
@@ -149,6 +149,35 @@ def explanation_mask(heatmaps: Tensor, size: int | tuple[int, int], *, threshold
     low, high = _extremes(upsampled)
     least, most = _extremes(heatmaps)  # of the cells: upsampling a constant map can round its pixels apart
     return ((upsampled - low) / (high - low + SPAN_EPS) > threshold) & (most > least)
+
+
+def grid_cells(size: tuple[int, int], grid: int) -> Tensor:
+    """The number of the cell that each pixel is in, int64 `[H,W]`: `grid` x `grid` cells, row by row.
+
+    Where the grid does not divide a side, cells differ by one pixel.
+
+    >>> grid_cells((2, 5), 2)
+    tensor([[0, 0, 0, 1, 1],
+            [2, 2, 2, 3, 3]])
+    """
+    rows, columns = (torch.arange(side, device="cpu") * grid // side for side in size)
+    return rows[:, None] * grid + columns
+
+
+def without_random_cells(images: Tensor, *, share: float, grid: int, fill: Tensor) -> Tensor:
+    """Images `[N,C,H,W]` of which a `share` has one cell of a `grid` x `grid` grid replaced by `fill`.
+
+    Which ones, and which cell, is drawn from torch's generator of the CPU: the same on every device. It is how IDSDS
+    (Hesse et al., NeurIPS 2024) fine-tunes networks, with a share of 0.5 and a grid of 4, so that images without one
+    cell are in the domain that they know.
+
+    Args:
+        fill: what deleted pixels become, broadcast to the images: the mean colour is zero for the network.
+    """
+    is_changed = torch.rand(len(images), device="cpu") < share
+    cell = torch.randint(grid**2, (len(images),), device="cpu").where(is_changed, -1).to(images.device)
+    cells = grid_cells((images.shape[2], images.shape[3]), grid).to(images.device)
+    return torch.where((cells == cell[:, None, None])[:, None], fill, images)
 
 
 def masked_images(images: Tensor, mask: Tensor) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from contrex.errors import ArgumentError
 from contrex.settings.explainer import read_explainer
@@ -100,6 +102,69 @@ class GradientSign:
 
 
 @dataclass(frozen=True)
+class GridPointing:
+    """The grid pointing game (Boehle et al. 2021): grids of images that the classifier is right and sure about."""
+
+    size: int = 3
+    """Images on each side of a grid, each of another class."""
+    num_grids: int = 500
+    """How many grids are made; fewer where the images do not suffice."""
+    least_confidence: float = 0.5
+    """An image may be used if its class is predicted with at least this probability."""
+    cells: Literal["whole", "shrunk"] = "whole"
+    """What the network sees: a picture `size` times as high and wide (whole), or that picture made as small as one
+    image, for networks of one input size (shrunk)."""
+    resized: bool = False
+    """Resize heatmaps to the picture before their heat is counted, as Rao et al. (2022) do."""
+
+    def __post_init__(self) -> None:
+        check_at_least(2, "evaluation.grid_pointing", size=self.size)
+        check_at_least(1, "evaluation.grid_pointing", num_grids=self.num_grids)
+        least = self.least_confidence
+        check(0 <= least < 1, "evaluation.grid_pointing.least_confidence", least, "in 0..1, below 1")
+
+
+@dataclass(frozen=True)
+class SingleDeletion:
+    """The single deletion score (IDSDS, Hesse et al. 2024)."""
+
+    grid: int = 4
+    """Cells on each side of the grid of which one after the other is deleted."""
+    baseline: Literal["blur", "reflected_blur", "zero", "mean"] = "zero"
+    """What deleted pixels become."""
+    output: Literal["logit", "probability"] = "logit"
+    """What the heat is compared with: the change of the logit, or of the probability, of the label."""
+
+    def __post_init__(self) -> None:
+        check_at_least(2, "evaluation.single_deletion", grid=self.grid)
+
+
+@dataclass(frozen=True)
+class HumanMaps:
+    """Maps of what people found important, such as those of ClickMe."""
+
+    path: Path | None = None
+    """The folder with the maps, NAME.npy or NAME.png for an image, perhaps in the folders that the images are in."""
+    ceiling: float | None = None
+    """How well one person's map predicts another's (Spearman), such as 0.66 for ClickMe; the alignment is then also
+    given as a share of it."""
+
+    def __post_init__(self) -> None:
+        told = "a correlation, above 0 and up to 1"
+        check(self.ceiling is None or 0 < self.ceiling <= 1, "evaluation.human.ceiling", self.ceiling, told)
+
+
+@dataclass(frozen=True)
+class Randomization:
+    """Parameter randomisation (Adebayo et al. 2018)."""
+
+    similarity: Literal["spearman", "spearman_abs", "ssim"] = "spearman"
+    """How maps are compared: by the ranks of signed values, of absolute ones, or by structural similarity."""
+    order: Literal["cascading", "independent"] = "cascading"
+    """Randomise ever more stages from the top, or each stage alone."""
+
+
+@dataclass(frozen=True)
 class Embedding:
     """The t-SNE picture of the features, and how near views are to their image."""
 
@@ -110,6 +175,10 @@ class Embedding:
 
     def __post_init__(self) -> None:
         check_at_least(1, "evaluation.embedding", num_classes=self.num_classes, num_images=self.num_images)
+
+
+LATER = ("grid_pointing", "human", "arcc_fractions", "single_deletion", "randomization", "others")
+"""Settings that the first records do not have: only where they are not as ever, a record has them."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +210,8 @@ class Evaluation:
     region: Literal["boxes", "mask"] = "boxes"
     """What tells where the object is: its boxes, or its mask."""
     pointing: Pointing = Pointing()
+    grid_pointing: GridPointing = GridPointing()
+    human: HumanMaps = HumanMaps()
     insertion_step: int | None = None
     """Pixels per step of the insertion and deletion curves; None is 8 rows of the image (224 * 8 at 224)."""
     insertion_baseline: Baseline = "blur"
@@ -149,12 +220,19 @@ class Evaluation:
     """The image that deletion ends with."""
     drop_fractions: tuple[float, ...] = (0.15, 0.30, 0.45)
     """Shares of the pixels to keep for drop and increase."""
+    arcc_fractions: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    """Shares of the pixels that ROAD removes for ARCC."""
+    single_deletion: SingleDeletion = SingleDeletion()
     infidelity: Infidelity = Infidelity()
     max_sensitivity: MaxSensitivity = MaxSensitivity()
     relative_probability: RelativeProbability = RelativeProbability()
     gradient_sign: GradientSign = GradientSign()
     equivariance_shares: tuple[float, ...] = (0.8, 0.6, 0.4, 0.2)
     """Shares of the image's area that crops keep for the equivariance error. A flip is always measured too."""
+    randomization: Randomization = Randomization()
+    others: tuple[str, ...] = ()
+    """Networks of the same task whose maps are compared with this one's: folders of runs, names of networks with their
+    library's weights (timm:resnet50), or FILE.py:NAME, a function that gives a `Classifier`."""
     fgsm_epsilons: tuple[float, ...] = (1 / 255, 2 / 255, 4 / 255)
     """Sizes of the attack, for pixel values in [0, 1]."""
     calibration_bins: int = 15
@@ -195,10 +273,16 @@ class Evaluation:
         if self.limit is not None and self.limit_by is None:  # a record says it, as earlier ones had the first images
             object.__setattr__(self, "limit_by", "class")
         check(0 < self.equal_spread < 1, "evaluation.equal_spread", self.equal_spread, "between 0 and 1")
-        for name in ("drop_fractions", "equivariance_shares", "fgsm_epsilons"):
+        check(len(set(self.others)) == len(self.others), "evaluation.others", self.others, "different networks")
+        for name in ("drop_fractions", "arcc_fractions", "equivariance_shares", "fgsm_epsilons"):
             values = getattr(self, name)
             fits = bool(values) and len(set(values)) == len(values) and all(0 < value <= 1 for value in values)
             check(fits, f"evaluation.{name}", values, "one share or more, each once, above 0 and at most 1")
+
+    def written(self) -> Mapping[str, Any]:
+        """The fields as records have them since the first, and no word of what came later and is as ever."""
+        usual = {one.name: one.default for one in fields(self)}
+        return {name: value for name, value in vars(self).items() if name not in LATER or value != usual[name]}
 
     def of_each_explainer(self) -> tuple[Evaluation, ...]:
         """The same evaluation for each of `explainers`, or for `explainer` if there are none."""

@@ -36,6 +36,19 @@ class CrossEntropy(Method):
 
     views: Views = "both"
     """What is classified: the plain image, its transformed view, or both (the mean of their losses)."""
+    deletions: float = 0.0
+    """The share of the images of which one cell of a grid is deleted: 0.5 fine-tunes a network for the single deletion
+    score (IDSDS)."""
+    deletion_grid: int = 4
+    """Cells on each side of that grid."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.deletions <= 1, "method.deletions", self.deletions, "a share of the images, from 0 to 1")
+        check_at_least(2, "method", deletion_grid=self.deletion_grid)
+
+    def written(self) -> Mapping[str, Any]:
+        """The fields as the first records and checkpoints have them; of deletions no word where there are none."""
+        return {"views": self.views} if not self.deletions else vars(self)
 
 
 def _check_views(share: float, starting_epoch: int, variant: Variant) -> None:

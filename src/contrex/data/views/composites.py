@@ -1,4 +1,4 @@
-"""Composites: an image among three images of other classes, in a grid of two by two cells (GCC, AAAI 2021).
+"""Composites: images in a grid, such as an image among three of other classes, in two by two cells (GCC, AAAI 2021).
 
     cells   0 1
             2 3
@@ -7,6 +7,8 @@ Legend: N images, S side of one in pixels.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -36,7 +38,18 @@ def composites(views: Tensor, partners: Tensor, cells: Tensor) -> Tensor:
     place = torch.arange(NUM_CELLS, device=cells.device)
     # Tile 0 is the view; partners, tiles 1 to 3, fill the other cells, those before the view's moved on by one.
     source = torch.where(place == cells[:, None], 0, place + (place < cells[:, None]))
-    grid = tiles[torch.arange(num, device=views.device)[:, None], source]
-    grid = grid.view(num, 2, 2, channels, height, width).permute(0, 3, 1, 4, 2, 5)
     layout = torch.channels_last if views.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    return grid.reshape(num, channels, 2 * height, 2 * width).contiguous(memory_format=layout)
+    return in_grid(tiles[torch.arange(num, device=views.device)[:, None], source]).contiguous(memory_format=layout)
+
+
+def in_grid(tiles: Tensor) -> Tensor:
+    """The pictures `[N,C,G H,G W]` of grids of G x G `tiles` [N,G G,C,H,W], row by row. Pixels are only moved.
+
+    >>> in_grid(torch.arange(4.0).view(1, 4, 1, 1, 1))[0, 0]
+    tensor([[0., 1.],
+            [2., 3.]])
+    """
+    num, num_cells, channels, height, width = tiles.shape
+    side = math.isqrt(num_cells)
+    grid = tiles.view(num, side, side, channels, height, width).permute(0, 3, 1, 4, 2, 5)
+    return grid.reshape(num, channels, side * height, side * width)
