@@ -7,11 +7,14 @@ those `EXPLAINERS` is made, the list that the command line and the contract test
 from contrex.explain.activation.ablation_cam import AblationCAM
 from contrex.explain.activation.cam import CAM
 from contrex.explain.activation.eigen_cam import EigenCAM
+from contrex.explain.activation.fem import FEM
 from contrex.explain.activation.grad_cam import GradCAM
 from contrex.explain.activation.grad_cam_plus_plus import GradCAMPlusPlus
 from contrex.explain.activation.hires_cam import HiResCAM
+from contrex.explain.activation.kpca_cam import KPCACAM
 from contrex.explain.activation.layer_cam import LayerCAM
 from contrex.explain.activation.score_cam import ScoreCAM
+from contrex.explain.activation.shapley_cam import ShapleyCAM
 from contrex.explain.activation.xgrad_cam import XGradCAM
 from contrex.explain.adaptors.captum import Captum
 from contrex.explain.attention.attention_rollout import AttentionRollout
@@ -48,7 +51,10 @@ __all__ = [  # noqa: RUF022 - in the order in which lists show the methods
     "XGradCAM",
     "GradCAMPlusPlus",
     "LayerCAM",
+    "ShapleyCAM",
     "EigenCAM",
+    "KPCACAM",
+    "FEM",
     "ScoreCAM",
     "AblationCAM",
     "Gradient",

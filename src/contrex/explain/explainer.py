@@ -22,7 +22,7 @@ from contrex.errors import ArgumentError, NotDifferentiableError
 from contrex.explain.activation.closed_form import LinearHead
 from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.forward import capture, diagnosis
-from contrex.explain.forward.capture import Pass
+from contrex.explain.forward.capture import Features, Pass
 from contrex.explain.forward.sites import Sites
 from contrex.explain.forward.survey import Survey
 from contrex.explain.options import About, default_options, in_words, made_with
@@ -420,10 +420,14 @@ class ActivationExplainer(LayerExplainer):
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """The map `[N,h,w]` of an activation `[N,C,h,w]`; the gradient is `[N,C,h,w]`, or `[N,C,1,1]` if constant."""
 
+    def _gradient(self, run: Pass, features: Features, question: Question, *, differentiable: bool) -> Tensor:
+        """What is combined with the activation, for each score: `[N,M,C,h,w]`, or `[N,M,C,1,1]` if constant."""
+        return self._head.gradient(run, features, question.cotangents(run.logits), differentiable=differentiable)
+
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
-        rows, (features,) = question.cotangents(run.logits), run.features
-        gradient = self._head.gradient(run, features, rows, differentiable=differentiable)
-        activation, dtype, num = features.maps(features.output), rows.dtype, rows.shape[1]
+        (features,), dtype, num = run.features, question.rows.dtype, question.rows.shape[1]
+        gradient = self._gradient(run, features, question, differentiable=differentiable)
+        activation = features.maps(features.output)
         with torch.set_grad_enabled(differentiable), torch.autocast(activation.device.type, enabled=False):
             repeated = activation.to(dtype).repeat_interleave(num, 0) if num > 1 else activation.to(dtype)
             maps = self.combine(repeated, gradient.to(dtype).flatten(0, 1))
