@@ -10,6 +10,7 @@ from contrex.explain.activation.eigen_cam import EigenCAM
 from contrex.explain.activation.fem import FEM
 from contrex.explain.activation.grad_cam import GradCAM
 from contrex.explain.activation.grad_cam_plus_plus import GradCAMPlusPlus
+from contrex.explain.activation.guided_grad_cam import GuidedGradCAM
 from contrex.explain.activation.hires_cam import HiResCAM
 from contrex.explain.activation.kpca_cam import KPCACAM
 from contrex.explain.activation.layer_cam import LayerCAM
@@ -58,6 +59,7 @@ __all__ = [  # noqa: RUF022 - in the order in which lists show the methods
     "FEM",
     "ScoreCAM",
     "AblationCAM",
+    "GuidedGradCAM",
     "Gradient",
     "GradientTimesInput",
     "SmoothGrad",

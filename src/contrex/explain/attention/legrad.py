@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Unpack
@@ -126,7 +127,7 @@ class LeGrad(AttentionExplainer):
 def _check_chain(run: AttentionPass, model: nn.Module) -> None:
     """Refuse a pass whose attention is not in blocks, each of which goes on with what the one before gave."""
     blocks = run.blocks
-    is_chain = all(one.tokens is following.source for one, following in zip(blocks, blocks[1:], strict=False))
+    is_chain = all(one.tokens is following.source for one, following in itertools.pairwise(blocks))
     if len(blocks) != len(run.attention) or not is_chain:
         raise LayerError(
             f"LeGrad cannot explain {type(model).__name__}: its {len(run.attention)} attentions are not in blocks that "
