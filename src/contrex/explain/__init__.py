@@ -14,6 +14,7 @@ from contrex.explain.activation.guided_grad_cam import GuidedGradCAM
 from contrex.explain.activation.hires_cam import HiResCAM
 from contrex.explain.activation.kpca_cam import KPCACAM
 from contrex.explain.activation.layer_cam import LayerCAM
+from contrex.explain.activation.refine_cam import RefineCAM
 from contrex.explain.activation.score_cam import ScoreCAM
 from contrex.explain.activation.shapley_cam import ShapleyCAM
 from contrex.explain.activation.xgrad_cam import XGradCAM
@@ -53,6 +54,7 @@ __all__ = [  # noqa: RUF022 - in the order in which lists show the methods
     "XGradCAM",
     "GradCAMPlusPlus",
     "LayerCAM",
+    "RefineCAM",
     "ShapleyCAM",
     "EigenCAM",
     "KPCACAM",
