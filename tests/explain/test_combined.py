@@ -12,31 +12,13 @@ from contrex.explain import EXPLAINERS, LayerExplainer
 from contrex.explain.contract import CHECKS, check_contract
 from contrex.explain.named import build_explainer, check_explainer
 from contrex.settings.combination import HOW_TO_FUSE, read_augment
-from explain.networks import images, network
+from explain.networks import images, network, two_grids
 from oracles import cams, combined
 from sampling import crossed
 
 TARGET = [0, 1, 3]
 ALL = "flip, scale(0.75, 1.5), times(0.9)"
 AT_LAYER = [name for name, kind in EXPLAINERS.items() if issubclass(kind, LayerExplainer)]
-
-
-class TwoGrids(nn.Module):
-    """Feature maps of two sizes, 8 x 12 and 4 x 6 for images of that size, through both of which all evidence comes."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(3)
-        self.early = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU())
-        self.late = nn.Sequential(nn.Conv2d(5, 6, 3, stride=2, padding=1), nn.ReLU())
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
-
-    def forward(self, x):
-        return self.head(self.late(self.early(x)))
-
-
-def two_grids():
-    return TwoGrids().double().eval()
 
 
 # --- the definitions ------------------------------------------------------------------------------------------------

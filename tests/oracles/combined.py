@@ -14,22 +14,24 @@ from torch import Tensor
 def fused(maps: list[Tensor], how: str) -> Tensor:
     """One map of those [h,w] of several layers, on the finest grid, with the scale of the last one's."""
     height, width = max((tuple(one.shape) for one in maps), key=math.prod)
-    scaled = []
-    for one in maps:
-        peak = max(abs(value) for value in one.flatten().tolist())
-        resized = F.interpolate((one / peak)[None, None], (height, width), mode="bilinear", align_corners=False)
-        scaled.append(resized[0, 0])
+
+    def resized(one: Tensor) -> Tensor:
+        return F.interpolate(one[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
+
+    peaks = [max(abs(value) for value in one.flatten().tolist()) for one in maps]
+    scaled = [one / peak for one, peak in zip(maps, peaks, strict=True)]
+    if how == "product":
+        positive, negative = ([resized((sign * one).clamp(min=0)) for one in scaled] for sign in (1, -1))
+        found = math.prod(positive) - math.prod(negative)
+        return found * peaks[-1]
+    if how == "layer_cam":
+        scaled = [(2 * one).tanh() for one in scaled]
+    scaled = [resized(one) for one in scaled]
     found = torch.zeros(height, width, dtype=maps[0].dtype)
     for i, j in itertools.product(range(height), range(width)):
         values = [float(one[i, j]) for one in scaled]
-        if how == "mean":
-            found[i, j] = sum(values) / len(values)
-        elif how == "product":
-            found[i, j] = math.prod(max(v, 0) for v in values) - math.prod(max(-v, 0) for v in values)
-        else:
-            values = [math.tanh(2 * v) for v in values] if how == "layer_cam" else values
-            found[i, j] = max(values, key=abs)
-    return found * float(maps[-1].abs().max())
+        found[i, j] = sum(values) / len(values) if how == "mean" else max(values, key=abs)
+    return found * peaks[-1]
 
 
 def averaged(

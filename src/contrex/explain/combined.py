@@ -89,19 +89,23 @@ def fused(maps: Sequence[Tensor], how: str) -> Tensor:
     """One map of those of L layers, `[N,M,h_l,w_l]` each, of the size of the largest.
 
     Each is divided by its largest magnitude and resized. `mean` is their mean; `max` takes in each cell the value of
-    the largest magnitude; `product` is `prod max(x, 0) - prod max(-x, 0)` (RefineCAM); `layer_cam` is `max` of
-    `tanh(2 x)` (section III-C of LayerCAM). The result is multiplied by the largest magnitude of the last layer's map,
+    the largest magnitude; `product` is `prod max(x, 0) - prod max(-x, 0)`, rectified before they are resized
+    (RefineCAM); `layer_cam` is `max` of `tanh(2 x)` (section III-C of LayerCAM). The result is multiplied by the largest magnitude of the last layer's map,
     so that maps of classes can still be compared.
     """
     size = max((tuple(one.shape[2:]) for one in maps), key=lambda side: side[0] * side[1])
     peaks = [one.abs().amax((2, 3), keepdim=True) for one in maps]
-    scaled = torch.stack([_resized(one / peak.where(peak > 0, 1), size) for one, peak in zip(maps, peaks, strict=True)])
+    scaled = [one / peak.where(peak > 0, 1) for one, peak in zip(maps, peaks, strict=True)]
+
+    def stacked(values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([_resized(one, size) for one in values])
+
     if how == "mean":
-        found = scaled.mean(0)
+        found = stacked(scaled).mean(0)
     elif how == "product":
-        found = scaled.relu().prod(0) - (-scaled).relu().prod(0)
+        found = stacked([one.relu() for one in scaled]).prod(0) - stacked([(-one).relu() for one in scaled]).prod(0)
     else:
-        values = torch.tanh(2 * scaled) if how == "layer_cam" else scaled
+        values = stacked([torch.tanh(2 * one) for one in scaled] if how == "layer_cam" else scaled)
         found = values.gather(0, values.abs().argmax(0, keepdim=True))[0]
     return found * peaks[-1]
 

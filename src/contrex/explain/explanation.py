@@ -68,7 +68,7 @@ class Explained:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
-        return words.summary(self)  # type: ignore[arg-type]
+        return words.summary(self)
 
     @property
     def place(self) -> str | None:
@@ -116,7 +116,7 @@ class Explained:
         """
         from contrex.explain.saved import save
 
-        save(self, Path(path))  # type: ignore[arg-type]
+        save(self, Path(path))
 
     def explore(self, classifier: Classifier | nn.Module | None = None, *, height: int = 900) -> ExplorerPage:
         """A page that asks any class against any other, which a notebook shows, `height` pixels high; `.save(path)`

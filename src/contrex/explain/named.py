@@ -106,7 +106,7 @@ def _checked_general(name: str, value: object, kind: type[Explainer]) -> object:
     """The value of an option of any explainer, if it can be read and means something to this one."""
     if value is None:
         return None
-    found = {"augment": read_augment, "fuse": read_fuse}[name](value)  # type: ignore[arg-type]
+    found = {"augment": read_augment, "fuse": read_fuse}[name](value)
     if name == "fuse" and not issubclass(kind, LayerExplainer):
         raise ArgumentError(f"`fuse` '{found}' means nothing to {kind.name}, which explains no layer: drop it.")
     return value

@@ -98,8 +98,8 @@ def _named(part: ast.expr) -> tuple[str, Sequence[object] | None]:
     if isinstance(part, ast.Name):
         return part.id, None
     if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and not part.keywords:
-        values = [getattr(one, "value", None) for one in part.args]
-        return part.func.id, [float(one) if type(one) in (int, float) else one for one in values]
+        values = [one.value for one in part.args if isinstance(one, ast.Constant) and type(one.value) in (int, float)]
+        return part.func.id, [*map(float, values), *[None] * (len(part.args) - len(values))]  # None does not fit
     return "", None
 
 

@@ -114,7 +114,7 @@ class LeGrad(AttentionExplainer):
         for pixels, owners in ((images[:1], [0]), (images.repeat(1 + len(blocks), 1, 1, 1), places)):
             # whatever a network raises whose batch axes do not agree
             with contextlib.suppress(Exception), about(owners):
-                own, *logits = _rest(self.model, pixels, last, together, len(places)).split(num)
+                own, *logits = _rest(self.model, pixels, last, together, len(places)).unflatten(0, (-1, num))
                 tolerance = 1e-3 if together.dtype in FULL_PRECISION else 5e-2
                 if torch.allclose(own, run.logits, tolerance, tolerance, equal_nan=True):
                     return means, logits
