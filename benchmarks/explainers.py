@@ -3,7 +3,8 @@
 ResNet-50 at 224 pixels, batch 8, for methods that differentiate; ResNet-18, one image, for those that ask the network
 hundreds of times, where the ratio is to the number of forward passes that the method's definition needs.
 
-    python benchmarks/explainers.py [GROUP ...]  groups: last_block, layer2, classes, input, perturbation, cams, attention
+    python benchmarks/explainers.py [GROUP ...]
+    groups: last_block, layer2, classes, input, perturbation, cams, attention
 """
 
 from __future__ import annotations

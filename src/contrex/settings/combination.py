@@ -98,8 +98,9 @@ def _named(part: ast.expr) -> tuple[str, Sequence[object] | None]:
     if isinstance(part, ast.Name):
         return part.id, None
     if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and not part.keywords:
-        values = [one.value for one in part.args if isinstance(one, ast.Constant) and type(one.value) in (int, float)]
-        return part.func.id, [*map(float, values), *[None] * (len(part.args) - len(values))]  # None does not fit
+        constants = [one.value for one in part.args if isinstance(one, ast.Constant)]
+        numbers = [float(one) for one in constants if isinstance(one, (int, float)) and not isinstance(one, bool)]
+        return part.func.id, [*numbers, *[None] * (len(part.args) - len(numbers))]  # None does not fit
     return "", None
 
 

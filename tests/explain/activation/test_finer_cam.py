@@ -66,7 +66,7 @@ def test_the_nearest_of_prompts_compete_too():
     expected = (why.logits - why.logits[:, :1]).abs().argsort(1)[:, 1:3]
     assert why.foils is not None
     assert torch.equal(why.foils.sort(1).values, expected.sort(1).values)
-    assert "a tabby rather than" in repr(why[0])
+    assert "why a tabby and not the nearest classes" in repr(why[0])
 
 
 @pytest.mark.slow

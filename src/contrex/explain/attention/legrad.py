@@ -31,7 +31,7 @@ class LeGrad(AttentionExplainer):
     `num_blocks` takes so many of the last ones, None all.
 
     The ReLU makes it not linear in the score, so a contrast is the difference of the classes' maps: forward passes are
-    shared, and each class costs a backward pass through the upper half of every block.
+    shared, and each class costs a backward pass through the upper part of every block.
 
     Deviations: raw, where the paper stretches the map to [0, 1] and the published code sums the blocks, the last two by
     default. That code also explains networks by the attention of their pooling (CoCa, SigLIP), with a correction by an
@@ -91,12 +91,14 @@ class LeGrad(AttentionExplainer):
         some = slice(None if self._num_blocks is None else -self._num_blocks, None)
         blocks, attention = run.blocks[some], run.attention[some]
         means, logits = self._scored(run, blocks)
-        influence: list[Tensor | float] = [0.0] * question.rows.shape[1]
-        for block, weights, mean, own in zip(blocks, attention, means, logits, strict=True):
-            for index, row in enumerate(question.cotangents(own.detach()).unbind(1)):
-                slope = _slope(block.tokens, weights, *torch.autograd.grad(own, mean, row, retain_graph=True))
-                influence[index] = influence[index] + slope.to(row.dtype).relu().mean((1, 2)) / len(blocks)
-        return torch.stack([self._placed(run, torch.as_tensor(one)) for one in influence], 1)
+        rows = [question.cotangents(own.detach()) for own in logits]
+        maps = []
+        for index in range(question.rows.shape[1]):
+            # One backward pass through the rest for all blocks, whose means are independent of each other.
+            pulled = torch.autograd.grad(logits, means, [row[:, index] for row in rows], retain_graph=True)
+            slopes = [_slope(*one) for one in zip(blocks, attention, pulled, strict=True)]
+            maps.append(self._placed(run, torch.stack([slope.relu().mean((1, 2)) for slope in slopes]).mean(0)))
+        return torch.stack(maps, 1)
 
     def _scored(self, run: AttentionPass, blocks: Sequence[Block]) -> tuple[list[Tensor], Sequence[Tensor]]:
         """The mean tokens `[N,D]` of each block, and the logits `[N,K]` that the rest of the network gives them.
@@ -114,7 +116,7 @@ class LeGrad(AttentionExplainer):
         for pixels, owners in ((images[:1], [0]), (images.repeat(1 + len(blocks), 1, 1, 1), places)):
             # whatever a network raises whose batch axes do not agree
             with contextlib.suppress(Exception), about(owners):
-                own, *logits = _rest(self.model, pixels, last, together, len(places)).unflatten(0, (-1, num))
+                own, *logits = _rest(self.model, pixels, last, together, len(places)).view(-1, *run.logits.shape)
                 tolerance = 1e-3 if together.dtype in FULL_PRECISION else 5e-2
                 if torch.allclose(own, run.logits, tolerance, tolerance, equal_nan=True):
                     return means, logits
@@ -147,12 +149,12 @@ def _rest(model: nn.Module, images: Tensor, last: Block, tokens: Tensor, num: in
         return capture.read_output(call(model, images.clone()), model, tokens.new_empty(num))
 
 
-def _slope(tokens: Tensor, weights: Tensor, pulled: Tensor) -> Tensor:
-    """`dS/dW` `[N,h,T,T]` of a block whose mean token has the gradient `pulled` [N,D]."""
-    axis = _token_axis(tokens, weights)
+def _slope(block: Block, weights: Tensor, pulled: Tensor) -> Tensor:
+    """`dS/dW` `[N,h,T,T]`, float32 or better, of a block whose mean token has the gradient `pulled` [N,D]."""
+    tokens, axis = block.tokens, _token_axis(block.tokens, weights)
     shared = (pulled / weights.shape[2]).unsqueeze(axis).expand(tokens.shape).to(tokens.dtype)
     (slope,) = torch.autograd.grad(tokens, weights, shared, retain_graph=True)
-    return slope
+    return slope.to(torch.promote_types(slope.dtype, torch.float32))
 
 
 def _token_axis(tokens: Tensor, weights: Tensor) -> int:
