@@ -90,8 +90,8 @@ def fused(maps: Sequence[Tensor], how: str) -> Tensor:
 
     Each is divided by its largest magnitude and resized. `mean` is their mean; `max` takes in each cell the value of
     the largest magnitude; `product` is `prod max(x, 0) - prod max(-x, 0)`, rectified before they are resized
-    (RefineCAM); `layer_cam` is `max` of `tanh(2 x)` (section III-C of LayerCAM). The result is multiplied by the largest
-    magnitude of the last layer's map, so that maps of classes can still be compared.
+    (RefineCAM); `layer_cam` is `max` of `tanh(2 x)` (section III-C of LayerCAM). The result is multiplied by the
+    largest magnitude of the last layer's map, so that maps of classes can still be compared.
     """
     size = max((tuple(one.shape[2:]) for one in maps), key=lambda side: side[0] * side[1])
     peaks = [one.abs().amax((2, 3), keepdim=True) for one in maps]
