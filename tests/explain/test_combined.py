@@ -185,6 +185,8 @@ def test_what_means_nothing_is_refused():
             make()
     with pytest.raises(UnknownNameError, match="option of grad_cam must be one of layer, augment, fuse; got 'augmen'"):
         check_explainer("grad_cam(augmen='flip')")
+    with pytest.raises(ArgumentError, match=r"both choose where lrp looks: give one of them \(lrp with layer=None\)"):
+        contrex.LRP(network("mlp"), fuse="mean")
     with pytest.raises(ArgumentError, match="both choose where grad_cam looks"):
         build_explainer(network("mlp"), "grad_cam(fuse='mean')", "act")
 

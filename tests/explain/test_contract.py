@@ -18,6 +18,7 @@ from contrex.explain import EXPLAINERS
 from contrex.explain.contract import CHECKS, ContractError, check_contract
 from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.in_place import written
+from explain import by_architecture
 from explain.networks import HEADS, images, network, two_grids
 from sampling import crossed
 
@@ -140,10 +141,13 @@ def test_real_architectures(method, architecture):
     kind, net, x = CHEAPER.get(method, EXPLAINERS[method]), *real_network(architecture)
     if method in NEARLY_NOTHING or (method in AT_PIXELS and architecture.endswith("vgg16_bn")):
         net, x = deepcopy(net).double(), x.double()
+    said = by_architecture.documented()[method, architecture]
     try:
         kind(net)(x[:1])
     except LayerError as error:
+        assert said == "refused"
         pytest.skip(str(error).splitlines()[0])
+    assert said == "right"
     if method in PER_CHANNEL:
         CHECKS["gives_what_it_promises"](kind, net, x)
         CHECKS["leaves_no_trace"](kind, net, x[:1])

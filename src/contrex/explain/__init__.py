@@ -22,6 +22,7 @@ from contrex.explain.adaptors.captum import Captum
 from contrex.explain.attention.attention_rollout import AttentionRollout
 from contrex.explain.attention.gradient_attention_rollout import GradientAttentionRollout
 from contrex.explain.attention.legrad import LeGrad
+from contrex.explain.expected import ExpectedExplanation
 from contrex.explain.explainer import ActivationExplainer, Explainer, InputExplainer, LayerExplainer
 from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.input.deconvnet import Deconvnet
@@ -43,6 +44,7 @@ __all__ = [  # noqa: RUF022 - in the order in which lists show the methods
     "Captum",
     "ClassExplanations",
     "EXPLAINERS",
+    "ExpectedExplanation",
     "Explainer",
     "Explanation",
     "InputExplainer",
