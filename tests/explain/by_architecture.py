@@ -29,7 +29,9 @@ def cell(method: str, architecture: str) -> str:
 
     net, x = real_network(architecture)
     net, x = (net.double(), x.double()) if method in NEARLY_NOTHING else (net.float(), x)
-    kind = partial(Occlusion, stride=16) if method == "occlusion" else CHEAPER.get(method, EXPLAINERS[method])
+    kind = (
+        partial(Occlusion, window=16, stride=16) if method == "occlusion" else CHEAPER.get(method, EXPLAINERS[method])
+    )
     checks = ("gives_what_it_promises", *(() if method in PER_CHANNEL else ("answers_classes_as_single_calls",)))
     try:
         for check in checks:
@@ -59,8 +61,13 @@ def main() -> None:
     for one, method in itertools.product(ARCHITECTURES, EXPLAINERS):
         found[method, one] = cell(method, one)
         print(one, method, found[method, one], flush=True)
-    lines = [f"| | {' | '.join(ARCHITECTURES)} |", f"|---|{'---|' * len(ARCHITECTURES)}"]
-    lines += [f"| `{m}` | {' | '.join(found[m, one] for one in ARCHITECTURES)} |" for m in EXPLAINERS]
+    write(found, list(EXPLAINERS), list(ARCHITECTURES))
+
+
+def write(found: dict[tuple[str, str], str], methods: list[str], architectures: list[str]) -> None:
+    """Write the table of these cells into the page."""
+    lines = [f"| | {' | '.join(architectures)} |", f"|---|{'---|' * len(architectures)}"]
+    lines += [f"| `{m}` | {' | '.join(found[m, one] for one in architectures)} |" for m in methods]
     counts = {kind: sum(one == kind for one in found.values()) for kind in CELLS}
     page = DOCS.read_text("utf-8").partition(HEADING)[0].rstrip()
     count = f"{len(found)} cells: **{counts['right']} right, {counts['refused']} refused, 0 wrong**."
