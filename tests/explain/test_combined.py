@@ -24,8 +24,7 @@ AT_LAYER = [name for name, kind in EXPLAINERS.items() if issubclass(kind, LayerE
 # --- the definitions ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", HOW_TO_FUSE)
-@pytest.mark.parametrize("kind", [contrex.GradCAM, contrex.LayerCAM])
+@pytest.mark.parametrize(("kind", "how"), crossed([contrex.GradCAM, contrex.LayerCAM], HOW_TO_FUSE, one_in=2))
 def test_fused_layers(kind, how):
     net, x = two_grids(), images()
     by_layer = [kind(net, layer).classes(x, classes=range(4)).heatmap for layer in ("early", "late")]
@@ -33,7 +32,9 @@ def test_fused_layers(kind, how):
     cams.assert_contrasted(kind(net, fuse=f"{how}(early, late)"), x, TARGET, maps)
 
 
-@pytest.mark.parametrize("name", ["grad_cam", "gradient", "layer_cam", "eigen_cam"])
+@pytest.mark.parametrize(
+    "name", ["grad_cam", "eigen_cam", *(pytest.param(one, marks=pytest.mark.slow) for one in ("gradient", "layer_cam"))]
+)
 def test_averaged_views(name):
     net, x = network("mlp"), images(1)
     kind = EXPLAINERS[name]
@@ -74,7 +75,7 @@ def test_views_are_mirror_images_of_each_other():
 @pytest.mark.parametrize(
     ("how", "check"),
     crossed([{"augment": "flip, times(0.9)"}, {"augment": "scale(1.5)"}, {"fuse": "mean(features.0, act)"}], CHECKS,
-            one_in=4),
+            one_in=8),
 )  # fmt: skip
 def test_the_contract_holds(how, check):
     CHECKS[check](partial(contrex.GradCAM, **how), network("mlp"), images())

@@ -20,7 +20,7 @@ from sampling import crossed
 PLACES = [*((head, "act") for head in HEADS), ("mlp", "features")]
 
 
-@pytest.mark.parametrize(("place", "score"), crossed(PLACES, SCORES, one_in=3))
+@pytest.mark.parametrize(("place", "score"), crossed(PLACES, SCORES, one_in=5))
 def test_shapley_cam(place, score):
     head, layer = place
     net, x = network(head), images(3, (4, 6))
