@@ -78,7 +78,7 @@ ABOUT = """\
 With random weights, at the sizes of `tests/explain/test_contract.py`; written by `tests/explain/by_architecture.py`.
 {count} Right is a finite map of the right shape beside the network's own
 logits, whose contrasts are the differences of the classes' maps; the slow tests put every such cell through the
-whole contract. What is refused says why: no global pooling and one linear layer (`cam`), no ReLU (`guided_backprop`),
+contract. What is refused says why: no global pooling and one linear layer (`cam`), no ReLU (`guided_backprop`),
 no rule for a function (`lrp`), no attention among all tokens, one resolution only (`refine_cam`).
 """
 
