@@ -3,7 +3,8 @@
 ResNet-50 at 224 pixels, batch 8, for methods that differentiate; ResNet-18, one image, for those that ask the network
 hundreds of times, where the ratio is to the number of forward passes that the method's definition needs.
 
-    python benchmarks/explainers.py [GROUP ...]      groups: last_block, layer2, classes, input, perturbation
+    python benchmarks/explainers.py [GROUP ...]
+    groups: last_block, layer2, classes, input, perturbation, cams, attention
 """
 
 from __future__ import annotations
@@ -141,12 +142,85 @@ def perturbation() -> tuple[Functions, dict[str, float]]:
     return functions, {**needed, "grad-cam ScoreCAM": channels + 1.0, "grad-cam AblationCAM": channels + 1.0}
 
 
+def torch_cam_library(method: str, model: nn.Module, layers: object, images: torch.Tensor, target, **options) -> None:
+    """One call of torch-cam, as its README writes it."""
+    import torchcam.methods
+
+    with getattr(torchcam.methods, method)(model, layers, **options) as cam:
+        cam(target.tolist(), model(images))
+
+
+def cams() -> tuple[Functions, dict[str, float]]:
+    """ShapleyCAM, FEM, KPCA-CAM, Guided Grad-CAM, RefineCAM and the options of any explainer: ResNet-18, batch 4."""
+    import pytorch_grad_cam
+    from captum.attr import GuidedGradCam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    model, images, target = resnet("resnet18", 4)
+    last, names = model.layer4, ["layer2", "layer3", "layer4"]
+    layers = [getattr(model, name) for name in names]
+    functions: Functions = {"plain forward": partial(plain, model, images)}
+
+    def ours(name: str, made: contrex.Explainer) -> None:
+        functions[name] = partial(made, images, target=target)
+
+    def several(method: str, *, aug_smooth: bool = False, chosen: list[nn.Module]) -> None:
+        kind = getattr(pytorch_grad_cam, method)
+        cam, asked = kind(model=model, target_layers=chosen), [ClassifierOutputTarget(int(t)) for t in target]
+        cam(input_tensor=images, targets=asked, **({"aug_smooth": True} if aug_smooth else {}))
+
+    ours("grad_cam", contrex.GradCAM(model))
+    functions["grad-cam GradCAM"] = partial(grad_cam_library, "GradCAM", model, last, images, target)
+    functions["torch-cam GradCAM"] = partial(torch_cam_library, "GradCAM", model, last, images, target)
+    ours("layer_cam", contrex.LayerCAM(model))
+    functions["torch-cam LayerCAM"] = partial(torch_cam_library, "LayerCAM", model, last, images, target)
+    ours("shapley_cam", contrex.ShapleyCAM(model))
+    functions["grad-cam ShapleyCAM"] = partial(grad_cam_library, "ShapleyCAM", model, last, images, target)
+    ours("shapley_cam at layer3", contrex.ShapleyCAM(model, "layer3"))
+    functions["grad-cam ShapleyCAM at layer3"] = partial(
+        grad_cam_library, "ShapleyCAM", model, model.layer3, images, target
+    )
+    ours("fem", contrex.FEM(model))
+    functions["grad-cam FEM"] = partial(grad_cam_library, "FEM", model, last, images, target)
+    ours("kpca_cam", contrex.KPCACAM(model))
+    functions["grad-cam KPCA_CAM"] = partial(grad_cam_library, "KPCA_CAM", model, last, images, target)
+    ours("guided_grad_cam", contrex.GuidedGradCAM(model))
+    functions["captum GuidedGradCam"] = lambda: GuidedGradCam(model, last).attribute(images, target)
+    ours("refine_cam, 3 layers", contrex.RefineCAM(model, fuse=f"product({', '.join(names)})"))
+    functions["grad-cam RefineCAM, 3 layers"] = partial(several, "RefineCAM", chosen=layers)
+    functions["torch-cam RefineCAM, 3 layers"] = partial(torch_cam_library, "RefineCAM", model, names, images, target)
+    ours("grad_cam, mean of 3 layers", contrex.GradCAM(model, fuse=f"mean({', '.join(names)})"))
+    functions["grad-cam GradCAM, 3 layers"] = partial(several, "GradCAM", chosen=layers)
+    ours("grad_cam, 6 views", contrex.GradCAM(model, augment="flip, times(0.9, 1.1)"))
+    functions["grad-cam GradCAM, aug_smooth"] = partial(several, "GradCAM", aug_smooth=True, chosen=[last])
+    return functions, {}
+
+
+def attention() -> tuple[Functions, dict[str, float]]:
+    """Methods of attention: a vision transformer of torchvision of the size of ViT-Ti/16, batch 4."""
+    from torchvision.models import VisionTransformer
+
+    torch.manual_seed(0)
+    model = VisionTransformer(224, 16, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768).eval().to(DEVICE)
+    nn.init.normal_(model.heads.head.weight)
+    images, target = torch.randn(4, 3, 224, 224, device=DEVICE), torch.arange(4, device=DEVICE)
+    functions: Functions = {"plain forward": partial(plain, model, images)}
+    for name in ("attention_rollout", "gradient_attention_rollout", "legrad"):
+        functions[name] = partial(EXPLAINERS[name](model), images, target=target)
+    functions["legrad, 10 classes"] = partial(contrex.LeGrad(model).classes, images, classes=range(10))
+    blocks = list(model.encoder.layers)
+    functions["torch-cam LeGrad"] = partial(torch_cam_library, "LeGrad", model, blocks, images, target)
+    return functions, {}
+
+
 GROUPS = {
     "last_block": (last_block, 5),
     "layer2": (layer2, 5),
     "classes": (classes, 3),
     "input": (input_methods, 3),
     "perturbation": (perturbation, 1),
+    "cams": (cams, 3),
+    "attention": (attention, 3),
 }
 
 

@@ -1,6 +1,7 @@
 """Why a picture is one class, from files, Pillow images and arrays."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -190,3 +191,46 @@ def test_one_reading_is_not_anothers():
     net, x = Dictionary().eval(), torch.randn(1, 3, 8, 12, dtype=torch.float64)
     first, second = (contrex.Gradient(net, output=lambda got, key=key: got[key]) for key in ("scores", "also"))
     assert [explain(x).logits.shape[1] for explain in (first, second, first)] == [4, 3, 4]
+
+
+# --- another class was expected -------------------------------------------------------------------------------------
+
+
+def test_why_not_asks_three_questions(classifier, photo, tmp_path):
+    plain = contrex.why(photo, classifier)
+    predicted = int(plain.target)
+    expected = (predicted + 1) % 4
+    found = contrex.why_not(photo, classifier, NAMES[expected], explainer="layer_cam")
+    assert (found.expected, found.is_as_expected) == (expected, False)
+    assert found.target.tolist() == [[predicted, predicted, expected]]
+    asked = [(predicted, None), (predicted, expected), (expected, predicted)]
+    for column, (target, contrast) in zip(found.columns(), asked, strict=True):
+        one = contrex.why(photo, classifier, explainer="layer_cam", target=target, contrast=contrast)
+        assert torch.equal(column.heatmap, one.heatmap)
+    said, wanted = NAMES[predicted], NAMES[expected]
+    assert f"why {said}?, why {said} rather than {wanted}?, why {wanted} rather than {said}?" in repr(found)
+    found.save(tmp_path / "why.json")
+    record = json.loads((tmp_path / "why.json").read_text())
+    assert (record["kind"], record["expected"]["name"]) == ("ExpectedExplanation", wanted)
+    assert not record["expected"]["is_predicted"]
+    assert [one["question"] for one in record["questions"][0]][2] == f"why {wanted} rather than {said}?"
+    found.save(tmp_path / "why.png")
+    with Image.open(tmp_path / "why.png") as drawn:
+        assert drawn.width > 3 * 256
+
+
+def test_why_not_explains_what_was_expected_alone(classifier, photo):
+    plain = contrex.why(photo, classifier)
+    found = contrex.why_not(photo, classifier, int(plain.target))
+    assert found.is_as_expected
+    assert torch.equal(found.heatmap[:, 0], plain.heatmap)
+    assert len(found.columns()) == 1
+
+
+def test_why_not_refuses_what_it_cannot_ask(classifier, photo):
+    with pytest.raises(UnknownNameError, match=r"`expected` must be one of tabby, .*; got 'tabbi'"):
+        contrex.why_not(photo, classifier, "tabbi")
+    with pytest.raises(ArgumentError, match=r"`expected` .* 4"):
+        contrex.why_not(photo, classifier, 4)
+    with pytest.raises(ArgumentError, match="`image` must be one picture, got 2: call why_not for each"):
+        contrex.why_not([photo, photo], classifier, 0)

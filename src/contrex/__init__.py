@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from contrex import training as training
     from contrex.asking import load as load
     from contrex.asking import why as why
+    from contrex.asking import why_not as why_not
     from contrex.explain import *  # noqa: F403
 
 _PACKAGES = (
@@ -48,9 +49,15 @@ _PACKAGES = (
     "training",
 )
 
+_FUNCTIONS = ("load", "why", "why_not")
+
 
 def __getattr__(name: str) -> object:
-    if name in ("load", "why"):  # not called like their module: that would take its place here once it is imported
+    if name in (
+        "load",
+        "why",
+        "why_not",
+    ):  # not called like their module: that would take its place here once it is imported
         with _uncollected():
             return getattr(importlib.import_module("contrex.asking"), name)
     if name in _PACKAGES:
@@ -65,4 +72,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     explain = importlib.import_module("contrex.explain")
-    return sorted([*explain.__all__, *_PACKAGES, "__version__", "load", "why"])
+    return sorted([*explain.__all__, *_PACKAGES, "__version__", *_FUNCTIONS])

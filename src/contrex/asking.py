@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,13 +20,16 @@ from contrex.data.files.images import read_image, rgb_image
 from contrex.data.views.squares import central_square, pixels
 from contrex.errors import ArgumentError
 from contrex.explain import Explainer, Explanation
+from contrex.explain.expected import ExpectedExplanation
 from contrex.explain.explainer import Targets
 from contrex.explain.named import build_explainer
 from contrex.explain.picture import Photo, Source
 from contrex.models import Classifier, beside, class_names, eval_mode, load_classifier, model_logits
 from contrex.models.beside import Inputs
+from contrex.models.classes import by_name
 from contrex.models.outputs import read_by
 from contrex.models.own import INTERPOLATIONS, View, own_classifier
+from contrex.ops import scores
 from contrex.ops.scores import Contrast
 from contrex.settings import Model
 
@@ -123,6 +127,37 @@ def why(
     if inputs is None:  # what is given beside the pictures is not kept, and without it nothing can be asked again
         photos = tuple(replace(photo, source=Source(explain, seen)) for photo in photos)
     return replace(found, images=photos)
+
+
+def why_not(
+    image: Picture,
+    classifier: Classifier | nn.Module,
+    expected: str | int,
+    *,
+    explainer: str | Callable[[nn.Module], Explainer] = "grad_cam",
+    score: str = "logit",
+    task: str | None = None,
+    **view: Unpack[Shown],
+) -> ExpectedExplanation:
+    """Explain why a picture is not the class that was expected: what `contrex explain --expected` draws.
+
+        contrex.why_not("cat.jpg", classifier, expected="tabby")
+
+    Three questions in one explanation: why the predicted class, why that rather than the expected one, and why the
+    expected one rather than that. Where the prediction is the expected class, it is why that class. Arguments and
+    errors as in `why`; `expected` is a class by name or index.
+    """
+    first = why(image, classifier, explainer=explainer, score=score, task=task, **view)
+    if len(first) != 1:
+        raise ArgumentError(f"`image` must be one picture, got {len(first)}: call why_not for each.")
+    named = by_name(expected, first.names, "`expected`")
+    index = int(scores.class_indices(named, first.logits, first.task, name="expected"))
+    predicted = int(first.target)
+    if predicted == index:
+        return ExpectedExplanation.of([first], index)
+    asked = partial(why, image, classifier, explainer=explainer, score=score, task=task, **view)
+    both = [asked(target=target, contrast=other) for target, other in ((predicted, index), (index, predicted))]
+    return ExpectedExplanation.of([first, *both], index)
 
 
 def _explainer(network: nn.Module, explainer: str | Callable[[nn.Module], Explainer]) -> Explainer:

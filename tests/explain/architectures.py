@@ -279,7 +279,9 @@ def main(words: Sequence[str]) -> None:
             continue
         print(*[row for row in rows if row.name == name], sep="\n", flush=True)
     if not words:
-        DOCS.write_text(table(rows), encoding="utf-8")
+        # What follows is another table of the same page, `by_architecture.py`'s.
+        _, heading, rest = DOCS.read_text(encoding="utf-8").partition("\n## ")
+        DOCS.write_text(table(rows) + heading + rest, encoding="utf-8")
 
 
 if __name__ == "__main__":

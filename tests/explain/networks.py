@@ -63,3 +63,22 @@ def network(head: str = "pooled", *, inplace: bool = False) -> Net:
 
 def images(num: int = 3, size: tuple[int, int] = (8, 12)) -> torch.Tensor:
     return torch.randn(num, 3, *size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+class TwoGrids(nn.Module):
+    """Feature maps of two sizes, 8 x 12 and 4 x 6 for images of that size, through both of which all evidence comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.early = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU())
+        self.late = nn.Sequential(nn.Conv2d(5, 6, 3, stride=2, padding=1), nn.ReLU())
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+
+    def forward(self, x):
+        return self.head(self.late(self.early(x)))
+
+
+def two_grids() -> TwoGrids:
+    """A float64 network of two resolutions in eval mode."""
+    return TwoGrids().double().eval()

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from explain import architectures
+from contrex.explain import EXPLAINERS
+from explain import architectures, by_architecture
 
 
 def documented() -> dict[tuple[str, int], tuple[str, str]]:
@@ -17,6 +18,20 @@ def documented() -> dict[tuple[str, int], tuple[str, str]]:
 def test_the_page_has_every_network_and_nothing_that_is_wrong():
     assert {name for name, _ in documented()} == set(architectures.NAMES)
     assert "0 wrong" in architectures.DOCS.read_text("utf-8")
+
+
+def test_the_page_has_every_explainer_on_ten_architectures():
+    cells = by_architecture.documented()
+    assert len({name for _, name in cells}) == 10
+    assert {method for method, _ in cells} == set(EXPLAINERS)
+    assert set(cells.values()) == set(by_architecture.CELLS)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["fem", "refine_cam", "legrad"])
+def test_two_cells_of_the_table(method):
+    for name in ("torchvision:resnet18", "timm:vit_tiny_patch16_224"):
+        assert by_architecture.cell(method, name) == by_architecture.documented()[method, name]
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from contrex.explain import EXPLAINERS
 from contrex.explain.contract import CHECKS, ContractError, check_contract
 from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.in_place import written
-from explain.networks import HEADS, images, network
+from explain import by_architecture
+from explain.networks import HEADS, images, network, two_grids
 from sampling import crossed
 
 ARCHITECTURES = {
@@ -33,11 +34,13 @@ ARCHITECTURES = {
     "timm:deit_tiny_distilled_patch16_224": 48,
     "timm:swin_tiny_patch4_window7_224": 64,
 }
-TRANSFORMERS = {"attention_rollout", "gradient_attention_rollout"}
+TRANSFORMERS = {"attention_rollout", "gradient_attention_rollout", "legrad"}
 """Methods that need attention, and so another network than the small CNNs."""
 
 
 def small_network(method):
+    if method == "refine_cam":  # which needs two resolutions
+        return two_grids(), images()
     if method not in TRANSFORMERS:
         return network("pooled" if method == "cam" else "mlp"), images()
     timm = pytest.importorskip("timm")
@@ -122,7 +125,7 @@ CHEAPER = {
     "occlusion": partial(contrex.Occlusion, stride=2),
 }
 """The same methods with fewer points; what they promise does not depend on how many."""
-AT_PIXELS = {"gradient", "gradient_times_input", "deconvnet", "full_grad"}
+AT_PIXELS = {"guided_grad_cam", "gradient", "gradient_times_input", "deconvnet", "full_grad"}
 """Methods that see which pixel a max pool takes: in float32, rounding decides it for a pixel or two of a VGG."""
 NEARLY_NOTHING = {"contrastive_excitation_backprop"}
 """Methods whose map is a difference of two that random weights make nearly equal: float32 leaves it two digits."""
@@ -138,10 +141,13 @@ def test_real_architectures(method, architecture):
     kind, net, x = CHEAPER.get(method, EXPLAINERS[method]), *real_network(architecture)
     if method in NEARLY_NOTHING or (method in AT_PIXELS and architecture.endswith("vgg16_bn")):
         net, x = deepcopy(net).double(), x.double()
+    said = by_architecture.documented()[method, architecture]
     try:
         kind(net)(x[:1])
     except LayerError as error:
+        assert said == "refused"
         pytest.skip(str(error).splitlines()[0])
+    assert said == "right"
     if method in PER_CHANNEL:
         CHECKS["gives_what_it_promises"](kind, net, x)
         CHECKS["leaves_no_trace"](kind, net, x[:1])

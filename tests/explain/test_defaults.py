@@ -31,8 +31,8 @@ from contrex.metrics import (
     stochastic_pointing_game,
 )
 from contrex.ops.geometry import Crop, random_crop, warp_heatmap
-from explain.networks import images, network
-from explain.test_contract import CHEAPER
+from explain.networks import images, network, two_grids
+from explain.test_contract import CHEAPER, TRANSFORMERS
 
 
 @contextlib.contextmanager
@@ -62,14 +62,15 @@ def check_alike(ask):
             torch.testing.assert_close(one, other, equal_nan=True)  # device and type too
 
 
-@pytest.mark.parametrize("name", [n for n in EXPLAINERS if "rollout" not in n])
+@pytest.mark.parametrize("name", [n for n in EXPLAINERS if n not in TRANSFORMERS])
 def test_explainers(name):
     kind, explainer = EXPLAINERS[name], CHEAPER.get(name, EXPLAINERS[name])
     contrast = "weighted" if kind.is_class_specific else None
-    check_alike(lambda: explainer(NET)(X, target=[0, 1, 2], contrast=contrast).heatmap)
-    check_alike(lambda: explainer(NET).classes(X, 2).heatmap)
+    net = two_grids().float() if name == "refine_cam" else NET
+    check_alike(lambda: explainer(net)(X, target=[0, 1, 2], contrast=contrast).heatmap)
+    check_alike(lambda: explainer(net).classes(X, 2).heatmap)
     if kind.is_differentiable:
-        check_alike(lambda: explainer(NET)(X, target=1, differentiable=True).heatmap)
+        check_alike(lambda: explainer(net)(X, target=1, differentiable=True).heatmap)
 
 
 @pytest.mark.parametrize("rules", ["epsilon", "epsilon-alpha-beta", "epsilon-gamma-box"])

@@ -184,7 +184,8 @@ def test_an_explainer_tells_all_its_options(kind):
 
     options = {name: value for name, value in default_options(kind).items() if name not in OPTIONS}
     made = kind(network("mlp"))
-    assert made.configured == (kind.name, options)
+    fused = {} if kind.default_fuse is None else {"fuse": kind.default_fuse}
+    assert made.configured == (kind.name, options | fused)
     others = {"steps": 3, "num_samples": 4, "num_masks": 5, "window": 3, "start": "one", "batch_size": 2}
     given = {name: value for name, value in others.items() if name in options}
     text, _ = kind(network("mlp"), **given).configured

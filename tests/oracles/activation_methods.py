@@ -95,3 +95,55 @@ def ablation_cam(activation: Tensor, score_of: Score, *, divided: bool = False) 
         ablated[c] = 0
         weights.append((score - score_of(ablated)) / (score if divided else 1.0))
     return weighted_sum(weights, activation)
+
+
+def fem(activation: Tensor, k: float = 2.0, *, published_code: bool = False) -> Tensor:
+    """`sum_c mean(A_c) [A_cij > mean(A_c) + k std(A_c)]`; the published code has `sum_c mean([...]) A_c`."""
+    heatmap = torch.zeros_like(activation[0])
+    for channel in activation:
+        values = channel.flatten().tolist()
+        mean = sum(values) / len(values)
+        deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+        strong = torch.tensor([value > mean + k * deviation for value in values]).reshape(channel.shape).to(channel)
+        heatmap += float(strong.mean()) * channel if published_code else mean * strong
+    return heatmap
+
+
+KERNELS: dict[str, Callable[[list[float], list[float], float], float]] = {
+    "sigmoid": lambda x, y, gamma: math.tanh(gamma * _dot(x, y) + 1),
+    "rbf": lambda x, y, gamma: math.exp(-gamma * sum((a - b) ** 2 for a, b in zip(x, y, strict=True))),
+    "polynomial": lambda x, y, gamma: (gamma * _dot(x, y) + 1) ** 3,
+    "linear": lambda x, y, gamma: _dot(x, y),
+}
+
+
+def _dot(x: list[float], y: list[float]) -> float:
+    return sum(a * b for a, b in zip(x, y, strict=True))
+
+
+def kpca_cam(activation: Tensor, kernel: str = "sigmoid", gamma: float | None = None, squares: int = 20) -> Tensor:
+    """`sqrt(l) v` of the centred kernel matrix by its power `2^squares`, with Eigen-CAM's sign.
+
+    A shift makes the largest eigenvalue that of the largest magnitude, as the sigmoid's matrix has negative ones.
+    """
+    cells = activation.flatten(1).T
+    centred = (cells - cells.mean(0)).tolist()
+    gamma = 1 / len(activation) if gamma is None else gamma
+    matrix = torch.tensor([[KERNELS[kernel](x, y, gamma) for y in centred] for x in centred], dtype=cells.dtype)
+    flat = torch.full_like(matrix, 1 / len(matrix))
+    matrix = matrix - flat @ matrix - matrix @ flat + flat @ matrix @ flat
+    power = matrix + matrix.norm() * torch.eye(len(matrix), dtype=cells.dtype)
+    for _ in range(squares):
+        power = power @ power / power.norm() ** 2
+    vector = power @ torch.linspace(-1, 2, len(matrix), dtype=cells.dtype)
+    vector = vector / vector.norm()
+    component = vector * (vector @ matrix @ vector).sqrt()
+    return (component * (component @ cells.mean(1)).sign()).reshape(activation.shape[1:])
+
+
+def shapley_cam(activation: Tensor, score_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """`w_c = mean_ij (g - H A / 2)_cij` with the whole Hessian of the score, a matrix; `score_of` takes activations."""
+    gradient = torch.autograd.functional.jacobian(score_of, activation)
+    hessian = torch.autograd.functional.hessian(score_of, activation).reshape(activation.numel(), -1)
+    curved = gradient - (hessian @ activation.flatten()).reshape(activation.shape) / 2
+    return weighted_sum(curved.mean((1, 2)).tolist(), activation)

@@ -76,9 +76,13 @@ class Recipes:
     """Only those with these words in their name, group or description: contrex recipes cgc imagenet"""
 
 
+GENERAL = "any of them with augment='flip, scale(0.75, 1.25), times(0.9, 1.1)'; those of a layer with fuse='mean(A, B)'"
+"""What `contrex explainers` says of the options of all."""
+
+
 def explainers(arguments: Arguments) -> int:
     """List the explainers and their options; words choose among them."""
-    return _listed(Explainers, listing.explainers, arguments, "a subclass of contrex.Explainer")
+    return _listed(Explainers, listing.explainers, arguments, f"a subclass of contrex.Explainer\n{GENERAL}")
 
 
 def metrics(arguments: Arguments) -> int:

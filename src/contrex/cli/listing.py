@@ -20,8 +20,8 @@ ROOT = Path(contrex.__file__).parent
 OUTSIDE = "of installed packages"
 """The heading of names that installed packages add."""
 
-NO_OPTIONS = {"self", "model", "reshape", "names", "output"}
-"""Parameters of constructors that no text can give, as in `contrex.explain.options`."""
+NO_OPTIONS = {"self", "model", "reshape", "names", "output", "augment", "fuse"}
+"""Parameters of constructors that are no options of one explainer, as in `contrex.explain.options`."""
 
 
 @dataclass(frozen=True)

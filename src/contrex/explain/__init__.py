@@ -7,15 +7,22 @@ those `EXPLAINERS` is made, the list that the command line and the contract test
 from contrex.explain.activation.ablation_cam import AblationCAM
 from contrex.explain.activation.cam import CAM
 from contrex.explain.activation.eigen_cam import EigenCAM
+from contrex.explain.activation.fem import FEM
 from contrex.explain.activation.grad_cam import GradCAM
 from contrex.explain.activation.grad_cam_plus_plus import GradCAMPlusPlus
+from contrex.explain.activation.guided_grad_cam import GuidedGradCAM
 from contrex.explain.activation.hires_cam import HiResCAM
+from contrex.explain.activation.kpca_cam import KPCACAM
 from contrex.explain.activation.layer_cam import LayerCAM
+from contrex.explain.activation.refine_cam import RefineCAM
 from contrex.explain.activation.score_cam import ScoreCAM
+from contrex.explain.activation.shapley_cam import ShapleyCAM
 from contrex.explain.activation.xgrad_cam import XGradCAM
 from contrex.explain.adaptors.captum import Captum
 from contrex.explain.attention.attention_rollout import AttentionRollout
 from contrex.explain.attention.gradient_attention_rollout import GradientAttentionRollout
+from contrex.explain.attention.legrad import LeGrad
+from contrex.explain.expected import ExpectedExplanation
 from contrex.explain.explainer import ActivationExplainer, Explainer, InputExplainer, LayerExplainer
 from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.input.deconvnet import Deconvnet
@@ -37,6 +44,7 @@ __all__ = [  # noqa: RUF022 - in the order in which lists show the methods
     "Captum",
     "ClassExplanations",
     "EXPLAINERS",
+    "ExpectedExplanation",
     "Explainer",
     "Explanation",
     "InputExplainer",
@@ -48,9 +56,14 @@ __all__ = [  # noqa: RUF022 - in the order in which lists show the methods
     "XGradCAM",
     "GradCAMPlusPlus",
     "LayerCAM",
+    "RefineCAM",
+    "ShapleyCAM",
     "EigenCAM",
+    "KPCACAM",
+    "FEM",
     "ScoreCAM",
     "AblationCAM",
+    "GuidedGradCAM",
     "Gradient",
     "GradientTimesInput",
     "SmoothGrad",
@@ -65,6 +78,7 @@ __all__ = [  # noqa: RUF022 - in the order in which lists show the methods
     "LRP",
     "AttentionRollout",
     "GradientAttentionRollout",
+    "LeGrad",
 ]
 
 EXPLAINERS: dict[str, type[Explainer]] = {

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, NotDifferentiableError
+from contrex.explain import combined
 from contrex.explain.activation.closed_form import LinearHead
 from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.forward import capture, diagnosis
-from contrex.explain.forward.capture import Pass
+from contrex.explain.forward.capture import Features, Pass
 from contrex.explain.forward.sites import Sites
 from contrex.explain.forward.survey import Survey
 from contrex.explain.options import About, default_options, in_words, made_with
@@ -36,6 +37,7 @@ from contrex.models.outputs import read_by
 from contrex.models.split import check_classifier
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
+from contrex.settings.combination import Augment, Fuse
 from contrex.settings.contrast import is_contrast, read_contrast
 
 Targets = Target | str | Sequence[str] | Callable[[Tensor], Tensor]
@@ -76,6 +78,9 @@ class Explainer(ABC):
     then be names, and explanations are shown with them. `output` is a function from what the model returns to the
     logits [N,K], where that is more than logits and contrex cannot tell (`models/outputs.py`).
 
+    `augment` averages the maps of changed copies of each image, "flip, scale(0.75, 1.25), times(0.9, 1.1)"; `fuse`
+    makes one map of those of several layers, "mean(layer3, layer4)" (`settings/combination.py`).
+
     Maps are computed in eval mode. With `differentiable=True` the call is part of a training step instead: the model
     runs in the mode it is in, and batch norm in train mode updates its statistics as in any training forward.
     """
@@ -85,12 +90,17 @@ class Explainer(ABC):
     unit: ClassVar[str] = ""
     """What a cell of the map is worth, in words, with `{score}` for what is explained: "share of the {score}" where the
     map is made of the score, cell by cell; empty where its scale means nothing."""
-    is_linear: ClassVar[bool] = True
+    is_linear: bool = True
     """Whether the map is linear in the score. Then a contrast is one map of the contrasted score; otherwise it is the
     difference of the signed maps of the classes, as Proposition 3 of "Why Not Other Classes?" asks."""
     is_differentiable: ClassVar[bool] = True
     is_class_specific: ClassVar[bool] = True
     """Whether the map depends on the explained class; otherwise there is no contrast."""
+    augment: Augment | None = None
+    """Changed copies of the images whose maps are averaged, told by the option of that name."""
+    fuse: Fuse | None = None
+    """Layers whose maps are fused, told by the option of that name."""
+    default_fuse: ClassVar[str | None] = None
 
     @property
     def place(self) -> str | None:
@@ -103,6 +113,8 @@ class Explainer(ABC):
         *,
         names: Names | None = None,
         output: Callable[[Any], Tensor] | None = None,
+        augment: str | None = None,
+        fuse: str | None = None,
     ) -> None:
         if isinstance(model, Classifier):
             names = model.names if names is None else names
@@ -115,6 +127,7 @@ class Explainer(ABC):
         self.model = unwrap(model)
         self.names = checked_names(names)
         self.output = output
+        combined.tell(self, augment, self.default_fuse if fuse is None else fuse)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -124,8 +137,9 @@ class Explainer(ABC):
     @cached_property
     def configured(self) -> tuple[str, Mapping[str, Any]]:
         """The name with the options that differ from their defaults, as in `--explainer`, and all options."""
-        kind, options = type(self), self.options
-        return in_words(self.name or kind.__name__, options, default_options(kind)), options
+        kind, options = type(self), {**self.options, **combined.told(self)}
+        defaults = {**default_options(kind), "fuse": self.default_fuse}
+        return in_words(self.name or kind.__name__, options, defaults), options
 
     def __call__(
         self,
@@ -238,12 +252,16 @@ class Explainer(ABC):
         question = asked.question(run.logits, classes)
         if not differentiable and self.is_class_specific:
             diagnosis.check_scores(run.images, run.logits, question)
-        if self.is_linear or asked.contrast is None:
-            return self._maps(run, question, differentiable=differentiable)
-        # Each question runs backwards through the same graph, which the first must not free.
-        kept = replace(run, is_shared=run.is_shared or classes.shape[1] > 1)
-        alone = [replace(question, rows=row[:, None]) for row in question.rows.unbind(1)]
-        return torch.stack([self._difference(kept, one, differentiable=differentiable) for one in alone], 1)
+
+        def answer(explainer: Explainer, run: Pass) -> Tensor:
+            if explainer.is_linear or asked.contrast is None:
+                return combined.maps_of(explainer, run, question, differentiable=differentiable)
+            # Each question runs backwards through the same graph, which the first must not free.
+            kept = replace(run, is_shared=run.is_shared or classes.shape[1] > 1)
+            alone = [replace(question, rows=row[:, None]) for row in question.rows.unbind(1)]
+            return torch.stack([explainer._difference(kept, one, differentiable=differentiable) for one in alone], 1)
+
+        return combined.averaged(self, run, answer, differentiable=differentiable)
 
     def _difference(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         """`sum_s row_s * map_s` over the classes with a weight, [N,h,w], for a question of one row."""
@@ -253,7 +271,7 @@ class Explainer(ABC):
         classes = row.abs().topk(num_classes, dim=1).indices
         one_hot = torch.zeros(*classes.shape, row.shape[1], dtype=row.dtype, device=row.device)
         single = replace(question, rows=one_hot.scatter(2, classes[..., None], 1.0))
-        maps = self._maps(run, single, differentiable=differentiable)
+        maps = combined.maps_of(self, run, single, differentiable=differentiable)
         return torch.einsum("nm,nmhw->nhw", row.gather(1, classes).to(maps), maps)
 
     @contextmanager
@@ -317,6 +335,7 @@ class LayerExplainer(Explainer):
         self._reshape = reshape
         self._sites = Sites(self.model, reshape)
         self._site: Site | None = None
+        combined.check_fuse(self)
 
     @property
     def layer(self) -> str | None:
@@ -355,8 +374,12 @@ class LayerExplainer(Explainer):
             run = self._checked_run(checked, sites, graph="head")
             asked = _asked(self.names, run.logits, contrast, score, task)
             classes = asked.classes(target, run.logits)
-            alone = [replace(run, features=[features], is_shared=True) for features in run.features]
-            heatmaps = [self._answer(one, classes[:, None], asked, differentiable=False)[:, 0] for one in alone]
+            heatmaps = [
+                combined.at_layer(self, site.module)._answer(
+                    replace(run, features=[features], is_shared=True), classes[:, None], asked, differentiable=False
+                )[:, 0]
+                for site, features in zip(sites, run.features, strict=True)
+            ]
         return {
             site.name: _explanation(
                 heatmap,
@@ -370,12 +393,12 @@ class LayerExplainer(Explainer):
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
         if differentiable:
-            return self._run(images, [self._found_site(images)], graph="all")
+            return self._run(images, self._found_sites(images), graph="all")
         known = None
-        if self._asked is None:
+        if self._asked is None and self.fuse is None:
             known = self._sites.run_as_seen(images, lambda site: self._run(images, [site], graph="head"))
-        site = self._found_site(images)
-        return known or self._checked_run(images, [site], graph="head")
+        sites = self._found_sites(images)
+        return known or self._checked_run(images, sites, graph="head")
 
     def _checked_run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
         """Run a pass in eval mode, and compare the first one of its kind with the model's own."""
@@ -387,10 +410,15 @@ class LayerExplainer(Explainer):
         """The forward pass of a call, and of `layers`; `graph` as in `capture.forward`."""
         return capture.forward(self.model, images, layers, graph=graph)
 
-    def _found_site(self, images: Tensor) -> Site:
-        """The layer to explain for images of this size, and how its output is read."""
-        (self._site,) = self._sites.find(images, [self._asked], choose=self._choose)
-        return self._site
+    def _found_sites(self, images: Tensor) -> Sequence[Site]:
+        """The layer to explain for images of this size, or those to fuse, and how their outputs are read."""
+        if self.fuse is None:
+            (self._site,) = self._sites.find(images, [self._asked], choose=self._choose)
+            return [self._site]
+        sites = self._sites.find(images, self.fuse.layers) if self.fuse.layers else self._sites.find_each(images)
+        finest = max(sites, key=lambda site: site.grid[0] * site.grid[1])
+        self._site = replace(finest, name=", ".join(site.name for site in sites))
+        return sites
 
     def _choose(self, survey: Survey) -> Site:
         """Choose the layer for a caller who named none."""
@@ -420,10 +448,14 @@ class ActivationExplainer(LayerExplainer):
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """The map `[N,h,w]` of an activation `[N,C,h,w]`; the gradient is `[N,C,h,w]`, or `[N,C,1,1]` if constant."""
 
+    def _gradient(self, run: Pass, features: Features, question: Question, *, differentiable: bool) -> Tensor:
+        """What is combined with the activation, for each score: `[N,M,C,h,w]`, or `[N,M,C,1,1]` if constant."""
+        return self._head.gradient(run, features, question.cotangents(run.logits), differentiable=differentiable)
+
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
-        rows, (features,) = question.cotangents(run.logits), run.features
-        gradient = self._head.gradient(run, features, rows, differentiable=differentiable)
-        activation, dtype, num = features.maps(features.output), rows.dtype, rows.shape[1]
+        (features,), dtype, num = run.features, question.rows.dtype, question.rows.shape[1]
+        gradient = self._gradient(run, features, question, differentiable=differentiable)
+        activation = features.maps(features.output)
         with torch.set_grad_enabled(differentiable), torch.autocast(activation.device.type, enabled=False):
             repeated = activation.to(dtype).repeat_interleave(num, 0) if num > 1 else activation.to(dtype)
             maps = self.combine(repeated, gradient.to(dtype).flatten(0, 1))
@@ -466,7 +498,7 @@ def _known(explainer: Explainer, asked: Asked) -> dict[str, Any]:
         "layer": layer,
         "grid": grid,
         "names": asked.names,
-        "unit": explainer.unit.format(score=asked.score.replace("_", "-")),
+        "unit": "" if explainer.fuse is not None else explainer.unit.format(score=asked.score.replace("_", "-")),
     }
 
 

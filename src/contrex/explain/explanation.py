@@ -68,7 +68,7 @@ class Explained:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
-        return words.summary(self)  # type: ignore[arg-type]
+        return words.summary(self)
 
     @property
     def place(self) -> str | None:
@@ -116,7 +116,7 @@ class Explained:
         """
         from contrex.explain.saved import save
 
-        save(self, Path(path))  # type: ignore[arg-type]
+        save(self, Path(path))
 
     def explore(self, classifier: Classifier | nn.Module | None = None, *, height: int = 900) -> ExplorerPage:
         """A page that asks any class against any other, which a notebook shows, `height` pixels high; `.save(path)`
@@ -287,7 +287,7 @@ class ClassExplanations(Explained):
         return self._explanation(difference, index, self.target[:, foil])
 
     def _explanation(self, heatmap: Tensor, index: int, contrast: Contrast) -> Explanation:
-        kept = {name: getattr(self, name) for name in _KEPT}
+        kept = {name: getattr(self, name) for name in KEPT}
         return Explanation(heatmap, self.logits, self.target[:, index], self.task, contrast=contrast, **kept)
 
     def pairs(self) -> Tensor:
@@ -317,8 +317,8 @@ class ClassExplanations(Explained):
         return scores.contrast_scale(scores.task_of(self.logits, self.task), self.score)
 
 
-_KEPT = ("score", "explainer", "options", "layer", "grid", "names", "images", "unit")
-"""What the explanation of one class has of that of several."""
+KEPT = ("score", "explainer", "options", "layer", "grid", "names", "images", "unit")
+"""What the explanation of one class, or question, has of that of several."""
 
 
 def checked_images(images: object, num: int) -> Tensor:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
+from contrex.explain import combined
 from contrex.explain.adaptors.captum import Captum
 from contrex.explain.explainer import Explainer, LayerExplainer
 from contrex.explain.options import About, default_options, parameters, signature
 from contrex.models.classifier import Classifier
 from contrex.outside import find
+from contrex.settings.combination import GENERAL_OPTIONS, read_augment, read_fuse
 from contrex.settings.explainer import ExplainerText, read_explainer
 
 _CAPTUM = "captum:"
@@ -50,7 +52,11 @@ def build_explainer(model: nn.Module | Classifier, text: str, layer: str | None 
             an explainer of the pixels, or twice.
     """
     make: Callable[..., Explainer] = explainer_class(text)
-    return make(model, *_leading(read_explainer(text)), **_options_with_layer(text, layer))
+    options = _options_with_layer(text, layer)
+    general = {name: options.pop(name, None) for name in GENERAL_OPTIONS}
+    made = make(model, *_leading(read_explainer(text)), **options)
+    combined.tell(made, **general)  # here, as constructors from outside need not know these options
+    return made
 
 
 def check_explainer(text: str, layer: str | None = None) -> None:
@@ -64,7 +70,9 @@ def check_explainer(text: str, layer: str | None = None) -> None:
     kind, options = explainer_class(text), _options_with_layer(text, layer)
     if kind.__module__.partition(".")[0] == "contrex":  # others may look at their model
         make: Callable[..., Explainer] = kind
-        of_any_model = {name: value for name, value in options.items() if "layer" not in name}
+        of_any_model = {
+            name: one for name, one in options.items() if "layer" not in name and name not in GENERAL_OPTIONS
+        }
         make(nn.Linear(1, 2), *_leading(read_explainer(text)), **of_any_model)
 
 
@@ -81,14 +89,27 @@ def checked_options(text: str) -> dict[str, Any]:
     takes_any = any(one.kind is one.VAR_KEYWORD and hints.get(one.name) != Unpack[About] for one in signature(kind))
     options = {}
     for name, value in asked.options.items():
+        if name in GENERAL_OPTIONS:
+            options[name] = _checked_general(name, value, kind)
+            continue
         if name not in known and not takes_any:
             if not known:
                 raise ArgumentError(f"{asked.name} has no options, got `{name}` ({text}): leave it out.")
-            raise unknown_name(f"option of {asked.name}", name, known)
+            raise unknown_name(f"option of {asked.name}", name, [*known, *GENERAL_OPTIONS])
         if name in hints and not _fits(value, hints[name]):
             raise ArgumentError(f"option `{name}` of {asked.name} must be {_in_words(hints[name])}; got {value!r}.")
         options[name] = _as_tensor(value) if name in hints and Tensor in _alternatives(hints[name]) else value
     return options
+
+
+def _checked_general(name: str, value: object, kind: type[Explainer]) -> object:
+    """The value of an option of any explainer, if it can be read and means something to this one."""
+    if value is None:
+        return None
+    found = {"augment": read_augment, "fuse": read_fuse}[name](value)
+    if name == "fuse" and not issubclass(kind, LayerExplainer):
+        raise ArgumentError(f"`fuse` '{found}' means nothing to {kind.name}, which explains no layer: drop it.")
+    return value
 
 
 def options_in_words(text: str) -> str:

@@ -21,10 +21,14 @@ class About(TypedDict, total=False):
     """The names of its classes, one for each, or `"imagenet"`."""
     output: Callable[[Any], Tensor] | None
     """What finds the logits [N,K] in that which the model returns, where contrex cannot tell."""
+    augment: str | None
+    """Changed copies of each image whose maps are averaged: "flip, scale(0.75, 1.25), times(0.9, 1.1)"."""
+    fuse: str | None
+    """Layers whose maps become one: "mean(layer3, layer4)"; also `max`, `product` and `layer_cam`."""
 
 
 NO_OPTIONS = frozenset({"reshape", *About.__annotations__})
-"""Parameters that no text can give: they are functions, or tell about the model."""
+"""Parameters that are no options of one explainer: functions, what tells about the model, and options of all."""
 
 
 def signature(kind: type[Explainer]) -> Sequence[inspect.Parameter]:

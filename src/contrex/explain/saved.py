@@ -20,13 +20,13 @@ from contrex.ops import scores
 from contrex.records.plain import to_plain, write_atomically, write_json
 
 if TYPE_CHECKING:
-    from contrex.explain.explanation import ClassExplanations, Explanation
+    from contrex.explain.explanation import Explained, Explanation
 
 VERSION = 1
 """Of what a JSON file holds; it grows when a key changes its meaning."""
 
 
-def save(why: Explanation | ClassExplanations, path: Path) -> None:
+def save(why: Explained, path: Path) -> None:
     """Write an explanation in the format that the suffix of `path` names; see `Explanation.save`."""
     suffix = path.suffix.lower()
     if suffix in FORMATS:
@@ -41,7 +41,7 @@ def save(why: Explanation | ClassExplanations, path: Path) -> None:
         raise ArgumentError(f"`path` {str(path)!r} must end in .json, .npz, or a picture's {', '.join(FORMATS)}.")
 
 
-def about(why: Explanation | ClassExplanations) -> dict[str, Any]:
+def about(why: Explained) -> dict[str, Any]:
     """All that an explanation knows but for its arrays, as plain values."""
     columns = why.columns()
     told = [words.in_words(column) for column in columns]
@@ -58,12 +58,23 @@ def about(why: Explanation | ClassExplanations) -> dict[str, Any]:
         "task": scores.task_of(why.logits, why.task),
         "contrast": why.contrast if why.contrast is None or isinstance(why.contrast, str) else "foils",
         "images": [_photo(photo) for photo in why.images],
+        **_expected(why),
         "classes": _top(why),
         "questions": [
             [_question(column, said[index].question, index) for column, said in zip(columns, told, strict=True)]
             for index in range(len(why))
         ],
     }
+
+
+def _expected(why: object) -> dict[str, Any]:
+    """The class that was expected of the picture, where one was named."""
+    from contrex.explain.expected import ExpectedExplanation
+
+    if not isinstance(why, ExpectedExplanation):
+        return {}
+    probability = float(scores.probabilities(why.logits.detach(), why.task)[0, why.expected])
+    return {"expected": {**_class(why, why.expected, probability), "is_predicted": why.is_as_expected}}
 
 
 def _photo(photo: Photo) -> dict[str, Any]:
@@ -73,7 +84,7 @@ def _photo(photo: Photo) -> dict[str, Any]:
     return {"name": photo.name, "height": height, "width": width, "sha256": digest, "sha256_of": of}
 
 
-def _top(why: Explanation | ClassExplanations) -> list[list[dict[str, Any]]]:
+def _top(why: Explained) -> list[list[dict[str, Any]]]:
     """The most probable classes of each image."""
     probabilities = scores.probabilities(why.logits.detach(), why.task)
     values, indices = probabilities.topk(min(words.NUM_TOP, probabilities.shape[1]))
@@ -83,7 +94,7 @@ def _top(why: Explanation | ClassExplanations) -> list[list[dict[str, Any]]]:
     ]
 
 
-def _class(why: Explanation | ClassExplanations, index: int, probability: float) -> dict[str, Any]:
+def _class(why: Explained, index: int, probability: float) -> dict[str, Any]:
     return {"index": index, "name": words.class_name(why.names, index), "probability": probability}
 
 
@@ -100,5 +111,5 @@ def _question(why: Explanation, asked: str, index: int) -> dict[str, Any]:
     }
 
 
-def _arrays(why: Explanation | ClassExplanations) -> dict[str, Any]:
+def _arrays(why: Explained) -> dict[str, Any]:
     return {name: getattr(why, name).detach().cpu().numpy() for name in ("heatmap", "logits", "target")}

@@ -10,7 +10,7 @@ from contrex.ops import scores
 from contrex.settings.contrast import read_contrast
 
 if TYPE_CHECKING:
-    from contrex.explain.explanation import ClassExplanations, Explanation
+    from contrex.explain.explanation import Explained, Explanation
 
 HARDLY = 0.01
 """A class with a smaller probability is one that the network does not see."""
@@ -118,14 +118,14 @@ def most_probable(why: Explanation) -> list[tuple[str, float]]:
     return [(class_name(why.names, index), float(probabilities[index])) for index in order]
 
 
-def method_in_words(why: Explanation | ClassExplanations) -> str:
+def method_in_words(why: Explained) -> str:
     """What made the maps, and where: "grad_cam at layer4, 7 x 7"."""
     score = "" if why.score == "logit" else f" of the {why.score.replace('_', '-')}"
     place = f" at {why.place}" if why.place else ""
     return f"{why.explainer}{score}{place}".strip()
 
 
-def summary(why: Explanation | ClassExplanations) -> str:
+def summary(why: Explained) -> str:
     """One line that says what is explained, as `repr` shows it."""
     columns = why.columns()
     if len(why) == 1:
@@ -140,7 +140,7 @@ def summary(why: Explanation | ClassExplanations) -> str:
     return f"{type(why).__name__}({told}{'; ' if method else ''}{method})"
 
 
-def _contrast_in_words(why: Explanation | ClassExplanations) -> str:
+def _contrast_in_words(why: Explained) -> str:
     if why.contrast is None:
         return ""
     return f" and not {_others(why.contrast)}" if isinstance(why.contrast, str) else " rather than others"

@@ -9,7 +9,10 @@ from torch import nn
 import contrex
 from conftest import shared
 from contrex.models import load_classifier
+from contrex.models.zero_shot import ZeroShot
 from contrex.settings import Model
+from explain.networks import images, two_grids
+from oracles import cams
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peer's
 
@@ -48,6 +51,22 @@ def test_grad_cam_of_the_nearest_is_finer_cam_on_mobilenet(k, alpha):
     x = torch.randn(2, 3, 64, 64)
     for target in (None, 4):
         assert largest_difference(net, net.features, x, target, k, alpha) < 1e-5
+
+
+def test_the_nearest_of_prompts_compete_too():
+    """A classifier of texts: the two that fit the image best after the target, as the difference of their maps."""
+    tower = two_grids()
+    texts = torch.randn(4, 4, generator=torch.Generator().manual_seed(4))
+    prompts = ("a tabby", "a tiger cat", "a lynx", "a dog")
+    net = ZeroShot(tower, texts, torch.tensor(3.0), classes=prompts).double().eval()
+    x, target = images(), [0, 1, 3]
+    maps = contrex.GradCAM(net, names=prompts).classes(x, classes=range(4)).heatmap
+    cams.assert_contrasted(contrex.GradCAM(net, names=prompts), x, target, list(maps))
+    why = contrex.GradCAM(net, names=prompts)(x, target="a tabby", contrast="nearest(k=2, alpha=0.6)")
+    expected = (why.logits - why.logits[:, :1]).abs().argsort(1)[:, 1:3]
+    assert why.foils is not None
+    assert torch.equal(why.foils.sort(1).values, expected.sort(1).values)
+    assert "why a tabby and not the nearest classes" in repr(why[0])
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ class LinearHead:
             return closed_form(linear, features.maps(features.output), rows)
         last = rows.shape[1] - 1
         gradients = [
-            _by_autograd(run, features, row, keep=index < last, differentiable=differentiable)
+            by_autograd(run, features, row, keep=index < last, differentiable=differentiable)
             for index, row in enumerate(rows.unbind(1))
         ]
         return torch.stack([features.maps(gradient) for gradient in gradients], 1)
@@ -52,7 +52,7 @@ class LinearHead:
             return None
         case = Verified(linear, features.layer, tuple(module.training for module in self._model.modules()))
         if case != self._verified:
-            expected = features.maps(_by_autograd(run, features, rows[:, 0].detach(), keep=True, differentiable=False))
+            expected = features.maps(by_autograd(run, features, rows[:, 0].detach(), keep=True, differentiable=False))
             self._verified = case if _agree(closed_form(linear, activation, rows[:, 0, None]), expected) else None
         return linear if case == self._verified else None
 
@@ -90,7 +90,8 @@ def closed_form(linear: nn.Linear, activation: Tensor, rows: Tensor) -> Tensor:
         return (rows @ linear.weight.to(rows.dtype) / (h * w))[..., None, None]
 
 
-def _by_autograd(run: Pass, features: Features, row: Tensor, *, keep: bool, differentiable: bool) -> Tensor:
+def by_autograd(run: Pass, features: Features, row: Tensor, *, keep: bool, differentiable: bool) -> Tensor:
+    """`dS/dA` of the shape of the layer's output, for one row [N,K] of cotangents."""
     (gradient,) = torch.autograd.grad(
         run.logits,
         features.output,

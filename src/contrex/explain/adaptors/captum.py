@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, ContrexError, LayerError, unknown_name
+from contrex.explain import combined
 from contrex.explain.explainer import Explainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
@@ -77,9 +78,10 @@ class Captum(Explainer):
         seed: int = 0,
         names: Names | None = None,
         output: Callable[[Any], Tensor] | None = None,
+        augment: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(model, names=names, output=output)
+        super().__init__(model, names=names, output=output, augment=augment)
         self._kind = _attribution_class(attribution)
         if "layer" in options:
             options["layer"] = find_layer(self.model, options["layer"])
@@ -94,7 +96,8 @@ class Captum(Explainer):
     @cached_property
     def configured(self) -> tuple[str, Mapping[str, Any]]:
         """The name with its options, as in `--explainer`, and all that it was told."""
-        return in_words(f"captum:{self._name}", self._told, {"seed": 0}), self._told
+        options = {**self._told, **combined.told(self)}
+        return in_words(f"captum:{self._name}", options, {"seed": 0}), options
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
         return capture.forward(self.model, images, (), graph="none")

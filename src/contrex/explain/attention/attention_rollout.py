@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from contrex.explain.attention.weights import AttentionExplainer, AttentionPass
+from contrex.explain.attention.weights import AttentionPass, RolloutExplainer
 from contrex.explain.forward.capture import Pass
 from contrex.ops.scores import Question
 
 
-class AttentionRollout(AttentionExplainer):
+class AttentionRollout(RolloutExplainer):
     """`A_L ... A_2 A_1` with `A_l = (mean_heads W_l + I) / 2`: attention multiplied through the layers (eq. 1 and 2).
 
     How much each patch mixes into the token that is classified. The residual connection counts as much as attention.

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from contrex.explain.attention.weights import AttentionExplainer, AttentionPass
+from contrex.explain.attention.weights import AttentionPass, RolloutExplainer
 from contrex.explain.forward.capture import Pass
 from contrex.ops.scores import Question
 
 
-class GradientAttentionRollout(AttentionExplainer):
+class GradientAttentionRollout(RolloutExplainer):
     """`(I + A_L) ... (I + A_1) - I` with `A_l = mean_heads ReLU(dS/dW_l * W_l)` (eq. 5 and 6).
 
     Attention that speaks for the class, multiplied through the layers; the extension of "Why Not Other Classes?" to

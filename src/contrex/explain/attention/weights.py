@@ -9,9 +9,10 @@ Legend: h heads, T tokens, D channels of tokens, d of one head, L layers.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -35,19 +36,29 @@ from contrex.models.layers import Reshape
 class AttentionPass(Pass):
     """A pass with the attention weights `[N,h,T,T]` of each layer, the first first; row i is what token i attends to.
 
-    `read` [T] tells the tokens from which the classifier reads.
+    `read` [T] tells the tokens from which the classifier reads; `blocks` are what a method watched beside (LeGrad).
     """
 
     attention: Sequence[Tensor]
     read: Tensor
+    blocks: Sequence[Block] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A module of the transformer in which one attention ran: the tensor it got first, and the `tokens` that it gave,
+    `[N,T,D]` or `[T,N,D]`."""
+
+    module: nn.Module
+    source: object
+    tokens: Tensor
 
 
 class AttentionExplainer(Explainer):
     """Methods that follow the attention of a vision transformer; maps have the size of the grid of patches.
 
-    The map is the row of the token that the classifier reads, without class, distillation and register tokens; the mean
-    of the rows where it reads several (class and distillation token, or the average of the patches). `reshape` is how
-    tokens `[N,T,1]` become maps `[N,1,h,w]` where their number does not tell.
+    Class, distillation and register tokens are left out of it. `reshape` is how tokens `[N,T,1]` become maps
+    `[N,1,h,w]` where their number does not tell.
 
     Raises:
         LayerError: the model has no attention among all its tokens: a CNN, windows (Swin), grids that change.
@@ -62,15 +73,15 @@ class AttentionExplainer(Explainer):
         self._reshape = reshape
         self._sites = Sites(self.model)
 
-    @abstractmethod
-    def _rolled(self, weights: Sequence[Tensor]) -> Tensor:
-        """The influence `[N,T,T]` of tokens of the first layer (columns) on those of the last (rows), of one `[N,T,T]`
-        per layer."""
+    @contextlib.contextmanager
+    def _watched(self, weights: Sequence[Tensor]) -> Iterator[Sequence[Block]]:
+        """Watch the blocks of a pass whose attention so far is `weights`, if the method needs them."""
+        yield ()
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> AttentionPass:
         needs_gradients = self.is_class_specific or differentiable
         recorder = _Recorder(len(images), cuts_graph=not needs_gradients)
-        with intercepted(recorder):
+        with intercepted(recorder), self._watched(recorder.weights) as blocks:
             run = capture.forward(self.model, images, (), graph="all" if differentiable else "head")
         reason = recorder.objection()
         if reason is not None:
@@ -86,13 +97,29 @@ class AttentionExplainer(Explainer):
             raise LayerError(
                 f"no gradient reaches the attention of {type(self.model).__name__}: is its classifier still all zeros?"
             )
-        return AttentionPass(run.images, run.logits, run.features, attention=recorder.weights, read=read)
+        return AttentionPass(run.images, run.logits, run.features, attention=recorder.weights, read=read, blocks=blocks)
+
+    def _placed(self, run: Pass, influence: Tensor) -> Tensor:
+        """The map `[N,h,w]` of the influence `[N,T]` of each token."""
+        reshape = self._reshape or self._sites.token_grid(run.images, influence.shape[1])
+        return reshape(influence[..., None])[:, 0]
+
+
+class RolloutExplainer(AttentionExplainer):
+    """Methods that multiply attention through the layers.
+
+    The map is the row of the token that the classifier reads; the mean of the rows where it reads several (class and
+    distillation token, or the average of the patches).
+    """
+
+    @abstractmethod
+    def _rolled(self, weights: Sequence[Tensor]) -> Tensor:
+        """The influence `[N,T,T]` of tokens of the first layer (columns) on those of the last (rows), of one `[N,T,T]`
+        per layer."""
 
     def _map(self, run: AttentionPass, weights: Sequence[Tensor]) -> Tensor:
         """The map `[N,h,w]` that follows from the weights of the layers, `[N,T,T]` each."""
-        influence = self._rolled(weights)[:, run.read].mean(1)
-        reshape = self._reshape or self._sites.token_grid(run.images, influence.shape[1])
-        return reshape(influence[..., None])[:, 0]
+        return self._placed(run, self._rolled(weights)[:, run.read].mean(1))
 
 
 class _Recorder:

@@ -62,7 +62,7 @@ def _source(why: Explanation | ClassExplanations, classifier: Classifier | nn.Mo
     mean, std = (getattr(classifier, name, None) for name in ("mean", "std"))
     size = why.images[0].pixels.shape[0]
     seen = own_classifier(classifier, size=size, mean=mean, std=std)
-    explain = build_explainer(seen.network, why.explainer, why.layer)
+    explain = build_explainer(seen.network, why.explainer, None if "fuse" in why.options else why.layer)
     explain.names = tuple(why.names)
     return Source(explain, seen)
 
@@ -70,7 +70,7 @@ def _source(why: Explanation | ClassExplanations, classifier: Classifier | nn.Mo
 def _in_text(explain: Explainer) -> str:
     """An explainer in the text that names it, with its layer."""
     name = explain.configured[0]
-    if not isinstance(explain, LayerExplainer) or explain.layer is None:
+    if not isinstance(explain, LayerExplainer) or explain.layer is None or explain.fuse is not None:
         return name
     return f"{name[:-1]}, layer={explain.layer!r})" if name.endswith(")") else f"{name}(layer={explain.layer!r})"
 

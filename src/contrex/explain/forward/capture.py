@@ -66,10 +66,10 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
     """Run `model` on `images` and keep what `layers` give; no layers stand for the images.
 
     `graph` says what autograd records: `"none"`; `"head"` - only what follows the first layer, so the part before it
-    costs no memory; or `"all"`, for a loss on the explanation. The rest of the model gets a clone of each output, so
-    an in-place ReLU behind a layer cannot change what was kept.
+    costs no memory; `"head, twice"`, to be differentiated twice; or `"all"`, for a loss on the explanation. The rest of
+    the model gets a clone of each output, so an in-place ReLU behind a layer cannot change what was kept.
 
-    With `"all"`, attention behind the first layer runs as the products that it is made of: the gradient of torch's
+    With the last two, attention behind the first layer runs as the products that it is made of: the gradient of torch's
     fused kernels has no gradient.
     """
     if not layers:
@@ -83,13 +83,13 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
             return None
         is_first = not any(seen.values())
         features = _features(sites[module], output, images)
-        starts_graph = (graph == "head" and is_first) or not features.output.requires_grad
+        starts_graph = (graph.startswith("head") and is_first) or not features.output.requires_grad
         if graph != "none" and starts_graph:
             features = Features(features.output.detach().requires_grad_(), features.maps, module)
         # Gradients are switched on here, in the middle of the forward pass, and off again when it is over: so nothing
         # before the layer is recorded. Were they on from the start, the whole trunk would stay in memory.
         torch.set_grad_enabled(graph != "none")
-        if graph == "all" and is_first:
+        if graph in ("head, twice", "all") and is_first:
             behind.enter_context(sdpa_kernel(SDPBackend.MATH))
         seen[module].append(features)
         return features.output.clone()

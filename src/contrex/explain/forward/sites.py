@@ -30,7 +30,7 @@ MANY = 1000
 """How much is kept of a model at most."""
 Key = tuple[Hashable, torch.Size, Hashable]
 """What was asked for, the size of the images, and what the modules are set to and get beside the images."""
-T = TypeVar("T", Site, Reading)
+T = TypeVar("T", Site, Reading, tuple[Site, ...])
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Sites:
 
     def __init__(self, model: nn.Module, reshape: Reshape | None = None) -> None:
         self._model, self._reshape = model, reshape
-        self._found: dict[Key, Site | Reading] = {}
+        self._found: dict[Key, Site | Reading | tuple[Site, ...]] = {}
         self._modules: Sequence[weakref.ref[nn.Module]] = ()
         self._own_logits: Tensor | None = None
         """Those of the survey that the running call has made, until its pass was compared with them."""
@@ -98,6 +98,17 @@ class Sites:
             return site
 
         return [self._kept(layer, images, lambda layer=layer: look_up(layer)) for layer in layers]  # type: ignore[misc]
+
+    def find_each(self, images: Tensor) -> Sequence[Site]:
+        """The last layers of up to three resolutions that carry the logits, as `Survey.choose_each` finds them."""
+        self._own_logits = None
+
+        def look_up() -> tuple[Site, ...]:
+            survey = Survey(self._model, images)
+            self._own_logits = survey.seen.logits.detach().clone()
+            return tuple(survey.choose_each(self._reshape))
+
+        return self._kept("each resolution", images, look_up)
 
     def run_as_seen(self, images: Tensor, run: Callable[[Site], Pass]) -> Pass | None:
         """`run(site)` at the layer that was found at another size of images, if that is right for this size too.

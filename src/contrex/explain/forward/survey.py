@@ -7,6 +7,7 @@ layer's output, so weights that are still zero hide nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,9 @@ from contrex.explain.forward.refusals import misplaced, nothing_found, unreadabl
 from contrex.models.graph import Edge
 from contrex.models.layers import Reshape, Site, layer_name
 from contrex.models.reading import Reading
+
+NUM_RESOLUTIONS = 3
+"""How many resolutions of a network are fused where nobody names layers."""
 
 _AT_FIRST = 8
 """How many candidates the first backward pass goes back to: nearly always it is one of the last."""
@@ -76,6 +80,25 @@ class Survey:
                 "zeros?): pass `layer=` the name of one."
             )
         return _site_of(self.seen, chosen.run, chosen.reading, reshape)
+
+    def choose_each(self, reshape: Reshape | None = None) -> Sequence[Site]:
+        """Choose the last layer that carries the logits in each of the last three resolutions, the finest first.
+
+        Raises:
+            LayerError: there are no two, as in most vision transformers; or errors as in `choose`.
+        """
+        sites = [self.choose(reshape)]
+        for one in self.candidates:
+            is_finer = one.num_cells > math.prod(sites[-1].grid) and one.carries_in_cells
+            if is_finer and len(sites) < NUM_RESOLUTIONS and self.first_placed([one]):
+                sites.append(self.site(one))
+        if len(sites) < 2:
+            height, width = sites[0].grid
+            raise LayerError(
+                f"`fuse` without names takes layers of several resolutions, and {type(self.seen.model).__name__} has "
+                f"one, {height} x {width}: name layers, 'mean(LAYER, LAYER)'."
+            )
+        return sites[::-1]
 
     def _last_reached(self) -> Candidate | None:
         """The last candidate whose cells the gradient reaches."""

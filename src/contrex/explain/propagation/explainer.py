@@ -67,7 +67,7 @@ class RelevanceExplainer(LayerExplainer):
         """The relevance `[N,K]` of the logits for one row `[N,K]` of the question's cotangents."""
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> RelevancePass:
-        return self._run(images, [] if self._is_at_input else [self._found_site(images)], graph="head")
+        return self._run(images, [] if self._is_at_input else self._found_sites(images), graph="head")
 
     def _run(
         self, images: Tensor, layers: Sequence[Site], *, graph: str, watched: nn.Module | None = None
