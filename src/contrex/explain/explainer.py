@@ -26,14 +26,13 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.forward.sites import Sites
 from contrex.explain.forward.survey import Survey
 from contrex.explain.options import About, default_options, in_words, made_with
+from contrex.explain.scored import Rival, Scoring, Wanted, of_classes, wanted
 from contrex.models import beside
 from contrex.models.beside import Inputs
 from contrex.models.classes import Names, by_name, checked_names
 from contrex.models.classifier import Classifier
 from contrex.models.compiled import uncompiled
 from contrex.models.layers import Layer, Reshape, Site, find_layer, layer_name, unwrap
-from contrex.models.outputs import read_by
-from contrex.models.split import check_classifier
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
 from contrex.settings.contrast import is_contrast, read_contrast
@@ -43,12 +42,14 @@ Targets = Target | str | Sequence[str] | Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a call asks about the classes of a model, with the `task` that the logits turned out to have."""
+    """What a call asks about the classes of a model, with the `task` that the logits turned out to have; `told` is the
+    name of a score that is no class's."""
 
     contrast: Contrast
     score: str
     task: str
     names: Sequence[str] = ()
+    told: str = ""
 
     def classes(self, target: Targets, logits: Tensor) -> Tensor:
         """The explained classes `[N]`."""
@@ -109,7 +110,6 @@ class Explainer(ABC):
             model = model.network
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
-        check_classifier(model)
         if output is not None and not callable(output):
             raise ArgumentError(f"`output` must be a function of what the model returns, got {type(output).__name__}.")
         self.model = unwrap(model)
@@ -132,8 +132,8 @@ class Explainer(ABC):
         images: Tensor,
         *,
         target: Targets = None,
-        contrast: Contrast = None,
-        score: str = "logit",
+        contrast: Rival = None,
+        score: Scoring = "logit",
         task: str | None = None,
         differentiable: bool = False,
         inputs: Inputs | None = None,
@@ -147,7 +147,10 @@ class Explainer(ABC):
             contrast: None, `"mean"`, `"max"`, `"weighted"` or `"nearest"`, with options as in
                 `"nearest(k=3, alpha=1.0)"` and `"weighted(strength=0.5)"`; another class (an int, or one per image
                 `[N]`; by name as the target), or several other classes (`[1,F]`, or `[N,F]`).
-            score: what is explained of a class: its `"logit"`, `"probability"` or `"log_probability"`.
+            score: what is explained of a class: its `"logit"`, `"probability"` or `"log_probability"`. Or what is
+                explained in its place: a function from what the model returns - or what `output` makes of it - to one
+                number per image [N], or one of `contrex.explain.targets`: a region, a detection, a likeness. Then the
+                contrast is another function, whose explanation is taken off, and there are no classes.
             task: what the logits are: `"multiclass"` (a softmax over K >= 2), `"binary"` (a sigmoid of one) or
                 `"multilabel"` (a sigmoid of each, also of one, whose only class is 0); None is binary for one logit,
                 multiclass for more. One logit y has the classes 0 and 1, with the logits -y and y: class 1 is the
@@ -163,10 +166,11 @@ class Explainer(ABC):
             LayerError: the layer does not give a feature map.
             NotDifferentiableError: the method has no differentiable map; the message names some that have.
         """
-        with self._started(images, inputs, differentiable=differentiable) as checked:
+        asking = wanted(score, target, contrast, task)
+        with self._started(images, inputs, asking, differentiable=differentiable) as checked:
             run = self._forward(checked, differentiable=differentiable)
-            asked = _asked(self.names, run.logits, contrast, score, task)
-            classes = asked.classes(target, run.logits)
+            asked = _asked_by(asking, self.names, run.logits)
+            classes = asked.classes(asking.target, run.logits)
             heatmap = self._answer(run, classes[:, None], asked, differentiable=differentiable)[:, 0]
             known = _known(self, asked)
         return _explanation(heatmap, run.logits, classes, known, differentiable=differentiable)
@@ -178,7 +182,7 @@ class Explainer(ABC):
         *,
         classes: Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | Tensor | None = None,
         contrast: Contrast = None,
-        score: str = "logit",
+        score: Scoring = "logit",
         task: str | None = None,
         threshold: float | None = None,
         inputs: Inputs | None = None,
@@ -200,15 +204,16 @@ class Explainer(ABC):
         k: int | None = None,
         *,
         classes: Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | Tensor | None = None,
-        score: str = "logit",
+        score: Scoring = "logit",
         task: str | None = None,
         threshold: float | None = None,
         inputs: Inputs | None = None,
     ) -> list[ClassExplanations]:
         """What `classes` gives for each of several contrasts, from one forward pass for all of them."""
-        with self._started(images, inputs, differentiable=False) as checked:
+        asking = of_classes(score, "classes", task)
+        with self._started(images, inputs, asking, differentiable=False) as checked:
             run = replace(self._forward(checked, differentiable=False), is_shared=len(contrasts) > 1)
-            questions = [_asked(self.names, run.logits, contrast, score, task) for contrast in contrasts]
+            questions = [_asked_by(replace(asking, contrast=one), self.names, run.logits) for one in contrasts]
             task = scores.task_of(run.logits, task)
             wanted, least = (
                 scores.many_classes(by_name(classes, self.names, "`classes`"), run.logits, k, task, threshold),
@@ -232,7 +237,7 @@ class Explainer(ABC):
 
     def _answer(self, run: Pass, classes: Tensor, asked: Asked, *, differentiable: bool) -> Tensor:
         """Maps `[N,M,h,w]` of `classes` [N,M], by whichever of Proposition 3's roads is right for the method."""
-        if not self.is_class_specific and (asked.contrast is not None or asked.score != "logit"):
+        if not self.is_class_specific and (asked.contrast is not None or asked.score != "logit" or asked.told):
             name = "score" if asked.contrast is None else "contrast"
             raise ArgumentError(f"`{name}` means nothing to {type(self).__name__}: its map is the same for any class.")
         question = asked.question(run.logits, classes)
@@ -257,17 +262,20 @@ class Explainer(ABC):
         return torch.einsum("nm,nmhw->nhw", row.gather(1, classes).to(maps), maps)
 
     @contextmanager
-    def _started(self, images: Tensor, inputs: Inputs | None, *, differentiable: bool) -> Iterator[Tensor]:
-        """Surround a call so that it leaves no trace; gives the checked images."""
+    def _started(
+        self, images: Tensor, inputs: Inputs | None, asking: Wanted | None = None, *, differentiable: bool
+    ) -> Iterator[Tensor]:
+        """Surround a call so that it leaves no trace; gives the checked images. Outputs are read as what it is asking,
+        logits where it does not say."""
         if differentiable and not self.is_differentiable:
             raise NotDifferentiableError(
                 f"`differentiable=True`: {type(self).__name__} has no differentiable map; GradCAM and HiResCAM have."
             )
         told = diagnosis.in_our_words(type(self).__name__, self.model)
         # Tensors of inference mode can never be in a graph, so it is switched off, and `_checked` copies such images.
-        with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told, read_by(self.output):
-            checked = _checked(images)
-            with beside.given(inputs, len(checked)):
+        with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told:
+            checked, asking = _checked(images), asking or wanted("logit", None, None, None)
+            with asking.read(self.model, checked, self.output), beside.given(inputs, len(checked)):
                 if differentiable:
                     yield checked
                 else:
@@ -341,8 +349,8 @@ class LayerExplainer(Explainer):
         layers: Sequence[str | nn.Module],
         *,
         target: Targets = None,
-        contrast: Contrast = None,
-        score: str = "logit",
+        contrast: Rival = None,
+        score: Scoring = "logit",
         task: str | None = None,
         inputs: Inputs | None = None,
     ) -> Mapping[str, Explanation]:
@@ -350,11 +358,12 @@ class LayerExplainer(Explainer):
         modules = [find_layer(self.model, layer) for layer in layers]
         if not modules or len(set(modules)) != len(modules):
             raise ArgumentError(f"`layers` must name different layers, at least one; got {list(layers)}.")
-        with self._started(images, inputs, differentiable=False) as checked:
+        asking = wanted(score, target, contrast, task)
+        with self._started(images, inputs, asking, differentiable=False) as checked:
             sites = self._sites.find(checked, modules)
             run = self._checked_run(checked, sites, graph="head")
-            asked = _asked(self.names, run.logits, contrast, score, task)
-            classes = asked.classes(target, run.logits)
+            asked = _asked_by(asking, self.names, run.logits)
+            classes = asked.classes(asking.target, run.logits)
             alone = [replace(run, features=[features], is_shared=True) for features in run.features]
             heatmaps = [self._answer(one, classes[:, None], asked, differentiable=False)[:, 0] for one in alone]
         return {
@@ -453,20 +462,28 @@ def _asked(names: Sequence[str], logits: Tensor, contrast: Contrast, score: str,
     return Asked(contrast, score, task, names)
 
 
+def _asked_by(asking: Wanted, names: Sequence[str], logits: Tensor) -> Asked:
+    """What a call asks, once its forward pass has given these logits, or scores in their place."""
+    asking.check()
+    told = names if asking.names is None else asking.names
+    return replace(_asked(told, logits, asking.contrast, asking.score, asking.task), told=asking.told)
+
+
 def _known(explainer: Explainer, asked: Asked) -> dict[str, Any]:
     """What an explanation keeps of the explainer and the question: all is at hand, nothing waits for the device."""
     name, options = explainer.configured
+    score = "score" if asked.task == scores.ALONE else asked.score.replace("_", "-")
     layer, grid = (explainer.layer, explainer.grid) if isinstance(explainer, LayerExplainer) else (None, None)
     return {
         "task": asked.task,
         "contrast": asked.contrast,
-        "score": asked.score,
+        "score": asked.told or asked.score,
         "explainer": name,
         "options": options,
         "layer": layer,
         "grid": grid,
         "names": asked.names,
-        "unit": explainer.unit.format(score=asked.score.replace("_", "-")),
+        "unit": explainer.unit.format(score=score),
     }
 
 

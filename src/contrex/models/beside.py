@@ -33,15 +33,22 @@ class _Beside:
     num_images: int
     rows: Rows | None = None
 
-    def arguments(self, num: int) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments for a batch of `num` images."""
+    def places(self, num: int, what: str) -> list[int]:
+        """Which images of the call a batch of `num` is made of; `what` has something for each, for the error."""
         rows = [self.rows] * num if isinstance(self.rows, int) else self.rows
         rows = list(range(self.num_images)) if rows is None else list(rows)
         if len(rows) != num:
             raise ArgumentError(
-                f"`inputs` are for {self.num_images} image(s), and this method asks about {num} without saying which: "
+                f"{what} for {self.num_images} image(s), and this method asks about {num} without saying which: "
                 "use another explainer, or a network that takes images alone."
             )
+        return rows
+
+    def arguments(self, num: int) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments for a batch of `num` images."""
+        if not (self.placed or self.named):
+            return [], {}
+        rows = self.places(num, "`inputs` are")
         return [_of(rows, value) for value in self.placed], {key: _of(rows, one) for key, one in self.named.items()}
 
 
@@ -56,7 +63,7 @@ def given(inputs: Inputs | None, num_images: int) -> Iterator[None]:
     Raises:
         ArgumentError: they are neither a tensor, a sequence nor a mapping, or a tensor has not one row per image.
     """
-    token = _BESIDE.set(None if inputs is None else _checked(inputs, num_images))
+    token = _BESIDE.set(_Beside([], {}, num_images) if inputs is None else _checked(inputs, num_images))
     try:
         yield
     finally:
@@ -84,6 +91,16 @@ def call(model: Callable[..., object], images: Tensor) -> object:
         return model(images)
     placed, named = beside.arguments(len(images))
     return model(images, *placed, **named)
+
+
+def places(num: int, what: str) -> list[int]:
+    """Which images of the call a batch of `num` is made of, for `what` has something for each of them.
+
+    Raises:
+        ArgumentError: nobody has said it.
+    """
+    beside = _BESIDE.get()
+    return list(range(num)) if beside is None else beside.places(num, what)
 
 
 def kind() -> Hashable:

@@ -26,7 +26,7 @@ from contrex.models.beside import call
 from contrex.models.compiled import uncompiled
 from contrex.models.graph import Edge, edge_of
 from contrex.models.layers import Reshape, Site, layer_name
-from contrex.models.outputs import read_logits
+from contrex.models.outputs import channels_of_maps, read_logits
 
 FULL_PRECISION = (torch.float32, torch.float64)
 
@@ -134,8 +134,19 @@ class Run:
         return None if self.output is None else self.output.shape
 
 
-def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tuple[Tensor, Tensor, Sequence[Run]]:
-    """Run a plain pass, recorded from the pixels on: the images in its graph, the logits, each run of each module.
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """A plain pass of `images`: the logits, each run of each module, and the channels of the maps that the network
+    returned beside or in place of logits (`map_channels`)."""
+
+    images: Tensor
+    logits: Tensor
+    runs: Sequence[Run]
+    map_channels: set[int]
+
+
+def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> Plain:
+    """Run a plain pass, recorded from the pixels on.
 
     Where a module gives the very memory it got (an identity, an in-place ReLU, a view) the rest of the model gets a
     view of it. So the graph tells those who go on with what the module gave from those who use its input, and a change
@@ -164,8 +175,9 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
         return given if is_alias else None
 
     with torch.set_grad_enabled(is_recorded), uncompiled(always=True), hooked(visible, see):
-        logits = read_output(called(model, pixels), model, images)
-    return pixels, logits, runs
+        output = called(model, pixels)
+        logits = read_output(output, model, images)
+    return Plain(pixels, logits, runs, channels_of_maps(output))
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:

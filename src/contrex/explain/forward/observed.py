@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from contrex.errors import LayerError
 from contrex.explain.forward import capture
-from contrex.explain.forward.capture import Run
+from contrex.explain.forward.capture import Plain, Run
 from contrex.explain.forward.functions import program
 from contrex.models.axes import Axis, Factor, Lost
 from contrex.models.beside import about
 from contrex.models.following import Followed
 from contrex.models.graph import Graph, as_gradient_edge
 from contrex.models.layers import Site
+from contrex.models.outputs import what_is_read
 from contrex.models.reading import Reading, possible_readings, reading
 
 _NO_MAPS = re.compile(r"(Pool(ing)?|Dropout)\d?d?$|^Identity$|^Softmax")
@@ -35,7 +36,9 @@ class Observed:
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self.model = model
         with program() as functions:
-            self.images, self.logits, self.runs = _plain_pass(model, images)
+            plain = _plain_pass(model, images)
+        self.images, self.logits, self.runs = plain.images, plain.logits, plain.runs
+        self._map_channels = plain.map_channels if what_is_read() else set()
         self.functions: Sequence[object] = functions
         self.num_images = len(images)
         self._num_runs = Counter(run.module for run in self.runs)
@@ -101,8 +104,13 @@ class Observed:
         return len(run.shape or ()) == 4 and (is_cut or isinstance(known, Lost))
 
     def gives_logits(self, run: Run, one: Reading) -> bool:
-        """Whether the mean of a layer's maps over the grid is the logits: then the layer is the classifier."""
+        """Whether the mean of a layer's maps over the grid is the logits: then the layer is the classifier. So it is
+        where the network returns maps of as many channels, and a score is made of them."""
         assert run.output is not None
+        if one.num_channels in self._map_channels:
+            return True
+        if one.num_channels != self.logits.shape[1]:
+            return False
         logits = self.logits[0].detach()
         mean = one(run.output)[0].mean((1, 2)).to(logits)
         return bool((mean - logits).abs().max() <= 1e-3 * logits.abs().max())
@@ -155,7 +163,7 @@ def _is_around(gradient: Tensor, place: tuple[int, int], grid: tuple[int, int]) 
     return bool(around.max() > 0) and all(near)
 
 
-def _plain_pass(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Sequence[Run]]:
+def _plain_pass(model: nn.Module, images: Tensor) -> Plain:
     """The pass of the first image, or of all where one alone cannot run; without a graph where autograd refuses it."""
     errors: list[Exception] = []
     with capture.undisturbed(model, images.device):

@@ -23,6 +23,7 @@ from contrex.explain.forward.observed import Observed
 from contrex.explain.forward.refusals import misplaced, nothing_found, unreadable
 from contrex.models.graph import Edge
 from contrex.models.layers import Reshape, Site, layer_name
+from contrex.models.outputs import what_is_read
 from contrex.models.reading import Reading
 
 _AT_FIRST = 8
@@ -136,15 +137,15 @@ class Survey:
         times (their map is ambiguous), and images that were only changed.
         """
         found: list[Candidate] = []
-        is_classifier = False
+        classes = 0  # of the layer that is the classifier, once it was met
         for run in reversed(self.seen.runs):
             only = self.seen.readings(run) if self.seen.may_be_explained(run) else []
             if len(only) != 1:
                 continue
             (one,) = only
-            if not found and one.num_channels == self.seen.logits.shape[1]:
-                is_classifier = is_classifier or self.seen.gives_logits(run, one)
-                if is_classifier:
+            if not found and (not classes or one.num_channels == classes):
+                classes = one.num_channels if self.seen.gives_logits(run, one) else classes
+                if classes == one.num_channels:
                     continue
             if self.seen.graph.carries(run.edge):
                 found.append(Candidate(run, one))
@@ -182,6 +183,12 @@ def _site_of(seen: Observed, run: Run, one: Reading | None, reshape: Reshape | N
 
 def _check_gradients(seen: Observed) -> None:
     """Refuse a pass that recorded nothing."""
+    if not seen.logits.requires_grad and (what := what_is_read()):
+        raise LayerError(
+            f"`score` {what} has no gradient (argmax, .detach(), a comparison?), or {type(seen.model).__name__} runs "
+            "without, so nothing tells which layer it comes through: pass `layer=` the name of one, to a method that "
+            "needs no gradient (ScoreCAM), or use RISE or Occlusion."
+        )
     if not seen.logits.requires_grad:
         raise LayerError(
             f"{type(seen.model).__name__} runs without gradients, so nothing tells which layer its logits come "
