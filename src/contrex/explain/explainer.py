@@ -92,6 +92,8 @@ class Explainer(ABC):
     is_differentiable: ClassVar[bool] = True
     is_class_specific: ClassVar[bool] = True
     """Whether the map depends on the explained class; otherwise there is no contrast."""
+    ranks: ClassVar[tuple[int, ...]] = (2,)
+    """What is explained: 1 for signals `[N,C,L]`, 2 for pictures, 3 for volumes `[N,C,D,H,W]`."""
 
     @property
     def place(self) -> str | None:
@@ -141,7 +143,8 @@ class Explainer(ABC):
         """Explain why each image is `target` - and, with a contrast, not another class.
 
         Args:
-            images: `[N,C,H,W]`, floating point, normalised as the model expects.
+            images: `[N,C,H,W]`, floating point, normalised as the model expects. Most methods also explain signals
+                `[N,C,L]` and volumes `[N,C,D,H,W]`; their maps are `[N,l]` and `[N,d,h,w]`.
             target: the explained class: None (top prediction), an int, a sequence or tensor `[N]`, or a function from
                 the logits `[N,K]` to classes `[N]`; where the explainer has `names`, also a name, or one per image.
             contrast: None, `"mean"`, `"max"`, `"weighted"` or `"nearest"`, with options as in
@@ -244,11 +247,12 @@ class Explainer(ABC):
         if not differentiable and self.is_class_specific:
             diagnosis.check_scores(run.images, run.logits, question)
         if self.is_linear or asked.contrast is None:
-            return self._maps(run, question, differentiable=differentiable)
+            return run.at_grid(self._maps(run, question, differentiable=differentiable))
         # Each question runs backwards through the same graph, which the first must not free.
         kept = replace(run, is_shared=run.is_shared or classes.shape[1] > 1)
         alone = [replace(question, rows=row[:, None]) for row in question.rows.unbind(1)]
-        return torch.stack([self._difference(kept, one, differentiable=differentiable) for one in alone], 1)
+        maps = [self._difference(kept, one, differentiable=differentiable) for one in alone]
+        return run.at_grid(torch.stack(maps, 1))
 
     def _difference(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         """`sum_s row_s * map_s` over the classes with a weight, [N,h,w], for a question of one row."""
@@ -259,7 +263,7 @@ class Explainer(ABC):
         one_hot = torch.zeros(*classes.shape, row.shape[1], dtype=row.dtype, device=row.device)
         single = replace(question, rows=one_hot.scatter(2, classes[..., None], 1.0))
         maps = self._maps(run, single, differentiable=differentiable)
-        return torch.einsum("nm,nmhw->nhw", row.gather(1, classes).to(maps), maps)
+        return torch.einsum("nm,nm...->n...", row.gather(1, classes).to(maps), maps)
 
     @contextmanager
     def _started(
@@ -274,7 +278,7 @@ class Explainer(ABC):
         told = diagnosis.in_our_words(type(self).__name__, self.model)
         # Tensors of inference mode can never be in a graph, so it is switched off, and `_checked` copies such images.
         with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told:
-            checked, asking = _checked(images), asking or wanted("logit", None, None, None)
+            checked, asking = _checked(images, self), asking or wanted("logit", None, None, None)
             with asking.read(self.model, checked, self.output), beside.given(inputs, len(checked)):
                 if differentiable:
                     yield checked
@@ -285,6 +289,8 @@ class Explainer(ABC):
 
 class InputExplainer(Explainer):
     """Methods that combine the pixels with the gradient that reaches them; maps have the images' size."""
+
+    ranks = (1, 2, 3)
 
     @abstractmethod
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
@@ -334,14 +340,14 @@ class LayerExplainer(Explainer):
         return self._site.name
 
     @property
-    def grid(self) -> tuple[int, int] | None:
+    def grid(self) -> tuple[int, ...] | None:
         """Rows and columns of the map that was explained last; None before the first call."""
         return None if self._site is None else self._site.grid
 
     @property
     def place(self) -> str | None:
         """The layer that was explained last, and its grid, in words: "layer4, 7 x 7"."""
-        return None if self.grid is None else f"{self.layer}, {self.grid[0]} x {self.grid[1]}"
+        return None if self.grid is None else f"{self.layer}, {' x '.join(map(str, self.grid))}"
 
     def layers(
         self,
@@ -411,8 +417,10 @@ class ActivationExplainer(LayerExplainer):
 
     The gradient is `W^T (dS/dy) / (h w)`, in closed form, where only global average pooling and one linear layer follow
     the layer; that is verified against autograd on the first batch. Otherwise autograd runs through what follows the
-    layer, and nothing before it is recorded.
+    layer, and nothing before it is recorded. Of signals maps have h = 1; of volumes h are the rows of all slices.
     """
+
+    ranks = (1, 2, 3)
 
     def __init__(
         self,
@@ -495,15 +503,27 @@ def _explanation(
     return Explanation(_check_finite(heatmap.detach()), logits.detach(), classes, **known)
 
 
-def _checked(images: Tensor) -> Tensor:
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.numel() == 0:
-        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+def _checked(images: Tensor, explainer: Explainer) -> Tensor:
+    is_batch = isinstance(images, Tensor) and images.ndim in _ranks_of(explainer.model) and images.numel() > 0
+    if is_batch and images.ndim - 2 not in explainer.ranks:
         raise ArgumentError(
-            f"`images` must be a batch [N,C,H,W] with N >= 1, got {got}; add the batch axis with [None]."
+            f"{type(explainer).__name__} explains pictures [N,C,H,W], got `images` {list(images.shape)}: GradCAM, "
+            "Gradient, IntegratedGradients, RISE and Occlusion explain signals [N,C,L] and volumes [N,C,D,H,W]."
         )
+    if not is_batch:
+        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        ranks = _ranks_of(explainer.model)
+        shape = "[N,C,L]" if ranks == {3, 4} else "[N,C,D,H,W]" if ranks == {4, 5} else "[N,C,H,W]"
+        raise ArgumentError(f"`images` must be a batch {shape} with N >= 1, got {got}; add the batch axis with [None].")
     if not images.is_floating_point():
         raise ArgumentError(f"`images` must be floating point, normalised as for the model; got {images.dtype}.")
     return images.clone() if images.is_inference() else images
+
+
+def _ranks_of(model: nn.Module) -> set[int]:
+    """How many axes the batches of a network may have: four, and those of its first convolution; without one, any."""
+    first = next((module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)), None)
+    return {3, 4, 5} if first is None else {4, 2 + len(first.kernel_size)}
 
 
 def _check_finite(heatmap: Tensor) -> Tensor:

@@ -16,9 +16,28 @@ Reshape = Callable[[Tensor], Tensor]
 """From a layer's output to feature maps `[N,C,h,w]`; it only moves and drops elements."""
 
 
+@dataclass(frozen=True)
+class Flattened:
+    """How a user's `reshape` reads maps of signals `[N,C,l]` as `[N,C,1,l]`, those of volumes `[N,C,d,h,w]` as
+    `[N,C,d h,w]`, which formulas take like those of pictures; `rank` is 1 or 3."""
+
+    reshape: Reshape
+    rank: int
+
+    def __call__(self, output: Tensor) -> Tensor:
+        maps = self.reshape(output)
+        if maps.ndim != self.rank + 2:
+            sides = "l" if self.rank == 1 else "d,h,w"
+            raise LayerError(
+                f"`reshape` must give [{len(output)},C,{sides}] for such images, it gave {list(maps.shape)}."
+            )
+        return maps.unsqueeze(2) if maps.ndim == 3 else maps.flatten(2, 3)
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where a network is explained: a layer, and how its output is read as maps `[N,C,h,w]`.
+    """Where a network is explained: a layer, and how its output is read as maps `[N,C,h,w]`. The `grid` has one side
+    for signals, two for pictures, three for volumes.
 
     `shape` is that of its output without the batch axis (None: not known yet), `past` the share of the gradient from
     the logits to the pixels that flows past it.
@@ -27,7 +46,7 @@ class Site:
     module: nn.Module
     maps: Reshape
     name: str
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     shape: torch.Size | None
     past: float = 0.0
 

@@ -39,6 +39,7 @@ class AblationCAM(LayerExplainer):
 
     name = "ablation_cam"
     is_differentiable = False
+    ranks = (1, 2, 3)
 
     def __init__(
         self,
@@ -101,7 +102,9 @@ class AblationCAM(LayerExplainer):
                     return logits
             self._broadcasts = False
         with about(n):
-            return capture.forward_with(self.model, image.expand(len(outputs), -1, -1, -1), features.layer, outputs)
+            return capture.forward_with(
+                self.model, image.expand(len(outputs), *image.shape[1:]), features.layer, outputs
+            )
 
 
 def _places(features: Features) -> Tensor:

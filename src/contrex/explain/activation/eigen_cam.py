@@ -26,6 +26,7 @@ class EigenCAM(LayerExplainer):
     name = "eigen_cam"
     is_class_specific = False
     is_differentiable = False
+    ranks = (1, 2, 3)
 
     def _run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
         return super()._run(images, layers, graph="none")

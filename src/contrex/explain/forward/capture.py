@@ -11,7 +11,7 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -41,11 +41,20 @@ _LOCKS_LOCK = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What `layer` gave: `output`, the tensor in the graph, and `maps(output)` or of its gradient, `[N,C,h,w]`."""
+    """What `layer` gave: `output`, the tensor in the graph, and `maps(output)` or of its gradient, `[N,C,h,w]`.
+
+    Those of signals and volumes are read so too; `grid` has the sides that they have (None for the pixels).
+    """
 
     output: Tensor
     maps: Reshape
     layer: nn.Module | None = None
+    grid: tuple[int, ...] | None = None
+
+    def unflattened(self, maps: Tensor) -> Tensor:
+        """Maps `[...,h,w]` that were made of those of the layer, in its grid."""
+        grid = maps.shape[-2:] if self.grid is None or len(self.grid) == 2 else self.grid
+        return maps.reshape(*maps.shape[:-2], *grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +69,10 @@ class Pass:
     logits: Tensor
     features: Sequence[Features]
     is_shared: bool = False
+
+    def at_grid(self, maps: Tensor) -> Tensor:
+        """Maps `[N,M,h,w]` in the grid of the explained layer, of signals and volumes too."""
+        return self.features[0].unflattened(maps) if len(self.features) == 1 else maps
 
 
 def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
@@ -85,7 +98,7 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
         features = _features(sites[module], output, images)
         starts_graph = (graph == "head" and is_first) or not features.output.requires_grad
         if graph != "none" and starts_graph:
-            features = Features(features.output.detach().requires_grad_(), features.maps, module)
+            features = replace(features, output=features.output.detach().requires_grad_())
         # Gradients are switched on here, in the middle of the forward pass, and off again when it is over: so nothing
         # before the layer is recorded. Were they on from the start, the whole trunk would stay in memory.
         torch.set_grad_enabled(graph != "none")
@@ -303,7 +316,7 @@ def _features(site: Site, output: object, images: Tensor) -> Features:
             f"of their size, it gives {what}: choose another."
         )
     map_shape(site.maps, output)
-    return Features(output, site.maps, site.module)
+    return Features(output, site.maps, site.module, site.grid)
 
 
 def map_shape(maps: Reshape, output: Tensor) -> torch.Size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -43,6 +43,11 @@ class Observed:
         self.num_images = len(images)
         self._num_runs = Counter(run.module for run in self.runs)
 
+    @property
+    def rank(self) -> int:
+        """1 for signals, 2 for pictures, 3 for volumes."""
+        return self.images.ndim - 2
+
     @cached_property
     def graph(self) -> Graph:
         """The graph from the logits to the images; empty where the network runs without gradients."""
@@ -50,7 +55,7 @@ class Observed:
 
     @cached_property
     def _axes(self) -> Followed:
-        return Followed(self.graph)
+        return Followed(self.graph, self.rank)
 
     def may_be_explained(self, run: Run) -> bool:
         """Whether the kind of a layer and the number of its runs allow to explain it."""
@@ -93,7 +98,8 @@ class Observed:
                 )
             except RuntimeError:  # reentrant checkpointing lets nothing be measured
                 return True
-            if gradient is None or not _is_around(gradient[0], (row, column), (one.height, one.width)):
+            place = torch.tensor(row * one.width + column)
+            if gradient is None or not _is_around(gradient[0], torch.unravel_index(place, one.grid), one.grid):
                 return False
         return True
 
@@ -137,11 +143,18 @@ class Observed:
             found = tokens and reading((Axis((Factor("n", 1),)), tokens, single))
             if found:
                 return found
-        height, width = self.images.shape[2:]
+        sides = "x".join(str(side) for side in self.images.shape[2:])
         raise LayerError(
-            f"{num_tokens} tokens are no grid of images {height}x{width} that {type(self.model).__name__} is seen to "
+            f"{num_tokens} tokens are no grid of images {sides} that {type(self.model).__name__} is seen to "
             "make: pass `reshape=`, a function from [N,T,1] to [N,1,h,w]."
         )
+
+
+_POOLINGS: Mapping[int, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    1: (F.adaptive_avg_pool1d, F.avg_pool1d),
+    2: (F.adaptive_avg_pool2d, F.avg_pool2d),
+    3: (F.adaptive_avg_pool3d, F.avg_pool3d),
+}
 
 
 def _strongest_in_corners(strength: Tensor) -> list[tuple[int, int]]:
@@ -153,13 +166,14 @@ def _strongest_in_corners(strength: Tensor) -> list[tuple[int, int]]:
     return [(top + at // columns, left + at % columns) for top, left, at in parts]
 
 
-def _is_around(gradient: Tensor, place: tuple[int, int], grid: tuple[int, int]) -> bool:
+def _is_around(gradient: Tensor, place: Sequence[Tensor], grid: Sequence[int]) -> bool:
     """Whether a gradient [C,H,W] at the pixels is largest around a place of the grid, up to a quarter of its sides."""
-    energy = F.adaptive_avg_pool2d(gradient.float().square().sum(0)[None], grid)
+    pooled, averaged = _POOLINGS[len(grid)]
+    energy = pooled(gradient.float().square().sum(0)[None], tuple(grid))
     # Of three by three cells: a single one may be loudest beside its place, as receptive fields overlap.
-    around = F.avg_pool2d(energy, 3, 1, 1)[0]
-    found = divmod(int(around.argmax()), grid[1])
-    near = [abs(one - other) <= max(1, side / 4) for one, other, side in zip(found, place, grid, strict=True)]
+    around = averaged(energy, 3, 1, 1)[0]
+    found = torch.unravel_index(around.argmax().cpu(), tuple(grid))
+    near = [abs(int(one - other)) <= max(1, side / 4) for one, other, side in zip(found, place, grid, strict=True)]
     return bool(around.max() > 0) and all(near)
 
 

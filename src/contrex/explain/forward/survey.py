@@ -22,7 +22,7 @@ from contrex.explain.forward.gradients import Gradients, edges_of, gradient_at
 from contrex.explain.forward.observed import Observed
 from contrex.explain.forward.refusals import misplaced, nothing_found, unreadable
 from contrex.models.graph import Edge
-from contrex.models.layers import Reshape, Site, layer_name
+from contrex.models.layers import Flattened, Reshape, Site, layer_name
 from contrex.models.outputs import what_is_read
 from contrex.models.reading import Reading
 
@@ -175,10 +175,12 @@ def _site_of(seen: Observed, run: Run, one: Reading | None, reshape: Reshape | N
     assert run.output is not None
     maps = reshape or one
     assert maps is not None
+    maps = maps if maps is one or seen.rank == 2 else Flattened(maps, seen.rank)
     rest = run.output.shape[1:]
     as_called = run.output if one is maps else run.output[:1].expand(seen.num_images, *rest)
-    shape = capture.map_shape(maps, as_called)
-    return Site(run.module, maps, layer_name(run.module, seen.model), (shape[2], shape[3]), rest, past)
+    capture.map_shape(maps, as_called)
+    grid = one.grid if one is not None else tuple(reshape(as_called.detach()).shape[2:]) if reshape else ()
+    return Site(run.module, maps, layer_name(run.module, seen.model), grid, rest, past)
 
 
 def _check_gradients(seen: Observed) -> None:
