@@ -234,7 +234,9 @@ REFUSED = {
         lambda: contrex.AttentionRollout(Transformer()), (2, 3, 20), r"AttentionRollout explains pictures \[N,C,H"
     ),
     "window": (
-        lambda: contrex.Occlusion(line(1, is_pooled=True), window=(3, 3)), (2, 3, 20), "`window` must be one number, or"
+        lambda: contrex.Occlusion(line(1, is_pooled=True), window=(3, 3)),
+        (2, 3, 20),
+        "`window` must be at least 1 pixel, or one for each side, 1; got",
     ),
     "propagation": (
         lambda: contrex.LRP(cube(3)), (2, 2, 8, 8, 8), "no rule says how relevance passes through .*conv3d"

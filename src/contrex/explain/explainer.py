@@ -32,7 +32,7 @@ from contrex.models.beside import Inputs
 from contrex.models.classes import Names, by_name, checked_names
 from contrex.models.classifier import Classifier
 from contrex.models.compiled import uncompiled
-from contrex.models.layers import Layer, Reshape, Site, find_layer, layer_name, unwrap
+from contrex.models.layers import Layer, Reshape, Site, find_run, layer_name, unwrap
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
 from contrex.settings.contrast import is_contrast, read_contrast
@@ -160,9 +160,10 @@ class Explainer(ABC):
                 prediction where y > 0, and a contrast is with the other side, y itself. Labels do not compete, so the
                 weighted contrast of one is its logit; the other contrasts are those of the logits.
             differentiable: return maps and logits with a graph to every parameter, for a loss on the explanation.
-            inputs: what the model's forward gets behind the images: a tensor, a tuple, or a mapping by name. Tensors
-                have a row for each image and go with it, whatever a method asks about it (captum's
-                `additional_forward_args`); other values are the same for all.
+            inputs: what the model's forward gets behind the images: a tensor, a tuple, or a mapping by name; or
+                `contrex.models.Arguments`, which says where among them the images go. Tensors have a row for each image
+                and go with it, whatever a method asks about it (captum's `additional_forward_args`); other values are
+                the same for all.
 
         Raises:
             ArgumentError: an argument does not fit, or the model gives NaN.
@@ -310,7 +311,8 @@ class LayerExplainer(Explainer):
     `layer` is a module or its name; None takes the last feature map that the logits come through: with it detached, no
     gradient would reach the pixels. That is looked up for each size of the images, and again once a module of the model
     was replaced or changed its mode. A layer that is named is used as it is; where more than a tenth of the gradient
-    flows past it a `LayerWarning` says how much.
+    flows past it a `LayerWarning` says how much. A module that runs several times in a pass is named with the number of
+    a run, from 0 on: "act:1", "act:-1" for the last.
 
     Feature maps may be `[N,C,h,w]`, channels-last, or tokens of a grid, as the network's own graph tells; `reshape`
     overrides how the layer's output is read.
@@ -326,7 +328,7 @@ class LayerExplainer(Explainer):
     ) -> None:
         super().__init__(model, **about)
         if layer is not None:
-            find_layer(self.model, layer)
+            find_run(self.model, layer)
         self._asked = layer
         self._reshape = reshape
         self._sites = Sites(self.model, reshape)
@@ -336,7 +338,7 @@ class LayerExplainer(Explainer):
     def layer(self) -> str | None:
         """The name of the layer that was explained last; before the first call, the one that was asked for."""
         if self._site is None:
-            return None if self._asked is None else layer_name(find_layer(self.model, self._asked), self.model)
+            return None if self._asked is None else _name_of(self._asked, self.model)
         return self._site.name
 
     @property
@@ -361,12 +363,12 @@ class LayerExplainer(Explainer):
         inputs: Inputs | None = None,
     ) -> Mapping[str, Explanation]:
         """The explanation at each of several layers, from one forward pass; names and arguments as in a call."""
-        modules = [find_layer(self.model, layer) for layer in layers]
-        if not modules or len(set(modules)) != len(modules):
+        runs = [find_run(self.model, layer) for layer in layers]
+        if not runs or len(set(runs)) != len(runs):
             raise ArgumentError(f"`layers` must name different layers, at least one; got {list(layers)}.")
         asking = wanted(score, target, contrast, task)
         with self._started(images, inputs, asking, differentiable=False) as checked:
-            sites = self._sites.find(checked, modules)
+            sites = self._sites.find(checked, layers)
             run = self._checked_run(checked, sites, graph="head")
             asked = _asked_by(asking, self.names, run.logits)
             classes = asked.classes(asking.target, run.logits)
@@ -455,6 +457,12 @@ def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> I
         keep = differentiable or run.is_shared or index < last
         (gradient,) = torch.autograd.grad(run.logits, run.images, row, retain_graph=keep, create_graph=differentiable)
         yield gradient.to(row.dtype)
+
+
+def _name_of(layer: str | nn.Module, model: nn.Module) -> str:
+    """The name of a layer, with the number of its run where one was named."""
+    module, run = find_run(model, layer)
+    return layer_name(module, model) if run is None else f"{layer_name(module, model)}:{run}"
 
 
 def _asked(names: Sequence[str], logits: Tensor, contrast: Contrast, score: str, task: str | None) -> Asked:

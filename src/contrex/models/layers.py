@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Flattened:
 @dataclass(frozen=True, eq=False)
 class Site:
     """Where a network is explained: a layer, and how its output is read as maps `[N,C,h,w]`. The `grid` has one side
-    for signals, two for pictures, three for volumes.
+    for signals, two for pictures, three for volumes. Of a module that runs several times in a pass it is one `run`.
 
     `shape` is that of its output without the batch axis (None: not known yet), `past` the share of the gradient from
     the logits to the pixels that flows past it.
@@ -49,6 +50,7 @@ class Site:
     grid: tuple[int, ...]
     shape: torch.Size | None
     past: float = 0.0
+    run: int | None = None
 
 
 def layer_name(layer: nn.Module, model: nn.Module) -> str:
@@ -89,6 +91,15 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:
     if not isinstance(layer, str) or not layer or layer not in modules:
         raise unknown_name(f"`layer` of {type(model).__name__}", layer, _nearby_names(modules, str(layer)))
     return modules[layer]
+
+
+def find_run(model: nn.Module, layer: str | nn.Module) -> tuple[nn.Module, int | None]:
+    """The module that `layer` names, and which of its runs in a pass, counted from 0: "act:1" is the second one of
+    "act", "act:-1" the last; None where it names none. Errors as in `find_layer`."""
+    found = re.fullmatch(r"(.+):(-?\d+)", layer) if isinstance(layer, str) else None
+    if found is None or layer in dict(model.named_modules()):
+        return find_layer(model, layer), None
+    return find_layer(model, found[1]), int(found[2])
 
 
 def _nearby_names(modules: dict[str, nn.Module], wanted: str) -> list[str]:

@@ -8,6 +8,7 @@ did not set it. A model that changes its input in place changes a copy.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +51,8 @@ class Features:
     maps: Reshape
     layer: nn.Module | None = None
     grid: tuple[int, ...] | None = None
+    run: int | None = None
+    """Which run of the layer it was; None where there is one."""
 
     def unflattened(self, maps: Tensor) -> Tensor:
         """Maps `[...,h,w]` that were made of those of the layer, in its grid."""
@@ -87,15 +90,19 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
     """
     if not layers:
         return _forward_from_pixels(model, images, graph)
-    sites = {site.module: site for site in layers}
-    seen: dict[nn.Module, list[Features]] = {module: [] for module in sites}
+    seen: list[list[Features]] = [[] for _ in layers]
+    num_runs = dict.fromkeys((site.module for site in layers), 0)
     owner = threading.get_ident()  # the hooks are the model's, and other threads may use it
 
     def keep(module: nn.Module, inputs: object, output: object) -> Tensor | None:
         if threading.get_ident() != owner:
             return None
-        is_first = not any(seen.values())
-        features = _features(sites[module], output, images)
+        run, num_runs[module] = num_runs[module], num_runs[module] + 1
+        place = next((i for i, one in enumerate(layers) if one.module is module and one.run in (None, run)), None)
+        if place is None:  # another run of the layer, which stays as it is
+            return None
+        is_first = not any(seen)
+        features = _features(layers[place], output, images)
         starts_graph = (graph == "head" and is_first) or not features.output.requires_grad
         if graph != "none" and starts_graph:
             features = replace(features, output=features.output.detach().requires_grad_())
@@ -104,12 +111,12 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
         torch.set_grad_enabled(graph != "none")
         if graph == "all" and is_first:
             behind.enter_context(sdpa_kernel(SDPBackend.MATH))
-        seen[module].append(features)
+        seen[place].append(features)
         return features.output.clone()
 
-    with contextlib.ExitStack() as behind, torch.set_grad_enabled(graph == "all"), hooked(list(sites), keep):
+    with contextlib.ExitStack() as behind, torch.set_grad_enabled(graph == "all"), hooked(list(num_runs), keep):
         logits = read_output(called(model, images), model, images)
-    features = [only_run(seen[module], module, model) for module in sites]
+    features = [only_run(runs, site.module, model) for runs, site in zip(seen, layers, strict=True)]
     if graph != "none":
         check_gradient(logits, f"`layer` {layers[0].name!r}", model)
     return Pass(images, logits, features)
@@ -201,18 +208,23 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
         return False
 
 
-def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Tensor) -> Tensor:
-    """The logits for `images` when `layer` gives `output` instead of its own; nothing is recorded.
+def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Tensor, run: int | None = None) -> Tensor:
+    """The logits for `images` when `layer` gives `output` instead of its own, in each of its runs or in one; nothing is
+    recorded.
 
     A single image may stand for many outputs, [n,...] to [n,K], in networks that broadcast what bypasses the layer.
     """
     owner = threading.get_ident()
 
     # A clone for each pass: what follows the layer may change it in place, and `output` may be used again.
-    def replace(module: nn.Module, inputs: object, own: object) -> Tensor | None:
-        return output.clone() if threading.get_ident() == owner else None
+    def put(module: nn.Module, inputs: object, own: object) -> Tensor | None:
+        if threading.get_ident() != owner:
+            return None
+        is_meant = run in (None, next(runs))
+        return output.clone() if is_meant else None
 
-    with torch.no_grad(), hooked([layer], replace):
+    runs = itertools.count()
+    with torch.no_grad(), hooked([layer], put):
         return read_output(call(model, images.clone()), model, output)
 
 
@@ -316,7 +328,7 @@ def _features(site: Site, output: object, images: Tensor) -> Features:
             f"of their size, it gives {what}: choose another."
         )
     map_shape(site.maps, output)
-    return Features(output, site.maps, site.module, site.grid)
+    return Features(output, site.maps, site.module, site.grid, site.run)
 
 
 def map_shape(maps: Reshape, output: Tensor) -> torch.Size:
@@ -330,14 +342,26 @@ def map_shape(maps: Reshape, output: Tensor) -> torch.Size:
 R = TypeVar("R")
 
 
-def only_run(seen: Sequence[R], layer: nn.Module, model: nn.Module) -> R:
-    """The only run of a layer in a pass, or `LayerError` where it ran never or several times."""
-    if len(seen) == 1:
+def only_run(seen: Sequence[R], layer: nn.Module, model: nn.Module, run: int | None = None) -> R:
+    """The only run of a layer in a pass, or the one of this number.
+
+    Raises:
+        LayerError: it ran never, several times, or not so often.
+    """
+    if run is None and len(seen) == 1:
         return seen[0]
     name = layer_name(layer, model)
+    if run is not None and -len(seen) <= run < len(seen):
+        return seen[run]
+    runs = ", ".join(repr(f"{name}:{number}") for number in range(len(seen)))
+    if run is not None and seen:
+        raise LayerError(f"`layer` '{name}:{run}' is no run of it: it ran {len(seen)} times in one pass, {runs}.")
     if not seen:
         raise LayerError(f"`layer` {name!r} did not run in the forward pass: choose one that does.")
-    raise LayerError(f"`layer` {name!r} ran {len(seen)} times in one pass, so its map is ambiguous: choose another.")
+    raise LayerError(
+        f"`layer` {name!r} ran {len(seen)} times in one pass, so its map is ambiguous: name one run, {runs} (the "
+        f"last is {name + ':-1'!r}), or choose another."
+    )
 
 
 def read_output(output: object, model: nn.Module, images: Tensor) -> Tensor:

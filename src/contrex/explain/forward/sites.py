@@ -20,7 +20,7 @@ from contrex.explain.forward.functions import program
 from contrex.explain.forward.observed import Observed
 from contrex.explain.forward.survey import Survey, check_pass
 from contrex.models import beside
-from contrex.models.layers import Layer, Reshape, Site, find_layer
+from contrex.models.layers import Layer, Reshape, Site, find_run
 from contrex.models.outputs import reading_kind
 from contrex.models.reading import Reading
 
@@ -173,7 +173,8 @@ class Sites:
         return self._settings
 
     def _named(self, survey: Survey, layer: str | nn.Module) -> Site:
-        site = survey.named(find_layer(self._model, layer), self._reshape)
+        module, number = find_run(self._model, layer)
+        site = survey.named(module, self._reshape, number)
         if site.past > MUCH and site.name not in self._warned:
             self._warned.add(site.name)
             warn(

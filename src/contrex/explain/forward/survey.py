@@ -110,15 +110,18 @@ class Survey:
         """A candidate as the layer to explain, read as it is."""
         return _site_of(self.seen, candidate.run, candidate.reading, None)
 
-    def named(self, module: nn.Module, reshape: Reshape | None = None) -> Site:
+    def named(self, module: nn.Module, reshape: Reshape | None = None, number: int | None = None) -> Site:
         """The layer that the user named, as one to explain; its `past` is the share of the gradient that flows past it.
+        Of a module with several runs it is that of the `number`.
 
         Raises:
-            LayerError: it did not run once, gives no map, or one that can be read in two ways.
+            LayerError: it did not run once and no run was named, gives no map, or one that can be read in two ways.
         """
         if isinstance(module, torch.jit.ScriptModule):
             raise scripted("`layer` is in")
-        run = capture.only_run([run for run in self.seen.runs if run.module is module], module, self.seen.model)
+        runs = self.seen.runs_of(module)
+        number = self.seen.only_run_on_images(module) if number is None and len(runs) > 1 else number
+        run = capture.only_run(runs, module, self.seen.model, number)
         found = None if reshape else self._only_reading(run)
         site = _site_of(self.seen, run, found, reshape)
         if not self.seen.graph.nodes or run.edge is None or self.seen.graph.carries(run.edge):
@@ -180,7 +183,8 @@ def _site_of(seen: Observed, run: Run, one: Reading | None, reshape: Reshape | N
     as_called = run.output if one is maps else run.output[:1].expand(seen.num_images, *rest)
     capture.map_shape(maps, as_called)
     grid = one.grid if one is not None else tuple(reshape(as_called.detach()).shape[2:]) if reshape else ()
-    return Site(run.module, maps, layer_name(run.module, seen.model), grid, rest, past)
+    name, number = layer_name(run.module, seen.model), seen.number_of(run)
+    return Site(run.module, maps, name if number is None else f"{name}:{number}", grid, rest, past, number)
 
 
 def _check_gradients(seen: Observed) -> None:

@@ -112,5 +112,5 @@ def _of_sides(value: Sides, sides: Sequence[int], name: str) -> tuple[int, ...] 
     """One number of pixels for each side of the images."""
     many = (value,) * len(sides) if isinstance(value, int) else value
     if many is not None and len(many) != len(sides):
-        raise ArgumentError(f"`{name}` must be one number, or {len(sides)}, one for each side; got {value}.")
+        raise ArgumentError(f"`{name}` must be at least 1 pixel, or one for each side, {len(sides)}; got {value}.")
     return many
