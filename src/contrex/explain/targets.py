@@ -24,7 +24,7 @@ from torch import Tensor
 from contrex.errors import ArgumentError
 from contrex.models.outputs import described
 
-Weights = Sequence[float]
+__all__ = ["ClassScore", "Detection", "Logit", "Region", "Score", "Several", "Similarity"]
 
 
 class Score(ABC):
@@ -260,7 +260,7 @@ class Several(Score):
     are given."""
 
     scores: Sequence[Score | Callable[[Any], Tensor]]
-    weights: Weights | None = None
+    weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         if not self.scores or not all(map(callable, self.scores)):
