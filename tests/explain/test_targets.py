@@ -167,6 +167,20 @@ def test_regions_are_boxes_too_and_every_image_keeps_its_own():
     assert torch.equal(many.target[:, 0], first.logits.argmax(1))
 
 
+def test_relevance_of_a_region():
+    """It is linear in the logits, so that of a region is the mean of that of its pixels."""
+    net, x = Segments(), images(1)
+    net.features[1] = nn.ReLU()
+    mask = torch.zeros(8, 12)
+    mask[2:4, 3:5] = 1
+    whole = contrex.LRP(net)(x, score=Region(mask, 2)).heatmap
+    pixels = [
+        contrex.LRP(net)(x, score=lambda output, at=at: output["out"][:, 2, at[0], at[1]]).heatmap
+        for at in mask.nonzero().tolist()
+    ]
+    torch.testing.assert_close(whole, sum(pixels) / 4)
+
+
 def test_one_class_of_a_mask_alone():
     """Binary segmentation: one logit for each pixel, whose two sides are its classes."""
     net, x = Segments(), images()
@@ -288,7 +302,7 @@ def test_several_in_one_map():
 def test_what_an_explanation_says_of_a_score(tmp_path):
     net, x = network("mlp"), images()
     why = contrex.GradCAM(net)(x, score=third, contrast=Logit(1))
-    assert repr(why) == "Explanation(3 images: third rather than Logit(1); grad_cam of the third at act, 4 x 6)"
+    assert repr(why) == "Explanation(3 images: third rather than Logit(1); grad_cam of third at act, 4 x 6)"
     assert repr(why[0]).startswith("Explanation(why third rather than Logit(1)? third -0.")
     assert why.unit == "share of the score"
     assert why.foils.tolist() == [[1]] * 3

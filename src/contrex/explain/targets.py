@@ -144,7 +144,8 @@ class Region(ClassScore):
             masks = self.fitted(maps).where
             assert isinstance(masks, Tensor)
         masks = F.interpolate(masks[:, None].to(maps), maps.shape[2:], mode="area").flatten(2)
-        return (maps.flatten(2) @ (masks / masks.sum(2, keepdim=True)).mT)[..., 0]
+        # Product and sum one by one: relevance propagation has rules for these, and for no matrix product.
+        return (maps.flatten(2) * (masks / masks.sum(2, keepdim=True))).sum(2)
 
 
 @dataclass(frozen=True, eq=False)

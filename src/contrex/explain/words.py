@@ -130,7 +130,8 @@ def most_probable(why: Explanation) -> list[tuple[str, float]]:
 
 def method_in_words(why: Explanation | ClassExplanations) -> str:
     """What made the maps, and where: "grad_cam at layer4, 7 x 7"."""
-    score = "" if why.score == "logit" else f" of the {why.score.replace('_', '-')}"
+    known = f"the {why.score.replace('_', '-')}" if why.score in scores.SCORES else why.score
+    score = "" if why.score == "logit" else f" of {known}"
     place = f" at {why.place}" if why.place else ""
     return f"{why.explainer}{score}{place}".strip()
 

@@ -16,7 +16,7 @@ from contrex.explain.perturbation.explainer import PerturbationExplainer, at_onc
 from contrex.models.classifier import Classifier
 from contrex.ops.scores import Question, weighed
 
-Sides = None | int | tuple[int, ...]
+Sides = None | int | tuple[int] | tuple[int, int, int] | tuple[int, int]
 _AXES = "def", "hwl"
 """Letters of the windows and of the pixels along each axis."""
 
