@@ -415,6 +415,7 @@ WRONG = {
         {"score": Similarity(torch.zeros(4))},
         r"`Similarity` reference must be an embedding \[D\], or one per im",
     ),
+    "rows": ({"score": Several([Logit([0, 1])])}, "`Logit` target must be one, or one per image, 3; got 2"),
     "no number": ({"score": Several([Logit("cat")])}, "needs the number of its class where it is one of several"),
 }
 
@@ -433,6 +434,8 @@ def test_other_refusals():
         Several([])
     with pytest.raises(ArgumentError, match="`classes` needs classes, and `score` third has none"):
         contrex.GradCAM(net).classes(x, score=third)
+    with pytest.raises(ArgumentError, match="`classes` needs classes, and a contrast is a function"):
+        contrex.GradCAM(net).classes(x, 2, contrast=third)
     with pytest.raises(ArgumentError, match="`score` means nothing to EigenCAM"):
         contrex.EigenCAM(net)(x, score=third)
     with pytest.raises(LayerError, match=r"`score` a function has no gradient \(argmax, .detach"):

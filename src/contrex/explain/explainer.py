@@ -214,7 +214,7 @@ class Explainer(ABC):
         inputs: Inputs | None = None,
     ) -> list[ClassExplanations]:
         """What `classes` gives for each of several contrasts, from one forward pass for all of them."""
-        asking = of_classes(score, "classes", task)
+        asking = of_classes(score, contrasts, task)
         with self._started(images, inputs, asking, differentiable=False) as checked:
             run = replace(self._forward(checked, differentiable=False), is_shared=len(contrasts) > 1)
             questions = [_asked_by(replace(asking, contrast=one), self.names, run.logits) for one in contrasts]

@@ -133,13 +133,15 @@ def _of_no_class(one: Score, target: Any, contrast: Rival, task: str | None) -> 
     return Wanted(0, 1, "logit", scores.ALONE, own, one.name, [score.name for score in own])
 
 
-def of_classes(score: Scoring, method: str, task: str | None) -> Wanted:
-    """What a call about several classes asks, or `ArgumentError` where the score has none."""
+def of_classes(score: Scoring, contrasts: Sequence[Rival], task: str | None) -> Wanted:
+    """What a call about several classes asks, or `ArgumentError` where the score, or a contrast, has none."""
+    if any(map(callable, contrasts)):
+        raise ArgumentError("`classes` needs classes, and a contrast is a function: call the explainer itself.")
     asked = wanted(score, None, None, task) if isinstance(score, (str, ClassScore)) else None
     if asked is None:
         name = as_score(score).name if callable(score) else repr(score)
         raise ArgumentError(
-            f"`{method}` needs classes, and `score` {name} has none: call the explainer itself, or pass a score that "
+            f"`classes` needs classes, and `score` {name} has none: call the explainer itself, or pass a score that "
             "gives logits (contrex.explain.targets.Region)."
         )
     return replace(asked, target=None)

@@ -76,6 +76,12 @@ class ClassScore(Score):
         chosen = torch.as_tensor(target, device=logits.device).expand(len(logits))
         return logits.gather(1, chosen[:, None])[:, 0]
 
+    def fitted(self, images: Tensor) -> Self:
+        many = isinstance(self.target, (list, tuple)) or (isinstance(self.target, Tensor) and self.target.ndim == 1)
+        if many:
+            _check_rows(self.target, len(images), f"`{type(self).__name__}` target")
+        return self
+
     def of(self, places: Sequence[int]) -> Self:
         return replace(self, target=_rows(self.target, places))  # type: ignore[type-var]
 
@@ -121,6 +127,7 @@ class Region(ClassScore):
         return f"Region({what}{'' if self.target is None else f', {_in_words(self.target)}'})"
 
     def fitted(self, images: Tensor) -> Self:
+        super().fitted(images)
         mask = _mask_of(self.where, images.shape[2:]).to(images.device)
         if mask.ndim == images.ndim - 1:
             _check_rows(mask, len(images), "`Region` where")
@@ -399,7 +406,7 @@ def _covered(low: Tensor, high: Tensor, side: int) -> Tensor:
     return (torch.minimum(high[..., None], start + 1) - torch.maximum(low[..., None], start)).clamp(min=0)
 
 
-def _check_rows(value: Tensor, num: int, what: str) -> None:
+def _check_rows(value: Any, num: int, what: str) -> None:
     if len(value) != num:
         raise ArgumentError(f"{what} must be one, or one per image, {num}; got {len(value)}.")
 

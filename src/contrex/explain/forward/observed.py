@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
@@ -15,8 +14,9 @@ from contrex.errors import LayerError
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Plain, Run
 from contrex.explain.forward.functions import program
+from contrex.explain.forward.runs import Runs
 from contrex.models.axes import Axis, Factor, Lost
-from contrex.models.beside import about, has_inputs
+from contrex.models.beside import about
 from contrex.models.following import Followed
 from contrex.models.graph import Graph, as_gradient_edge
 from contrex.models.layers import Site
@@ -42,24 +42,6 @@ class Observed:
         self.functions: Sequence[object] = functions
         self.num_images = len(images)
 
-    @cached_property
-    def _num_runs(self) -> Counter[nn.Module]:
-        """How often modules ran; of networks with several inputs, on what depends on the images alone."""
-        return Counter(run.module for run in self.runs if not has_inputs() or self._sees_images(run))
-
-    def _sees_images(self, run: Run) -> bool:
-        return run.edge is not None and self.graph.reaches_source(run.edge[0])
-
-    def runs_of(self, module: nn.Module) -> Sequence[Run]:
-        """The runs of a module."""
-        return [run for run in self.runs if run.module is module]
-
-    def only_run_on_images(self, module: nn.Module) -> int | None:
-        """Which of a module's runs is the only one on what depends on the images: the other one of a pair is no matter;
-        None where that are several, or none."""
-        found = [number for number, run in enumerate(self.runs_of(module)) if self._sees_images(run)]
-        return found[0] if len(found) == 1 else None
-
     @property
     def rank(self) -> int:
         """1 for signals, 2 for pictures, 3 for volumes."""
@@ -71,6 +53,11 @@ class Observed:
         return Graph(self.logits, self.images)
 
     @cached_property
+    def runs_of_modules(self) -> Runs:
+        """The runs of each module, of which one may be explained."""
+        return Runs(self.runs, self.graph)
+
+    @cached_property
     def _axes(self) -> Followed:
         return Followed(self.graph, self.rank)
 
@@ -79,16 +66,10 @@ class Observed:
         is_changed_image = run.output is not None and run.output.shape == self.images.shape
         return not (
             run.module is self.model
-            or self._num_runs[run.module] != 1
-            or (has_inputs() and not self._sees_images(run))
+            or not self.runs_of_modules.is_only_one(run)
             or is_changed_image
             or _NO_MAPS.search(type(run.module).__name__)
         )
-
-    def number_of(self, run: Run) -> int | None:
-        """Which of its module's runs it is; None where that ran once."""
-        runs = self.runs_of(run.module)
-        return None if len(runs) == 1 else next(number for number, one in enumerate(runs) if one is run)
 
     def readings(self, run: Run) -> list[Reading]:
         """How the output of a layer may be read as maps: in one way, in none, or in several."""

@@ -119,8 +119,9 @@ class Survey:
         """
         if isinstance(module, torch.jit.ScriptModule):
             raise scripted("`layer` is in")
-        runs = self.seen.runs_of(module)
-        number = self.seen.only_run_on_images(module) if number is None and len(runs) > 1 else number
+        runs = self.seen.runs_of_modules.of(module)
+        if number is None and len(runs) > 1:
+            number = self.seen.runs_of_modules.only_on_images(module)
         run = capture.only_run(runs, module, self.seen.model, number)
         found = None if reshape else self._only_reading(run)
         site = _site_of(self.seen, run, found, reshape)
@@ -183,7 +184,7 @@ def _site_of(seen: Observed, run: Run, one: Reading | None, reshape: Reshape | N
     as_called = run.output if one is maps else run.output[:1].expand(seen.num_images, *rest)
     capture.map_shape(maps, as_called)
     grid = one.grid if one is not None else tuple(reshape(as_called.detach()).shape[2:]) if reshape else ()
-    name, number = layer_name(run.module, seen.model), seen.number_of(run)
+    name, number = layer_name(run.module, seen.model), seen.runs_of_modules.number(run)
     return Site(run.module, maps, name if number is None else f"{name}:{number}", grid, rest, past, number)
 
 
