@@ -66,7 +66,7 @@ class Asked:
 
 
 class Explainer(ABC):
-    """Explains any classifier `images [N,C,H,W] -> logits [N,K]`.
+    """Explains any classifier `images [N,C,H,W] -> logits [N,K]`, and with a `score` whatever else a network returns.
 
     A call leaves the model as it was: `.grad`, `requires_grad`, train / eval flags, batch-norm buffers, hooks, random
     state and memory, also when it raises. It works under `no_grad`, `inference_mode` and autocast, on frozen
