@@ -36,6 +36,7 @@ FLOORS = {
     "data_overview": 6,
     "explanation_record": 7,
     "exploring": 7,
+    "serving": 7,
     "verifying": 7,
     "reproduce": 7,
     "retrofit": 7,

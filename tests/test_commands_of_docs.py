@@ -94,7 +94,7 @@ def is_taken(command, photos):
         return True
 
 
-README_COMMANDS = commands(README)
+README_COMMANDS = [*commands(README), *commands(ROOT / "llms.txt")]
 DOCS_COMMANDS = [(page.relative_to(ROOT), command) for page in DOCS for command in commands(page)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from contrex.cli import main
 from contrex.models import build_network
+from contrex.serving.server import Server
 
 NAMES = ("cat", "dog", "fox")
 
@@ -129,3 +131,44 @@ def test_a_page_opens_with_the_share_of_a_contrast_with_the_nearest_and_with_the
     assert run("explain", photo, *more, "--output", tmp_path / "e.png", "--page", page) == 0
     start = content(page)["start"]
     assert (start["contrast"], start.get("share")) == (kind, share)
+
+
+def test_a_page_is_served_and_nothing_is_written(made, tmp_path, monkeypatch, capsys):
+    ran = []
+
+    def at_once(server):
+        ran.append(server)
+
+    monkeypatch.setattr(Server, "run", at_once)
+    monkeypatch.chdir(tmp_path)
+    assert run("explore", *words(made), "--serve") == 0
+    assert run("explore", made / "photos", *words(made), "--serve", "--host", "0.0.0.0") == 0
+    said = capsys.readouterr()
+    for server, address in zip(ran, re.findall(r"^explorer: (.*)$", said.out, re.MULTILINE), strict=True):
+        assert address == server.address
+        assert re.fullmatch(r"http://[\d.]+:\d+/\?token=[\w-]{43,}", address)
+    assert [server.is_local for server in ran] == [True, False]
+    assert said.err.count("whoever reaches 0.0.0.0 and has the address can use the models") == 1
+    assert "broken.jpg" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--port", "8000"], "`host` and `port` are those of --serve: add it, or leave them out."),
+        (["--host", "0.0.0.0"], "`host` and `port` are those of --serve: add it, or leave them out."),
+        (["--serve", "--output", "x.html"], "`output` x.html is not written with --serve: leave one of them out."),
+        (["--serve", "--port", "70000"], "`port` must be from 0, any free one, to 65535, got 70000."),
+    ],
+)
+def test_what_cannot_be_served_is_refused(made, given, message, capsys):
+    assert run("explore", made / "photos" / "a.png", *words(made, *given)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_serving_needs_an_extra(made, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
+    assert run("explore", *words(made), "--serve") == 2
+    assert "`serve` needs uvicorn: pip install 'contrex[serve]'." in capsys.readouterr().err

@@ -12,6 +12,10 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from contrex.cli import COMMANDS
+from contrex.evaluation import PROTOCOLS
+from contrex.explain import EXPLAINERS
+from contrex.methods import METHODS
 from contrex.models.convnet import ConvNet
 from contrex.models.named import LIBRARIES
 from contrex.models.zero_shot import ZeroShot
@@ -36,7 +40,9 @@ def stub(library, network, monkeypatch):
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = [page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts]
-PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *DOCS])
+PAGES = sorted(
+    [*(ROOT / name for name in ("llms.txt", "ARCHITECTURE.md", "CONTRIBUTING.md")), *ROOT.glob("README*.md"), *DOCS]
+)
 
 
 def test_python_of_the_readme_runs(tmp_path, monkeypatch):
@@ -67,7 +73,7 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
         "two_inputs": Scores(model),
         "metadata": torch.zeros(3, 2),
     }
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = python_of("README.md")
     assert len(blocks) == 7
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
@@ -76,6 +82,62 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert names["odd"].logits.shape == (3, 1000)
     assert names["why"].names == clip.classes
     assert Path("why.png").stat().st_size > 0
+
+
+def python_of(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_python_for_assistants_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (300, 260), "orange").save("cat.jpg")
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), "mine.pth")
+    names = {"model": ConvNet(6, widths=(6, 8), strides=(2, 2)).eval(), "images": torch.randn(2, 3, 32, 32)}
+    for block in python_of("llms.txt"):
+        exec(compile(block, "llms.txt", "exec"), names)
+    assert names["trained"].heatmap.requires_grad
+    assert Path("why.png").stat().st_size > 0
+
+
+def names_in(start):
+    """What a line of llms.txt lists."""
+    (line,) = re.findall(rf"^{re.escape(start)}[^\n]*: (`.*)\.$", (ROOT / "llms.txt").read_text(), re.MULTILINE)
+    return re.findall(r"`(\w+)`", line)
+
+
+def test_assistants_are_told_all_names():
+    assert names_in("Explainers") == list(EXPLAINERS)
+    assert names_in("Metrics") == list(PROTOCOLS)
+    assert names_in("Training methods") == list(METHODS)
+    assert names_in("Commands") == list(COMMANDS)
+
+
+COMMENT = re.compile(r"\s*#\s.*")
+
+
+def skeleton(page):
+    """What of a page is the same in each language: levels of headings, code and commands without comments, links, and
+    the figures of tables."""
+    text = page.read_text(encoding="utf-8")
+    code = python_of(page)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
+    return {
+        "headings": re.findall(r"^(#+) ", prose, re.MULTILINE),
+        "python": [[COMMENT.sub("", line) for line in block.splitlines() if '"""' not in line] for block in code],
+        "commands": [COMMENT.sub("", line) for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE)],
+        "links": sorted(re.findall(r"\]\(([^)\s]+)\)", prose)),
+        "figures": [re.findall(r"[-+]?\d+(?:\.\d+)?", row) for row in re.findall(r"^\|.*$", prose, re.MULTILINE)],
+    }
+
+
+def test_the_chinese_readme_says_the_same():
+    english, chinese = skeleton(ROOT / "README.md"), skeleton(ROOT / "README.zh.md")
+    english["links"].remove("README.zh.md")
+    chinese["links"].remove("README.md")
+    for part in english:
+        assert chinese[part] == english[part], part
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -91,7 +91,8 @@ def examples_page(examples: list[Path]) -> str:
     listed = "\n".join(path.relative_to(DOCS / "examples").with_suffix("").as_posix() for path in examples)
     return (
         "# Examples in one file\n\nEach is whole: a class or a function of your own, used by name from its file.\n"
-        f"A notebook, {{download}}`explaining.ipynb`, explains pictures.\n\n```{{toctree}}\n{listed}\n```\n"
+        f"[Notebooks]({REPOSITORY}/tree/main/examples) explain, contrast, train, measure and explore.\n\n"
+        f"```{{toctree}}\n{listed}\n```\n"
     )
 
 

@@ -112,7 +112,7 @@ class Explorer:
             raise ArgumentError("`participants` is empty: name one classifier or more.")
         if side is not None and side < 1:
             raise ArgumentError(f"`side` must be at least 1 pixel, got {side}: it is the photo's shorter side.")
-        self._participants, self._side = participants, side
+        self.participants, self._side = participants, side
         layers = [] if asked.layer is None else [asked.layer]
         texts = [one for text in asked.explainers for one in at_layers(text, layers)]
         self._asked = replace(asked, explainers=texts, layer=None)
@@ -124,7 +124,7 @@ class Explorer:
             Origin(one.named, self._asked, one.run, one.model, self._side_of(one), has_names=bool(one.classes))
             for one in participants
         ]
-        self._start = Start()
+        self._start: Start | None = None
         self._pictures: list[Explored] = []
 
     def add(self, path: Path, page: Path) -> None:
@@ -135,23 +135,36 @@ class Explorer:
             ImageError: the photo cannot be read.
         """
         photo = opened(path)
+        explored, asked = self.explored(photo)
+        records = [
+            self._record(photo, one, maps, origin, page)
+            for one, maps, origin in zip(asked, explored.answers[0], self._origins, strict=True)
+        ]
+        self._pictures.append(replace(explored, path=str(path), records=records))
+
+    def explored(self, photo: Opened) -> tuple[Explored, list[answers.Asked]]:
+        """What the page has of a photo, and who was asked what, to ask again about a changed photo. The first photo
+        gives the question that a page opens with. Errors as in `add`."""
         seen, logits = self._seen(photo)
         names = self._names(scores.class_logits(logits, self._asked.task).shape[1])
         for explain in (explain for explainers in self._explainers for explain in explainers):
             explain.names = names
-        if not self._pictures:
+        if self._start is None:
             self._start = _start(self._asked, names, logits)
-        first = [] if self._start.target is None else [self._start.target]
-        if not isinstance(self._start.contrast, str):
-            first += self._start.contrast or ()
-        classifiers = [one.named.classifier for one in self._participants]
+        classifiers = [one.named.classifier for one in self.participants]
         asked = [answers.Asked(*one) for one in zip(classifiers, self._explainers, seen, strict=True)]
-        found = answers.answers(asked, task=self._asked.task, first=first)
-        records = [
-            self._record(photo, one, maps, origin, page)
-            for one, maps, origin in zip(asked, found[0], self._origins, strict=True)
-        ]
-        self._pictures.append(Explored(photo.shown(seen[0]), VIEWS, found, str(path), records))
+        return Explored(photo.shown(seen[0]), VIEWS, self.answered(asked, VIEWS)), asked
+
+    def answered(
+        self, asked: Sequence[answers.Asked], views: Sequence[answers.Seen], first: Sequence[int] = ()
+    ) -> list[list[list[ClassMaps]]]:
+        """The maps of each of `views` of a photo, as in `answers.answers`; classes that come `first` have a map in any
+        case, as those with which a page opens have."""
+        start = self._start or Start()
+        opens = [] if start.target is None else [start.target]
+        if not isinstance(start.contrast, str):
+            opens += start.contrast or ()
+        return answers.answers(asked, task=self._asked.task, first=[*first, *opens], views=views)
 
     @property
     def num_photos(self) -> int:
@@ -166,15 +179,19 @@ class Explorer:
         """
         if not self._pictures:
             raise ArgumentError("none of the `photos` could be read: there is nothing to show.")
-        models = [one.on_page(self._side_of(one), self._asked.task) for one in self._participants]
-        return ExplorerPage(Content(models, self._pictures, self._asked.explainers, start=self._start))
+        models = [one.on_page(self._side_of(one), self._asked.task) for one in self.participants]
+        return ExplorerPage(self.content(models, self._pictures))
+
+    def content(self, models: Sequence[Model], pictures: Sequence[Explored]) -> Content:
+        """What a page of these pictures has; `models` are the participants as the page names them."""
+        return Content(models, pictures, self._asked.explainers, start=self._start or Start())
 
     def _side_of(self, one: Participant) -> int:
         return one.named.side if self._side is None else self._side
 
     def _seen(self, photo: Opened) -> tuple[list[Image.Image], Tensor]:
         """What each participant sees, the square where one sees only that, and the logits [1,K] of the first."""
-        pairs = [seen_by(one.named, photo.image, self._side_of(one)) for one in self._participants]
+        pairs = [seen_by(one.named, photo.image, self._side_of(one)) for one in self.participants]
         numbers = {scores.class_logits(logits, self._asked.task).shape[1] for _, logits in pairs}
         if len(numbers) > 1:
             raise ArgumentError(
@@ -182,7 +199,7 @@ class Explorer:
             )
         seen = [image for image, _ in pairs]
         if len({round(image.width / image.height, 1) for image in seen}) > 1:
-            seen = [self._square(one, photo) for one in self._participants]
+            seen = [self._square(one, photo) for one in self.participants]
         return seen, pairs[0][1]
 
     def _square(self, one: Participant, photo: Opened) -> Image.Image:
@@ -191,7 +208,7 @@ class Explorer:
 
     def _names(self, num: int) -> tuple[str, ...]:
         """The names of the classes, which all participants have."""
-        names = {tuple(one.named.names_of(num)) for one in self._participants}
+        names = {tuple(one.named.names_of(num)) for one in self.participants}
         if len(names) > 1:
             raise ArgumentError(
                 "side by side are classifiers of the same classes, and these name theirs differently: pass --classes "

@@ -156,7 +156,7 @@ def share(batch, number, num):
 
 def whole_batch(seed, unlabelled=0):
     """Two views of each image, and something for it to be composed with; perhaps images without labels beside them."""
-    batch = make_batch(NUM, num_views=2, seed=seed)
+    batch = replace(make_batch(NUM, num_views=2, seed=seed), indices=torch.arange(NUM))
     if unlabelled:
         beside = replace(make_batch(unlabelled, seed=seed + 1), labels=torch.full((unlabelled,), -1))
         return replace(batch, unlabelled=beside)

@@ -44,10 +44,15 @@ CASES = {
     "retrofit, frozen": (
         "retrofit",
         "convnet",
-        {"trained": ("all",), "label_weight": 2.0},
+        {"trained": ("all",), "label_weight": 2.0, "incomplete": 0.5},
         {"freeze": ("features.0",)},
     ),
-    "sharded retrofit": ("retrofit", "mlp", {"trained": ("all",), "contrast": "weighted"}, {"shard": True}),
+    "sharded retrofit": (
+        "retrofit",
+        "mlp",
+        {"trained": ("all",), "contrast": "weighted", "incomplete": 0.7},
+        {"shard": True},
+    ),
     "sharded retrofit, unlabelled": (
         "retrofit",
         "convnet",

@@ -1,3 +1,5 @@
+import base64
+import json
 import math
 import os
 import pickle
@@ -148,8 +150,25 @@ def test_gallery_is_the_same_for_every_network(run):
     np.testing.assert_allclose(run.gallery.boxes[0], subject().images[0].boxes)
 
 
+def test_each_picture_can_be_asked(run):
+    """The maps of classes that the explorer gets, within a thousandth: that of the label is the one that is shown."""
+    for place, label in enumerate(run.gallery.labels):
+        kept = json.loads(run.gallery.answers[place])
+        assert (kept["version"], kept["task"], kept["scale"]) == (1, "multiclass", 1.0)
+        (table,) = kept["answer"]["tables"]
+        factors = np.frombuffer(base64.b64decode(table["factors"]), "<f4")
+        maps = np.frombuffer(base64.b64decode(table["values"]), "<i2").reshape(-1, *table["shape"])
+        classes = table["classes"] or list(range(len(run.record.classes)))
+        at = classes.index(label)
+        expected = run.gallery.heatmaps[place]
+        assert np.abs(maps[at] * factors[at] - expected).max() <= 1e-3 * np.abs(expected).max()
+        if place in run.gallery.predicted_heatmaps:
+            at, expected = classes.index(run.gallery.predictions[place]), run.gallery.predicted_heatmaps[place]
+            assert np.abs(maps[at] * factors[at] - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
 def test_the_gallery_keeps_what_it_shows():
-    """Pictures, boxes and heatmaps; no squares, no whole images, no masks."""
+    """Pictures, boxes, heatmaps and what the explorer needs; no squares, no whole images, no masks."""
     panel = Panel(subject(), options("content_heatmap"))
     views = EvaluationViews(subject().images, (32, 32), whole_side=448, needs_whole=True, gallery=(0, 2))
     panel.judge(panel.group([views[index] for index in range(3)]))
@@ -160,6 +179,7 @@ def test_the_gallery_keeps_what_it_shows():
         for array in (one.picture.pixels, one.picture.boxes, one.heatmap, one.predicted)
         if array is not None
     )
+    shown += sum(len(one.answer) for one in panel._shown.values())
     assert shown < len(pickle.dumps(panel._shown)) < shown + 2000
 
 

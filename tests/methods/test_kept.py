@@ -26,7 +26,7 @@ def begun(keep_gib, **options):
 
 def whole(step):
     """The step without a trunk of its own."""
-    step.trunk.of = lambda images, num, indices: None
+    step.trunk.of = lambda images, seen: None
     return step
 
 
@@ -63,11 +63,42 @@ def test_what_is_kept_is_not_computed_again_and_is_each_images_own():
     assert sorted(seen) == [1, 1, 4], "the views, and one image in the pass of each network"
     order = torch.tensor([2, 0, 3, 1])
     shuffled = replace(batch, images=batch.images[order], indices=order)
-    features = step.trunk.of(step.normalise(torch.cat([shuffled.images, batch.images])), len(order), order).features
+    places = [(place, -1) for place in order.tolist()]
+    features = step.trunk.of(
+        step.normalise(torch.cat([shuffled.images, batch.images])), [*places, *[None] * 4]
+    ).features
     torch.testing.assert_close(features[:4], features[4:][order])
-    del step.trunk._rows[0]  # as after a resume, with other images beside it
-    again = step.trunk.of(step.normalise(batch.images[:2].repeat_interleave(2, 0)), 2, torch.tensor([0, 9])).features
+    del step.trunk._rows[0, -1]  # as after a resume, with other images beside it
+    images = step.normalise(batch.images[:2].repeat_interleave(2, 0))
+    again = step.trunk.of(images, [(0, -1), (9, -1), None, None]).features
     assert torch.equal(again[0], features[1])
+
+
+@pytest.mark.parametrize("keep_gib", [6e-6, 1.0])
+def test_views_that_come_again_are_kept_too(keep_gib):
+    plain, step = whole(begun(keep_gib)), begun(keep_gib)
+    step.trunk.num_views = 2
+    batches = [make_batch(6, seed=seed) for seed in range(3)]
+    places = torch.tensor([5, 0, 3, 1, 4, 2])
+    images = batches[0].images
+    for draw in (0, 1, 0, 1, 2):  # the last is no view that comes again
+        view = replace(batches[draw].views[0], draws=torch.full((6,), draw))
+        batch = replace(batches[0], images=images, indices=places, views=(view,))
+        expected, found = plain(batch), step(batch)
+        torch.testing.assert_close(found.logs, expected.logs, rtol=1e-10, atol=1e-12)
+    keys = set(step.trunk._rows)
+    row = step.trunk.image_bytes // 3
+    num = min(6, int(keep_gib * 2**30 // (3 * row)))
+    assert keys == {(place, view) for place in range(num) for view in (-1, 0, 1)}
+    assert step.trunk.num_bytes == num * step.trunk.image_bytes
+    assert keep_gib == 1.0 or 0 < num < 6
+    seen = []
+    step.network.features[0].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    batch = replace(batches[0], indices=places, views=(replace(batches[1].views[0], draws=torch.full((6,), 1)),))
+    step(batch)  # hooks of others make it another network, which is looked into again
+    seen.clear()
+    step(batch)
+    assert sum(seen) == 2 * (6 - num) + 1, "those for which there is no room, and one in the pass of the network"
 
 
 @pytest.mark.parametrize("options", [{"mode": "train"}, {"trained": ("all",)}, {"explainer": "gradient_times_input"}])

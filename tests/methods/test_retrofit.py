@@ -12,8 +12,10 @@ from torch import nn
 from contrex.errors import ArgumentError, LayerError, UnknownNameError
 from contrex.losses import distillation_loss
 from contrex.methods import training_plan, training_step
+from contrex.methods.incomplete import drawn, incomplete
 from contrex.models import build_network, last_stage
-from contrex.settings import Digits, Labelled, Model, Recipe, Retrofit, Training
+from contrex.ops.pixels import gaussian_blur
+from contrex.settings import Augmentation, Digits, Labelled, Model, Recipe, Retrofit, Training
 from distributed.jobs import TokenNet
 from methods.test_steps import make_batch, make_classifier
 from methods.test_unlabelled import two_batches
@@ -106,6 +108,59 @@ def test_the_step_is_its_equation(options):
     for parameter, gradient in zip(network.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9)
     assert all(parameter.grad is None for parameter in phase.step.teacher.parameters())
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+@pytest.mark.parametrize("keep_gib", [0.0, 1.0])
+def test_incomplete_images_are_held_as_the_others(share, keep_gib):
+    """The divergences are added up, and divided by how many rows there are in the mean; a period draws anew."""
+    settings = replace(BASE, incomplete=share, trained=("features.1", "features.2", "fc"), keep_gib=keep_gib)
+    classifier, batch = make_classifier(), replace(make_batch(6), indices=torch.tensor([7, 0, 3, 1, 4, 2]))
+    (phase,) = plan_of(settings, classifier, augmentation=Augmentation(period=2)).phases
+    teacher, first = copy.deepcopy(classifier.network).eval(), classifier.network.features[0]
+    begun = copy.deepcopy(first.state_dict())
+    network = moved(classifier)
+    first.load_state_dict(begun)  # the trunk, which stays
+    losses = []
+    for epoch in (0, 1, 2, 3):
+        phase.begin(epoch)
+        found = phase.step(batch)
+        chosen = drawn([7, 0, 3, 1, 4, 2], share, seed=0, draw=epoch % 2)
+        assert 0 < len(chosen) <= (6 if share == 1 else 5)
+        numbers = [number for number, _ in chosen]
+        parts = incomplete(batch.images[numbers] * 4 - 2, [generator for _, generator in chosen])
+        logits, maps = outputs(network, batch)
+        theirs = outputs(teacher, batch)[0]
+        options = {"weights": (0.0, 0.7), "distillation_temperature": 2.0, "temperature": 0.4, "size": (16, 16)}
+        expected = oracle.loss(theirs.detach(), logits, maps, boxes_of(batch), negatives=True, **options)
+        rows = [(theirs, logits), (teacher(parts), network(parts))]
+        sums = [len(own) * oracle.distillation(taught.detach(), own, 2.0) for taught, own in rows]
+        expected = expected + 1.3 * sum(sums) / (12 + 6 * share)
+        torch.testing.assert_close(found.loss, expected, rtol=1e-8, atol=1e-10)
+        losses.append(found.loss.item())
+    assert losses[2] == pytest.approx(losses[0], rel=1e-12)
+    assert losses[1] != pytest.approx(losses[0], rel=1e-6)
+    kept = {view for _, view in phase.step.trunk._rows}
+    assert kept == (set() if keep_gib == 0 else {-1, 2, 3}), "plain images, and two draws of incomplete ones"
+
+
+def test_a_part_of_an_incomplete_image_is_blurred():
+    images = torch.rand(64, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    chosen = drawn(range(64), 1.0, seed=3, draw=0)
+    found, blurred = incomplete(images, [generator for _, generator in chosen]), gaussian_blur(images)
+    hidden = (found != images).any(1)
+    assert torch.equal(found, torch.where(hidden[:, None], blurred, images))
+    shares = hidden.float().mean((1, 2))
+    assert shares.min() < 0.1
+    assert shares.max() > 0.9
+    assert 0.4 < shares.mean() < 0.6
+    change = (hidden[:, :, 1:] != hidden[:, :, :-1]).float().mean()
+    assert change < 0.05, "parts hang together"
+    again = incomplete(images[5:6], [drawn([5], 1.0, seed=3, draw=0)[0][1]])
+    assert torch.equal(again[0], found[5])
+    numbers = [number for number, _ in drawn(range(2000), 0.3, seed=0, draw=1)]
+    assert 540 < len(numbers) < 660
+    assert numbers != [number for number, _ in drawn(range(2000), 0.3, seed=0, draw=2)]
 
 
 def test_a_teacher_that_follows_and_a_queue():
@@ -335,6 +390,14 @@ def test_modes(mode):
 def test_what_is_refused():
     with pytest.raises(ArgumentError, match=r"`method.views_share` 0.5 leaves out views, and `method.compared_with`"):
         replace(E2KD, views_share=0.5)
+    with pytest.raises(
+        ArgumentError, match=r"`method.incomplete` 0.5 would move the statistics .*`method.mode` is train"
+    ):
+        replace(BASE, incomplete=0.5, mode="train")
+    with pytest.raises(ArgumentError, match=r"`method.incomplete` 0.5 is held beside CGC's views"):
+        replace(E2KD, incomplete=0.5)
+    with pytest.raises(ArgumentError, match=r"`method.incomplete` must be a share, from 0 to 1, got 1.5"):
+        replace(BASE, incomplete=1.5)
     recipes = [
         ({"trained": ("features.7",)}, UnknownNameError, r"`method.trained` must be one of"),
         ({"trained": ("features.1.2",)}, ArgumentError, r"`method.trained` features.1.2 has no parameters"),

@@ -50,6 +50,7 @@ def a_run():
         labels=[0, 1],
         predictions=[0, 0],
         probabilities=[0.5, 0.25],
+        answers={1: '{"é": 1}'},
     )
     samples = Samples(
         ["a,b.png", "b\udce9.png"],
@@ -69,6 +70,7 @@ def test_a_run_survives_the_disk(tmp_path):
     assert np.isnan(again.record.metric("top1").high)
     assert again.record.metric("top5") is None
     assert again.samples == run.samples
+    assert again.gallery.answers == run.gallery.answers
     assert again.record.curves == {"loss": [(1.0, 2.5), (2.0, 1.5)]}
     assert list(again.sheets.items()) == list(run.sheets.items())
     write_run(tmp_path, replace(run, sheets={"epoch 3": b"three"}))

@@ -50,7 +50,7 @@ def make_gallery(paths: list[str], heatmap_scale: float = 1.0) -> Gallery:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run() -> MakeRun:
     def make(
         name: str = "cross_entropy",

@@ -23,6 +23,7 @@ from contrex.data.streams import stream
 from contrex.data.views.evaluation import Picture, Views, Whole
 from contrex.devices import device_named, images_at_once
 from contrex.errors import ArgumentError
+from contrex.evaluation.explored import explored
 from contrex.evaluation.subject import Subject
 from contrex.explain import Explainer, Explanation, LayerExplainer
 from contrex.explain.forward.head import forward_features, head_rows
@@ -157,12 +158,13 @@ class Wholes:
 @dataclass(frozen=True, eq=False)
 class ShownPicture:
     """A picture for the report: the image's index, the picture, the heatmap of its label, and that of the predicted
-    class if the image is classified wrongly."""
+    class if the image is classified wrongly; and what the explorer's page needs to ask it (`explored`), or ""."""
 
     index: int
     picture: Picture
     heatmap: NDArray[np.float32]
     predicted: NDArray[np.float32] | None
+    answer: str
 
 
 class Group:
@@ -267,11 +269,20 @@ class Group:
             for views, values in _explained_wholes(self, positions, predictions).shown()
         }
         return [
-            ShownPicture(views.index, views.picture, values, predicted.get(views.index))
+            ShownPicture(
+                views.index, views.picture, values, predicted.get(views.index), _answer(self, views, predictions)
+            )
             for same in self.wholes
             for views, values in same.shown()
             if views.picture is not None
         ]
+
+
+def _answer(group: Group, views: Views, predictions: Tensor) -> str:
+    """What the explorer's page needs to ask an image: its label and its prediction come before all other classes."""
+    position = group.indices.index(views.index)
+    first = [int(group.labels[position]), int(predictions[position])]
+    return explored(group.bench, views, group.logits[position], first)
 
 
 def _of_equal_shape(views: Sequence[Views], positions: Iterable[int]) -> list[list[int]]:

@@ -332,6 +332,7 @@ class Panel:
             predictions=[row.prediction for row in kept],
             probabilities=[row.probability for row in kept],
             predicted_heatmaps={place: one.predicted for place, one in enumerate(shown) if one.predicted is not None},
+            answers={place: one.answer for place, one in enumerate(shown) if one.answer},
         )
 
     def _task_detail(self) -> dict[str, Any]:

@@ -1,19 +1,21 @@
-"""What a retrofit computes once: the trunk of network and teacher, and what both give for plain images.
+"""What a retrofit computes once: the trunk of network and teacher, and what both give for images that come again.
 
 The trunk of both is one, as long as nothing of it is trained: each image goes through it once, not twice. For plain
-images, which are the same in each epoch, its output is kept with the teacher's logits, as far as the memory allows.
-Each of these is computed on its own and not with its batch, so that it is the same, to the last bit, whenever that is:
-a resumed run computes it again.
+images, which are the same in each epoch, and for views that come again (`Augmentation.period`), its output is kept with
+the teacher's logits, as far as the memory allows. Each of these is computed on its own and not with its batch, so that
+it is the same, to the last bit, whenever that is: a resumed run computes it again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from contrex.data.views.batch import Batch
 from contrex.explain import ActivationExplainer, Explainer
 from contrex.explain.forward.capture import watched
 from contrex.explain.forward.trunk import going_on, trunk_end, trunk_output
@@ -22,6 +24,22 @@ from contrex.models import model_logits
 
 CHUNK = 16
 """Images that go through the trunk at once on a CPU: MobileNetV2 takes 2.1 s for 64 of them so, and 3.1 s in one go."""
+
+Seen = tuple[int, int]
+"""(place of an image in its set, number of its view, or -1 for the plain image): two that are the same are equal. Views
+that come again have the numbers from 0, and the incomplete images of as many draws those behind them."""
+
+
+def seen_in(batch: Batch) -> list[Seen | None]:
+    """What the N plain and the n images of the first view of a batch are; None for those that do not come again."""
+    num = len(batch)
+    places: list[int | None] = [None] * num if batch.indices is None else batch.indices.tolist()
+    draws: list[int | None] = [-1] * num
+    for view in batch.views[:1]:
+        draws += [None] * len(view.crop) if view.draws is None else view.draws.tolist()
+        places += places[: len(view.crop)]
+    pairs = zip(places, draws, strict=True)
+    return [None if place is None or draw is None else (place, draw) for place, draw in pairs]
 
 
 class Row(NamedTuple):
@@ -47,7 +65,9 @@ class Shared:
 
 
 class SharedTrunk:
-    """Runs the trunk of a network and its teacher once, and keeps what it gives for plain images in `gib` GiB.
+    """Runs the trunk of network and teacher once, and keeps in `gib` GiB what it gives for images that come again.
+
+    `num_views` of each image come again (0: none do).
 
     There is none where the network is in train mode, compiled or shared out among processes, where its first layers are
     trained, or where the explainer looks into all of it; then it is asked in vain.
@@ -56,19 +76,20 @@ class SharedTrunk:
     def __init__(self, network: nn.Module, teacher: Teacher, explainer: Explainer, gib: float) -> None:
         self._network, self._teacher, self._explainer = network, teacher, explainer
         self._bytes = gib * 2**30
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[Seen, Row] = {}
         self._most: int | None = None
+        self.num_views = 0
         self._trained: tuple[bool, ...] = ()
         self.end: str | None = None
         """The last layer of the trunk; None where there is none, or it was not asked for yet."""
 
     @property
-    def row_bytes(self) -> int:
-        """The memory that one image takes, once one was kept."""
-        return next((row.num_bytes for row in self._rows.values()), 0)
+    def image_bytes(self) -> int:
+        """The memory that one image takes with its views, once one was kept."""
+        return (1 + self.num_views) * next((row.num_bytes for row in self._rows.values()), 0)
 
     @property
-    def num_rows_at_most(self) -> int:
+    def num_images_at_most(self) -> int:
         """How many images are kept at most, once one was seen: those in the first places of their set."""
         return self._most or 0
 
@@ -77,40 +98,39 @@ class SharedTrunk:
         """The memory that is taken now."""
         return sum(row.num_bytes for row in self._rows.values())
 
-    def of(self, images: Tensor, num: int, indices: Tensor | None) -> Shared | None:
-        """What is shared of normalised images `[N+n,C,H,W]`, first the `num` = N plain ones, whose places in their set
-        are `indices` [N]; None where there is no trunk."""
+    def of(self, images: Tensor, seen: Sequence[Seen | None]) -> Shared | None:
+        """What is shared of normalised images `[N,C,H,W]`, which are `seen`; None where there is no trunk."""
         self._find(images)
         if self.end is None:
             return None
-        places = [-1] * num if indices is None else indices.tolist()
-        rows = [self._row(images[n : n + 1], place) if place >= 0 else None for n, place in enumerate(places)]
-        new = [number for number, row in enumerate(rows) if row is None]
-        computed = [*new, *range(num, len(images))]
-        # few at once on a CPU, whose caches hold the maps of few; a GPU wants many
-        parts = torch.split(images[computed], CHUNK if images.device.type == "cpu" else len(images))
-        fresh = torch.cat([trunk_output(self._network, part, self.end) for part in parts])
-        known = [None if row is None else row.features for row in rows]
-        features = _filled(known, fresh)
+        rows = [None if what is None else self._row(images[n : n + 1], what) for n, what in enumerate(seen)]
+        features = _filled([None if row is None else row.features for row in rows], images, self._trunk_output)
         known = [None if row is None else row.logits for row in rows]
-        asked = [number for number, logits in enumerate([*known, *[None] * (len(images) - num)]) if logits is None]
+        left = [number for number, logits in enumerate(known) if logits is None]
         # a method's teacher, network of its own: it goes on from the trunk's output as the network does
-        with going_on(self._teacher.network, self.end, features[asked]):
-            logits = _filled(known, model_logits(self._teacher, images[asked]))
+        with going_on(self._teacher.network, self.end, features[left]):
+            logits = _filled(known, images, lambda some: model_logits(self._teacher, some))
         return Shared(self.end, features, logits)
 
-    def _row(self, image: Tensor, place: int) -> Row | None:
-        """What is kept of the image at a place of its set; None where there is no room for it."""
-        if place in self._rows:
-            return self._rows[place]
-        if self._bytes == 0 or (self._most is not None and place >= self._most):
+    def _trunk_output(self, images: Tensor) -> Tensor:
+        assert self.end is not None
+        # few at once on a CPU, whose caches hold the maps of few; a GPU wants many
+        parts = torch.split(images, CHUNK if images.device.type == "cpu" else len(images))
+        return torch.cat([trunk_output(self._network, part, self.end) for part in parts])
+
+    def _row(self, image: Tensor, seen: Seen) -> Row | None:
+        """What is kept of an image `[1,C,H,W]`; None where there is no room for it."""
+        place, view = seen
+        if seen in self._rows:
+            return self._rows[seen]
+        if self._bytes == 0 or view >= self.num_views or (self._most is not None and place >= self._most):
             return None
         row = self._computed(image)
         if self._most is None:  # the first places, whichever come first: a resumed run keeps the same
-            self._most = int(self._bytes // row.num_bytes)
+            self._most = int(self._bytes // (row.num_bytes * (1 + self.num_views)))
         if place >= self._most:
             return None
-        self._rows[place] = row
+        self._rows[seen] = row
         return row
 
     def _computed(self, image: Tensor) -> Row:
@@ -140,12 +160,13 @@ class SharedTrunk:
             self.end = trunk_end(self._network, some, own, layer)
 
 
-def _filled(known: list[Tensor | None], fresh: Tensor) -> Tensor:
-    """The known rows `[1,...]` in their places, and the fresh ones `[n,...]` in those without and behind."""
-    if not any(row is not None for row in known):
-        return fresh
-    others = iter(torch.split(fresh, 1))
-    return torch.cat([next(others) if row is None else row for row in known] + list(others))
+def _filled(known: Sequence[Tensor | None], images: Tensor, computed: Callable[[Tensor], Tensor]) -> Tensor:
+    """The known rows `[1,...]`, and in the places of the others what is computed of their images."""
+    left = [number for number, row in enumerate(known) if row is None]
+    if len(left) == len(known):
+        return computed(images)
+    others = iter(torch.split(computed(images[left]), 1) if left else ())
+    return torch.cat([next(others) if row is None else row for row in known])
 
 
 def _is_as_written(network: nn.Module) -> bool:

@@ -5,8 +5,10 @@ its heatmaps consistent:
 
     L = w * T^2 * mean KL( softmax(t / T) || softmax(y / T) )  +  lambda * L_CGC
 
-for the logits y of the network and t of its teacher, on the plain and the transformed images alike (2N rows). Both
-terms need no label: g explains the network's own top class on the plain image.
+for the logits y of the network and t of its teacher, on the plain and the transformed images alike (2N rows), and on
+incomplete ones (`contrex.methods.incomplete`), where `settings.incomplete` is more than 0: then the sum of all is
+divided by the number of rows in the mean, (2 + incomplete) N. Both terms need no label: g explains the network's own
+top class on the plain image.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from contrex.losses import distillation_loss
 from contrex.methods.averaging import Teacher
 from contrex.methods.cgc import CGCStep, without_negatives
 from contrex.methods.e2kd import E2KD
-from contrex.methods.kept import SharedTrunk
+from contrex.methods.incomplete import drawn, incomplete
+from contrex.methods.kept import SharedTrunk, seen_in
 from contrex.methods.moving import trained_part
 from contrex.methods.phase import Plan, one_phase
 from contrex.methods.step import StepOutput, Wants, step_output, view_cross_entropy, views_of
@@ -37,7 +40,7 @@ class RetrofitStep(CGCStep):
     """Distillation from the teacher and consistency of the heatmaps, of a part of the network.
 
     The network has one forward pass for both views, the teacher another one; what comes before the trained part is run
-    once for both, and kept for plain images (`contrex.methods.kept`). With `label_weight` the labelled images
+    once for both, and kept for images that come again (`contrex.methods.kept`). With `label_weight` the labelled images
     have a cross-entropy as well; where images without labels lie beside them, these alone have the other terms, and the
     labelled ones a forward pass of their own, the first. The teacher stays as it was, or follows (`teacher_decay`).
     """
@@ -58,6 +61,7 @@ class RetrofitStep(CGCStep):
         self.has_negatives, self.tolerance, self.sure = settings.negatives, settings.tolerance, settings.sure
         self.teacher = Teacher(self.network, decay=settings.teacher_decay)
         self.trunk = SharedTrunk(self.network, self.teacher, explainer, settings.keep_gib)
+        self._seed, self._period = 0, 0
 
     def plan(self, recipe: Recipe) -> Plan:
         """One phase, with what of the network is not trained held.
@@ -75,6 +79,8 @@ class RetrofitStep(CGCStep):
                 "`method.tolerance` goes back to an earlier state, which `training.shard` has shared out: leave one of "
                 "them out."
             )
+        self._seed, self._period = recipe.training.seed, recipe.augmentation.period or 0
+        self.trunk.num_views = self._period * (2 if self.settings.incomplete else 1)
         plan, own = one_phase(self, recipe), set(self.trained_parameters())
         held = [parameter for parameter in self.network.parameters() if parameter not in own]
         return replace(plan, phases=[replace(phase, held=held) for phase in plan.phases])
@@ -133,8 +139,12 @@ class RetrofitStep(CGCStep):
         images."""
         batch = self._with_fewer_views(batch)
         settings, (found, theirs) = self.settings, self._explained_and_taught(batch)
-        logits = found.logits.to(torch.promote_types(found.logits.dtype, torch.float32))
+        logits = float32(found.logits)
         distillation = distillation_loss(logits, theirs, temperature=settings.distillation_temperature)
+        if settings.incomplete:
+            # divided by how many there are in the mean: so processes that share a batch have its loss between them
+            num = settings.incomplete * len(batch)
+            distillation = (len(logits) * distillation + self._of_incomplete(batch)) / (len(logits) + num)
         heatmaps_view = found.heatmap[len(batch) :]
         heatmaps = found.heatmap[: len(heatmaps_view)]
         consistency = self.consistency(heatmaps, heatmaps_view, batch)
@@ -145,8 +155,33 @@ class RetrofitStep(CGCStep):
     def _explained_and_taught(self, batch: Batch) -> tuple[Explanation, Tensor]:
         """The maps and logits `[N+n]` of both views, and the teacher's logits; one trunk for both networks."""
         images = self.normalise(torch.cat(views_of(batch)))
-        shared = self.trunk.of(images, len(batch), batch.indices)
+        shared = self.trunk.of(images, seen_in(batch))
         if shared is None:
             return self._explain(batch), model_logits(self.teacher, images)
         with going_on(self.network, shared.end, shared.features):
             return self._explain(batch), shared.logits
+
+    def _of_incomplete(self, batch: Batch) -> Tensor | int:
+        """The sum of the divergences of the incomplete images; 0 where none is drawn."""
+        num, period = len(batch), self._period
+        places = list(range(num)) if batch.indices is None else batch.indices.tolist()
+        draw = self.epoch % period if period else self.epoch
+        chosen = drawn(places, self.settings.incomplete, seed=self._seed, draw=draw)
+        if not chosen:
+            return 0
+        numbers = [number for number, _ in chosen]
+        images = incomplete(self.normalise(batch.images[numbers]), [generator for _, generator in chosen])
+        comes_again = period and batch.indices is not None
+        shared = self.trunk.of(images, [(places[n], period + draw) if comes_again else None for n in numbers])
+        temperature = self.settings.distillation_temperature
+        if shared is None:
+            own, theirs = model_logits(self.network, images), model_logits(self.teacher, images)
+        else:
+            with going_on(self.network, shared.end, shared.features):
+                own, theirs = model_logits(self.network, images), shared.logits
+        return len(chosen) * distillation_loss(float32(own), theirs, temperature=temperature)
+
+
+def float32(logits: Tensor) -> Tensor:
+    """The logits in float32 or better, also under autocast."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

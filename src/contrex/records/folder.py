@@ -196,6 +196,8 @@ def _number(row: Mapping[str, str | None], name: str, kind: type[Any]) -> Any:
 _PER_IMAGE_ARRAYS = ("images", "heatmaps", "boxes")
 _PREDICTED = "predicted_heatmaps"
 """What stands before the index of an image that is classified wrongly."""
+_ANSWERS = "answers"
+"""What stands before the index of an image that can be asked."""
 _GALLERY_COLUMNS = ("paths", "labels", "predictions", "probabilities")
 
 
@@ -204,7 +206,12 @@ def _write_gallery(path: Path, gallery: Gallery) -> None:
     for name in _PER_IMAGE_ARRAYS:
         arrays |= {f"{name}_{index:04d}": array for index, array in enumerate(getattr(gallery, name))}
     arrays |= {f"{_PREDICTED}_{index:04d}": array for index, array in gallery.predicted_heatmaps.items()}
+    arrays |= {f"{_ANSWERS}_{index:04d}": _as_bytes(text) for index, text in gallery.answers.items()}
     _write_arrays(path, arrays)
+
+
+def _as_bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), np.uint8)  # numpy would take four bytes for a letter
 
 
 def _read_gallery(path: Path) -> Gallery:
@@ -217,7 +224,10 @@ def _read_gallery(path: Path) -> Gallery:
         raise RecordError(f"{path} is damaged: {error}") from None
     places = range(len(columns["paths"]))
     predicted = {index: arrays[key] for index in places if (key := f"{_PREDICTED}_{index:04d}") in arrays}
-    return Gallery(**columns, predicted_heatmaps=predicted)
+    answers = {
+        index: arrays[key].tobytes().decode() for index in places if (key := f"{_ANSWERS}_{index:04d}") in arrays
+    }
+    return Gallery(**columns, predicted_heatmaps=predicted, answers=answers)
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -161,6 +161,9 @@ class Gallery:
 
     `predicted_heatmaps` has the map of the *predicted* class, by the position of each image that is classified wrongly.
     Records made before there were such maps have none.
+
+    `answers` have what the explorer's page needs to ask an image anything, by its position: as JSON, with the maps of a
+    few classes and the logits of all (`contrex.evaluation.explored`). Older records have none.
     """
 
     images: Sequence[NDArray[np.uint8]]
@@ -171,6 +174,7 @@ class Gallery:
     predictions: Sequence[int]
     probabilities: Sequence[float]
     predicted_heatmaps: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    answers: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from contrex.ops.explorer_page import as_data
 from contrex.records import Gallery, RunRecord
+from contrex.report.asking import asked_of, explorer_data
 from contrex.report.groups import RunGroup
 from contrex.report.numbers import NOTHING, number, percent
 from contrex.report.pictures import disagreement, is_small, photo_uri, positive_uri, signed_uri
 from contrex.report.tables import sample_values
 
 CONTENT = "content_heatmap"
+RIGHT = "label, and predicted"
 _NAMED = 5
 
 
@@ -91,12 +94,18 @@ class HeatmapPanel:
     scales: Scales
     note: str
     prediction: str
-    right: bool
     probability: str
     content: str
     description: str
     explains: str
     role: str
+    target: int
+    """The index of the class that it explains."""
+
+    @property
+    def right(self) -> bool:
+        """Whether the label is predicted."""
+        return self.role == RIGHT
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,8 @@ class Card:
     probability: float
     wrong: Sequence[int] = ()
     """The places of the runs that predict another class than the label."""
+    asked: str = ""
+    """What the explorer needs of the image, as JSON; empty where it cannot be asked."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,8 @@ class GalleryPage:
     has_gain: bool = False
     series: Sequence[int] = ()
     """The places of the runs that are shown, with names `labels`."""
+    explorer: str = ""
+    """The explorer's page, into which images are put, as JSON; empty where none can be asked."""
 
     @property
     def classes(self) -> list[str]:
@@ -175,6 +188,7 @@ def gallery_page(groups: Sequence[RunGroup]) -> GalleryPage:
     photos = _Photos()
     limits = _largest(shown, paths)
     cards = [_card(index, path, shown, photos, limits) for index, path in enumerate(paths)]
+    cards, explorer = _with_explorer(cards, shown)
     different = [card.path for card in cards if len({panel.photo.index for panel in card.panels}) > 1]
     if different:
         remarks.append(f"The pictures of {_listed(different)} differ between runs; each heatmap lies over its own.")
@@ -182,7 +196,20 @@ def gallery_page(groups: Sequence[RunGroup]) -> GalleryPage:
     regions = sorted({s.region for s in shown})
     has_gain = any(not math.isnan(card.gain) for card in cards)
     pictures, names = list(photos.by_content.values()), [s.label for s in shown]
-    return GalleryPage(cards, pictures, names, remarks, regions, has_gain, [s.series for s in shown])
+    return GalleryPage(cards, pictures, names, remarks, regions, has_gain, [s.series for s in shown], explorer)
+
+
+def _with_explorer(cards: Sequence[Card], shown: Sequence[ShownRun]) -> tuple[list[Card], str]:
+    """The cards with what the explorer needs of each, and its page."""
+    runs = [s.run for s in shown]
+    asked = {
+        card.path: found
+        for card in cards
+        if len({panel.photo.index for panel in card.panels}) == 1
+        and (found := asked_of(runs, card.path, (card.panels[0].photo.height, card.panels[0].photo.width))) is not None
+    }
+    told = [replace(card, asked=as_data(asked[card.path]["picture"])) if card.path in asked else card for card in cards]
+    return told, explorer_data(runs, [s.label for s in shown], list(asked.values()))
 
 
 def common_paths(shown: Sequence[ShownRun]) -> list[str]:
@@ -291,7 +318,7 @@ def _panel(
     note = heatmap_note(heatmap)
     is_right = not shown.is_wrong(path)
     explains = class_name(shown.run, gallery.labels[index]) if is_label else prediction
-    role = "label, and predicted" if is_right else "its label" if is_label else "what it predicts"
+    role = RIGHT if is_right else "its label" if is_label else "what it predicts"
     return HeatmapPanel(
         shown.series,
         shown.label,
@@ -301,13 +328,13 @@ def _panel(
         scales,
         note,
         prediction,
-        is_right,
         probability,
         content,
         f"Heatmap of {shown.label} on {path} for {explains}: predicts {prediction} with {probability}"
         + (f"; {_told(content, note, shown.region)}" if is_label or note else "."),
         explains,
         role,
+        int(gallery.labels[index] if is_label else gallery.predictions[index]),
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -14,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from contrex.errors import ArgumentError
+from contrex.ops.explorer_page import allowed, joined, module_text, script_text
 from contrex.records import RunRecord, read_run, write_atomically
 from contrex.report import cells, colour, curves, plot, scatters
 from contrex.report.conclusion import conclusions
@@ -27,6 +26,9 @@ from contrex.report.profiles import profile_figures
 from contrex.report.strips import strips
 from contrex.report.tables import comparison
 from contrex.report.words import circumstances, compared, meaning, period, sentences_on_methods
+
+MODULES = ("tables", "asking", "dialog", "cards", "page")
+"""The files of the script, each behind those that it imports."""
 
 
 def write_report(folders: Sequence[Path], output: Path, *, title: str | None = None, names: Sequence[str] = ()) -> Path:
@@ -91,12 +93,11 @@ def breakable(text: str) -> Markup:
 
 def _page() -> dict[str, Any]:
     """The content of every page: style, script and its hash, colours, markers."""
-    script = _text("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return {
-        "style": Markup(_colours() + _text("report.css")),  # our own files, no text from a record
-        "script": Markup(script),
-        "script_hash": digest,
+        "style": Markup(_colours() + _text("templates", "report.css")),  # our own files, no text from a record
+        "script": Markup(_script()),
+        "sources": Markup(allowed(_script())),
+        "sources_of_explorer": Markup(allowed(script_text())),
         "colour": colour,
         "plot": plot,
         "scatter": scatters,
@@ -143,5 +144,11 @@ def _colours() -> str:
     return resources.files("contrex.ops").joinpath("colours.css").read_text(encoding="utf-8")
 
 
-def _text(name: str) -> str:
-    return resources.files("contrex.report").joinpath("templates", name).read_text(encoding="utf-8")
+def _text(*place: str) -> str:
+    return resources.files("contrex.report").joinpath(*place).read_text(encoding="utf-8")
+
+
+@cache
+def _script() -> str:
+    """The modules of the page's script, with those of the explorer that they import."""
+    return joined([module_text("elements"), *(_text("script", f"{name}.js") for name in MODULES)])

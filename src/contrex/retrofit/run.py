@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -187,12 +188,13 @@ def largest_changes(runs: Sequence[RunRecord], num: int) -> list[RunRecord]:
 
 def _chosen(gallery: Gallery, order: Sequence[int]) -> Gallery:
     """The pictures at the positions `order`."""
-    columns = {name: values for name, values in vars(gallery).items() if name != "predicted_heatmaps"}
-    predicted = gallery.predicted_heatmaps
-    return Gallery(
-        **{name: [values[index] for index in order] for name, values in columns.items()},
-        predicted_heatmaps={place: predicted[index] for place, index in enumerate(order) if index in predicted},
-    )
+    chosen: dict[str, Any] = {}
+    for name, values in vars(gallery).items():
+        if isinstance(values, Mapping):
+            chosen[name] = {place: values[index] for place, index in enumerate(order) if index in values}
+        else:
+            chosen[name] = [values[index] for index in order]
+    return Gallery(**chosen)
 
 
 def original_of_run(run: Path, folder: Path) -> tuple[Model, int, int]:

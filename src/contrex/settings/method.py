@@ -346,9 +346,11 @@ class Retrofit(Method):
     views_share: float = 1.0
     """The share of each batch whose view is seen, and whose heatmaps are compared; of the others the outputs are held
     alone."""
+    incomplete: float = 0.0
+    """The share of the images that are also seen with a part of them blurred, and whose outputs are held there too."""
     keep_gib: float = 2.0
-    """GiB of memory for what comes before the trained part on plain images, with the teacher's answers: it is computed
-    once, for as many images as fit. Views are new in every epoch, and theirs is not kept. 0 keeps nothing."""
+    """GiB of memory for what comes before the trained part, with the teacher's answers: it is computed once, for as
+    many plain images as fit, and for their views where these come again (`augmentation.period`). 0 keeps nothing."""
     tolerance: float | None = None
     """How many of the decisions that the teacher is sure of must stay on the photos kept out, in %, such as 99. When
     fewer do at the end of the run, its weights go back towards the first ones, on a straight line, as far as it takes.
@@ -388,6 +390,17 @@ class Retrofit(Method):
             raise ArgumentError(
                 f"`method.views_share` {share} leaves out views, and `method.compared_with` {self.compared_with} sees "
                 "nothing else: take all of them."
+            )
+        check(0 <= self.incomplete <= 1, "method.incomplete", self.incomplete, "a share, from 0 to 1")
+        if self.incomplete and self.mode == "train":
+            raise ArgumentError(
+                f"`method.incomplete` {self.incomplete} would move the statistics of batch norms towards blurred "
+                "images, and `method.mode` is train: set it to eval, or leave `method.incomplete` at 0."
+            )
+        if self.incomplete and self.compared_with != "view":
+            raise ArgumentError(
+                f"`method.incomplete` {self.incomplete} is held beside CGC's views, and `method.compared_with` is "
+                f"{self.compared_with}: set it to view, or leave `method.incomplete` at 0."
             )
         if self.compared_with != "view" and self.negatives:
             raise ArgumentError(

@@ -34,9 +34,12 @@ class Augmentation:
     where: Literal["worker", "device"] = "worker"
     """Where views are made: in the loader's workers (crops by Pillow, antialiased), or on the training device (all
     crops of a batch in one resampling, colours image by image)."""
+    period: int | None = None
+    """After so many epochs the same views come again; None is never."""
 
     def __post_init__(self) -> None:
         (low, high), (narrow, wide) = self.scale, self.ratio
+        check_at_least(1, "augmentation", period=self.period)
         check(0 < low <= high <= 1, "augmentation.scale", self.scale, "(low, high) with 0 < low <= high <= 1")
         check(0 < narrow <= wide < math.inf, "augmentation.ratio", self.ratio, "(low, high) with 0 < low <= high")
         for name in ("flip", "jitter_probability", "grayscale"):

@@ -67,6 +67,25 @@ def test_order_and_crops_are_functions_of_seed_and_epoch(images):
     assert fingerprint(seed=1) != first
 
 
+@pytest.mark.parametrize("where", ["worker", "device"])
+def test_after_a_period_the_same_views_come_again_in_another_order(images, where):
+    source = views(images, where=where, period=2, num_views=2, **COLOURS)
+    of_epochs = [source.batch([(epoch, index) for index in range(5)]) for epoch in range(5)]
+    for epoch, batch in enumerate(of_epochs):
+        assert all(view.draws.tolist() == [epoch % 2] * 5 for view in batch.views)
+        for view, first in zip(batch.views, of_epochs[epoch % 2].views, strict=True):
+            assert torch.equal(view.crop.left, first.crop.left)
+            assert torch.equal(view.look.factors, first.look.factors)
+            assert view.pixels is None or torch.equal(view.pixels, first.pixels)
+    assert not torch.equal(of_epochs[0].views[0].crop.left, of_epochs[1].views[0].crop.left)
+    assert source.order(0) != source.order(2)
+    always = views(images, where=where, num_views=2, **COLOURS).batch([(1, index) for index in range(5)])
+    assert torch.equal(always.views[0].crop.left, of_epochs[1].views[0].crop.left)
+    assert always.views[0].draws is None
+    both = Batch.join([of_epochs[0], of_epochs[1]])
+    assert both.part(slice(4, 6)).views[1].draws.tolist() == [0, 1]
+
+
 def test_loading_draws_nothing_from_the_global_generators(images):
     torch.manual_seed(0)
     before = torch.get_rng_state()

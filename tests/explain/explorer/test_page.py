@@ -18,8 +18,8 @@ from PIL import Image
 import contrex
 from contrex.errors import ArgumentError
 from contrex.explain.explorer.content import View
-from contrex.explain.explorer.page import MODULES
 from contrex.models import Classifier, build_network
+from contrex.ops.explorer_page import LIVE_MODULES, MODULES
 
 EVIL = "</script><script>alert(1)</script>"
 NAMES = (EVIL, '"><img src=x onerror=alert(2)>', "<!--", "cat & dog, 'mouse'", "日本 {{script}}", "\u2028line")
@@ -133,7 +133,7 @@ def test_a_page_is_written_to_an_html_file(page, tmp_path):
 def test_modules_stand_behind_what_they_import():
     """They share one scope in the page: no name is given twice, and each is there before it is used."""
     known, names = {}, []
-    for module in MODULES:
+    for module in (*MODULES, *LIVE_MODULES):
         text = ASSETS.joinpath(f"{module}.js").read_text(encoding="utf-8")
         for imported, source in re.findall(r'^import \{([^}]*)\} from "\./(\w+)\.js";$', text, re.MULTILINE):
             assert {name.strip() for name in imported.split(",")} <= known[source]
@@ -141,5 +141,6 @@ def test_modules_stand_behind_what_they_import():
         names += re.findall(r"^(?:export )?(?:const|class|let) (\w+)", text, re.MULTILINE)
     assert len(names) == len(set(names))
     assert {path.name for path in ASSETS.iterdir()} == {
-        "explorer.css", "explorer.html", *(f"{module}.js" for module in MODULES),
+        "explorer.css", "explorer.html", "live.css", "live.html",
+        *(f"{module}.js" for module in (*MODULES, *LIVE_MODULES)),
     }  # fmt: skip

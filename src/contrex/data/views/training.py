@@ -33,7 +33,7 @@ from contrex.ops.geometry import Crop
 from contrex.settings import Augmentation
 
 Position = tuple[int, int]
-"""(epoch, index of the image): what the loader is asked for."""
+"""(epoch, index of the image): what the loader is asked for. In streams the epoch is the draw, within a period."""
 
 
 class TrainingViews(Dataset[Batch]):
@@ -109,11 +109,15 @@ class TrainingViews(Dataset[Batch]):
 
     def _seen(self, plain: Sequence[Image.Image], positions: Sequence[Position], view: int) -> View:
         """Squares after the transforms that the stream `view` has for their positions."""
+        draws, period = None, self.augmentation.period
+        if period is not None:
+            positions = [(epoch % period, index) for epoch, index in positions]
+            draws = torch.tensor([draw for draw, _ in positions])
         crop, look = self._crop(positions, view=view), self._look(positions, view=view)
         if self.augmentation.where == "device":
-            return View(None, crop, look)
+            return View(None, crop, look, draws)
         views = torch.stack([pixels(geometry.crop_image(one, crop, number)) for number, one in enumerate(plain)])
-        return View(views if look is None else recoloured_pixels(views, look), crop, look)
+        return View(views if look is None else recoloured_pixels(views, look), crop, look, draws)
 
     def _company(self, positions: Sequence[Position], labels: Sequence[int]) -> Company | None:
         """The partners of each image in its epoch, each with a transform of its own, and its cell among them."""

@@ -21,19 +21,22 @@ from contrex.ops.geometry import Crop
 class View:
     """A set of transformed images: `crop`, then `look` (None changes no colours), applied to N plain ones.
 
-    `pixels` [N,3,S,S] are uint8 until the batch is on the device; None until they are made there.
+    `pixels` [N,3,S,S] are uint8 until the batch is on the device; None until they are made there. `draws` int64 [N] say
+    which views of their images they are, where the same ones come again (`Augmentation.period`).
     """
 
     pixels: Tensor | None
     crop: Crop
     look: Look | None = None
+    draws: Tensor | None = None
 
     @staticmethod
     def join(parts: Sequence[View]) -> View:
         """Join several sets of views to one."""
         looks = [part.look for part in parts if part.look is not None]
         crop = Crop.stack([part.crop for part in parts])
-        return View(concatenated([part.pixels for part in parts]), crop, Look.stack(looks) if looks else None)
+        look = Look.stack(looks) if looks else None
+        return View(concatenated([part.pixels for part in parts]), crop, look, concatenated([p.draws for p in parts]))
 
     def made(self) -> Tensor:
         """The pixels of a view that is on its device.
@@ -61,4 +64,5 @@ class View:
             None if self.pixels is None else self.pixels[some],
             self.crop[some],
             None if self.look is None else self.look[some],
+            None if self.draws is None else self.draws[some],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from contrex.explain.explainer import Explainer
 from contrex.explain.explorer.class_maps import ClassMaps, class_maps
-from contrex.explain.explorer.content import VIEWS, View
+from contrex.explain.explorer.content import VIEWS
 from contrex.models import Classifier, eval_mode, model_logits
 from contrex.models.outputs import read_by
 from contrex.ops import scores
@@ -27,6 +28,13 @@ MOST_OF_VIEWS = 30
 """Classes that have maps of the other views, at most."""
 
 
+class Seen(Protocol):
+    """What is seen of a picture: one of its views, or the picture as someone has changed it."""
+
+    def of(self, picture: Image.Image) -> Image.Image:
+        """What is seen of a picture, in the picture's size."""
+
+
 @dataclass(frozen=True, eq=False)
 class Asked:
     """A classifier on the page, what it sees of the picture, and the explainers of its network."""
@@ -35,7 +43,7 @@ class Asked:
     explainers: Sequence[Explainer]
     seen: Image.Image
 
-    def views(self, views: Sequence[View]) -> Tensor:
+    def views(self, views: Sequence[Seen]) -> Tensor:
         """What the network gets of each view, normalised [V,3,H,W]."""
         shown = np.stack([np.array(view.of(self.seen)) for view in views])
         like = next((one for one in self.classifier.network.parameters() if one.is_floating_point()), torch.zeros(()))
@@ -44,7 +52,7 @@ class Asked:
 
 
 def answers(
-    asked: Sequence[Asked], *, task: str | None = None, first: Sequence[int] = (), views: Sequence[View] = VIEWS
+    asked: Sequence[Asked], *, task: str | None = None, first: Sequence[int] = (), views: Sequence[Seen] = VIEWS
 ) -> list[list[list[ClassMaps]]]:
     """The maps for each view, each model and each explainer. The classes of which there are maps are the same for all:
     `first`, and then the most probable ones, of all models and views together. Errors as in a call of an explainer."""

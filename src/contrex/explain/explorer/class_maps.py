@@ -66,12 +66,19 @@ class ClassMaps:
 
 
 def class_maps(
-    explain: Explainer, image: Tensor, wanted: Sequence[int], *, task: str | None = None, most: int, cells: int
+    explain: Explainer,
+    image: Tensor,
+    wanted: Sequence[int],
+    *,
+    task: str | None = None,
+    most: int,
+    cells: int,
+    costly: int = COSTLY,
 ) -> ClassMaps:
     """The maps of classes of one picture `image` [1,C,H,W], the first of `wanted`, which lists all classes.
 
     There are at most `most`, and at most as many as have `cells` numbers together, but two in any case; where each
-    costs a backward pass at most `COSTLY`. Errors as in a call of the explainer.
+    costs a backward pass at most `costly`. Errors as in a call of the explainer.
     """
     with explain._started(image, None, differentiable=False) as checked:
         run = replace(explain._forward(checked, differentiable=False), is_shared=True)
@@ -82,7 +89,7 @@ def class_maps(
         grid = explain.grid if isinstance(explain, LayerExplainer) else None
         num = min(most, max(2, cells // _area(_shown(grid or image.shape[2:]))), len(wanted))
         if not _is_cheap(explain, run, one_hot[None, :1]):
-            num = min(num, COSTLY)
+            num = min(num, costly)
         classes = list(wanted[: num if explain.is_class_specific else 1])
         if len(classes) == len(wanted):
             classes.sort()  # a page without a list of classes has them in their order

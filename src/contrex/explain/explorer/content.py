@@ -22,10 +22,8 @@ from contrex.explain.explorer.class_maps import ClassMaps
 from contrex.explain.picture import Photo
 from contrex.explain.words import method_in_words
 from contrex.ops.colour import DARKEST, DIVERGING, OVER_PICTURE
+from contrex.ops.explorer_page import VERSION
 from contrex.ops.scores import contrast_scale, task_of
-
-VERSION = 1
-"""Of what a page holds."""
 
 LONGEST, QUALITY = 512, 82
 """Pixels of the longer side of a picture on the page, and the quality of its JPEG."""
@@ -97,9 +95,9 @@ class Explored:
             "path": self.path or self.photo.name or "PICTURE",
             "width": width,
             "height": height,
-            "image": _jpeg(self.photo.pixels),
+            "image": jpeg(Image.fromarray(self.photo.pixels)),
             "records": list(self.records),
-            "answers": [[_answer(methods) for methods in models] for models in self.answers],
+            "answers": [[plain_answer(methods) for methods in models] for models in self.answers],
         }
 
 
@@ -130,16 +128,17 @@ class Content:
     start: Start = field(default_factory=Start)
 
     def plain(self) -> Plain:
-        """The values that the page's script reads first: all but those of the pictures."""
+        """The values that the page's script reads first: all but those of the pictures. Without a picture it is their
+        title."""
+        if not self.pictures:
+            return {"title": self.title, "photos": []}
         first = self.pictures[0].answers[0][0][0]
         about, num = first.about, len(first.logits)
-        task = task_of(about.logits, about.task)
         return {
             "version": VERSION,
             "contrex": __version__,
             "title": self.title,
-            "task": task,
-            "scale": contrast_scale(task, about.score),
+            **plain_task(first),
             "names": list(about.names) or [f"class {index}" for index in range(num)],
             "models": [vars(model) for model in self.models],
             "methods": list(self.methods),
@@ -150,7 +149,14 @@ class Content:
         }
 
 
-def _answer(methods: Sequence[ClassMaps]) -> Plain:
+def plain_task(maps: ClassMaps) -> Plain:
+    """What the logits are, and the factor of a contrast between them."""
+    task = task_of(maps.about.logits, maps.about.task)
+    return {"task": task, "scale": contrast_scale(task, maps.about.score)}
+
+
+def plain_answer(methods: Sequence[ClassMaps]) -> Plain:
+    """What one model says of one view: its logits, and a table of maps for each method."""
     return {"logits": _base64(methods[0].logits.astype("<f4")), "tables": [_table(one) for one in methods]}
 
 
@@ -184,9 +190,9 @@ def _base64(array: NDArray[Any]) -> str:
     return base64.b64encode(array.tobytes()).decode("ascii")
 
 
-def _jpeg(pixels: NDArray[np.uint8]) -> str:
+def jpeg(picture: Image.Image) -> str:
     """A picture as the address of an image."""
-    picture, file = Image.fromarray(pixels), io.BytesIO()
+    picture, file = picture.copy(), io.BytesIO()
     picture.thumbnail((LONGEST, LONGEST))
     picture.save(file, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -1,29 +1,18 @@
-"""The explorer's page as one HTML file that needs nothing else, and lets nothing else in.
-
-The script is written in modules, which are joined here; style and script are allowed by their hashes, and all that
-comes from outside - names of classes and files - is data in JSON, which the script puts into the page as text.
-"""
+"""The explorer's page as a file, and in a notebook."""
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import html
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from contrex.errors import ArgumentError
 from contrex.explain.explorer.content import Content
+from contrex.ops.explorer_page import as_data, explorer_html, picture_element, policy
 from contrex.records.plain import to_plain, write_atomically
-
-MODULES = ("numbers", "maps", "question", "drawing", "elements", "classes", "panels", "keeping", "main")
-"""The files of the script, each behind those that it imports."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,23 +22,25 @@ class ExplorerPage:
     content: Content
     height: int = 900
     """Of the frame in a notebook, in pixels."""
+    live: Mapping[str, Any] | None = None
+    """What the page is told of the server behind it; None of a page without one."""
+
+    @property
+    def policy(self) -> str:
+        """What the page may load and run: its own style and script, and the server that it came from, if it has one."""
+        return policy(is_live=self.live is not None)
 
     @functools.cached_property
     def html(self) -> str:
         """The whole page."""
-        style, script = _style(), _script()
+        told = self.content.plain() if self.live is None else {**self.content.plain(), "live": self.live}
         first, *others = [
-            f'<script type="application/json" id="photo-{index}">{_as_data(one.plain())}</script>'
-            for index, one in enumerate(self.content.pictures)
-        ]
-        return _filled(
-            _asset("explorer.html"),
-            policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-            "base-uri 'none'; form-action 'none'",
+            picture_element(index, as_data(to_plain(one.plain()))) for index, one in enumerate(self.content.pictures)
+        ] or [""]
+        return explorer_html(
             title=html.escape(self.content.title),
-            style=style,
-            content=_as_data(self.content.plain()),
-            script=script,
+            content=as_data(to_plain(told)),
+            is_live=self.live is not None,
             first=first,
             others="\n".join(others),  # behind the script, which shows the first one while these are read
         )
@@ -77,36 +68,3 @@ class ExplorerPage:
             f'allow="clipboard-write" srcdoc="{html.escape(self.html)}" width="100%" height="{self.height}" '
             'style="border:0"></iframe>'
         )
-
-
-def _filled(template: str, **parts: str) -> str:
-    """The template with its `{{name}}` replaced, once: a part that holds such a mark keeps it."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], template)
-
-
-def _as_data(values: Mapping[str, Any]) -> str:
-    """Values as JSON that cannot end the element it stands in, whatever classes are called."""
-    text = json.dumps(to_plain(values), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
-
-
-@functools.cache
-def _style() -> str:
-    return resources.files("contrex.ops").joinpath("colours.css").read_text(encoding="utf-8") + _asset("explorer.css")
-
-
-@functools.cache
-def _script() -> str:
-    """The modules in one scope: their imports and exports name what is there already."""
-    joined = "".join(_asset(f"{name}.js") for name in MODULES)
-    joined = re.sub(r"^import [^;]*;\n", "", joined, flags=re.MULTILINE)
-    joined = re.sub(r"^export ", "", joined, flags=re.MULTILINE)
-    return f'"use strict";\n(() => {{\n{joined}}})();\n'
-
-
-def _asset(name: str) -> str:
-    return resources.files("contrex.explain.explorer").joinpath("assets", name).read_text(encoding="utf-8")

@@ -92,7 +92,7 @@ const recordOf = (app, model) => {
   }
   return { kind: "PageExplanation", version: app.content.version, versions: { contrex: app.content.contrex },
     photo: { name: app.content.photos[photo] }, model: app.content.models[model].name, method: table.method,
-    view: app.view().name, share, task: app.content.task, question: questionOf(app, model, "map") };
+    view: app.view().name, change: app.view().change, share, task: app.content.task, question: questionOf(app, model, "map") };
 };
 
 const saveRecords = (app) => app.content.models.forEach((model, index) => {

@@ -14,6 +14,8 @@ const PARSED = new Promise((done) => {
   else done();
 });
 
+const WHOLE = { left: 0, top: 0, width: 1, height: 1, is_flipped: false };
+
 class App {
   /** @param {any} content as `content.py` writes it */
   constructor(content) {
@@ -26,6 +28,8 @@ class App {
     this.heading = 0; // the photo that is asked for, shown or about to be
     this.images = [];
     this.kept = new Map(); // answers and pixels, each made once
+    this.changed = new Map(); // what a server said of photos that were changed: a view behind all others
+    this.followers = []; // what else is brought up to date when something else is shown
   }
 
   once(key, value) {
@@ -38,10 +42,11 @@ class App {
     return this.once(`photo ${index}`, () => JSON.parse(byId(`photo-${index}`).textContent));
   }
 
-  view() { return this.content.views[this.question.view]; }
+  view(photo = this.question.photo, view = this.question.view) { return this.content.views[view] ?? this.changed.get(photo).view; }
 
   /** What each model says of a view. @returns {Answer[]} */
   answers(photo = this.question.photo, view = this.question.view) {
+    if (!this.content.views[view]) return this.changed.get(photo).answers;
     return this.once(`answers ${photo} ${view}`, () =>
       this.photo(photo).answers[view].map((plain) => new Answer(plain, this.content.task)));
   }
@@ -49,7 +54,8 @@ class App {
   tables() { return this.answers().map((answer) => answer.table(this.question.method)); }
 
   pixels() {
-    const { photo, view } = this.question;
+    const { photo, view } = this.question, changed = this.changed.get(photo);
+    if (!this.content.views[view]) return (changed.pixels ??= pixelsOf(changed.image, WHOLE));
     return this.once(`pixels ${photo} ${view}`, () => pixelsOf(this.images[photo], this.view()));
   }
 
@@ -74,7 +80,7 @@ class App {
     const from = isCarried ? 0 : view, table = this.answers(photo, from)[model].table(this.question.method);
     const map = table.weighted(this.weights(model, photo, from), this.question.kind);
     if (!map || !isCarried || !view) return { map, missing: !map, table };
-    return { map: carried(map, table.rows, table.columns, this.content.views[view]), missing: false, table };
+    return { map: carried(map, table.rows, table.columns, this.view(photo, view)), missing: false, table };
   }
 
   score(model) {
@@ -146,6 +152,7 @@ class App {
       this.next = "target";
     }
     Object.assign(this.question, changes);
+    if (!this.content.views[this.question.view] && !this.changed.has(photo)) this.question.view = 0;
     try {
       history.replaceState(null, "", toAddress(this.question));
     } catch { /* a frame of a notebook has no address of its own */ }
@@ -160,6 +167,7 @@ class App {
     showClasses(this);
     showCell(this);
     showQuestion(this);
+    for (const follow of this.followers) follow();
   }
 
   /** The cell of a model's map that is pointed at, or null. */
@@ -235,7 +243,7 @@ const startControls = (app) => {
 
 const startKeys = (app) => document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input:not([type=radio], [type=checkbox]), select")) return;
-  const num = app.content.views.length;
+  const num = app.content.views.length + Number(app.changed.has(app.question.photo));
   const keys = {
     j: () => app.go(1), k: () => app.go(-1), ArrowRight: () => sweep(app, 1), ArrowLeft: () => sweep(app, -1),
     "/": () => byId("search").focus(), v: () => app.ask({ view: (app.question.view + 1) % num }),
@@ -260,7 +268,9 @@ const asked = (app) => {
 };
 
 const start = async () => {
-  const app = new App(JSON.parse(byId("content").textContent));
+  const content = JSON.parse(byId("content").textContent);
+  if (!content.photos.length) return null; // a server may begin without one
+  const app = new App(content);
   startControls(app);
   startClasses(app);
   startPanels(app);
@@ -273,6 +283,8 @@ const start = async () => {
   addEventListener("hashchange", () => app.ask({ ...asked(app) }));
   for (const photo of app.content.photos.keys()) await app.loaded(photo);
   document.documentElement.dataset.ready = "yes";
+  return app;
 };
 
-start();
+/** The page at work, or null where there is no photo. */
+export const started = start();

@@ -143,9 +143,15 @@ export const enlarged = (map, rows, columns, height, width) => {
   return sampled(map, rows, columns, centres(height, rows), centres(width, columns));
 };
 
-/** What a map of the whole picture looks like in one of its views, cell by cell.
+/** What a map of the whole picture looks like in one of its views, cell by cell. A view that is not a part of the picture
+ * says `from` which point of it each of its points is, in shares of the sides; outside of the picture is nothing.
  * @param {ArrayLike<number>} map @param {number} rows @param {number} columns @param {any} view */
 export const carried = (map, rows, columns, view) => {
+  if (view.from) return Float32Array.from({ length: rows * columns }, (_, i) => {
+    const [x, y] = view.from([((i % columns) + 0.5) / columns, (Math.floor(i / columns) + 0.5) / rows]);
+    if (x < 0 || y < 0 || x > 1 || y > 1) return 0;
+    return sampled(map, rows, columns, Float64Array.of(y * rows - 0.5), Float64Array.of(x * columns - 0.5))[0];
+  });
   const along = (num, start, size) =>
     Float64Array.from({ length: num }, (_, i) => (start + (size * (i + 0.5)) / num) * num - 0.5);
   const xs = along(columns, view.left, view.width);

@@ -202,7 +202,6 @@ const addsUp = (app, shown, model) => {
 /** How well the map of a view agrees with that of the whole picture, carried along; null for the whole picture. */
 export const agreement = (app, photo, view, model) => {
   const { map, table } = app.mapOf(photo, view, model, false), whole = app.mapOf(photo, 0, model, false);
-  const part = app.content.views[view];
   if (!view || !map || !whole.map || map.length !== whole.map.length) return null;
-  return cosine(map, carried(whole.map, table.rows, table.columns, part));
+  return cosine(map, carried(whole.map, table.rows, table.columns, app.view(photo, view)));
 };
