@@ -382,7 +382,7 @@ def test_explain_refuses(trained, photos, tmp_path, capsys):
     for words, message in (
         (["--target", "seven"], "`target` must be one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; got 'seven'"),
         (["--contrast", "weigthed"], "`contrast` must be one of"),
-        (["--explainer", "gradcam"], "Did you mean 'grad_cam'"),
+        (["--explainer", "gradcam"], "Near it: grad_cam"),
         (["--output", tmp_path / "x.xyz"], "has no picture format: end it in one of .png, .jpg"),
         (["--side", "0"], "`side` must be at least 1 pixel, got 0"),
     ):

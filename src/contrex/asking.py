@@ -116,6 +116,8 @@ def why(
         ImageError: a picture cannot be read.
     """
     inputs = view.pop("inputs", None)
+    if not isinstance(score, str):
+        raise ArgumentError("`score` of `why` must be a text, it is about classes: call the explainer, score=f.")
     seen = own_classifier(classifier, **view)
     squares, photos = zip(*[_square(picture, seen) for picture in _listed(images)], strict=True)
     like = next((one for one in seen.network.parameters() if one.is_floating_point()), torch.zeros(()))

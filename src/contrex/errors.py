@@ -141,7 +141,7 @@ def printable(text: object) -> str:
     )
 
 
-_LISTED = 30
+_LISTED = 24
 """The most choices that a message lists; of more it gives the nearest ones."""
 
 

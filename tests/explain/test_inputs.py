@@ -9,7 +9,7 @@ from torch import nn
 import contrex
 from contrex.errors import ArgumentError
 from contrex.explain import EXPLAINERS
-from contrex.models import Classifier
+from contrex.models import Arguments, Classifier
 from explain.networks import network, two_grids
 from explain.test_contract import TRANSFORMERS
 
@@ -115,3 +115,97 @@ def test_an_explainer_that_does_not_say_which_images_it_asks_about(given):
 
     with pytest.raises(ArgumentError, match=r"`inputs` are for 3 image\(s\), and this method asks about 6 without"):
         Twice(net)(images, inputs=colours)
+
+
+class Pair(nn.Module):
+    """Two images through one encoder, and what they have in common."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = network().features
+        self.act, self.fc = nn.ReLU(), nn.Linear(6, 4).double()
+        self.double().eval()
+
+    def encoded(self, x):
+        return self.act(self.encoder(x)).mean((2, 3))
+
+    def forward(self, left, right):
+        return self.fc(self.encoded(left) * self.encoded(right).square())
+
+
+class Half(nn.Module):
+    """The same for one image on its own, the other one bound."""
+
+    def __init__(self, pair, other, *, is_left):
+        super().__init__()
+        self.pair, self.is_left = pair, is_left
+        with torch.no_grad():
+            self.other = pair.encoded(other)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        own = self.act(self.pair.encoder(x)).mean((2, 3))
+        return self.pair.fc(own * self.other.square() if self.is_left else self.other * own.square())
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "gradient", "occlusion", "ablation_cam"])
+def test_either_image_of_a_pair(name):
+    """The layer is found: it runs twice, but once on what depends on the image that is explained."""
+    net, left, right = Pair(), torch.randn(2, 3, 8, 12).double(), torch.randn(2, 3, 8, 12).double()
+    explain = EXPLAINERS[name](net)
+    found = [explain(left, target=1, inputs=right), explain(right, target=1, inputs=Arguments(left, of=1))]
+    torch.testing.assert_close(found[0].logits, found[1].logits)
+    for n in range(2):
+        for why, one, other in ((found[0], left, right), (found[1], right, left)):
+            alone = EXPLAINERS[name](Half(net, other[n : n + 1], is_left=one is left))
+            torch.testing.assert_close(why.heatmap[n], alone(one[n : n + 1], target=1).heatmap[0])
+    if name == "grad_cam":
+        assert (found[0].layer, found[1].layer) == ("act:0", "act:1")
+        named = contrex.GradCAM(net, "act")(right, target=1, inputs=Arguments(left, of=1))
+        torch.testing.assert_close(named.heatmap, found[1].heatmap)
+
+
+def test_images_among_the_arguments(given):
+    """By place, by name, and inside of a mapping or a list."""
+    net, images, colours = given
+
+    class Packed(nn.Module):
+        def __init__(self, read):
+            super().__init__()
+            self.net, self.read = net, read
+
+        def forward(self, *placed, **named):
+            return self.net(*self.read(*placed, **named))
+
+    expected = contrex.SmoothGrad(net, num_samples=3, batch_size=2)(images, inputs=(colours, 0.5))
+    ways = [
+        (lambda c, x, f: (x, c, f), Arguments(colours, 0.5, of=1)),
+        (lambda c, image, f: (image, c, f), Arguments(colours, f=0.5, of="image")),
+        (lambda one: (one["image"], one["colours"], 0.5), Arguments({"colours": colours}, of=(0, "image"))),
+        (lambda one: (one[1], one[0], 0.5), Arguments([colours], of=(0, 1))),
+        (lambda f, one: (*one["in"], f), Arguments(0.5, one={"in": (colours,)}, of=("one", "in", 0))),
+    ]
+    for read, inputs in ways:
+        explain = contrex.SmoothGrad(Packed(read).eval(), num_samples=3, batch_size=2)
+        torch.testing.assert_close(explain(images, inputs=inputs).heatmap, expected.heatmap)
+    alone = contrex.Gradient(Packed(lambda pixels: (pixels, pixels.mean((2, 3)), 0.5)).eval())
+    assert alone(images, inputs=Arguments(of="pixels")).heatmap.shape == (3, 8, 12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda c: Arguments(c, of=2),
+            r"`of` must be where the images go, a place in 0..1 or a name .*got 2 beside 1 arg",
+        ),
+        (lambda c: Arguments(c, of="c", c=c), "`of` must be where the images go, .*; got 'c' beside 1 argument"),
+        (lambda c: Arguments(c, of=(1, "image")), r"`of` must be where the images go, .*; got \(1, 'image'\)"),
+        (lambda c: Arguments(c, of=(0, "image")), "`of` names 'image' inside of what is no mapping or list but Tensor"),
+        (lambda c: Arguments({"a": [c[:2]]}, of=1), r"`inputs` 0 must have a row for each of the 3 image.*\[2, 3\]"),
+    ],
+)
+def test_places_that_are_none(given, make, message):
+    net, images, colours = given
+    with pytest.raises(ArgumentError, match=message):
+        contrex.Gradient(net)(images, inputs=make(colours))

@@ -69,7 +69,7 @@ def test_embeddings_are_refused_by_name(build):
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_no_method_explains_an_embedding(name):
     with pytest.raises(ArgumentError, match="`model` ResNet has no classifier"):
-        EXPLAINERS[name](EMBEDDINGS["resnet"]())
+        EXPLAINERS[name](EMBEDDINGS["resnet"]())(torch.zeros(1, 3, 32, 32))
 
 
 def test_none_is_loaded_or_trained():

@@ -43,7 +43,7 @@ class Bench:
         self.chunk = images_at_once(self.device, options.batch_size)
         self.network = subject.classifier.network.to(self.device)
         self.explainer: Explainer = build_explainer(self.network, options.explainer, options.layer)
-        self._places: set[tuple[str, tuple[int, int]]] = set()
+        self._places: set[tuple[str, tuple[int, ...]]] = set()
         """The layers and grids that the explainer has explained so far."""
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -130,8 +130,8 @@ class Bench:
         }
         if not grids:
             return details
-        (h, w), num = grids[0], len(grids)
-        return {**details, "grid": f"{h} x {w}" if num == 1 else f"{h} x {w} and {num - 1} more, by the images' sizes"}
+        grid, num = " x ".join(map(str, grids[0])), len(grids)
+        return {**details, "grid": grid if num == 1 else f"{grid} and {num - 1} more, by the images' sizes"}
 
     def _note_place(self) -> None:
         if isinstance(self.explainer, LayerExplainer) and self.explainer.grid is not None:

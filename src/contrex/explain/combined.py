@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.explain.forward.capture import Pass
-from contrex.models.layers import find_layer
+from contrex.models.layers import Layer, find_run
 from contrex.ops import heatmap as heatmaps
 from contrex.ops.scores import Question
 from contrex.settings.combination import View, read_augment, read_fuse
@@ -56,7 +56,7 @@ def check_fuse(explainer: Explainer) -> None:
             " (lrp with layer=None)."
         )
     for layer in explainer.fuse.layers:
-        find_layer(explainer.model, layer)
+        find_run(explainer.model, layer)
 
 
 def told(explainer: Explainer) -> dict[str, str]:
@@ -64,10 +64,10 @@ def told(explainer: Explainer) -> dict[str, str]:
     return {name: str(value) for name in ("augment", "fuse") if (value := getattr(explainer, name)) is not None}
 
 
-def at_layer(explainer: Explainer, module: nn.Module) -> Any:
+def at_layer(explainer: Explainer, layer: Layer) -> Any:
     """The same explainer at one layer, without fusion."""
     twin: Any = copy.copy(explainer)
-    twin._asked, twin.fuse = module, None
+    twin._asked, twin.fuse = layer, None
     twin.__dict__.pop("is_linear", None)
     return twin
 

@@ -8,6 +8,7 @@ Legend: N images, M questions per image, K classes, C channels, H W image, h w f
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,14 +28,13 @@ from contrex.explain.forward.capture import Features, Pass
 from contrex.explain.forward.sites import Sites
 from contrex.explain.forward.survey import Survey
 from contrex.explain.options import About, default_options, in_words, made_with
+from contrex.explain.scored import Rival, Scoring, Wanted, of_classes, wanted
 from contrex.models import beside
 from contrex.models.beside import Inputs
 from contrex.models.classes import Names, by_name, checked_names
 from contrex.models.classifier import Classifier
 from contrex.models.compiled import uncompiled
-from contrex.models.layers import Layer, Reshape, Site, find_layer, layer_name, unwrap
-from contrex.models.outputs import read_by
-from contrex.models.split import check_classifier
+from contrex.models.layers import Layer, Reshape, Site, find_run, layer_name, unwrap
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question, Target
 from contrex.settings.combination import Augment, Fuse
@@ -45,12 +45,14 @@ Targets = Target | str | Sequence[str] | Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a call asks about the classes of a model, with the `task` that the logits turned out to have."""
+    """What a call asks about the classes of a model, with the `task` that the logits turned out to have; `told` is the
+    name of a score that is no class's."""
 
     contrast: Contrast
     score: str
     task: str
     names: Sequence[str] = ()
+    told: str = ""
 
     def classes(self, target: Targets, logits: Tensor) -> Tensor:
         """The explained classes `[N]`."""
@@ -67,7 +69,7 @@ class Asked:
 
 
 class Explainer(ABC):
-    """Explains any classifier `images [N,C,H,W] -> logits [N,K]`.
+    """Explains any classifier `images [N,C,H,W] -> logits [N,K]`, and with a `score` whatever else a network returns.
 
     A call leaves the model as it was: `.grad`, `requires_grad`, train / eval flags, batch-norm buffers, hooks, random
     state and memory, also when it raises. It works under `no_grad`, `inference_mode` and autocast, on frozen
@@ -101,6 +103,8 @@ class Explainer(ABC):
     fuse: Fuse | None = None
     """Layers whose maps are fused, told by the option of that name."""
     default_fuse: ClassVar[str | None] = None
+    ranks: ClassVar[tuple[int, ...]] = (2,)
+    """What is explained: 1 for signals `[N,C,L]`, 2 for pictures, 3 for volumes `[N,C,D,H,W]`."""
 
     @property
     def place(self) -> str | None:
@@ -121,7 +125,6 @@ class Explainer(ABC):
             model = model.network
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
-        check_classifier(model)
         if output is not None and not callable(output):
             raise ArgumentError(f"`output` must be a function of what the model returns, got {type(output).__name__}.")
         self.model = unwrap(model)
@@ -146,8 +149,8 @@ class Explainer(ABC):
         images: Tensor,
         *,
         target: Targets = None,
-        contrast: Contrast = None,
-        score: str = "logit",
+        contrast: Rival = None,
+        score: Scoring = "logit",
         task: str | None = None,
         differentiable: bool = False,
         inputs: Inputs | None = None,
@@ -155,32 +158,38 @@ class Explainer(ABC):
         """Explain why each image is `target` - and, with a contrast, not another class.
 
         Args:
-            images: `[N,C,H,W]`, floating point, normalised as the model expects.
+            images: `[N,C,H,W]`, floating point, normalised as the model expects. Most methods also explain signals
+                `[N,C,L]` and volumes `[N,C,D,H,W]`; their maps are `[N,l]` and `[N,d,h,w]`.
             target: the explained class: None (top prediction), an int, a sequence or tensor `[N]`, or a function from
                 the logits `[N,K]` to classes `[N]`; where the explainer has `names`, also a name, or one per image.
             contrast: None, `"mean"`, `"max"`, `"weighted"` or `"nearest"`, with options as in
                 `"nearest(k=3, alpha=1.0)"` and `"weighted(strength=0.5)"`; another class (an int, or one per image
                 `[N]`; by name as the target), or several other classes (`[1,F]`, or `[N,F]`).
-            score: what is explained of a class: its `"logit"`, `"probability"` or `"log_probability"`.
+            score: what is explained of a class: its `"logit"`, `"probability"` or `"log_probability"`. Or what is
+                explained in its place: a function from what the model returns - or what `output` makes of it - to one
+                number per image [N], or one of `contrex.explain.targets`: a region, a detection, a likeness. Then the
+                contrast is another function, whose explanation is taken off, and there are no classes.
             task: what the logits are: `"multiclass"` (a softmax over K >= 2), `"binary"` (a sigmoid of one) or
                 `"multilabel"` (a sigmoid of each, also of one, whose only class is 0); None is binary for one logit,
                 multiclass for more. One logit y has the classes 0 and 1, with the logits -y and y: class 1 is the
                 prediction where y > 0, and a contrast is with the other side, y itself. Labels do not compete, so the
                 weighted contrast of one is its logit; the other contrasts are those of the logits.
             differentiable: return maps and logits with a graph to every parameter, for a loss on the explanation.
-            inputs: what the model's forward gets behind the images: a tensor, a tuple, or a mapping by name. Tensors
-                have a row for each image and go with it, whatever a method asks about it (captum's
-                `additional_forward_args`); other values are the same for all.
+            inputs: what the model's forward gets behind the images: a tensor, a tuple, or a mapping by name; or
+                `contrex.models.Arguments`, which says where among them the images go. Tensors have a row for each image
+                and go with it, whatever a method asks about it (captum's `additional_forward_args`); other values are
+                the same for all.
 
         Raises:
             ArgumentError: an argument does not fit, or the model gives NaN.
             LayerError: the layer does not give a feature map.
             NotDifferentiableError: the method has no differentiable map; the message names some that have.
         """
-        with self._started(images, inputs, differentiable=differentiable) as checked:
+        asking = wanted(score, target, contrast, task)
+        with self._started(images, inputs, asking, differentiable=differentiable) as checked:
             run = self._forward(checked, differentiable=differentiable)
-            asked = _asked(self.names, run.logits, contrast, score, task)
-            classes = asked.classes(target, run.logits)
+            asked = _asked_by(asking, self.names, run.logits)
+            classes = asked.classes(asking.target, run.logits)
             heatmap = self._answer(run, classes[:, None], asked, differentiable=differentiable)[:, 0]
             known = _known(self, asked)
         return _explanation(heatmap, run.logits, classes, known, differentiable=differentiable)
@@ -192,7 +201,7 @@ class Explainer(ABC):
         *,
         classes: Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | Tensor | None = None,
         contrast: Contrast = None,
-        score: str = "logit",
+        score: Scoring = "logit",
         task: str | None = None,
         threshold: float | None = None,
         inputs: Inputs | None = None,
@@ -214,15 +223,16 @@ class Explainer(ABC):
         k: int | None = None,
         *,
         classes: Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | Tensor | None = None,
-        score: str = "logit",
+        score: Scoring = "logit",
         task: str | None = None,
         threshold: float | None = None,
         inputs: Inputs | None = None,
     ) -> list[ClassExplanations]:
         """What `classes` gives for each of several contrasts, from one forward pass for all of them."""
-        with self._started(images, inputs, differentiable=False) as checked:
+        asking = of_classes(score, contrasts, task)
+        with self._started(images, inputs, asking, differentiable=False) as checked:
             run = replace(self._forward(checked, differentiable=False), is_shared=len(contrasts) > 1)
-            questions = [_asked(self.names, run.logits, contrast, score, task) for contrast in contrasts]
+            questions = [_asked_by(replace(asking, contrast=one), self.names, run.logits) for one in contrasts]
             task = scores.task_of(run.logits, task)
             wanted, least = (
                 scores.many_classes(by_name(classes, self.names, "`classes`"), run.logits, k, task, threshold),
@@ -246,7 +256,7 @@ class Explainer(ABC):
 
     def _answer(self, run: Pass, classes: Tensor, asked: Asked, *, differentiable: bool) -> Tensor:
         """Maps `[N,M,h,w]` of `classes` [N,M], by whichever of Proposition 3's roads is right for the method."""
-        if not self.is_class_specific and (asked.contrast is not None or asked.score != "logit"):
+        if not self.is_class_specific and (asked.contrast is not None or asked.score != "logit" or asked.told):
             name = "score" if asked.contrast is None else "contrast"
             raise ArgumentError(f"`{name}` means nothing to {type(self).__name__}: its map is the same for any class.")
         question = asked.question(run.logits, classes)
@@ -255,11 +265,12 @@ class Explainer(ABC):
 
         def answer(explainer: Explainer, run: Pass) -> Tensor:
             if explainer.is_linear or asked.contrast is None:
-                return combined.maps_of(explainer, run, question, differentiable=differentiable)
+                return run.at_grid(combined.maps_of(explainer, run, question, differentiable=differentiable))
             # Each question runs backwards through the same graph, which the first must not free.
             kept = replace(run, is_shared=run.is_shared or classes.shape[1] > 1)
             alone = [replace(question, rows=row[:, None]) for row in question.rows.unbind(1)]
-            return torch.stack([explainer._difference(kept, one, differentiable=differentiable) for one in alone], 1)
+            maps = [explainer._difference(kept, one, differentiable=differentiable) for one in alone]
+            return run.at_grid(torch.stack(maps, 1))
 
         return combined.averaged(self, run, answer, differentiable=differentiable)
 
@@ -272,20 +283,23 @@ class Explainer(ABC):
         one_hot = torch.zeros(*classes.shape, row.shape[1], dtype=row.dtype, device=row.device)
         single = replace(question, rows=one_hot.scatter(2, classes[..., None], 1.0))
         maps = combined.maps_of(self, run, single, differentiable=differentiable)
-        return torch.einsum("nm,nmhw->nhw", row.gather(1, classes).to(maps), maps)
+        return torch.einsum("nm,nm...->n...", row.gather(1, classes).to(maps), maps)
 
     @contextmanager
-    def _started(self, images: Tensor, inputs: Inputs | None, *, differentiable: bool) -> Iterator[Tensor]:
-        """Surround a call so that it leaves no trace; gives the checked images."""
+    def _started(
+        self, images: Tensor, inputs: Inputs | None, asking: Wanted | None = None, *, differentiable: bool
+    ) -> Iterator[Tensor]:
+        """Surround a call so that it leaves no trace; gives the checked images. Outputs are read as what it is asking,
+        logits where it does not say."""
         if differentiable and not self.is_differentiable:
             raise NotDifferentiableError(
                 f"`differentiable=True`: {type(self).__name__} has no differentiable map; GradCAM and HiResCAM have."
             )
         told = diagnosis.in_our_words(type(self).__name__, self.model)
         # Tensors of inference mode can never be in a graph, so it is switched off, and `_checked` copies such images.
-        with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told, read_by(self.output):
-            checked = _checked(images)
-            with beside.given(inputs, len(checked)):
+        with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told:
+            checked, asking = _checked(images, self), asking or wanted("logit", None, None, None)
+            with asking.read(self.model, checked, self.output), beside.given(inputs, len(checked)):
                 if differentiable:
                     yield checked
                 else:
@@ -295,6 +309,8 @@ class Explainer(ABC):
 
 class InputExplainer(Explainer):
     """Methods that combine the pixels with the gradient that reaches them; maps have the images' size."""
+
+    ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
     @abstractmethod
     def combine(self, images: Tensor, gradient: Tensor) -> Tensor:
@@ -314,7 +330,8 @@ class LayerExplainer(Explainer):
     `layer` is a module or its name; None takes the last feature map that the logits come through: with it detached, no
     gradient would reach the pixels. That is looked up for each size of the images, and again once a module of the model
     was replaced or changed its mode. A layer that is named is used as it is; where more than a tenth of the gradient
-    flows past it a `LayerWarning` says how much.
+    flows past it a `LayerWarning` says how much. A module that runs several times in a pass is named with the number of
+    a run, from 0 on: "act:1", "act:-1" for the last.
 
     Feature maps may be `[N,C,h,w]`, channels-last, or tokens of a grid, as the network's own graph tells; `reshape`
     overrides how the layer's output is read.
@@ -330,7 +347,7 @@ class LayerExplainer(Explainer):
     ) -> None:
         super().__init__(model, **about)
         if layer is not None:
-            find_layer(self.model, layer)
+            find_run(self.model, layer)
         self._asked = layer
         self._reshape = reshape
         self._sites = Sites(self.model, reshape)
@@ -341,18 +358,18 @@ class LayerExplainer(Explainer):
     def layer(self) -> str | None:
         """The name of the layer that was explained last; before the first call, the one that was asked for."""
         if self._site is None:
-            return None if self._asked is None else layer_name(find_layer(self.model, self._asked), self.model)
+            return None if self._asked is None else _name_of(self._asked, self.model)
         return self._site.name
 
     @property
-    def grid(self) -> tuple[int, int] | None:
+    def grid(self) -> tuple[int, ...] | None:
         """Rows and columns of the map that was explained last; None before the first call."""
         return None if self._site is None else self._site.grid
 
     @property
     def place(self) -> str | None:
         """The layer that was explained last, and its grid, in words: "layer4, 7 x 7"."""
-        return None if self.grid is None else f"{self.layer}, {self.grid[0]} x {self.grid[1]}"
+        return None if self.grid is None else f"{self.layer}, {' x '.join(map(str, self.grid))}"
 
     def layers(
         self,
@@ -360,25 +377,26 @@ class LayerExplainer(Explainer):
         layers: Sequence[str | nn.Module],
         *,
         target: Targets = None,
-        contrast: Contrast = None,
-        score: str = "logit",
+        contrast: Rival = None,
+        score: Scoring = "logit",
         task: str | None = None,
         inputs: Inputs | None = None,
     ) -> Mapping[str, Explanation]:
         """The explanation at each of several layers, from one forward pass; names and arguments as in a call."""
-        modules = [find_layer(self.model, layer) for layer in layers]
-        if not modules or len(set(modules)) != len(modules):
+        runs = [find_run(self.model, layer) for layer in layers]
+        if not runs or len(set(runs)) != len(runs):
             raise ArgumentError(f"`layers` must name different layers, at least one; got {list(layers)}.")
-        with self._started(images, inputs, differentiable=False) as checked:
-            sites = self._sites.find(checked, modules)
+        asking = wanted(score, target, contrast, task)
+        with self._started(images, inputs, asking, differentiable=False) as checked:
+            sites = self._sites.find(checked, layers)
             run = self._checked_run(checked, sites, graph="head")
-            asked = _asked(self.names, run.logits, contrast, score, task)
-            classes = asked.classes(target, run.logits)
+            asked = _asked_by(asking, self.names, run.logits)
+            classes = asked.classes(asking.target, run.logits)
             heatmaps = [
-                combined.at_layer(self, site.module)._answer(
+                combined.at_layer(self, layer)._answer(
                     replace(run, features=[features], is_shared=True), classes[:, None], asked, differentiable=False
                 )[:, 0]
-                for site, features in zip(sites, run.features, strict=True)
+                for layer, features in zip(layers, run.features, strict=True)
             ]
         return {
             site.name: _explanation(
@@ -416,7 +434,7 @@ class LayerExplainer(Explainer):
             (self._site,) = self._sites.find(images, [self._asked], choose=self._choose)
             return [self._site]
         sites = self._sites.find(images, self.fuse.layers) if self.fuse.layers else self._sites.find_each(images)
-        finest = max(sites, key=lambda site: site.grid[0] * site.grid[1])
+        finest = max(sites, key=lambda site: math.prod(site.grid))
         self._site = replace(finest, name=", ".join(site.name for site in sites))
         return sites
 
@@ -430,8 +448,10 @@ class ActivationExplainer(LayerExplainer):
 
     The gradient is `W^T (dS/dy) / (h w)`, in closed form, where only global average pooling and one linear layer follow
     the layer; that is verified against autograd on the first batch. Otherwise autograd runs through what follows the
-    layer, and nothing before it is recorded.
+    layer, and nothing before it is recorded. Of signals maps have h = 1; of volumes h are the rows of all slices.
     """
+
+    ranks: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
     def __init__(
         self,
@@ -472,6 +492,12 @@ def pixel_gradients(run: Pass, question: Question, *, differentiable: bool) -> I
         yield gradient.to(row.dtype)
 
 
+def _name_of(layer: str | nn.Module, model: nn.Module) -> str:
+    """The name of a layer, with the number of its run where one was named."""
+    module, run = find_run(model, layer)
+    return layer_name(module, model) if run is None else f"{layer_name(module, model)}:{run}"
+
+
 def _asked(names: Sequence[str], logits: Tensor, contrast: Contrast, score: str, task: str | None) -> Asked:
     """What is asked about these logits, names of classes as their indices."""
     task = scores.task_of(logits, task)
@@ -485,20 +511,28 @@ def _asked(names: Sequence[str], logits: Tensor, contrast: Contrast, score: str,
     return Asked(contrast, score, task, names)
 
 
+def _asked_by(asking: Wanted, names: Sequence[str], logits: Tensor) -> Asked:
+    """What a call asks, once its forward pass has given these logits, or scores in their place."""
+    asking.check()
+    told = names if asking.names is None else asking.names
+    return replace(_asked(told, logits, asking.contrast, asking.score, asking.task), told=asking.told)
+
+
 def _known(explainer: Explainer, asked: Asked) -> dict[str, Any]:
     """What an explanation keeps of the explainer and the question: all is at hand, nothing waits for the device."""
     name, options = explainer.configured
+    score = "score" if asked.task == scores.ALONE else asked.score.replace("_", "-")
     layer, grid = (explainer.layer, explainer.grid) if isinstance(explainer, LayerExplainer) else (None, None)
     return {
         "task": asked.task,
         "contrast": asked.contrast,
-        "score": asked.score,
+        "score": asked.told or asked.score,
         "explainer": name,
         "options": options,
         "layer": layer,
         "grid": grid,
         "names": asked.names,
-        "unit": "" if explainer.fuse is not None else explainer.unit.format(score=asked.score.replace("_", "-")),
+        "unit": "" if explainer.fuse is not None else explainer.unit.format(score=score),
     }
 
 
@@ -510,15 +544,30 @@ def _explanation(
     return Explanation(_check_finite(heatmap.detach()), logits.detach(), classes, **known)
 
 
-def _checked(images: Tensor) -> Tensor:
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.numel() == 0:
-        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+def _checked(images: Tensor, explainer: Explainer) -> Tensor:
+    is_batch = isinstance(images, Tensor) and images.ndim in _ranks_of(explainer.model) and images.numel() > 0
+    if is_batch and images.ndim - 2 not in explainer.ranks:
         raise ArgumentError(
-            f"`images` must be a batch [N,C,H,W] with N >= 1, got {got}; add the batch axis with [None]."
+            f"{type(explainer).__name__} explains pictures [N,C,H,W], got `images` {list(images.shape)}: GradCAM, "
+            "Gradient, IntegratedGradients, RISE and Occlusion explain signals [N,C,L] and volumes [N,C,D,H,W]."
         )
+    if is_batch and images.ndim != 4 and (option := combined.told(explainer)):
+        name, text = next(iter(option.items()))
+        raise ArgumentError(f"`{name}` '{text}' is for pictures [N,C,H,W], got `images` {list(images.shape)}: drop it.")
+    if not is_batch:
+        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        ranks = _ranks_of(explainer.model)
+        shape = "[N,C,L]" if ranks == {3, 4} else "[N,C,D,H,W]" if ranks == {4, 5} else "[N,C,H,W]"
+        raise ArgumentError(f"`images` must be a batch {shape} with N >= 1, got {got}; add the batch axis with [None].")
     if not images.is_floating_point():
         raise ArgumentError(f"`images` must be floating point, normalised as for the model; got {images.dtype}.")
     return images.clone() if images.is_inference() else images
+
+
+def _ranks_of(model: nn.Module) -> set[int]:
+    """How many axes the batches of a network may have: four, and those of its first convolution; without one, any."""
+    first = next((module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)), None)
+    return {3, 4, 5} if first is None else {4, 2 + len(first.kernel_size)}
 
 
 def _check_finite(heatmap: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class Explained:
     explainer: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     layer: str | None = None
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, ...] | None = None
     names: Sequence[str] = ()
     images: Sequence[Photo] = ()
     unit: str = ""
@@ -73,7 +73,7 @@ class Explained:
     @property
     def place(self) -> str | None:
         """The explained layer and its grid, in words: "layer4, 7 x 7"; None for the pixels."""
-        return None if self.grid is None else f"{self.layer}, {self.grid[0]} x {self.grid[1]}"
+        return None if self.grid is None else f"{self.layer}, {' x '.join(map(str, self.grid))}"
 
     def columns(self) -> list[Explanation]:
         """One explanation for each class that images have a map of."""
@@ -88,8 +88,10 @@ class Explained:
         channels: Sequence[int] | None = None,
     ) -> Self:
         """The same explanation with the pictures to draw it on; arguments and errors as in `Explanation.show`."""
-        from contrex.explain.picture import photos_of
+        from contrex.explain.picture import check_drawable, photos_of
 
+        for column in self.columns():
+            check_drawable(column)
         return replace(self, images=photos_of(checked_images(images, len(self)), mean, std, channels))
 
     def overlay(self) -> Image.Image | list[Image.Image]:
@@ -209,9 +211,26 @@ class Explanation(Explained):
         """The same explanation with the evidence for the target only (ReLU)."""
         return replace(self, heatmap=heatmaps.positive(self.heatmap))
 
-    def resize(self, size: int | tuple[int, int]) -> Explanation:
-        """The same explanation with maps resized bilinearly to `size`, a square or (H, W)."""
+    def resize(self, size: int | tuple[int, ...]) -> Explanation:
+        """The same explanation with maps resized bilinearly to `size`, a square or (H, W); those of signals linearly,
+        those of volumes trilinearly."""
         return replace(self, heatmap=heatmaps.resize(self.heatmap, size))
+
+    def slice(self, place: float = 0.5) -> Explanation:
+        """The same explanation of volumes at one depth, from 0 (the front) over 0.5 (the middle) to 1: maps [N,h,w], to
+        be shown on slices of the volumes. Slice i of D is at `(i + 0.5) / D`. Between cells maps are interpolated.
+
+        Raises:
+            ArgumentError: the maps are no volumes', or the place is not in 0..1.
+        """
+        if self.heatmap.ndim != 4 or not 0 <= place <= 1:
+            got = f"{list(self.heatmap.shape)} and {place}"
+            raise ArgumentError(f"`slice` takes maps of volumes [N,D,H,W], and a place in 0..1; got {got}.")
+        depth = self.heatmap.shape[1]
+        at = min(max(place * depth - 0.5, 0.0), depth - 1.0)
+        low, share = int(at), at - int(at)
+        maps = torch.lerp(self.heatmap[:, low], self.heatmap[:, min(low + 1, depth - 1)], share)
+        return replace(self, heatmap=maps, grid=None if self.grid is None else self.grid[1:])
 
     def show(
         self,
@@ -230,19 +249,26 @@ class Explanation(Explained):
         most probable classes. One channel is drawn grey, three in colours; of others `channels` names one or three.
         Pictures more than four times as long as wide are drawn as four times.
 
+        Signals [N,C,L] are drawn as lines, each before the colours of its map; of volumes draw a `slice`.
+
         Raises:
             ArgumentError: there is not one image, or not one caption, per map; channels cannot be drawn; pixels are not
-                finite; or there are more images than fit into one figure.
+                finite; there are more images than fit into one figure; or they are volumes.
         """
-        from contrex.explain.figure import Panel, Row, draw
-        from contrex.explain.picture import photos_of
+        from contrex.explain.figure import Panel, Row, draw, draw_signals
+        from contrex.explain.picture import check_drawable, photos_of
 
-        photos = self.images
-        if images is not None or not photos:
-            photos = photos_of(checked_images(images, len(self)), mean, std, channels)
         if captions and len(captions) != len(self):
             raise ArgumentError(f"`captions` must be {len(self)} texts, one per map; got {len(captions)}.")
         told = words.in_words(self)
+        if self.heatmap.ndim == 2:
+            signals = checked_images(images, len(self), 3)
+            panels = [Panel(values, said.title, self.unit) for values, said in zip(self.heatmap, told, strict=True)]
+            return draw_signals(signals, panels, captions or [said.answer for said in told])
+        check_drawable(self)
+        photos = self.images
+        if images is not None or not photos:
+            photos = photos_of(checked_images(images, len(self)), mean, std, channels)
         named = captions or ["\n".join(filter(None, [p.name, w.answer])) for p, w in zip(photos, told, strict=True)]
         shown = zip(photos, self.heatmap, told, named, strict=True)
         return draw(
@@ -309,7 +335,7 @@ class ClassExplanations(Explained):
             raise ArgumentError("`weighted` needs the maps of at least two classes, there is one: ask for k=2 or more.")
         itself = torch.eye(num, dtype=torch.bool, device=logits.device)
         weights = logits[:, None].expand(-1, num, -1).masked_fill(itself, float("-inf")).softmax(2)
-        others = torch.einsum("nij,njhw->nihw", weights.to(self.heatmap), self.heatmap)
+        others = torch.einsum("nij,nj...->ni...", weights.to(self.heatmap), self.heatmap)
         return self._scale * (self.heatmap - others)
 
     @property
@@ -321,11 +347,11 @@ KEPT = ("score", "explainer", "options", "layer", "grid", "names", "images", "un
 """What the explanation of one class, or question, has of that of several."""
 
 
-def checked_images(images: object, num: int) -> Tensor:
-    """Images for `num` maps, or `ArgumentError`."""
-    if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != num or not images.numel():
+def checked_images(images: object, num: int, ndim: int = 4) -> Tensor:
+    """Images for `num` maps, or signals where there are three axes, or `ArgumentError`."""
+    if not isinstance(images, Tensor) or images.ndim != ndim or len(images) != num or not images.numel():
         got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ArgumentError(f"`images` must be [{num},C,H,W], one per map; got {got}.")
+        raise ArgumentError(f"`images` must be [{num},C,{'L' if ndim == 3 else 'H,W'}], one per map; got {got}.")
     return images
 
 

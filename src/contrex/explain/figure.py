@@ -87,6 +87,34 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def draw_signals(signals: Tensor, panels: Sequence[Panel], captions: Sequence[str]) -> Figure:
+    """Draw signals [N,C,L] as lines, one below another, each before the colours of its map [l].
+
+    Raises:
+        ArgumentError: a map or a signal is not finite.
+    """
+    from matplotlib.figure import Figure
+
+    lines = signals.detach().float().cpu().numpy()
+    if not np.isfinite(lines).all():
+        raise ArgumentError("`images` must be finite to be drawn, they hold NaN or infinity.")
+    figure = Figure(figsize=(8.0, 2.6 * len(lines)), layout="constrained")
+    for axis, line, panel, caption in zip(
+        figure.subplots(len(lines), 1, squeeze=False).flat, lines, panels, captions, strict=True
+    ):
+        values = heatmaps.resize(_finite(panel.heatmap)[None], line.shape[1])[0].numpy()
+        limit = full_colour(_finite(panel.heatmap).numpy())
+        low, high = float(line.min()), float(line.max())
+        margin = 0.05 * (high - low) or 1.0
+        # Half a step beyond the first and last place, so that each has its colour around it.
+        extent = (-0.5, line.shape[1] - 0.5, low - margin, high + margin)
+        axis.imshow(map_rgb(values[None], limit), aspect="auto", extent=extent, interpolation="nearest")
+        axis.plot(line.T, linewidth=0.8, color="black" if len(line) == 1 else None)
+        axis.set_ylabel(caption, fontsize=8, parse_math=False)
+        _legend(axis, panel, values, limit)
+    return figure
+
+
 def pictures(
     images: Tensor,
     mean: tuple[float, ...] | None = None,
@@ -150,23 +178,34 @@ def _stretch(picture: NDArray[np.float32]) -> float:
 
 def _overlay(axis: Axes, picture: NDArray[np.float32], panel: Panel) -> None:
     """Draw a map over its grey picture (`overlaid_rgb`), and a bar of its colours."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
-
     height, width = picture.shape[:2]
-    heatmap = panel.heatmap.detach().float().cpu()
-    if not bool(heatmap.isfinite().all()):
-        raise ArgumentError("`heatmap` must be finite to be drawn, it holds NaN or infinity.")
+    heatmap = _finite(panel.heatmap)
     values = heatmaps.resize(heatmap[None], (height, width))[0].numpy()
     limit = full_colour(heatmap.numpy())
     axis.imshow(overlaid_rgb(picture, values, limit), aspect=_stretch(picture))
+    _legend(axis, panel, values, limit)
+
+
+def _finite(heatmap: Tensor) -> Tensor:
+    """A map on the CPU, or `ArgumentError` where it is not finite."""
+    heatmap = heatmap.detach().float().cpu()
+    if not bool(heatmap.isfinite().all()):
+        raise ArgumentError("`heatmap` must be finite to be drawn, it holds NaN or infinity.")
+    return heatmap
+
+
+def _legend(axis: Axes, panel: Panel, values: NDArray[np.float32], limit: float) -> None:
+    """A bar of a map's colours beside it, and its question above."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
     colours = ListedColormap(map_rgb(np.linspace(-1, 1, 256)[None], 1.0)[0] / 255, "contrex")
     extend = "both" if float(np.abs(values).max()) > limit else "neither"
     scale = ScalarMappable(Normalize(-limit, limit), colours)
     bar = axis.figure.colorbar(scale, ax=axis, fraction=0.045, pad=0.02, extend=extend)
     bar.ax.tick_params(labelsize=7)
     bar.set_label(panel.unit, fontsize=7, parse_math=False)
-    legend = SIGNED_WORDS if bool(heatmap.any()) else "empty map: zero everywhere"
+    legend = SIGNED_WORDS if bool(panel.heatmap.any()) else "empty map: zero everywhere"
     _title(axis, f"{panel.question}\n{legend}".strip())
 
 

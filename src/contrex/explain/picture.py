@@ -84,11 +84,26 @@ def photos_of(
 
 def overlays(why: Explanation) -> list[Image.Image]:
     """Each image with its map on it, in the size of the image; without images the map's colours, enlarged."""
+    check_drawable(why)
     if not bool(why.heatmap.isfinite().all()):
         raise ArgumentError("`heatmap` must be finite to be drawn, it holds NaN or infinity.")
     maps = why.heatmap.detach().float().cpu()
     photos: Sequence[Photo | None] = why.images or [None] * len(maps)
     return [_overlay(values, photo) for values, photo in zip(maps, photos, strict=True)]
+
+
+def check_drawable(why: Explanation) -> None:
+    """Refuse what is no picture.
+
+    Raises:
+        ArgumentError: the maps are those of signals or volumes; the message says how these are drawn.
+    """
+    if why.heatmap.ndim == 2:
+        raise ArgumentError("`heatmap` [N,L] is of signals, no pictures: draw it with them, why.show(signals).")
+    if why.heatmap.ndim == 4:
+        raise ArgumentError(
+            "`heatmap` [N,D,H,W] is of volumes: draw a slice, why.slice(0.5).show(images[:, :, images.shape[2] // 2])."
+        )
 
 
 def _overlay(heatmap: Tensor, photo: Photo | None) -> Image.Image:
@@ -112,6 +127,7 @@ def sheet(columns: Sequence[Explanation], shown: int | None = SHOWN) -> Page:
     Raises:
         ArgumentError: a map is not finite.
     """
+    check_drawable(columns[0])
     num = len(columns[0]) if shown is None else min(shown, len(columns[0]))
     side = TILE if num <= 2 else SMALL_TILE
     cards = [_card([[column[i] for column in columns]], side) for i in range(num)]

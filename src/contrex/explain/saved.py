@@ -86,6 +86,8 @@ def _photo(photo: Photo) -> dict[str, Any]:
 
 def _top(why: Explained) -> list[list[dict[str, Any]]]:
     """The most probable classes of each image."""
+    if why.task == scores.ALONE:
+        return [[] for _ in why]
     probabilities = scores.probabilities(why.logits.detach(), why.task)
     values, indices = probabilities.topk(min(words.NUM_TOP, probabilities.shape[1]))
     return [
@@ -99,8 +101,11 @@ def _class(why: Explained, index: int, probability: float) -> dict[str, Any]:
 
 
 def _question(why: Explanation, asked: str, index: int) -> dict[str, Any]:
-    """What the map of one image answers: its target and foils."""
+    """What the map of one image answers: its target and foils, or its scores."""
     one = why[index : index + 1]
+    if one.task == scores.ALONE:
+        values = zip(one.names, one.logits[0].tolist(), strict=True)
+        return {"question": asked, "scores": [{"name": name, "value": value} for name, value in values]}
     probabilities = scores.probabilities(one.logits.detach(), one.task)[0]
     target, foils = int(one.target), one.foils
     against = [] if foils is None else foils[0].tolist()

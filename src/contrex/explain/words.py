@@ -84,6 +84,8 @@ def percent(probability: float) -> str:
 def in_words(why: Explanation) -> list[Words]:
     """The words for each image of an explanation; they wait for the device."""
     logits = why.logits.detach()
+    if why.task == scores.ALONE:
+        return [_words_of_scores(why.names, values) for values in logits.tolist()]
     probabilities, targets = scores.probabilities(logits, why.task).tolist(), why.target.tolist()
     foils = why.foils
     against = [None] * len(why) if foils is None else foils.tolist()
@@ -99,6 +101,12 @@ def _words(why: Explanation, probabilities: Sequence[float], target: int, foils:
     return Words(asked, ", ".join(shown), share, _note(why.names, probabilities, [target, *(foils or [])]))
 
 
+def _words_of_scores(names: Sequence[str], values: Sequence[float]) -> Words:
+    """The words where no class is explained: a score by its name, with its value, and the one it is set against."""
+    shown = [f"{name} {value:.3g}" for name, value in zip(names, values, strict=True)]
+    return Words(question(names, 0, [1] if len(names) > 1 else None), ", ".join(shown), f"{values[0]:.3g}")
+
+
 def _strongest_other(probabilities: Sequence[float], target: int) -> list[int]:
     others = [index for index in range(len(probabilities)) if index != target]
     return [max(others, key=lambda index: probabilities[index])] if others else []
@@ -112,7 +120,9 @@ def _note(names: Sequence[str], probabilities: Sequence[float], classes: Sequenc
 
 
 def most_probable(why: Explanation) -> list[tuple[str, float]]:
-    """The most probable classes of one image, by name, with their probabilities."""
+    """The most probable classes of one image, by name, with their probabilities; none where no class is explained."""
+    if why.task == scores.ALONE:
+        return []
     probabilities = scores.probabilities(why.logits.detach(), why.task)[0]
     order = probabilities.sort(descending=True, stable=True).indices[:NUM_TOP].tolist()
     return [(class_name(why.names, index), float(probabilities[index])) for index in order]
@@ -120,7 +130,8 @@ def most_probable(why: Explanation) -> list[tuple[str, float]]:
 
 def method_in_words(why: Explained) -> str:
     """What made the maps, and where: "grad_cam at layer4, 7 x 7"."""
-    score = "" if why.score == "logit" else f" of the {why.score.replace('_', '-')}"
+    known = f"the {why.score.replace('_', '-')}" if why.score in scores.SCORES else why.score
+    score = "" if why.score == "logit" else f" of {known}"
     place = f" at {why.place}" if why.place else ""
     return f"{why.explainer}{score}{place}".strip()
 
@@ -133,7 +144,8 @@ def summary(why: Explained) -> str:
         told = f"{words[0].question} {words[0].answer}" if len(words) == 1 else ", ".join(w.question for w in words)
     else:
         targets = [class_name(why.names, index) for index in columns[0].target.tolist()[:LISTED]] if columns else []
-        more = ", ..." if len(why) > LISTED else ""
+        targets = targets[:1] if why.task == scores.ALONE else targets
+        more = ", ..." if len(why) > LISTED and len(targets) > 1 else ""
         kind = "" if len(columns) == 1 else f", {len(columns)} classes each"
         told = f"{len(why)} images{kind}: {', '.join(targets)}{more}{_contrast_in_words(why)}"
     method = method_in_words(why)
@@ -143,4 +155,6 @@ def summary(why: Explained) -> str:
 def _contrast_in_words(why: Explained) -> str:
     if why.contrast is None:
         return ""
+    if why.task == scores.ALONE:
+        return f" rather than {why.names[1]}"
     return f" and not {_others(why.contrast)}" if isinstance(why.contrast, str) else " rather than others"

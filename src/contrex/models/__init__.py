@@ -1,5 +1,6 @@
 """Classifiers: built by name, loaded from a state_dict, unwrapped, searched for the layer to explain, and split."""
 
+from contrex.models.beside import Arguments
 from contrex.models.classes import class_index, class_names
 from contrex.models.classifier import Classifier
 from contrex.models.layers import find_layer, unwrap
@@ -12,6 +13,7 @@ from contrex.models.stage import last_stage
 from contrex.models.stem import cifar_stem
 
 __all__ = [
+    "Arguments",
     "Classifier",
     "ProjectionHead",
     "build_network",

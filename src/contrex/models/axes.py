@@ -10,9 +10,15 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+SIDES = ("d", "h", "w")
+"""The roles of the axes of a grid: depth, rows, columns."""
+ROLES = {3: "ncw", 4: "nchw", 5: "ncdhw"}
+"""The axes of images by their number: of signals, pictures and volumes."""
+
 
 class Factor(NamedTuple):
-    """A part of an axis: `role` is images n, rows h, columns w or c for anything else, channels above all.
+    """A part of an axis: `role` is images n, rows h, columns w (places of a signal too), the depth d of a volume, or c
+    for anything else, channels above all.
 
     Copies, which repeat an entry, have the role r. `whole` is how many rows or columns there were before they were
     split; 0: they were not.
@@ -30,8 +36,8 @@ class Factor(NamedTuple):
 
     @property
     def is_grid(self) -> bool:
-        """Whether the part is all rows, or all columns."""
-        return self.role in ("h", "w") and self.is_coarsest and self.stride == 1
+        """Whether the part is all rows, all columns, or all of the depth."""
+        return self.role in SIDES and self.is_coarsest and self.stride == 1
 
     @property
     def like(self) -> tuple[str, int, float]:
@@ -101,7 +107,7 @@ def channels(size: int) -> Axis:
 
 def has_cells(axis: Axis) -> bool:
     """Whether places on the axis are places in the image."""
-    return not {"h", "w", "t"}.isdisjoint(axis.roles)
+    return not {*SIDES, "t"}.isdisjoint(axis.roles)
 
 
 def regroup(axes: Axes, shape: Sequence[int]) -> Axes | None:

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import math
 
-from contrex.models.axes import LOST, Axes, Axis, Factor, Known, channels, grid
+from contrex.models.axes import LOST, ROLES, Axes, Axis, Factor, Known, channels, grid
 from contrex.models.axis_step import Step
 
 
 def grid_of(step: Step) -> Known:
-    """The axes [N,C,h,w] behind a convolution, a pooling or an upsampling: roles stay, the grid is a new one.
+    """The axes [N,C,h,w] behind a convolution, a pooling or an upsampling: roles stay, the grid is a new one. Those of
+    signals are [N,C,l], of volumes [N,C,d,h,w].
 
     Of an unknown input these functions say themselves which axis is which; that is presumed.
     """
     before = step.inputs[0]
     if not isinstance(before, tuple):
-        return grid("nchw", step.shape) if before is None and len(step.shape) == 4 else before
+        return grid(ROLES[step.rank + 2], step.shape) if before is None and len(step.shape) == step.rank + 2 else before
+    if step.rank != 2 and len(before) == step.rank + 2:
+        return _grid_of_rank(step, before)
     if len(before) != 4:
         return pointwise(step, before) or LOST
     roles = sides_of(before[2], before[3])
     if roles is None:
         return LOST
+    sides = [_regridded(step, side, before[2 + side], role) for side, role in enumerate(roles)]
+    return LOST if None in sides else (before[0], channels(step.shape[1]), *[axis for axis in sides if axis])
+
+
+def _grid_of_rank(step: Step, before: Axes) -> Known:
+    """The axes [N,C,l] of signals or [N,C,d,h,w] of volumes behind such a function."""
+    roles = ROLES[len(before)][2:]
+    if not all(_is_side(axis, role) for axis, role in zip(before[2:], roles, strict=True)):
+        return pointwise(step, before) or LOST
     sides = [_regridded(step, side, before[2 + side], role) for side, role in enumerate(roles)]
     return LOST if None in sides else (before[0], channels(step.shape[1]), *[axis for axis in sides if axis])
 
@@ -57,15 +69,15 @@ def _regridded(step: Step, side: int, axis: Axis, role: str) -> Axis | None:
 
 def _taken_by_kernel(step: Step, side: int) -> int:
     """How many rows (or columns) lie before the middle of the first place of a kernel."""
-    padding = getattr(step.node, "_saved_padding", (0, 0))[side]
+    padding = getattr(step.node, "_saved_padding", (0,) * step.rank)[side]
     return max(0, (_reach(step, side) + 1) // 2 - padding)
 
 
 def _reach(step: Step, side: int) -> int:
     """How many rows (or columns) a kernel sees beside its first one."""
     weight = getattr(step.node, "_saved_weight", None)
-    kernel = getattr(step.node, "_saved_kernel_size", (1, 1)) if weight is None else weight.shape[2:]
-    return (kernel[side] - 1) * getattr(step.node, "_saved_dilation", (1, 1))[side]
+    kernel = getattr(step.node, "_saved_kernel_size", (1,) * step.rank) if weight is None else weight.shape[2:]
+    return (kernel[side] - 1) * getattr(step.node, "_saved_dilation", (1,) * step.rank)[side]
 
 
 def pointwise(step: Step, before: Axes) -> Axes | None:

@@ -25,6 +25,10 @@ _GRIDS = (
     "MkldnnAdaptiveAvgPool2D AdaptiveMaxPool2D UpsampleNearest2D UpsampleBilinear2D UpsampleBicubic2D "
     "UpsampleNearestExact2D UpsampleBilinear2DAa PixelShuffle PixelUnshuffle"
 )
+_GRIDS_OF_OTHER_RANKS = (
+    "UpsampleNearest1D UpsampleLinear1D UpsampleNearestExact1D MaxPool3DWithIndices AvgPool3D AdaptiveAvgPool3D "
+    "AdaptiveMaxPool3D UpsampleNearest3D UpsampleTrilinear3D UpsampleNearestExact3D"
+)
 _OF_FIRST: Mapping[str, FirstRule] = {
     **dict.fromkeys(("View", "UnsafeView", "ReshapeAlias", "Reshape", "Squeeze"), views.viewed),
     **dict.fromkeys(("Select", "Amax", "Amin", "Max", "Min", "Mean", "Sum"), views.reduced),
@@ -57,3 +61,10 @@ RULES: Mapping[str, Rule] = {
     "AsStrided": views.strided,
 }
 """By the name of the node, without "Backward" and its number."""
+OF_OTHER_RANKS: Mapping[str, Rule] = {
+    **dict.fromkeys(_GRIDS_OF_OTHER_RANKS.split(), grids.grid_of),
+    **dict.fromkeys(
+        (f"{kind}Pad{rank}D" for kind in ("Reflection", "Replication") for rank in (1, 3)), of_first(views.padded)
+    ),
+}
+"""Those that signals and volumes have beside."""

@@ -13,12 +13,13 @@ from contrex.models.graph import Edge
 @dataclass(frozen=True)
 class Step:
     """One function of the pass: its node, the axes of its inputs in order, and the `shape` of one of its outputs, which
-    has the `place` among them."""
+    has the `place` among them. `rank` is 1 for signals, 2 for pictures, 3 for volumes."""
 
     node: Any
     place: int
     inputs: Sequence[Known]
     shape: tuple[int, ...]
+    rank: int = 2
 
     def saved(self, name: str) -> Any:
         """An argument of the function, which the node keeps for the backward pass; negative axes are counted up."""

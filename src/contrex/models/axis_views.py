@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from contrex.models.axes import Axes, Axis, Factor, Known, channels, has_cells, regroup, sizes
+from contrex.models.axes import SIDES, Axes, Axis, Factor, Known, channels, has_cells, regroup, sizes
 from contrex.models.axis_step import Step, listed, with_axis
 
 _LITTLE = 16
@@ -115,7 +115,7 @@ def windowed(step: Step, before: Axes) -> Axes | None:
     """The axes of `x.unfold(axis, size, step)`: windows of the axis, and last what is inside of one."""
     place, num = step.saved("dimension"), step.shape[step.saved("dimension")]
     axis = before[place]
-    is_side = len(axis.factors) == 1 and axis.is_whole and axis.roles in ("h", "w")
+    is_side = len(axis.factors) == 1 and axis.is_whole and axis.roles in SIDES
     return (
         *before[:place],
         Axis((Factor(axis.roles, num),)),

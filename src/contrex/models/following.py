@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrex.models.axes import FOREIGN, LOST, Axes, Known, grid, has_cells, sizes
-from contrex.models.axis_rules import RULES
-from contrex.models.axis_step import Step, left_in_place, shapes_of
+from contrex.models.axes import FOREIGN, LOST, ROLES, Axes, Known, grid, has_cells, sizes
+from contrex.models.axis_rules import OF_OTHER_RANKS, RULES
+from contrex.models.axis_step import Rule, Step, left_in_place, shapes_of
 from contrex.models.graph import Edge, Graph
 
 
 class Followed:
     """The axes of every tensor in a graph, by its edge, from those of the images on."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, rank: int = 2) -> None:
         self._found: dict[Edge, Known] = {}
         self._presumed: set[Edge] = set()
         for node in graph.nodes:
@@ -34,9 +34,9 @@ class Followed:
                 if not graph.reaches_source(node):
                     self._found[node, place] = FOREIGN
                 elif graph.is_source(node):
-                    self._found[node, place] = grid("nchw", shape)
+                    self._found[node, place] = grid(ROLES[len(shape)], shape)
                 else:
-                    self._follow((node, place), Step(node, place, inputs, shape))
+                    self._follow((node, place), Step(node, place, inputs, shape, rank))
 
     def axes(self, edge: Edge | None) -> Known:
         """The axes of a tensor, by its edge; None where they are unknown."""
@@ -53,7 +53,7 @@ class Followed:
             return
         edges = zip(step.node.next_functions, step.inputs, strict=True)
         givers = [giver for giver, axes in edges if isinstance(axes, tuple)]
-        keeps_cells = True if name in RULES else _keeps_cells(step, found)
+        keeps_cells = True if _rule(name, step.rank) else _keeps_cells(step, found)
         if keeps_cells is False:
             self._found[edge] = LOST
         elif keeps_cells is None or all(self.is_presumed(giver) for giver in givers):
@@ -88,10 +88,15 @@ def _name(node: Any) -> str:
     return str(node.name().removeprefix("torch::autograd::").rstrip("0123456789").removesuffix("Backward"))
 
 
+def _rule(name: str, rank: int) -> Rule | None:
+    """The rule for the function of this name, if there is one."""
+    return RULES.get(name) or (OF_OTHER_RANKS.get(name) if rank != 2 else None)
+
+
 def _axes_of(step: Step, name: str) -> Known:
     """What the rule of this name gives; unknown where this torch keeps something else for it than expected."""
     try:
-        axes = RULES.get(name, left_in_place)(step)
+        axes = (_rule(name, step.rank) or left_in_place)(step)
     except (AttributeError, IndexError, RuntimeError, TypeError):
         return None
     return axes if not isinstance(axes, tuple) or sizes(axes) == step.shape else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,9 +17,28 @@ Reshape = Callable[[Tensor], Tensor]
 """From a layer's output to feature maps `[N,C,h,w]`; it only moves and drops elements."""
 
 
+@dataclass(frozen=True)
+class Flattened:
+    """How a user's `reshape` reads maps of signals `[N,C,l]` as `[N,C,1,l]`, those of volumes `[N,C,d,h,w]` as
+    `[N,C,d h,w]`, which formulas take like those of pictures; `rank` is 1 or 3."""
+
+    reshape: Reshape
+    rank: int
+
+    def __call__(self, output: Tensor) -> Tensor:
+        maps = self.reshape(output)
+        if maps.ndim != self.rank + 2:
+            sides = "l" if self.rank == 1 else "d,h,w"
+            raise LayerError(
+                f"`reshape` must give [{len(output)},C,{sides}] for such images, it gave {list(maps.shape)}."
+            )
+        return maps.unsqueeze(2) if maps.ndim == 3 else maps.flatten(2, 3)
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where a network is explained: a layer, and how its output is read as maps `[N,C,h,w]`.
+    """Where a network is explained: a layer, and how its output is read as maps `[N,C,h,w]`. The `grid` has one side
+    for signals, two for pictures, three for volumes. Of a module that runs several times in a pass it is one `run`.
 
     `shape` is that of its output without the batch axis (None: not known yet), `past` the share of the gradient from
     the logits to the pixels that flows past it.
@@ -27,9 +47,10 @@ class Site:
     module: nn.Module
     maps: Reshape
     name: str
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     shape: torch.Size | None
     past: float = 0.0
+    run: int | None = None
 
 
 def layer_name(layer: nn.Module, model: nn.Module) -> str:
@@ -70,6 +91,15 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:
     if not isinstance(layer, str) or not layer or layer not in modules:
         raise unknown_name(f"`layer` of {type(model).__name__}", layer, _nearby_names(modules, str(layer)))
     return modules[layer]
+
+
+def find_run(model: nn.Module, layer: str | nn.Module) -> tuple[nn.Module, int | None]:
+    """The module that `layer` names, and which of its runs in a pass, counted from 0: "act:1" is the second one of
+    "act", "act:-1" the last; None where it names none. Errors as in `find_layer`."""
+    found = re.fullmatch(r"(.+):(-?\d+)", layer) if isinstance(layer, str) else None
+    if found is None or layer in dict(model.named_modules()):
+        return find_layer(model, layer), None
+    return find_layer(model, found[1]), int(found[2])
 
 
 def _nearby_names(modules: dict[str, nn.Module], wanted: str) -> list[str]:

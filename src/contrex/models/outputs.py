@@ -7,8 +7,10 @@ train mode), or among what else they know (features, losses).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,18 +22,49 @@ Network = Callable[[Tensor], object]
 Reader = Callable[[Any], Tensor]
 """What finds the logits [N,K] in that which a network returns."""
 
-_READER: ContextVar[Reader | None] = ContextVar("_READER", default=None)
+Read = Callable[[object, Network, int], Tensor]
+"""The numbers `[n,K]` in what a network returned for a batch of n images."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How outputs are read: `read`, and what of it may decide which way the numbers take through a network (`kind`).
+    `what` is read, in words, where it is asked for by the call."""
+
+    read: Read
+    kind: Hashable = None
+    what: str = ""
+
+
+_READING: ContextVar[Reading | None] = ContextVar("_READING", default=None)
 """How outputs are read right now, in this thread: several explainers of one network may read it each in its way."""
 
 
 @contextlib.contextmanager
-def read_by(reader: Reader | None) -> Iterator[None]:
-    """Read outputs by a function of the user's for a while; None reads them as contrex does."""
-    token = _READER.set(reader)
+def read_as(reading: Reading | None) -> Iterator[None]:
+    """Read outputs in a way of one's own for a while; None reads them as contrex does."""
+    token = _READING.set(reading)
     try:
         yield
     finally:
-        _READER.reset(token)
+        _READING.reset(token)
+
+
+def read_by(reader: Reader | None) -> contextlib.AbstractContextManager[None]:
+    """Read outputs by a function of the user's for a while; None reads them as contrex does."""
+    return read_as(None if reader is None else Reading(partial(_read_by, reader)))
+
+
+def reading_kind() -> Hashable:
+    """What of the way in which outputs are read right now may decide which way the numbers take through a network."""
+    reading = _READING.get()
+    return None if reading is None else reading.kind
+
+
+def what_is_read() -> str:
+    """What is read of outputs right now, in words; empty for logits."""
+    reading = _READING.get()
+    return "" if reading is None else reading.what
 
 
 def model_logits(model: Network, images: Tensor) -> Tensor:
@@ -52,33 +85,57 @@ def read_logits(output: object, model: Network, num_images: int) -> Tensor:
     >>> read_logits((torch.ones(2, 3), torch.ones(2, 8, 7, 7)), nn.Identity(), 2).shape
     torch.Size([2, 3])
     """
-    reader = _READER.get()
-    if reader is not None:
-        return _read_by(reader, output, model, num_images)
+    reading = _READING.get()
+    if reading is not None:
+        return reading.read(output, model, num_images)
+    return logits_in(output, model, num_images)
+
+
+def channels_of_maps(output: object) -> set[int]:
+    """How many channels the maps `[n,C,h,w]` have that a network returns: the classes of a segmentation."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    values = output if isinstance(output, (tuple, list)) else [getattr(output, "logits", output)]
+    return {value.shape[1] for value in values if isinstance(value, Tensor) and value.ndim > 2}
+
+
+def logits_in(output: object, model: Network, num_images: int) -> Tensor:
+    """The same, whatever way of reading is set."""
     found = _chosen(output, num_images)
     if found is not None and _are_logits(found, num_images):
         return found
     raise ArgumentError(
-        f"`model` must return logits [N,K], {_name(model)} returned {_described(output)} for {num_images} image(s): "
+        f"`model` must return logits [N,K], {_name(model)} returned {described(output)} for {num_images} image(s): "
         f"{_advice(found, num_images)}."
     )
 
 
 def _read_by(reader: Reader, output: object, model: Network, num_images: int) -> Tensor:
     """What a user's function finds in an output, if it is logits."""
-    try:
-        found = reader(output)
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        raise ArgumentError(
-            f"`output` cannot read what {_name(model)} returned, {_described(output)}: it raises "
-            f"{type(error).__name__} ({error})."
-        ) from error
+    found = applied(reader, output, model, "`output`")
     if _are_logits(found, num_images):
         return found
     raise ArgumentError(
-        f"`output` must give logits [{num_images},K], floating point, it gave {_described(found)} of what "
-        f"{_name(model)} returned, {_described(output)}."
+        f"`output` must give logits [{num_images},K], floating point, it gave {described(found)} of what "
+        f"{_name(model)} returned, {described(output)}."
     )
+
+
+def applied(function: Reader, output: object, model: Network, what: str) -> Tensor:
+    """What a user's function gives for an output of `model`; `what` is the argument that it was given as.
+
+    Raises:
+        ArgumentError: the function cannot read it.
+    """
+    try:
+        return function(output)
+    except ArgumentError:
+        raise
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"{what} cannot read what {_name(model)} returned, {described(output)}: it raises "
+            f"{type(error).__name__} ({error})."
+        ) from error
 
 
 def check_no_auxiliary(output: object, model: Network) -> None:
@@ -127,7 +184,7 @@ def _advice(found: Tensor | None, num_images: int) -> str:
     if found is None:
         return (
             "pass the explainer `output=`, a function that finds them, or wrap the model in a module that returns the "
-            "logits alone"
+            "logits alone; what is no class is explained by `score=`, as contrex.explain.targets.Region"
         )
     if not found.is_floating_point():
         return "these are no scores; wrap it so that it returns what the classes are chosen by, before any argmax"
@@ -140,14 +197,15 @@ def _advice(found: Tensor | None, num_images: int) -> str:
         return f"wrap it so that it keeps both axes: {axis}" if num_images == 1 else "wrap it so that it does"
     if found.ndim > 2 and len(found) == num_images:
         return (
-            "that is a prediction for each place; wrap it so that it returns the scores of one, `output[:, :, y, x]`, "
-            "or their mean, `output.flatten(2).mean(2)`"
+            "that is a prediction for each place; explain a region, `score=contrex.explain.targets.Region(mask)`, or "
+            "wrap it so that it returns the scores of one, `output[:, :, y, x]`, or their mean, "
+            "`output.flatten(2).mean(2)`"
         )
     return "wrap it so that it does"
 
 
-def _described(value: object, depth: int = 0) -> str:
-    """What there is in an output, in words."""
+def described(value: object, depth: int = 0) -> str:
+    """What there is in an output of a network, in words."""
     if isinstance(value, Tensor):
         kind = "a tensor" if value.is_floating_point() else f"a tensor of {str(value.dtype).removeprefix('torch.')}"
         return f"{kind} {list(value.shape)}"
@@ -155,10 +213,10 @@ def _described(value: object, depth: int = 0) -> str:
     if depth or not isinstance(value, (Mapping, tuple, list)):
         return name
     if isinstance(value, Mapping):
-        parts = [f"{key!r}: {_described(part, 1)}" for key, part in value.items()]
+        parts = [f"{key!r}: {described(part, 1)}" for key, part in value.items()]
     else:
         names = getattr(value, "_fields", None) or [""] * len(value)
-        parts = [f"{key}{': ' if key else ''}{_described(part, 1)}" for key, part in zip(names, value, strict=True)]
+        parts = [f"{key}{': ' if key else ''}{described(part, 1)}" for key, part in zip(names, value, strict=True)]
     return f"{name} ({', '.join(parts)})"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from contrex.models.axes import Axes, Axis, Factor, Foreign, Known, Lost, grid
+from contrex.models.axes import ROLES, SIDES, Axes, Axis, Factor, Foreign, Known, Lost, grid
 
 PREFIX_TOKENS = (0, 1, 2, 4, 5, 8, 9)
 """How many class, distillation and register tokens may stand before the grid: 4 or 8 registers, with or without a class
@@ -23,7 +23,8 @@ _CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.
 class Reading:
     """Maps from outputs of one shape: axes are cut, split into `factors`, moved into `order` and joined.
 
-    `starts` tells how many entries to leave out before the factors of each axis but the first.
+    `starts` tells how many entries to leave out before the factors of each axis but the first. Maps of signals have a
+    single row, those of volumes the rows of all `depth` slices below each other; `grid` tells their sides.
     """
 
     starts: tuple[int, ...]
@@ -32,6 +33,8 @@ class Reading:
     num_channels: int
     height: int
     width: int
+    rank: int = 2
+    depth: int = 1
 
     def __call__(self, output: Tensor) -> Tensor:
         for axis, (start, sizes) in enumerate(zip(self.starts, self.factors, strict=True), start=1):
@@ -41,6 +44,11 @@ class Reading:
         return split.permute(0, *self.order).reshape(len(output), self.num_channels, self.height, self.width)
 
     @property
+    def grid(self) -> tuple[int, ...]:
+        """The sides of the maps: of signals one, of pictures rows and columns, of volumes depth, rows and columns."""
+        return (self.depth, self.height // self.depth, self.width)[3 - self.rank :]
+
+    @property
     def has_prefix(self) -> bool:
         """Whether tokens without a place stand before the grid."""
         return any(self.starts)
@@ -48,52 +56,55 @@ class Reading:
     @property
     def is_plain_grid(self) -> bool:
         """Whether rows, columns and channels are an axis each, so that grids of other sizes are read alike."""
-        return [len(sizes) for sizes in self.factors] == [1, 1, 1] and not self.has_prefix
+        is_plain = [len(sizes) for sizes in self.factors] == [1, 1, 1] and not self.has_prefix
+        return self.rank == 2 and is_plain
 
     def of_any_size(self, output: Tensor) -> Tensor:
         """Read maps from an output of another size like this one."""
         return output.permute(0, *self.order)
 
 
-def reading(axes: Axes) -> Reading | None:
+def reading(axes: Axes, rank: int = 2) -> Reading | None:
     """How to read an output with these axes, the first of which are the images; None where it is no grid of cells.
 
-    A grid is one axis of tokens or two of rows and columns, beside one of channels, and has more than one cell.
+    A grid is one axis of tokens or one for each side, beside one of channels, and has more than one cell.
 
     >>> tokens = Axis((Factor("h", 2), Factor("w", 3)), before=1)
     >>> found = reading((Axis((Factor("n", 1),)), tokens, Axis((Factor("c", 8),))))
     >>> found.height, found.width, found.starts
     (2, 3, (1, 0))
     """
-    if not _may_be_maps(axes):
+    if not _may_be_maps(axes, rank):
         return None
     split = [_factors(axis) for axis in axes[1:]]
     parts = [(place, factor) for place, factors in enumerate(split) for factor in factors]
     in_grid = [_is_in_grid(axis) for axis in axes[1:]]
-    rows, columns = (_ordered(role, parts, in_grid) for role in "hw")
-    height, width = (_length([parts[i][1] for i in places]) for places in (rows, columns))
+    slices, rows, columns = (_ordered(role, parts, in_grid) for role in "dhw")
+    depth, height, width = (_length([parts[i][1] for i in places]) for places in (slices, rows, columns))
     channels = [i for i, (place, _) in enumerate(parts) if not in_grid[place]]
-    if height * width < 2 or not channels or not _is_one_whole(axes[1:], in_grid):
+    if depth * height * width < 2 or not channels or not _is_one_whole(axes[1:], in_grid):
         return None
     return Reading(
         starts=tuple(axis.before for axis in axes[1:]),
         factors=tuple(tuple(factor.size for factor in factors) for factors in split),
-        order=tuple(1 + i for i in (*channels, *rows, *columns)),
+        order=tuple(1 + i for i in (*channels, *slices, *rows, *columns)),
         num_channels=math.prod(parts[i][1].size for i in channels),
-        height=height,
+        height=depth * height,
         width=width,
+        rank=rank,
+        depth=depth,
     )
 
 
 def _is_in_grid(axis: Axis) -> bool:
-    """Whether an axis is rows, columns or both."""
-    return bool(axis.roles) and set(axis.roles) <= {"h", "w"}
+    """Whether an axis is a side of the grid, or several."""
+    return bool(axis.roles) and set(axis.roles) <= set(SIDES)
 
 
-def _may_be_maps(axes: Axes) -> bool:
-    """Whether the first axis is the images, two or three others may be grid and channels, and nothing is cut off."""
+def _may_be_maps(axes: Axes, rank: int) -> bool:
+    """Whether the first axis is the images, the others may be grid and channels, and nothing is cut off."""
     is_cut = any(min(axis.before, axis.after) < 0 for axis in axes)
-    return len(axes) in (3, 4) and not is_cut and not {"h", "w"} & set(axes[0].roles)
+    return len(axes) in (3, 4, rank + 2) and not is_cut and not set(SIDES) & set(axes[0].roles)
 
 
 def _is_one_whole(axes: Sequence[Axis], in_grid: Sequence[bool]) -> bool:
@@ -132,10 +143,14 @@ def possible_readings(
     What is known of its axes decides. Where nothing is, a module that is a convolution or its norm gives channels
     first, tokens are what the model says they are, and a grid must have the image's proportions, up to one cell.
     """
-    if isinstance(known, (Foreign, Lost)) or len(shape) not in (3, 4) or shape[0] != images[0]:
+    rank = len(images) - 2
+    if isinstance(known, (Foreign, Lost)) or len(shape) not in (3, 4, rank + 2) or shape[0] != images[0]:
         return []
     if isinstance(known, tuple):
-        return _all([known])
+        return _all([known], rank)
+    if rank != 2:
+        is_first = isinstance(module, _CHANNELS_FIRST) and len(shape) == len(images)
+        return _all([grid(ROLES[len(shape)], shape)] if is_first else [], rank)
     if len(shape) == 3:
         return _all(_declared_tokens(shape, (images[2], images[3]), model))
     first, last = grid("nchw", shape), grid("nhwc", shape)
@@ -145,8 +160,8 @@ def possible_readings(
     return _all([axes for axes, is_one in zip((first, last), fits, strict=True) if is_one])
 
 
-def _all(candidates: Sequence[Axes]) -> list[Reading]:
-    return [found for axes in candidates if (found := reading(axes)) is not None]
+def _all(candidates: Sequence[Axes], rank: int = 2) -> list[Reading]:
+    return [found for axes in candidates if (found := reading(axes, rank)) is not None]
 
 
 def _has_proportions(grid: Sequence[int], image: Sequence[int]) -> bool:

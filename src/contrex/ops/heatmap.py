@@ -21,21 +21,30 @@ def is_empty(heatmap: Tensor) -> Tensor:
     return (heatmap == 0).flatten(1).all(1)
 
 
-def resize(heatmap: Tensor, size: int | tuple[int, int]) -> Tensor:
+_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def resize(heatmap: Tensor, size: int | tuple[int, ...]) -> Tensor:
     """Bilinear resize to `size` = (H, W) or a square, `align_corners=False` (pixel areas, not corners, coincide).
+
+    Maps of signals [N,l] are resized linearly to (L,), those of volumes [N,d,h,w] trilinearly to (D, H, W).
 
     >>> import torch
     >>> resize(torch.tensor([[[0.0, 4.0]]]), (1, 4))
     tensor([[[0., 1., 3., 4.]]])
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ArgumentError(f"`size` must be at least 1 pixel on each side, got {(height, width)}.")
-    return F.interpolate(heatmap[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+    rank = heatmap.ndim - 1
+    sides = (size,) * rank if isinstance(size, int) else tuple(size)
+    if len(sides) != rank:
+        raise ArgumentError(f"`size` must be one number, or one for each of the {rank} sides of a map; got {sides}.")
+    if min(sides) < 1:
+        raise ArgumentError(f"`size` must be at least 1 pixel on each side, got {sides}.")
+    return F.interpolate(heatmap[:, None], sides, mode=_MODES[rank], align_corners=False)[:, 0]
 
 
 def normalise_min_max(heatmap: Tensor) -> Tensor:
     """Each map stretched to [0, 1] for display; a constant map becomes 0, never NaN."""
-    low = heatmap.flatten(1).amin(1)[:, None, None]
-    span = heatmap.flatten(1).amax(1)[:, None, None] - low
+    sides = [1] * (heatmap.ndim - 1)
+    low = heatmap.flatten(1).amin(1).view(-1, *sides)
+    span = heatmap.flatten(1).amax(1).view(-1, *sides) - low
     return (heatmap - low) / span.where(span > 0, 1.0)

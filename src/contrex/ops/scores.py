@@ -56,6 +56,11 @@ Contrast = None | str | Foils
 TASKS: tuple[str, ...] = get_args(Task)
 
 
+ALONE = "score"
+"""The task of a network that has no classes: each of its numbers is a score of its own, such as a similarity. A
+contrast is the difference of two."""
+
+
 def task_of(logits: Tensor, task: str | None = None) -> str:
     """What the logits `[...,K]` are: `task` where it is named, else "binary" for one and "multiclass" for more.
 
@@ -66,6 +71,8 @@ def task_of(logits: Tensor, task: str | None = None) -> str:
     num = logits.shape[-1]
     if task is None:
         return "binary" if num == 1 else "multiclass"
+    if task == ALONE:
+        return task
     if task not in TASKS:
         raise unknown_name("`task`", task, TASKS)
     if task == "multiclass" and num == 1:
@@ -92,8 +99,14 @@ def class_logits(logits: Tensor, task: str | None = None) -> Tensor:
 
 
 def probabilities(logits: Tensor, task: str | None = None) -> Tensor:
-    """The probabilities `p` `[...,Z]`: a softmax of several logits, sigmoids of both sides of one, or of each label."""
+    """The probabilities `p` `[...,Z]`: a softmax of several logits, sigmoids of both sides of one, or of each label.
+
+    Raises:
+        ArgumentError: there are no classes.
+    """
     task = task_of(logits, task)
+    if task == ALONE:
+        raise ArgumentError("`probability` needs classes, and what is explained is a score without: read its value.")
     return logits.softmax(-1) if task == "multiclass" else class_logits(logits, task).sigmoid()
 
 
@@ -244,7 +257,7 @@ def class_weights(
 
 def contrast_scale(task: str, score: str) -> float:
     """What the difference of two classes is multiplied by to give their contrast: 1, but 1/2 of `z = (-y, y)`."""
-    return 0.5 if task == "binary" and score == "logit" else 1.0
+    return 0.5 if task == "binary" and score not in ("probability", "log_probability") else 1.0
 
 
 def cotangent(logits: Tensor, target: Tensor, contrast: Contrast = None, task: str | None = None) -> Tensor:

@@ -39,6 +39,7 @@ class AblationCAM(LayerExplainer):
 
     name = "ablation_cam"
     is_differentiable = False
+    ranks = (1, 2, 3)
 
     def __init__(
         self,
@@ -95,13 +96,14 @@ class AblationCAM(LayerExplainer):
         if self._broadcasts:
             # whatever a network raises whose batch axes do not agree
             with contextlib.suppress(Exception), about(n):
-                logits = capture.forward_with(self.model, image, features.layer, outputs)
+                logits = capture.forward_with(self.model, image, features.layer, outputs, features.run)
                 tolerance = 1e-3 if outputs.dtype in FULL_PRECISION else 5e-2
                 if torch.allclose(logits[0], run.logits[n], tolerance, tolerance, equal_nan=True):
                     return logits
             self._broadcasts = False
         with about(n):
-            return capture.forward_with(self.model, image.expand(len(outputs), -1, -1, -1), features.layer, outputs)
+            copies = image.expand(len(outputs), *image.shape[1:])
+            return capture.forward_with(self.model, copies, features.layer, outputs, features.run)
 
 
 def _places(features: Features) -> Tensor:

@@ -19,6 +19,7 @@ class ClasslessExplainer(LayerExplainer):
 
     is_class_specific = False
     is_differentiable = False
+    ranks = (1, 2, 3)
 
     @abstractmethod
     def heatmap(self, activation: Tensor) -> Tensor:

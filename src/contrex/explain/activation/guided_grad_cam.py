@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Unpack
+from typing import ClassVar, Unpack
 from weakref import WeakKeyDictionary
 
 import torch
@@ -37,6 +37,7 @@ class GuidedGradCAM(GradCAM):
     unit = ""
     is_linear = False
     is_differentiable = False
+    ranks: ClassVar[tuple[int, ...]] = (2,)
 
     def __init__(
         self,

@@ -23,4 +23,5 @@ class RefineCAM(GradCAMPlusPlus):
     """
 
     name = "refine_cam"
+    ranks: ClassVar[tuple[int, ...]] = (2,)
     default_fuse: ClassVar[str | None] = "product"

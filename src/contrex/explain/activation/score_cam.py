@@ -44,6 +44,7 @@ class ScoreCAM(LayerExplainer):
     name = "score_cam"
     is_linear = False
     is_differentiable = False
+    ranks = (1, 2, 3)
 
     def __init__(
         self,
@@ -71,7 +72,8 @@ class ScoreCAM(LayerExplainer):
         activation = features.maps(features.output).detach().to(run.logits.dtype)
         if run not in self._outputs:  # every question about one pass is answered by the same masked images
             check_alone(self.model, run)
-            masked = outputs_of(self.model, self._masked(run.images.detach(), activation), question)
+            maps = features.unflattened(activation)
+            masked = outputs_of(self.model, self._masked(run.images.detach(), maps), question)
             self._outputs[run] = torch.cat(list(masked)).reshape(*activation.shape[:2], -1)  # [N,C,Z]
         with torch.autocast(activation.device.type, enabled=False):
             weights = weighed(question.rows, self._outputs[run])
@@ -80,7 +82,7 @@ class ScoreCAM(LayerExplainer):
 
     def _masked(self, images: Tensor, activation: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Every image times every channel's mask, N * C images in all, a chunk at a time beside the images' places."""
-        size, num = (images.shape[2], images.shape[3]), at_once(self._batch_size, images.device)
+        size, num = tuple(images.shape[2:]), at_once(self._batch_size, images.device)
         owners = torch.arange(len(images), device=images.device).repeat_interleave(activation.shape[1])
         listed = [n for n in range(len(images)) for _ in range(activation.shape[1])]  # on the CPU: nothing waits
         chunks = zip(torch.split(owners, num), torch.split(activation.flatten(0, 1), num), strict=True)

@@ -68,6 +68,7 @@ class Captum(Explainer):
 
     is_linear = False
     is_differentiable = False
+    ranks = (1, 2, 3)
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class Captum(Explainer):
         # Seeded for each image, so that a map does not depend on the images before it.
         with _seeded(self._seed), torch.enable_grad(), usual:
             found = attribution.attribute(image[None].clone().requires_grad_(), **self._called_with)
-        if not isinstance(found, Tensor) or found.ndim != 4:
+        if not isinstance(found, Tensor) or found.ndim != image.ndim + 1:
             got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise LayerError(f"captum's {self._name} gave {got}, no map [1,C,h,w]: choose another `layer`.")
         return found.detach()[0].sum(0).to(question.rows.dtype)

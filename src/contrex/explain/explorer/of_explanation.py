@@ -43,6 +43,8 @@ def page_of(
         raise ArgumentError(
             "`explore` draws on pictures, and this explanation has none: add them, why.on(images, mean=..., std=...)."
         )
+    if why.score not in scores.SCORES:
+        raise ArgumentError(f"`explore` asks about the classes of whole pictures, this explains {why.score}: show it.")
     given = None if classifier is None else _source(why, classifier)
     sources = [source for photo in why.images if (source := given or photo.source) is not None]
     if len(sources) < len(why.images):

@@ -8,10 +8,11 @@ did not set it. A model that changes its input in place changes a copy.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -26,7 +27,7 @@ from contrex.models.beside import call
 from contrex.models.compiled import uncompiled
 from contrex.models.graph import Edge, edge_of
 from contrex.models.layers import Reshape, Site, layer_name
-from contrex.models.outputs import read_logits
+from contrex.models.outputs import channels_of_maps, read_logits
 
 FULL_PRECISION = (torch.float32, torch.float64)
 
@@ -41,11 +42,22 @@ _LOCKS_LOCK = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What `layer` gave: `output`, the tensor in the graph, and `maps(output)` or of its gradient, `[N,C,h,w]`."""
+    """What `layer` gave: `output`, the tensor in the graph, and `maps(output)` or of its gradient, `[N,C,h,w]`.
+
+    Those of signals and volumes are read so too; `grid` has the sides that they have (None for the pixels).
+    """
 
     output: Tensor
     maps: Reshape
     layer: nn.Module | None = None
+    grid: tuple[int, ...] | None = None
+    run: int | None = None
+    """Which run of the layer it was; None where there is one."""
+
+    def unflattened(self, maps: Tensor) -> Tensor:
+        """Maps `[...,h,w]` that were made of those of the layer, in its grid."""
+        grid = maps.shape[-2:] if self.grid is None or len(self.grid) == 2 else self.grid
+        return maps.reshape(*maps.shape[:-2], *grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +73,10 @@ class Pass:
     features: Sequence[Features]
     is_shared: bool = False
 
+    def at_grid(self, maps: Tensor) -> Tensor:
+        """Maps `[N,M,h,w]` in the grid of the explained layer, of signals and volumes too."""
+        return self.features[0].unflattened(maps) if len(self.features) == 1 else maps
+
 
 def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:
     """Run `model` on `images` and keep what `layers` give; no layers stand for the images.
@@ -74,29 +90,33 @@ def forward(model: nn.Module, images: Tensor, layers: Sequence[Site], *, graph: 
     """
     if not layers:
         return _forward_from_pixels(model, images, graph)
-    sites = {site.module: site for site in layers}
-    seen: dict[nn.Module, list[Features]] = {module: [] for module in sites}
+    seen: list[list[Features]] = [[] for _ in layers]
+    num_runs = dict.fromkeys((site.module for site in layers), 0)
     owner = threading.get_ident()  # the hooks are the model's, and other threads may use it
 
     def keep(module: nn.Module, inputs: object, output: object) -> Tensor | None:
         if threading.get_ident() != owner:
             return None
-        is_first = not any(seen.values())
-        features = _features(sites[module], output, images)
+        run, num_runs[module] = num_runs[module], num_runs[module] + 1
+        place = next((i for i, one in enumerate(layers) if one.module is module and one.run in (None, run)), None)
+        if place is None:  # another run of the layer, which stays as it is
+            return None
+        is_first = not any(seen)
+        features = _features(layers[place], output, images)
         starts_graph = (graph.startswith("head") and is_first) or not features.output.requires_grad
         if graph != "none" and starts_graph:
-            features = Features(features.output.detach().requires_grad_(), features.maps, module)
+            features = replace(features, output=features.output.detach().requires_grad_())
         # Gradients are switched on here, in the middle of the forward pass, and off again when it is over: so nothing
         # before the layer is recorded. Were they on from the start, the whole trunk would stay in memory.
         torch.set_grad_enabled(graph != "none")
         if graph in ("head, twice", "all") and is_first:
             behind.enter_context(sdpa_kernel(SDPBackend.MATH))
-        seen[module].append(features)
+        seen[place].append(features)
         return features.output.clone()
 
-    with contextlib.ExitStack() as behind, torch.set_grad_enabled(graph == "all"), hooked(list(sites), keep):
+    with contextlib.ExitStack() as behind, torch.set_grad_enabled(graph == "all"), hooked(list(num_runs), keep):
         logits = read_output(called(model, images), model, images)
-    features = [only_run(seen[module], module, model) for module in sites]
+    features = [only_run(runs, site.module, model) for runs, site in zip(seen, layers, strict=True)]
     if graph != "none":
         check_gradient(logits, f"`layer` {layers[0].name!r}", model)
     return Pass(images, logits, features)
@@ -134,8 +154,19 @@ class Run:
         return None if self.output is None else self.output.shape
 
 
-def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tuple[Tensor, Tensor, Sequence[Run]]:
-    """Run a plain pass, recorded from the pixels on: the images in its graph, the logits, each run of each module.
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """A plain pass of `images`: the logits, each run of each module, and the channels of the maps that the network
+    returned beside or in place of logits (`map_channels`)."""
+
+    images: Tensor
+    logits: Tensor
+    runs: Sequence[Run]
+    map_channels: set[int]
+
+
+def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> Plain:
+    """Run a plain pass, recorded from the pixels on.
 
     Where a module gives the very memory it got (an identity, an in-place ReLU, a view) the rest of the model gets a
     view of it. So the graph tells those who go on with what the module gave from those who use its input, and a change
@@ -164,8 +195,9 @@ def observe(model: nn.Module, images: Tensor, *, is_recorded: bool = True) -> tu
         return given if is_alias else None
 
     with torch.set_grad_enabled(is_recorded), uncompiled(always=True), hooked(visible, see):
-        logits = read_output(called(model, pixels), model, images)
-    return pixels, logits, runs
+        output = called(model, pixels)
+        logits = read_output(output, model, images)
+    return Plain(pixels, logits, runs, channels_of_maps(output))
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
@@ -176,18 +208,23 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
         return False
 
 
-def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Tensor) -> Tensor:
-    """The logits for `images` when `layer` gives `output` instead of its own; nothing is recorded.
+def forward_with(model: nn.Module, images: Tensor, layer: nn.Module, output: Tensor, run: int | None = None) -> Tensor:
+    """The logits for `images` when `layer` gives `output` instead of its own, in each of its runs or in one; nothing is
+    recorded.
 
     A single image may stand for many outputs, [n,...] to [n,K], in networks that broadcast what bypasses the layer.
     """
     owner = threading.get_ident()
 
     # A clone for each pass: what follows the layer may change it in place, and `output` may be used again.
-    def replace(module: nn.Module, inputs: object, own: object) -> Tensor | None:
-        return output.clone() if threading.get_ident() == owner else None
+    def put(module: nn.Module, inputs: object, own: object) -> Tensor | None:
+        if threading.get_ident() != owner:
+            return None
+        is_meant = run in (None, next(runs))
+        return output.clone() if is_meant else None
 
-    with torch.no_grad(), hooked([layer], replace):
+    runs = itertools.count()
+    with torch.no_grad(), hooked([layer], put):
         return read_output(call(model, images.clone()), model, output)
 
 
@@ -291,7 +328,7 @@ def _features(site: Site, output: object, images: Tensor) -> Features:
             f"of their size, it gives {what}: choose another."
         )
     map_shape(site.maps, output)
-    return Features(output, site.maps, site.module)
+    return Features(output, site.maps, site.module, site.grid, site.run)
 
 
 def map_shape(maps: Reshape, output: Tensor) -> torch.Size:
@@ -305,14 +342,26 @@ def map_shape(maps: Reshape, output: Tensor) -> torch.Size:
 R = TypeVar("R")
 
 
-def only_run(seen: Sequence[R], layer: nn.Module, model: nn.Module) -> R:
-    """The only run of a layer in a pass, or `LayerError` where it ran never or several times."""
-    if len(seen) == 1:
+def only_run(seen: Sequence[R], layer: nn.Module, model: nn.Module, run: int | None = None) -> R:
+    """The only run of a layer in a pass, or the one of this number.
+
+    Raises:
+        LayerError: it ran never, several times, or not so often.
+    """
+    if run is None and len(seen) == 1:
         return seen[0]
     name = layer_name(layer, model)
+    if run is not None and -len(seen) <= run < len(seen):
+        return seen[run]
+    runs = ", ".join(repr(f"{name}:{number}") for number in range(len(seen)))
+    if run is not None and seen:
+        raise LayerError(f"`layer` '{name}:{run}' is no run of it: it ran {len(seen)} times in one pass, {runs}.")
     if not seen:
         raise LayerError(f"`layer` {name!r} did not run in the forward pass: choose one that does.")
-    raise LayerError(f"`layer` {name!r} ran {len(seen)} times in one pass, so its map is ambiguous: choose another.")
+    raise LayerError(
+        f"`layer` {name!r} ran {len(seen)} times in one pass, so its map is ambiguous: name one run, {runs} (the "
+        f"last is {name + ':-1'!r}), or choose another."
+    )
 
 
 def read_output(output: object, model: nn.Module, images: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from contrex.errors import ArgumentError, LayerError
-from contrex.ops.scores import Question, class_logits
+from contrex.models.outputs import what_is_read
+from contrex.ops.scores import ALONE, Question, class_logits
 
 WITHOUT_GRADIENTS = "ScoreCAM with a `layer`, RISE and Occlusion need no gradient"
 
@@ -37,8 +38,14 @@ def no_gradient(where: str, model: nn.Module) -> LayerError:
     """The error for logits that do not depend, as far as autograd knows, on `where`."""
     return LayerError(
         f"no gradient reaches {where}: {type(model).__name__} runs what follows it without (torch.no_grad(), quantised "
-        f"layers, .detach() or reentrant checkpointing inside its forward?). {WITHOUT_GRADIENTS}."
+        f"layers, .detach() or reentrant checkpointing inside its forward?){_of_score()}. {WITHOUT_GRADIENTS}."
     )
+
+
+def _of_score() -> str:
+    """What else may be the reason where a score of the user's own is explained."""
+    what = what_is_read()
+    return f", or `score` {what} has none (argmax, .detach(), a comparison?)" if what else ""
 
 
 def check_gradient(logits: Tensor, where: str, model: nn.Module) -> None:
@@ -90,6 +97,10 @@ def check_scores(images: Tensor, logits: Tensor, question: Question) -> None:
     if not bool(images[image].isfinite().all()):
         raise ArgumentError(f"`images` must be finite, image {image} has NaN or infinite pixels.")
     row = class_logits(logits, question.task)[image].detach()
+    if question.task == ALONE:
+        raise ArgumentError(
+            f"`score` {what_is_read()} is {row.tolist()} for image {image}: check the function, and the model for NaN."
+        )
     wrong = weighed if not bool(row[weighed].isfinite()) else int((~row.isfinite()).nonzero()[0])
     value, num_wrong = float(row[wrong]), int((~row.isfinite()).sum())
     if value != value:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -13,13 +12,15 @@ from torch import Tensor, nn
 
 from contrex.errors import LayerError
 from contrex.explain.forward import capture
-from contrex.explain.forward.capture import Run
+from contrex.explain.forward.capture import Plain, Run
 from contrex.explain.forward.functions import program
+from contrex.explain.forward.runs import Runs
 from contrex.models.axes import Axis, Factor, Lost
 from contrex.models.beside import about
 from contrex.models.following import Followed
 from contrex.models.graph import Graph, as_gradient_edge
 from contrex.models.layers import Site
+from contrex.models.outputs import what_is_read
 from contrex.models.reading import Reading, possible_readings, reading
 
 _NO_MAPS = re.compile(r"(Pool(ing)?|Dropout)\d?d?$|^Identity$|^Softmax")
@@ -35,10 +36,16 @@ class Observed:
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self.model = model
         with program() as functions:
-            self.images, self.logits, self.runs = _plain_pass(model, images)
+            plain = _plain_pass(model, images)
+        self.images, self.logits, self.runs = plain.images, plain.logits, plain.runs
+        self._map_channels = plain.map_channels if what_is_read() else set()
         self.functions: Sequence[object] = functions
         self.num_images = len(images)
-        self._num_runs = Counter(run.module for run in self.runs)
+
+    @property
+    def rank(self) -> int:
+        """1 for signals, 2 for pictures, 3 for volumes."""
+        return self.images.ndim - 2
 
     @cached_property
     def graph(self) -> Graph:
@@ -46,15 +53,20 @@ class Observed:
         return Graph(self.logits, self.images)
 
     @cached_property
+    def runs_of_modules(self) -> Runs:
+        """The runs of each module, of which one may be explained."""
+        return Runs(self.runs, self.graph)
+
+    @cached_property
     def _axes(self) -> Followed:
-        return Followed(self.graph)
+        return Followed(self.graph, self.rank)
 
     def may_be_explained(self, run: Run) -> bool:
         """Whether the kind of a layer and the number of its runs allow to explain it."""
         is_changed_image = run.output is not None and run.output.shape == self.images.shape
         return not (
             run.module is self.model
-            or self._num_runs[run.module] != 1
+            or not self.runs_of_modules.is_only_one(run)
             or is_changed_image
             or _NO_MAPS.search(type(run.module).__name__)
         )
@@ -90,7 +102,8 @@ class Observed:
                 )
             except RuntimeError:  # reentrant checkpointing lets nothing be measured
                 return True
-            if gradient is None or not _is_around(gradient[0], (row, column), (one.height, one.width)):
+            place = torch.tensor(row * one.width + column)
+            if gradient is None or not _is_around(gradient[0], torch.unravel_index(place, one.grid), one.grid):
                 return False
         return True
 
@@ -101,8 +114,13 @@ class Observed:
         return len(run.shape or ()) == 4 and (is_cut or isinstance(known, Lost))
 
     def gives_logits(self, run: Run, one: Reading) -> bool:
-        """Whether the mean of a layer's maps over the grid is the logits: then the layer is the classifier."""
+        """Whether the mean of a layer's maps over the grid is the logits: then the layer is the classifier. So it is
+        where the network returns maps of as many channels, and a score is made of them."""
         assert run.output is not None
+        if one.num_channels in self._map_channels:
+            return True
+        if one.num_channels != self.logits.shape[1]:
+            return False
         logits = self.logits[0].detach()
         mean = one(run.output)[0].mean((1, 2)).to(logits)
         return bool((mean - logits).abs().max() <= 1e-3 * logits.abs().max())
@@ -129,11 +147,18 @@ class Observed:
             found = tokens and reading((Axis((Factor("n", 1),)), tokens, single))
             if found:
                 return found
-        height, width = self.images.shape[2:]
+        sides = "x".join(str(side) for side in self.images.shape[2:])
         raise LayerError(
-            f"{num_tokens} tokens are no grid of images {height}x{width} that {type(self.model).__name__} is seen to "
+            f"{num_tokens} tokens are no grid of images {sides} that {type(self.model).__name__} is seen to "
             "make: pass `reshape=`, a function from [N,T,1] to [N,1,h,w]."
         )
+
+
+_POOLINGS: Mapping[int, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    1: (F.adaptive_avg_pool1d, F.avg_pool1d),
+    2: (F.adaptive_avg_pool2d, F.avg_pool2d),
+    3: (F.adaptive_avg_pool3d, F.avg_pool3d),
+}
 
 
 def _strongest_in_corners(strength: Tensor) -> list[tuple[int, int]]:
@@ -145,17 +170,18 @@ def _strongest_in_corners(strength: Tensor) -> list[tuple[int, int]]:
     return [(top + at // columns, left + at % columns) for top, left, at in parts]
 
 
-def _is_around(gradient: Tensor, place: tuple[int, int], grid: tuple[int, int]) -> bool:
+def _is_around(gradient: Tensor, place: Sequence[Tensor], grid: Sequence[int]) -> bool:
     """Whether a gradient [C,H,W] at the pixels is largest around a place of the grid, up to a quarter of its sides."""
-    energy = F.adaptive_avg_pool2d(gradient.float().square().sum(0)[None], grid)
+    pooled, averaged = _POOLINGS[len(grid)]
+    energy = pooled(gradient.float().square().sum(0)[None], tuple(grid))
     # Of three by three cells: a single one may be loudest beside its place, as receptive fields overlap.
-    around = F.avg_pool2d(energy, 3, 1, 1)[0]
-    found = divmod(int(around.argmax()), grid[1])
-    near = [abs(one - other) <= max(1, side / 4) for one, other, side in zip(found, place, grid, strict=True)]
+    around = averaged(energy, 3, 1, 1)[0]
+    found = torch.unravel_index(around.argmax().cpu(), tuple(grid))
+    near = [abs(int(one - other)) <= max(1, side / 4) for one, other, side in zip(found, place, grid, strict=True)]
     return bool(around.max() > 0) and all(near)
 
 
-def _plain_pass(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Sequence[Run]]:
+def _plain_pass(model: nn.Module, images: Tensor) -> Plain:
     """The pass of the first image, or of all where one alone cannot run; without a graph where autograd refuses it."""
     errors: list[Exception] = []
     with capture.undisturbed(model, images.device):

@@ -26,7 +26,7 @@ def unreadable(seen: Observed, run: Run, num_readings: int) -> str:
     if seen.is_moved(run):
         return misplaced(seen, run)
     hint = ""
-    if shape is not None and len(shape) == 3 and shape[0] == len(seen.images):
+    if shape is not None and len(shape) == 3 and shape[0] == len(seen.images) and seen.rank == 2:
         grids = token_grids(shape[1], (seen.images.shape[2], seen.images.shape[3]))
         texts = [f"{h} x {w}" + f" behind {prefix} tokens" * (prefix > 0) for prefix, h, w in grids]
         hint = (
@@ -86,5 +86,5 @@ def _shares_past(seen: Observed, gradients: Gradients) -> list[str]:
         only = seen.readings(run) if seen.may_be_explained(run) else []
         if len(only) == 1 and run.edge is not None and seen.graph.reaches_source(run.edge[0]):
             share = gradients.share_past(run.edge)
-            found[name] = f"{share:.0%} of the gradient flows past {name!r} ({only[0].height} x {only[0].width})"
+            found[name] = f"{share:.0%} of the gradient flows past {name!r} ({' x '.join(map(str, only[0].grid))})"
     return list(found.values())

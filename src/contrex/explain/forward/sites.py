@@ -20,7 +20,8 @@ from contrex.explain.forward.functions import program
 from contrex.explain.forward.observed import Observed
 from contrex.explain.forward.survey import Survey, check_pass
 from contrex.models import beside
-from contrex.models.layers import Layer, Reshape, Site, find_layer
+from contrex.models.layers import Layer, Reshape, Site, find_run
+from contrex.models.outputs import reading_kind
 from contrex.models.reading import Reading
 
 MUCH = 0.1
@@ -42,6 +43,8 @@ class _Seen:
     images: torch.Size
     functions: Sequence[object]
     has_single_cells_behind: bool
+    kind: Hashable
+    """What of the way in which outputs were read may have decided."""
 
     def encloses(self, images: Tensor) -> bool:
         """Whether images are nowhere larger than those that were seen."""
@@ -93,7 +96,12 @@ class Sites:
             site = choose(survey) if choose else survey.choose(self._reshape)
             if isinstance(site.maps, Reading) and site.maps.is_plain_grid:
                 self._seen = _Seen(
-                    site, site.maps, images.shape, survey.seen.functions, survey.seen.has_single_cells_behind(site)
+                    site,
+                    site.maps,
+                    images.shape,
+                    survey.seen.functions,
+                    survey.seen.has_single_cells_behind(site),
+                    reading_kind(),
                 )
             return site
 
@@ -117,7 +125,9 @@ class Sites:
         now that had none: that can be where images are larger. So a new size needs no pass of its own.
         """
         seen, key = self._seen, self._key(None, images)
-        if seen is None or key in self._found or (seen.has_single_cells_behind and not seen.encloses(images)):
+        if seen is None or key in self._found or seen.kind != reading_kind():
+            return None
+        if seen.has_single_cells_behind and not seen.encloses(images):
             return None
         # A guess that does not fit is no error: a survey of this size follows.
         with contextlib.suppress(LayerError), program() as functions:
@@ -159,7 +169,7 @@ class Sites:
             self._modules = [weakref.ref(module) for module in modules]
             self._found.clear()
             self._seen = None
-        return asked, images.shape[1:], (self._settings_of(modules), beside.kind())
+        return asked, images.shape[1:], (self._settings_of(modules), beside.kind(), reading_kind())
 
     def _settings_of(self, modules: Sequence[nn.Module]) -> Hashable:
         """What may decide which way modules take: modes, flags, names, numbers, functions and hooks.
@@ -174,7 +184,8 @@ class Sites:
         return self._settings
 
     def _named(self, survey: Survey, layer: str | nn.Module) -> Site:
-        site = survey.named(find_layer(self._model, layer), self._reshape)
+        module, number = find_run(self._model, layer)
+        site = survey.named(module, self._reshape, number)
         if site.past > MUCH and site.name not in self._warned:
             self._warned.add(site.name)
             warn(

@@ -23,7 +23,8 @@ from contrex.explain.forward.gradients import Gradients, edges_of, gradient_at
 from contrex.explain.forward.observed import Observed
 from contrex.explain.forward.refusals import misplaced, nothing_found, unreadable
 from contrex.models.graph import Edge
-from contrex.models.layers import Reshape, Site, layer_name
+from contrex.models.layers import Flattened, Reshape, Site, layer_name
+from contrex.models.outputs import what_is_read
 from contrex.models.reading import Reading
 
 NUM_RESOLUTIONS = 3
@@ -132,15 +133,19 @@ class Survey:
         """A candidate as the layer to explain, read as it is."""
         return _site_of(self.seen, candidate.run, candidate.reading, None)
 
-    def named(self, module: nn.Module, reshape: Reshape | None = None) -> Site:
+    def named(self, module: nn.Module, reshape: Reshape | None = None, number: int | None = None) -> Site:
         """The layer that the user named, as one to explain; its `past` is the share of the gradient that flows past it.
+        Of a module with several runs it is that of the `number`.
 
         Raises:
-            LayerError: it did not run once, gives no map, or one that can be read in two ways.
+            LayerError: it did not run once and no run was named, gives no map, or one that can be read in two ways.
         """
         if isinstance(module, torch.jit.ScriptModule):
             raise scripted("`layer` is in")
-        run = capture.only_run([run for run in self.seen.runs if run.module is module], module, self.seen.model)
+        runs = self.seen.runs_of_modules.of(module)
+        if number is None and len(runs) > 1:
+            number = self.seen.runs_of_modules.only_on_images(module)
+        run = capture.only_run(runs, module, self.seen.model, number)
         found = None if reshape else self._only_reading(run)
         site = _site_of(self.seen, run, found, reshape)
         if not self.seen.graph.nodes or run.edge is None or self.seen.graph.carries(run.edge):
@@ -159,15 +164,15 @@ class Survey:
         times (their map is ambiguous), and images that were only changed.
         """
         found: list[Candidate] = []
-        is_classifier = False
+        classes = 0  # of the layer that is the classifier, once it was met
         for run in reversed(self.seen.runs):
             only = self.seen.readings(run) if self.seen.may_be_explained(run) else []
             if len(only) != 1:
                 continue
             (one,) = only
-            if not found and one.num_channels == self.seen.logits.shape[1]:
-                is_classifier = is_classifier or self.seen.gives_logits(run, one)
-                if is_classifier:
+            if not found and (not classes or one.num_channels == classes):
+                classes = one.num_channels if self.seen.gives_logits(run, one) else classes
+                if classes == one.num_channels:
                     continue
             if self.seen.graph.carries(run.edge):
                 found.append(Candidate(run, one))
@@ -197,14 +202,23 @@ def _site_of(seen: Observed, run: Run, one: Reading | None, reshape: Reshape | N
     assert run.output is not None
     maps = reshape or one
     assert maps is not None
+    maps = maps if maps is one or seen.rank == 2 else Flattened(maps, seen.rank)
     rest = run.output.shape[1:]
     as_called = run.output if one is maps else run.output[:1].expand(seen.num_images, *rest)
-    shape = capture.map_shape(maps, as_called)
-    return Site(run.module, maps, layer_name(run.module, seen.model), (shape[2], shape[3]), rest, past)
+    capture.map_shape(maps, as_called)
+    grid = one.grid if one is not None else tuple(reshape(as_called.detach()).shape[2:]) if reshape else ()
+    name, number = layer_name(run.module, seen.model), seen.runs_of_modules.number(run)
+    return Site(run.module, maps, name if number is None else f"{name}:{number}", grid, rest, past, number)
 
 
 def _check_gradients(seen: Observed) -> None:
     """Refuse a pass that recorded nothing."""
+    if not seen.logits.requires_grad and (what := what_is_read()):
+        raise LayerError(
+            f"`score` {what} has no gradient (argmax, .detach(), a comparison?), or {type(seen.model).__name__} runs "
+            "without, so nothing tells which layer it comes through: pass `layer=` the name of one, to a method that "
+            "needs no gradient (ScoreCAM), or use RISE or Occlusion."
+        )
     if not seen.logits.requires_grad:
         raise LayerError(
             f"{type(seen.model).__name__} runs without gradients, so nothing tells which layer its logits come "

@@ -78,7 +78,7 @@ class AveragedGradient(InputExplainer):
             gradients = pixel_gradients(run, repeated, differentiable=differentiable)
             with torch.autocast(images.device.type, enabled=False):
                 for index, gradient in enumerate(gradients):
-                    total = torch.einsum("s,snchw->nchw", weights, gradient.view(num, *images.shape))
+                    total = torch.einsum("s,s...->...", weights, gradient.view(num, *images.shape))
                     means[index] = means[index] + total
         with torch.set_grad_enabled(differentiable):
             return torch.stack([self.combine(images, mean) for mean in means], 1)

@@ -22,7 +22,7 @@ def baseline_of(images: Tensor, baseline: Baseline) -> Tensor:
     value = baseline(images) if callable(baseline) else baseline
     pixels = torch.as_tensor(value, dtype=images.dtype, device=images.device)
     if pixels.ndim == 1:
-        pixels = pixels[:, None, None]
+        pixels = pixels.view(-1, *[1] * (images.ndim - 2))
     try:
         return pixels.expand(images.shape)
     except RuntimeError:

@@ -20,8 +20,7 @@ from contrex.explain.forward.in_place import beside_views, tensors_in, written
 from contrex.models.axes import Lost
 from contrex.models.following import Followed
 from contrex.models.graph import Graph
-from contrex.models.layers import Reshape
-from contrex.models.reading import possible_readings
+from contrex.models.reading import Reading, possible_readings
 from contrex.ops.geometry import upsampling_matrix
 from contrex.ops.scores import Question
 
@@ -81,7 +80,7 @@ class BiasedPass(Pass):
     """A forward pass with the biases met on the way, and how what each is added to is read as maps (None: no grid)."""
 
     biases: Sequence[Bias] = ()
-    maps: Sequence[Reshape | None] = ()
+    maps: Sequence[Reading | None] = ()
 
 
 class FullGrad(Explainer):
@@ -102,6 +101,7 @@ class FullGrad(Explainer):
 
     name = "full_grad"
     unit = "share of the {score}"
+    ranks = (1, 2, 3)
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> BiasedPass:
         recorder = _Recorder(self.model, differentiable=differentiable)
@@ -110,10 +110,10 @@ class FullGrad(Explainer):
         biases = recorder.biases
         return BiasedPass(run.images, run.logits, run.features, biases=biases, maps=self._grids(run, biases))
 
-    def _grids(self, run: Pass, biases: Sequence[Bias]) -> list[Reshape | None]:
+    def _grids(self, run: Pass, biases: Sequence[Bias]) -> list[Reading | None]:
         """How what each bias is added to is read as maps; None for vectors, which have no place in the image."""
-        followed = Followed(Graph(run.logits, run.images))
-        grids: list[Reshape | None] = []
+        followed = Followed(Graph(run.logits, run.images), run.images.ndim - 2)
+        grids: list[Reading | None] = []
         for bias in biases:
             known = followed.axes((bias.edge.node, bias.edge.output_nr))
             found = possible_readings(known, bias.shape, run.images.shape, self.model, self.model)
@@ -152,7 +152,7 @@ class FullGrad(Explainer):
 
     def _check_sum(self, heatmap: Tensor, magnitude: Tensor, score: Tensor) -> None:
         """Refuse maps `[N,H,W]` that do not sum to the scores `[N]`, but for rounding, a share of `magnitude` [N]."""
-        total = heatmap.sum((1, 2))
+        total = heatmap.flatten(1).sum(1)
         far = (total - score).abs() > _tolerance(capture.resolution(self.model, score)) * magnitude
         if bool(far.any()):
             index = int(far.nonzero()[0])
@@ -251,26 +251,37 @@ def _full_gradient(run: BiasedPass, gradients: Sequence[Tensor | None], model: n
     for bias, maps, gradient in zip(run.biases, run.maps, at_biases, strict=True):
         if gradient is not None:
             contribution = bias.value.to(gradient) * gradient
-            part = _part(contribution, maps)
+            part = _part(contribution, maps, images.ndim - 2)
             parts[part.shape] = parts[part.shape] + part if part.shape in parts else part
             magnitude = magnitude + _magnitude(contribution.reshape(len(images), -1))
     for part in parts.values():
-        rows, columns = (_spreading(part.shape[axis], images.shape[axis + 1], like=part) for axis in (1, 2))
-        heatmap = heatmap + rows @ part @ columns.mT
+        along = [_spreading(*sides, like=part) for sides in zip(part.shape[1:], images.shape[2:], strict=True)]
+        heatmap = heatmap + _spread(part, along)
     return heatmap, magnitude
+
+
+def _spread(part: Tensor, along: Sequence[Tensor]) -> Tensor:
+    """A part of the map with its cells spread along each axis."""
+    if len(along) == 2:
+        rows, columns = along
+        return rows @ part @ columns.mT
+    for axis, matrix in enumerate(along, start=1):
+        part = torch.movedim(torch.movedim(part, axis, -1) @ matrix.mT, -1, axis)
+    return part
 
 
 def _magnitude(contribution: Tensor) -> Tensor:
     return contribution.detach().abs().flatten(1).sum(1)
 
 
-def _part(contribution: Tensor, maps: Reshape | None) -> Tensor:
+def _part(contribution: Tensor, maps: Reading | None, rank: int) -> Tensor:
     """The part of one bias in the map, `sum_c b_c dS/dz_c` `[N,h,w]`; one cell where z is no grid."""
     total = contribution.flatten(1).sum(1)[:, None, None]
     if maps is None:
-        return total
+        return total.view(-1, *[1] * rank)
     grid = maps(contribution).sum(1)
-    return grid + (total - grid.sum((1, 2), keepdim=True)) / grid[0].numel()  # the tokens before the grid
+    grid = grid + (total - grid.sum((1, 2), keepdim=True)) / grid[0].numel()  # the tokens before the grid
+    return grid.reshape(-1, *maps.grid)
 
 
 def _spreading(size_in: int, size_out: int, *, like: Tensor) -> Tensor:

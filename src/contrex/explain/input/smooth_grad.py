@@ -49,7 +49,7 @@ class SmoothGrad(AveragedGradient):
         # device.
         generator = torch.Generator("cpu").manual_seed(self._seed)
         low, high = images.detach().flatten(1).aminmax(dim=1)
-        deviation = (self._noise * (high - low))[:, None, None, None]
+        deviation = (self._noise * (high - low)).view(-1, *[1] * (images.ndim - 1))
         for _ in range(self._num_samples):
             noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
             yield 1 / self._num_samples, images + deviation * noise.to(images)

@@ -28,6 +28,7 @@ class PerturbationExplainer(Explainer):
     """
 
     is_differentiable = False
+    ranks = (1, 2, 3)
 
     def __init__(self, model: nn.Module | Classifier, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
         super().__init__(model, **about)
@@ -61,7 +62,9 @@ def check_alone(model: nn.Module, run: Pass) -> None:
     """
     try:
         with about(0):
-            logits = capture.forward(model, run.images[:1].detach().repeat(2, 1, 1, 1), (), graph="none").logits
+            logits = capture.forward(
+                model, run.images[:1].detach().repeat(2, *[1] * (run.images.ndim - 1)), (), graph="none"
+            ).logits
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
@@ -109,7 +112,7 @@ def outputs_of(model: nn.Module, batches: Iterable[tuple[Rows, Tensor]], questio
 
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    if _TAKES_CHANNELS_LAST.get(model) is False:
+    if _TAKES_CHANNELS_LAST.get(model) is False or images.ndim != 4:  # torch has channels last of pictures alone
         return capture.forward(model, images.contiguous(), (), graph="none").logits
     try:
         last = images.contiguous(memory_format=torch.channels_last)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
@@ -13,6 +12,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import PerturbationExplainer, at_once, check_alone, outputs_of
 from contrex.models.classifier import Classifier
+from contrex.ops.heatmap import resize
 from contrex.ops.scores import Question, weighed
 
 
@@ -21,7 +21,8 @@ class RISE(PerturbationExplainer):
 
     A mask is a grid of `cells` x `cells`, each kept with probability `keep`, upsampled bilinearly to one cell more than
     the image and cut out at a random place within that cell (section 3.2); so `E[M] = keep` at every pixel. Masks are
-    drawn from `seed`, alike for every image and every call, and made a few at a time.
+    drawn from `seed`, alike for every image and every call, and made a few at a time. Signals have one row of `cells`,
+    volumes `cells` cubed.
 
     Deviations: the score is the logit unless `score="probability"`, which the paper uses, is asked for; 1000 masks, not
     4000 (VGG-16) or 8000 (ResNet-50): the noise of the map falls with the root of their number.
@@ -51,41 +52,44 @@ class RISE(PerturbationExplainer):
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         check_alone(self.model, run)
-        height, width = run.images.shape[2:]
+        sides = tuple(run.images.shape[2:])
         num = at_once(self._batch_size, run.images.device)
-        grids, corners = self._draws(height, width)
+        grids, corners = self._draws(*sides)
         heatmap = torch.zeros((), device=run.images.device)
         for start in range(0, self._num_masks, num):
-            masks = _masks(grids[start : start + num], corners[start : start + num], height, width).to(run.images)
+            masks = _masks(grids[start : start + num], corners[start : start + num], *sides).to(run.images)
             masked = ((n, image * masks[:, None]) for n, image in enumerate(run.images.detach()))
             outputs = outputs_of(self.model, masked, question)
             left = torch.stack(list(outputs))  # [N,n,Z]
             with torch.autocast(left.device.type, enabled=False):
                 weights = weighed(question.rows, left)
-                heatmap = heatmap + torch.einsum("nmb,bhw->nmhw", weights, masks.to(weights))
+                heatmap = heatmap + torch.einsum("nmb,b...->nm...", weights, masks.to(weights))
         # E[M] is known, so it is not estimated from the masks drawn: the estimate stays unbiased.
         return heatmap / (self._num_masks * self._keep)
 
-    def _draws(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _draws(self, *sides: int) -> tuple[Tensor, Tensor]:
         """The grids `[n,cells,cells]` of 0 and 1 and the corners `[n,2]` at which their upsampled forms are cut."""
         # On the CPU: every device gets the same masks, and the caller's random state is not used up.
         generator = torch.Generator("cpu").manual_seed(self._seed)
-        shape = (self._num_masks, self._cells, self._cells)  # the device and type are not left to the caller's defaults
+        shape = (
+            self._num_masks,
+            *[self._cells] * len(sides),
+        )  # the device and type are not left to the caller's defaults
         grids = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") < self._keep
-        top, left = (
+        corners = [
             torch.randint(_cell(length, self._cells), (self._num_masks,), generator=generator, device="cpu")
-            for length in (height, width)
-        )
-        return grids.to(torch.float32), torch.stack([top, left], 1)
+            for length in sides
+        ]
+        return grids.to(torch.float32), torch.stack(corners, 1)
 
 
-def _masks(grids: Tensor, corners: Tensor, height: int, width: int) -> Tensor:
+def _masks(grids: Tensor, corners: Tensor, *sides: int) -> Tensor:
     """The masks `[n,H,W]` that grids, enlarged and cut out at their corners, are."""
     cells = grids.shape[1]
-    size = [(cells + 1) * _cell(length, cells) for length in (height, width)]
-    large = F.interpolate(grids[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    large = resize(grids, tuple((cells + 1) * _cell(length, cells) for length in sides))
     cut = [
-        mask[top : top + height, left : left + width] for mask, (top, left) in zip(large, corners.tolist(), strict=True)
+        mask[tuple(slice(start, start + length) for start, length in zip(corner, sides, strict=True))]
+        for mask, corner in zip(large, corners.tolist(), strict=True)
     ]
     return torch.stack(cut)
 

@@ -41,6 +41,7 @@ class RelevanceExplainer(LayerExplainer):
     """
 
     is_differentiable = False
+    ranks = (1, 2, 3)
 
     def __init__(
         self,

@@ -1,0 +1,188 @@
+"""What a call of an explainer asks: of classes, or of scores that are no class's, and how outputs are read for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrex.errors import ArgumentError, unknown_name
+from contrex.explain.targets import ClassScore, Own, Score, as_score
+from contrex.models import beside
+from contrex.models.outputs import Network, Read, Reader, Reading, applied, described, logits_in, read_as, read_by
+from contrex.models.split import check_classifier
+from contrex.ops import scores
+from contrex.ops.scores import Contrast
+
+Scoring = str | Score | Callable[[Any], Tensor]
+"""What is explained: of a class its `"logit"`, `"probability"` or `"log_probability"`; or a function from what the
+network returns for n images to a number for each, [n], such as those of `contrex.explain.targets`."""
+Rival = Contrast | Score | Callable[[Any], Tensor]
+"""What a target is explained against: other classes, or another score."""
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What is asked, before the network has run. `own` are scores of no class, or one that gives logits of classes;
+    `told` is what records call them."""
+
+    target: Any
+    contrast: Contrast
+    score: str
+    task: str | None
+    own: Sequence[Score] = ()
+    told: str = ""
+    names: Sequence[str] | None = None
+    _seen: list[tuple[Sequence[Score], object, Tensor]] = field(default_factory=list, repr=False)
+    """The scores, the output and the numbers of the first pass of all images, until they were checked."""
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether targets and contrasts are classes."""
+        return self.task != scores.ALONE
+
+    @contextmanager
+    def read(self, model: nn.Module, images: Tensor, reader: Reader | None) -> Iterator[None]:
+        """Read outputs of `model` as what is asked; `reader` is the explainer's `output`."""
+        if not self.own:
+            check_classifier(model)
+            with read_by(reader):
+                yield
+            return
+        fitted = [score.fitted(images) for score in self.own]
+        kind = tuple(score.kind for score in fitted)
+        with read_as(Reading(self._reading(fitted, len(images), reader), kind, self.told)):
+            yield
+
+    def _reading(self, fitted: Sequence[Score], num: int, reader: Reader | None) -> Read:
+        def read(output: object, model: Network, n: int) -> Tensor:
+            given = output if reader is None else applied(reader, output, model, "`output`")
+            places = beside.places(n, f"`score` {self.told} has something")
+            parts = [score.of(places) for score in fitted]
+            if self.has_classes:
+                (part,) = parts
+                assert isinstance(part, ClassScore)
+                return logits_in(applied(part.logits, given, model, f"`score` {part.name}"), model, n)
+            found = torch.stack([_numbers(part, given, model, n) for part in parts], 1)
+            if n == num and not self._seen:
+                self._seen.append((parts, given, found.detach()))
+            return found
+
+        return read
+
+    def check(self) -> None:
+        """Refuse scores of the images that the passes so far have shown to be none.
+
+        Raises:
+            ArgumentError: a function's number of an image depends on the other images, or a score has nothing to
+                explain.
+        """
+        for parts, output, found in self._seen:
+            for score, values in zip(parts, found.unbind(1), strict=True):
+                score.check(values)
+                if isinstance(score, Own) and len(values) > 1:
+                    _check_alone(score, output, values)
+        self._seen.clear()
+
+
+def wanted(score: Scoring, target: Any, contrast: Rival, task: str | None) -> Wanted:
+    """What a call asks.
+
+    Raises:
+        UnknownNameError: there is no such score, or no such task.
+        ArgumentError: classes are asked of a score that has none.
+    """
+    if isinstance(score, str):
+        if callable(contrast):
+            raise ArgumentError(
+                f"`contrast` is a function, and `score` is {score!r} of a class: pass a function as both, score=f and "
+                "contrast=g, or classes as the contrast."
+            )
+        if task is not None and task not in scores.TASKS:
+            raise unknown_name("`task`", task, scores.TASKS)
+        return Wanted(target, contrast, score, task)
+    if not callable(score):
+        raise ArgumentError(
+            f"`score` must be one of {', '.join(scores.SCORES)}, or a function from what the network returns to one "
+            f"number per image; got {type(score).__name__}."
+        )
+    one = as_score(score)
+    if isinstance(one, ClassScore) and not callable(contrast):
+        if target is not None and one.target is not None:
+            raise ArgumentError(f"`target` and `score` {one.name} both name a class: give one of them.")
+        chosen = one.target if target is None else target
+        return Wanted(chosen, contrast, "logit", task, [one], one.name)
+    return _of_no_class(one, target, contrast, task)
+
+
+def _of_no_class(one: Score, target: Any, contrast: Rival, task: str | None) -> Wanted:
+    told = f"`score` {one.name} is one number per image"
+    if target is not None:
+        raise ArgumentError(f"`target` means nothing here, {told}, of no class: leave it out.")
+    if task is not None:
+        raise ArgumentError(f"`task` means nothing here, {told}, of no class: leave it out.")
+    if contrast is None:
+        return Wanted(0, None, "logit", scores.ALONE, [one], one.name, [one.name])
+    if not callable(contrast):
+        raise ArgumentError(f"`contrast` {contrast!r} needs classes, {told}: pass another score, contrast=g, or None.")
+    own = [one, as_score(contrast)]
+    return Wanted(0, 1, "logit", scores.ALONE, own, one.name, [score.name for score in own])
+
+
+def of_classes(score: Scoring, contrasts: Sequence[Rival], task: str | None) -> Wanted:
+    """What a call about several classes asks, or `ArgumentError` where the score, or a contrast, has none."""
+    if any(map(callable, contrasts)):
+        raise ArgumentError("`classes` needs classes, and a contrast is a function: call the explainer itself.")
+    asked = wanted(score, None, None, task) if isinstance(score, (str, ClassScore)) else None
+    if asked is None:
+        name = as_score(score).name if callable(score) else repr(score)
+        raise ArgumentError(
+            f"`classes` needs classes, and `score` {name} has none: call the explainer itself, or pass a score that "
+            "gives logits (contrex.explain.targets.Region)."
+        )
+    return replace(asked, target=None)
+
+
+def _numbers(score: Score, output: object, model: Network, n: int) -> Tensor:
+    """The numbers `[n]` of a score, float32 or better, or `ArgumentError`."""
+    found: object = applied(score, output, model, f"`score` {score.name}")
+    if isinstance(found, Tensor) and found.shape == (n,) and found.is_floating_point():
+        return found.to(torch.promote_types(found.dtype, torch.float32))
+    raise ArgumentError(
+        f"`score` {score.name} must give one number per image, a floating-point tensor [{n}] for {n} image(s), it "
+        f"gave {described(found)} of {described(output)}. Methods ask about one image and about copies too: what a "
+        "score has for each image of the call goes into `of` of a contrex.explain.targets.Score."
+    )
+
+
+def _check_alone(score: Score, output: object, values: Tensor) -> None:
+    """Refuse a function whose number of the first image is another one beside the other images."""
+    with torch.no_grad():
+        try:
+            alone = score(_first(output))
+        except Exception:  # an output of a kind that cannot be cut: nothing is known
+            return
+    if not isinstance(alone, Tensor) or alone.shape != (1,):
+        return
+    one, beside_others = float(alone), float(values[0])
+    if one == one and abs(one - beside_others) > 1e-2 * max(abs(one), abs(beside_others)):
+        raise ArgumentError(
+            f"`score` {score.name} gives {one:.4g} for the first image alone, and {beside_others:.4g} beside the "
+            "others: each number must come from the row of its image alone, `output[:, k]`, `.softmax(1)`, not (0)."
+        )
+
+
+def _first(output: Any) -> Any:
+    """What a network returned for the first image of several."""
+    if isinstance(output, Tensor):
+        return output[:1].detach() if output.ndim else output
+    if isinstance(output, dict):  # also transformers' outputs, which are made again of their entries
+        return type(output)(**{key: _first(value) for key, value in output.items()})
+    if isinstance(output, (list, tuple)) and all(isinstance(part, Tensor) for part in output):
+        parts = [_first(part) for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    raise TypeError(type(output).__name__)
