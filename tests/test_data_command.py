@@ -38,7 +38,8 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
-def test_photos_without_labels_are_no_problem(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_photos_without_labels_are_no_problem(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(photos.parent)  # where the sheets go
     assert main(["data", f"photos:{photos}"]) == 0
     said = capsys.readouterr().out
     assert "5 images, none with a label" in said
