@@ -79,7 +79,7 @@ With random weights, at the sizes of `tests/explain/test_contract.py`; written b
 {count} Right is a finite map of the right shape beside the network's own
 logits, whose contrasts are the differences of the classes' maps; the slow tests put every such cell through the
 contract. What is refused says why: no global pooling and one linear layer (`cam`), no ReLU (`guided_backprop`),
-no rule for a function (`lrp`), no attention among all tokens, one resolution only (`refine_cam`).
+no rule for a layer norm (`excitation_backprop`), no attention among all tokens, one resolution only (`refine_cam`).
 """
 
 
