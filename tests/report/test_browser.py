@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +12,7 @@ import pytest
 
 from contrex.report import render_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FOUND = importlib.util.find_spec("playwright") is not None and CHROMIUM is not None
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not FOUND, reason="needs playwright and a Chromium or Chrome on the PATH"),
-]
+pytestmark = pytest.mark.slow
 
 PATHS = ["val/a.png", "val/b.png", "val/c.png", "val/d.png"]
 CLASSES = ["cat", "dog", "</script><b>bird"]
@@ -76,16 +68,6 @@ def files(runs, tmp_path_factory):
     for name, some in (("report", runs), ("older", older)):
         (folder / f"{name}.html").write_text(render_report(some, title="A report"), encoding="utf-8")
     return {name: folder / f"{name}.html" for name in ("report", "older")}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,11 +29,7 @@ from contrex.serving.server import Server
 from contrex.serving.studio import Studio
 from contrex.settings import Model
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FOUND = importlib.util.find_spec("playwright") is not None and CHROMIUM is not None
-
 pytestmark = pytest.mark.slow
-needs_browser = pytest.mark.skipif(not FOUND, reason="needs playwright and a Chromium or Chrome on the PATH")
 
 NAMES = tuple(f"class {chr(97 + index // 5)}{index % 5}, other name {index}" for index in range(30))
 SIDE = 20
@@ -67,16 +61,6 @@ def participants(made):
         Participant.of(name, None, Model("contrex:convnet", weights=made / f"{name}.pth"), NAMES)
         for name in ("base", "cgc")
     ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -184,7 +168,6 @@ def pixel(page, x, y, model=0):
     )
 
 
-@needs_browser
 def test_a_photo_is_chosen_on_an_empty_page(served, made):
     page = served()
     assert page.inner_text("h1:visible") == "Why this class, and not that one?"
@@ -194,7 +177,6 @@ def test_a_photo_is_chosen_on_an_empty_page(served, made):
     assert page.inner_text("#question").startswith("why class")
 
 
-@needs_browser
 def test_a_photo_is_dropped(served, made):
     page = served("a.png", "b.png")
     page.select_option("#sort", "views")  # its order has the new photo too
@@ -223,7 +205,6 @@ def test_a_photo_is_dropped(served, made):
     assert page.input_value("#angle") == "20"
 
 
-@needs_browser
 def test_what_is_no_photo_is_told_and_the_page_goes_on(served, made, tmp_path):
     page = served("a.png")
     page.refused.append("400")
@@ -237,7 +218,6 @@ def test_what_is_no_photo_is_told_and_the_page_goes_on(served, made, tmp_path):
     page.wait_for_selector("text=large.jpg has 33 MB, and the server takes 32")
 
 
-@needs_browser
 def test_a_server_that_is_gone_is_told(served):
     page = served("a.png")
     page.refused.append("ERR_")
@@ -248,7 +228,6 @@ def test_a_server_that_is_gone_is_told(served):
     page.wait_for_selector("text=The server does not answer. Is contrex explore --serve still running?")
 
 
-@needs_browser
 @pytest.mark.parametrize("fill", ["blur", "mean"])
 def test_erasing_changes_probabilities_and_keeps_the_question(served, made, participants, fill):
     page = served("a.png", methods=("grad_cam", "gradient"))
@@ -276,7 +255,6 @@ def test_erasing_changes_probabilities_and_keeps_the_question(served, made, part
     assert re.search(r"base: [\d.<%]+ before, [\d.<%]+ after", said)
 
 
-@needs_browser
 def test_undo_goes_back_to_the_same_numbers(served, made, participants):
     page = served("a.png")
     page.check("input[value=erase]")
@@ -310,7 +288,6 @@ def test_undo_goes_back_to_the_same_numbers(served, made, participants):
     assert page.input_value("#angle") == "10"
 
 
-@needs_browser
 @pytest.mark.parametrize("control", [("zoom", "1.2"), ("angle", "-35"), ("x", "0.3"), ("y", "0.8"), ("flip", None)])
 def test_moving_changes_the_map(served, made, participants, control):
     page = served("a.png")
@@ -325,7 +302,6 @@ def test_moving_changes_the_map(served, made, participants, control):
     assert "agree by" in page.inner_text("#panels")
 
 
-@needs_browser
 def test_half_a_turn_moves_the_map_of_the_whole_picture_along(served, made, participants):
     page = served("a.png")
     page.fill("#angle", "180")
@@ -337,7 +313,6 @@ def test_half_a_turn_moves_the_map_of_the_whole_picture_along(served, made, part
     torch.testing.assert_close(moved, whole.flip(0, 1), rtol=0, atol=1e-3 * float(whole.abs().max()))
 
 
-@needs_browser
 def test_a_mouse_moves_and_enlarges_and_the_brush_erases_where_it_is(served, made, participants):
     """On a turned, mirrored and enlarged picture too."""
     page = served("a.png")
@@ -367,7 +342,6 @@ def test_a_mouse_moves_and_enlarges_and_the_brush_erases_where_it_is(served, mad
     check_numbers(page, participants[0], made / "a.png")
 
 
-@needs_browser
 def test_keys_erase_a_cell(served, made, participants):
     page = served("a.png")
     page.check("input[value=erase]")
@@ -387,7 +361,6 @@ def test_keys_erase_a_cell(served, made, participants):
     assert page.get_attribute("#zoom", "aria-valuetext").endswith("1.00")
 
 
-@needs_browser
 def test_a_change_begins_with_the_view_that_is_shown(served, made, participants):
     page = served("a.png")
     page.select_option("#view", "2")  # zoomed in
@@ -398,7 +371,6 @@ def test_a_change_begins_with_the_view_that_is_shown(served, made, participants)
     assert told["change"]["erased"][0]["points"][0] == pytest.approx([0.5, 0.5], abs=0.01)
 
 
-@needs_browser
 def test_models_are_changed_together(served, made, participants):
     page = served("a.png", models=2)
     page.check("input[value=erase]")
@@ -409,7 +381,6 @@ def test_models_are_changed_together(served, made, participants):
         assert any(abs(before - after) > 1e-4 for before, after in rows(page, model).values())
 
 
-@needs_browser
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("models", [1, 2])
 def test_nothing_is_wider_than_the_page(served, width, models):
@@ -423,7 +394,6 @@ def test_nothing_is_wider_than_the_page(served, width, models):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@needs_browser
 def test_dark_and_print(served):
     page = served("a.png")
     page.fill("#angle", "20")
@@ -438,7 +408,6 @@ def test_dark_and_print(served):
     assert page.is_visible("#beforehand table")
 
 
-@needs_browser
 def test_two_fingers_enlarge_and_turn(served, made, participants):
     page = served("a.png", viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
     page.check("input[value=move]")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import re
@@ -24,13 +23,7 @@ from contrex.ops import heatmap
 from contrex.photos import Asked, Photographer, Questions, seen_by
 from contrex.settings import Model
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FOUND = importlib.util.find_spec("playwright") is not None and CHROMIUM is not None
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not FOUND, reason="needs playwright and a Chromium or Chrome on the PATH"),
-]
+pytestmark = pytest.mark.slow
 
 NAMES = tuple(f"class {chr(97 + index // 5)}{index % 5}, other name {index}" for index in range(30))
 SIDE = 20
@@ -67,16 +60,6 @@ def files(made, participants):
     for path in sorted(made.glob("*.png")):
         two.add(path, made / "two.html")
     return {name: page.page().save(made / f"{name}.html") for name, page in (("one", one), ("two", two))}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
