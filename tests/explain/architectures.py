@@ -221,10 +221,10 @@ def placed(model: nn.Module, layer: str, images: Tensor, grid: tuple[int, int]) 
 
 def _is_cnn(model: nn.Module) -> bool:
     """Whether the network has no attention among tokens and takes images of any size."""
-    kinds = " ".join({type(module).__name__ for module in model.modules()})
-    return isinstance(next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None), nn.Conv2d) and not any(
-        word in kinds for word in ("Attention", "Attn", "LayerNorm ", "Mixer", "Block2d", "ViT", "Transformer", "Rnn")
-    )
+    kinds = {type(module).__name__ for module in model.modules()}
+    words = ("Attention", "Attn", "Mixer", "Block2d", "ViT", "Transformer", "Rnn")
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    return first is not None and "LayerNorm" not in kinds and not any(word in kind for kind in kinds for word in words)
 
 
 def table(rows: Sequence[Row]) -> str:
