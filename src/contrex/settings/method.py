@@ -51,18 +51,18 @@ class CrossEntropy(Method):
         return {"views": self.views} if not self.deletions else vars(self)
 
 
-def _check_views(share: float, starting_epoch: int, variant: Variant) -> None:
+def _check_views(share: float, consistency_after: float, variant: Variant) -> None:
     check(0 < share <= 1, "method.views_share", share, "a share, above 0 and up to 1")
-    check_at_least(0, "method", starting_epoch=starting_epoch)
+    check(0 <= consistency_after < 1, "method.consistency_after", consistency_after, "a share, from 0 and below 1")
     if share < 1 and variant == "published-code":
         raise ArgumentError(
             f"`method.views_share` {share} leaves out views that `method.variant` published-code classifies: take the "
             "variant paper, or all views."
         )
-    if starting_epoch and variant == "published-code":
+    if consistency_after and variant == "published-code":
         raise ArgumentError(
-            f"`method.starting_epoch` {starting_epoch} begins with one cross-entropy, and `method.variant` "
-            "published-code has three: take the variant paper, or start at 0."
+            f"`method.consistency_after` {consistency_after} begins with one cross-entropy, and `method.variant` "
+            "published-code has three: take the variant paper, or 0."
         )
 
 
@@ -92,14 +92,14 @@ class CGC(Method):
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
     views_share: float = 1.0
     """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
-    starting_epoch: int = 0
-    """The first epoch with the consistency loss, from 0; before it there is the cross-entropy alone."""
+    consistency_after: float = 0.0
+    """The share of the epochs with the cross-entropy alone, before the consistency begins; the paper has none."""
     explained: Literal["prediction", "label"] = "prediction"
     """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
 
     def __post_init__(self) -> None:
         check_contrast(self.contrast)
-        _check_views(self.views_share, self.starting_epoch, self.variant)
+        _check_views(self.views_share, self.consistency_after, self.variant)
         check_at_least(0, "method", weight=self.weight, queue=self.queue)
         check_at_least(1, "method", resolution=self.resolution)
         check_positive("method", temperature=self.temperature)
@@ -127,14 +127,14 @@ class CGCNoNegatives(Method):
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
     views_share: float = 1.0
     """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
-    starting_epoch: int = 0
-    """The first epoch with the consistency loss, from 0; before it there is the cross-entropy alone."""
+    consistency_after: float = 0.0
+    """The share of the epochs with the cross-entropy alone, before the consistency begins; the paper has none."""
     explained: Literal["prediction", "label"] = "prediction"
     """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
 
     def __post_init__(self) -> None:
         check_contrast(self.contrast)
-        _check_views(self.views_share, self.starting_epoch, self.variant)
+        _check_views(self.views_share, self.consistency_after, self.variant)
         check_at_least(0, "method", weight=self.weight)
         check_at_least(1, "method", resolution=self.resolution)
 
