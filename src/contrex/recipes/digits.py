@@ -183,4 +183,8 @@ def comparison(*, seeds: int = 1, shortcut: float = 0.0, epochs: int | None = No
 
 def _varied(recipe: Recipe, seed: int, shortcut: float, epochs: int | None) -> Recipe:
     training = replace(recipe.training, seed=seed, epochs=recipe.training.epochs if epochs is None else epochs)
-    return replace(recipe, data=replace(DATA, shortcut=shortcut), training=training)
+    method = recipe.method
+    if shortcut and isinstance(method, CGC | CGCNoNegatives):
+        # What has learnt the shortcut becomes consistent about it: the consistency must be there from the start.
+        method = replace(method, consistency_after=0.0)
+    return replace(recipe, data=replace(DATA, shortcut=shortcut), method=method, training=training)
