@@ -4,7 +4,7 @@ of Table 8. The paper takes three trials: `--seeds 3`.
 ResNet-50 with ImageNet weights, whose last layer starts anew; all layers are fine-tuned. Lambda is 0.25 on CUB-200 and
 Cars-196, 0.5 on FGVC-Aircraft and Flowers-102; tau 0.5; transforms as on ImageNet.
 
-What the paper leaves open is in `OPEN`. Content Heatmaps of FGVC-Aircraft are not in its tables. The small sets train
+What the paper leaves open is in `OPEN`. Content heatmaps of FGVC-Aircraft are not in its tables. The small sets train
 by few steps with batches of 256: CUB-200 by 23 in an epoch.
 """
 
