@@ -48,8 +48,8 @@ class EmbeddingOfViews(Protocol):
         )
 
     def judge(self, group: Group) -> Sequence[int]:
-        masked = explanation_mask(group.explanation.heatmap, (group.squares.shape[2], group.squares.shape[3]))
-        crops = Crop.stack([self._crop(index, group.squares.shape[3]) for index in group.indices])
+        masked = explanation_mask(group.explanation.heatmap, group.size)
+        crops = Crop.stack([self._crop(index, group.size[1]) for index in group.indices])
         views = [geometry.warp_images(group.squares, crops), masked_images(group.squares, masked)]
         image, augmented, kept = group.features, *(self.bench.features(some) for some in views)
         self.similarities["augmented"].update(image, augmented)

@@ -14,8 +14,9 @@ from torch import Tensor
 from contrex import ranks, settings
 from contrex.data.views.evaluation import Views
 from contrex.errors import ArgumentError, DataError
-from contrex.evaluation.bench import Bench, Group, ShownPicture, of_an_image
+from contrex.evaluation.bench import Bench, Group, of_an_image
 from contrex.evaluation.chosen import chosen_in_words
+from contrex.evaluation.pictures import ShownPicture, pictures
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.protocols import check_names, protocol_named
 from contrex.evaluation.subject import Subject, command_line, configuration_of, versions
@@ -107,7 +108,7 @@ class Panel:
             if name not in self._shared:
                 self._order[name] += _judged(protocol, group)
         if self.wants_maps:
-            self._shown |= {shown.index: shown for shown in group.pictures(prediction)}
+            self._shown |= {shown.index: shown for shown in pictures(group, prediction)}
 
     def record(self, total: int) -> RunRecord:
         """The record of all that was measured, equal on every process. A sync point: all processes must call it, and
@@ -163,11 +164,11 @@ class Panel:
 
     def _gallery(self, rows: Mapping[int, ImageRow]) -> Gallery | None:
         """The pictures kept for a report."""
-        pictures = {index: shown for part in ranks.gathered(self._shown) for index, shown in part.items()}
-        if not pictures:
+        gathered = {index: shown for part in ranks.gathered(self._shown) for index, shown in part.items()}
+        if not gathered:
             return None
-        shown = [pictures[index] for index in sorted(pictures)]
-        kept = [rows[index] for index in sorted(pictures)]
+        shown = [gathered[index] for index in sorted(gathered)]
+        kept = [rows[index] for index in sorted(gathered)]
         return Gallery(
             images=[one.picture.pixels for one in shown],
             heatmaps=[one.heatmap for one in shown],
