@@ -27,8 +27,11 @@ from contrex.evaluation.subject import Subject
 from contrex.explain import Explainer, Explanation, LayerExplainer
 from contrex.explain.forward.head import forward_features, head_rows
 from contrex.explain.named import build_explainer, options_in_words
+from contrex.metrics import CurveMean
+from contrex.metrics.curve_mean import Point
 from contrex.models import classifier_head, eval_mode, model_logits
 from contrex.ops import heatmap
+from contrex.ops.geometry import Crop, random_crop
 from contrex.settings.contrast import read_contrast
 
 
@@ -113,6 +116,15 @@ class Bench:
     def seeds(self, purpose: str, indices: Sequence[int]) -> list[int]:
         """A seed for each image, made of its index and `evaluation.seed`: no batch or process changes it."""
         return [int(stream(purpose, self.options.seed, index).integers(2**62)) for index in indices]
+
+    def crop(self, purpose: str, index: int, side: int) -> Crop:
+        """The random crop of one image, as in training; it depends on `evaluation.seed` and the image's index only."""
+        asked, generator = self.subject.augmentation, stream(purpose, self.options.seed, index)
+        return random_crop(1, side, scale=asked.scale, ratio=asked.ratio, flip=asked.flip, generator=generator)
+
+    def points(self, mean: CurveMean, x: Sequence[float]) -> list[Point]:
+        """A mean curve at the places `x`, with its interval. A sync point: all processes must call it."""
+        return mean.points(x, num_bootstrap=self.options.num_bootstrap, seed=self.options.seed)
 
     def shared_details(self) -> dict[str, object]:
         """How the heatmaps behind a number were made: by which explainer, at which layer, on which grid."""

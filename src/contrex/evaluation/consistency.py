@@ -68,15 +68,7 @@ class CGCLoss(Protocol):
 
     def crop(self, views: Views) -> Crop:
         """The crop of one image. It depends on the image's index and `evaluation.seed` only."""
-        augmentation = self.bench.subject.augmentation
-        return geometry.random_crop(
-            1,
-            views.square.shape[-1],
-            scale=augmentation.scale,
-            ratio=augmentation.ratio,
-            flip=augmentation.flip,
-            generator=stream("evaluation crop", self.bench.options.seed, views.index),
-        )
+        return self.bench.crop("evaluation crop", views.index, views.square.shape[-1])
 
     def details(self) -> dict[str, Any]:
         augmentation = self.bench.subject.augmentation
@@ -121,9 +113,7 @@ class Equivariance(Protocol):
         )
 
     def profiles(self) -> Sequence[Profile]:
-        options = self.bench.options
-        x = [100 * error.share for error in self.errors[1:]]
-        points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
+        points = self.bench.points(self.mean, [100 * error.share for error in self.errors[1:]])
         return [Profile("equivariance", "Equivariance error", "area that the crop keeps, %", "error", {"": points})]
 
     def details(self) -> dict[str, Any]:

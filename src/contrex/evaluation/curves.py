@@ -56,11 +56,10 @@ class PixelCurve(Protocol):
         return group.indices
 
     def profiles(self) -> Sequence[Profile]:
-        options = self.bench.options
         own = [] if self._fractions is None else (100 * self._fractions).tolist()
         x = next((places for places in ranks.gathered(own) if places), [])  # a process may have no images
-        points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
-        return [Profile(self.area.name, self.curve, "pixels changed, %", "probability", {"": points})]
+        points = {"": self.bench.points(self.mean, x)}
+        return [Profile(self.area.name, self.curve, "pixels changed, %", "probability", points)]
 
     def details(self) -> dict[str, Any]:
         return {

@@ -77,9 +77,8 @@ class ParameterRandomization(Protocol):
         return [heatmap.resize(one, group.size) for one in maps]
 
     def profiles(self) -> Sequence[Profile]:
-        options = self.bench.options
         x = [float(number) for number in range(len(self.stages) + 1)]
-        points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
+        points = self.bench.points(self.mean, x)
         which = "" if self.is_cascading else ", each alone"
         title = f"stages randomised{which}, from the top: {', '.join(reversed(self.stages))}"
         return [Profile("randomization", "Parameter randomisation", title, self._axis, {"": points})]
