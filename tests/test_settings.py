@@ -55,7 +55,7 @@ FOLDER = Folder(Path("data"))
         (CGC(), "method", "queue", [-1], [0]),
         (CGC(), "method", "resolution", [0], [1]),
         (CGC(), "method", "views_share", [0.0, 1.1, NAN], [0.25]),
-        (CGC(), "method", "starting_epoch", [-1], [3]),
+        (CGC(), "method", "consistency_after", [-0.1, 1.0, NAN], [0.0, 0.9]),
         (Retrofit(), "method", "views_share", [0.0, 1.1, NAN], [0.25]),
         (CGCNoNegatives(), "method", "views_share", [0.0, 1.1, NAN], [0.25]),
         (CGCNoNegatives(), "method", "weight", [-1.0], [0.0]),

@@ -151,9 +151,12 @@ def test_the_label_explained(kind):
 
 
 @pytest.mark.parametrize("views", ["both", "plain"])
-def test_before_the_starting_epoch_there_is_the_cross_entropy_alone(views):
+def test_before_the_consistency_there_is_the_cross_entropy_alone(views):
     batch, classifier = make_batch(6), make_classifier()
-    step = training_step(classifier, CGC(resolution=16, starting_epoch=2, views=views)).eval()
+    step = training_step(classifier, CGC(resolution=16, consistency_after=0.5, views=views)).eval()
+    with pytest.raises(ArgumentError, match=r"`method.consistency_after` 0.5 is a share of the epochs of a run, and"):
+        step(batch)
+    step.plan(Recipe("half", Digits(), Model(), step.settings, training=Training(epochs=5)))
     baseline = training_step(classifier, CrossEntropy(views=views)).eval()
     for epoch in (0, 1):
         step.begin_epoch(epoch)
@@ -287,9 +290,9 @@ def test_steps_refuse():
         with pytest.raises(ArgumentError, match=r"`method.views_share` 0.5 leaves out views that `method.variant` pub"):
             kind(views_share=0.5, variant="published-code")
         with pytest.raises(
-            ArgumentError, match=r"`method.starting_epoch` 3 begins with one cross-entropy, and `method"
+            ArgumentError, match=r"`method.consistency_after` 0.5 begins with one cross-entropy, and `meth"
         ):
-            kind(starting_epoch=3, variant="published-code")
+            kind(consistency_after=0.5, variant="published-code")
     batch = make_batch()
     with pytest.raises(UnknownNameError, match=r"`method.contrast` must be one of"):
         training_step(make_classifier(), CGC(contrast="weigthed"))(batch)

@@ -35,7 +35,8 @@ class ConsistencyStep(ExplainingStep):
 
     g is the element-wise form of Grad-CAM (HiResCAM), as in the published code. Plain and transformed images share one
     forward pass; the published code runs them separately, which differs only in batch-norm's statistics. Of our own:
-    g may be for the label (`explained`), and the consistency may begin at a later epoch.
+    g may be for the label (`explained`), and the consistency may begin after a share of the epochs
+    (`consistency_after`).
 
     With unlabelled images (section 4.3) the labelled ones have the cross-entropy and the unlabelled ones the
     consistency, each for its own top class: `L = L_CE(labelled) + lambda * consistency(unlabelled)`. These are two
@@ -54,10 +55,11 @@ class ConsistencyStep(ExplainingStep):
         if settings.variant == "published-code":
             self.wants = Wants(views=2, unlabelled_views=1, views_beside_unlabelled=1)
         self._explainer = explainer or HiResCAM(classifier.network, settings.layer)
+        self._num_epochs: int | None = None
 
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of a batch: explain both views, put one map into the frame of the other, compare them."""
-        if self.epoch < getattr(self.settings, "starting_epoch", 0):  # a retrofit has none
+        if self.epoch < self._first_epoch():
             cross_entropy, logits = self.classified(batch, self.settings.views)
             return step_output(batch.labels, logits, cross_entropy, cross_entropy=cross_entropy)
         if batch.unlabelled is not None:
@@ -82,7 +84,20 @@ class ConsistencyStep(ExplainingStep):
             raise ArgumentError(
                 "`method.explained` label: the images that are explained have no labels here. Take prediction."
             )
+        self._num_epochs = recipe.training.epochs
         return super().plan(recipe)
+
+    def _first_epoch(self) -> int:
+        """The first epoch with consistency, from 0; the last one has it always."""
+        share = getattr(self.settings, "consistency_after", 0.0)  # a retrofit has none
+        if not share:
+            return 0
+        if self._num_epochs is None:
+            raise ArgumentError(
+                f"`method.consistency_after` {share} is a share of the epochs of a run, and this step is in none: call "
+                "`plan(recipe)` first, or take 0 and weight the consistency yourself."
+            )
+        return min(round(share * self._num_epochs), self._num_epochs - 1)
 
     @property
     def _explains_label(self) -> bool:

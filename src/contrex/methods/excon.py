@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError
 from contrex.explain.named import build_explainer
+from contrex.methods.phase import Plan
 from contrex.methods.step import Shown, StepOutput, explained_layer, two_views_of
 from contrex.methods.supcon import SupConStep
 from contrex.models import Classifier, eval_mode, model_logits
 from contrex.ops import scores
 from contrex.ops.pixels import explanation_mask, masked_images
-from contrex.settings import ExCon
+from contrex.settings import ExCon, Recipe
 
 
 class ExConStep(SupConStep):
@@ -45,6 +46,20 @@ class ExConStep(SupConStep):
                 f"`method.explainer` {settings.explainer} runs in eval mode only, and `method.variant` published-code "
                 "explains in train mode: take variant paper, or grad_cam."
             )
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """Those of SupCon.
+
+        Raises:
+            ArgumentError: the run ends before its explained views begin.
+        """
+        start, epochs = self.settings.starting_epoch, recipe.training.epochs
+        if start >= epochs:
+            raise ArgumentError(
+                f"`method.starting_epoch` {start} is never reached in `training.epochs` {epochs}, so this would be "
+                f"SupCon: take {epochs // 2}, or more epochs."
+            )
+        return super().plan(recipe)
 
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of a batch: explain, mask, check whether the class is kept, choose views, and contrast them in one

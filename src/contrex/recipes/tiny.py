@@ -89,7 +89,7 @@ def fitted(recipe: Recipe, num_images: int) -> Recipe:
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe with another number of epochs; a method's starting epoch stays at the same share of them."""
     method = recipe.method
-    if isinstance(method, ExCon | CGC | CGCNoNegatives):
+    if isinstance(method, ExCon):
         method = replace(method, starting_epoch=round(method.starting_epoch * epochs / recipe.training.epochs))
     return replace(recipe, method=method, training=replace(recipe.training, epochs=epochs))
 

@@ -71,26 +71,27 @@ class MapConsistency(Method):
     """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
     views_share: float = 1.0
     """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
-    starting_epoch: int = 0
-    """The first epoch with the consistency loss, from 0; before it there is the cross-entropy alone."""
+    consistency_after: float = 0.0
+    """The share of the epochs with the cross-entropy alone, before the consistency begins; the paper has none."""
     explained: Literal["prediction", "label"] = "prediction"
     """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
 
     def __post_init__(self) -> None:
         check_contrast(self.contrast)
-        check_at_least(0, "method", weight=self.weight, starting_epoch=self.starting_epoch)
+        check_at_least(0, "method", weight=self.weight)
         check_at_least(1, "method", resolution=self.resolution)
-        share, is_published = self.views_share, self.variant == "published-code"
+        share, after, is_published = self.views_share, self.consistency_after, self.variant == "published-code"
         check(0 < share <= 1, "method.views_share", share, "a share, above 0 and up to 1")
+        check(0 <= after < 1, "method.consistency_after", after, "a share, from 0 and below 1")
         if share < 1 and is_published:
             raise ArgumentError(
                 f"`method.views_share` {share} leaves out views that `method.variant` published-code classifies: take "
                 "the variant paper, or all views."
             )
-        if self.starting_epoch and is_published:
+        if after and is_published:
             raise ArgumentError(
-                f"`method.starting_epoch` {self.starting_epoch} begins with one cross-entropy, and `method.variant` "
-                "published-code has three: take the variant paper, or start at 0."
+                f"`method.consistency_after` {after} begins with one cross-entropy, and `method.variant` "
+                "published-code has three: take the variant paper, or 0."
             )
 
 
