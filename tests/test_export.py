@@ -11,14 +11,16 @@ import timm
 import torch
 import torchvision
 
-from contrex import cli, export
+from contrex import cli
 from contrex.cli.export import Export
 from contrex.errors import ArgumentError, CheckpointError, UnknownNameError, WeightsError
-from contrex.export import FORMATS, export_run
+from contrex.export import FORMATS, export_run, formats
 from contrex.methods import training_plan
 from contrex.models import load_classifier
+from contrex.records import to_plain
 from contrex.settings import CrossEntropy, Digits, Model, Recipe, Training
 from contrex.training.checkpoint import Checkpoints
+from contrex.training.trained import trained
 
 NAMES = ("zero", "one", "two", "<three>")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -37,7 +39,7 @@ def run_of(folder, name, options=None, stem="built-in", **pooling):
                 tensor.add_(0.01 * torch.rand_like(tensor))
     content = {
         "steps": [step.state_dict() for step in plan.modules()],
-        "recipe": export.to_plain(recipe),
+        "recipe": to_plain(recipe),
         "classes": list(NAMES),
         "place": {"epoch": 2, "phase": 0, "batch": 0, "step": 6, "best": 1.0},
         "epochs": 2,
@@ -71,7 +73,7 @@ def normalised():
 
 
 def own_logits(run):
-    _, classifier, _ = export.trained(Checkpoints(run).load())
+    _, classifier, _ = trained(Checkpoints(run).load())
     with torch.inference_mode():
         return classifier.network.eval()(normalised())
 
@@ -104,7 +106,7 @@ def test_timm_takes_its_file(timm_run):
 def test_safetensors_hold_plain_keys_and_what_they_are(kind, request):
     run = request.getfixturevalue(kind)
     path = export_run(run, "safetensors").path
-    recipe, classifier, _ = export.trained(Checkpoints(run).load())
+    recipe, classifier, _ = trained(Checkpoints(run).load())
     with safetensors.safe_open(path, "pt") as file:
         assert set(file.keys()) == set(classifier.network.state_dict())
         about = file.metadata()
@@ -146,7 +148,7 @@ def test_onnx_takes_pixel_values_in_batches_of_any_size(kind, runtime, request, 
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     if runtime == "reference":
-        monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxruntime" else name)
+        monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxruntime" else name)
     run = request.getfixturevalue(kind)
     exported = export_run(run, "onnx")
     assert (
@@ -192,7 +194,7 @@ def test_networks_of_another_library_or_stem(torchvision_run, timm_run, tmp_path
 
 def test_the_pooling_is_part_of_the_run_and_of_its_file(tmp_path):
     run = run_of(tmp_path, "timm:test_resnet", pooling="logsumexp", pooling_temperature=0.3)
-    _, classifier, _ = export.trained(Checkpoints(run).load("last"))
+    _, classifier, _ = trained(Checkpoints(run).load("last"))
     assert str(classifier.network.global_pool.pool) == "GlobalPooling(logsumexp, temperature=0.3)"
     assert export_run(run, "safetensors").checked.startswith("loaded back by contrex; ")
     with pytest.raises(ArgumentError, match="was trained with the pooling logsumexp, and timm builds its own: use saf"):
@@ -202,12 +204,12 @@ def test_the_pooling_is_part_of_the_run_and_of_its_file(tmp_path):
 def test_a_file_that_gives_other_logits_is_not_left_behind(convnet_run, tmp_path, monkeypatch):
     path = tmp_path / "x.safetensors"
     path.write_text("what was there")
-    state = export._state
+    state = formats._state
 
     def damaged(found):
         return {key: value + 0.01 if key == "fc.bias" else value for key, value in state(found).items()}
 
-    monkeypatch.setattr(export, "_state", damaged)
+    monkeypatch.setattr(formats, "_state", damaged)
     with pytest.raises(
         WeightsError, match=r"loaded back by contrex, contrex:convnet gives other logits: .*difference 0.01"
     ):
@@ -224,7 +226,7 @@ def test_what_else_is_refused(convnet_run, tmp_path, monkeypatch):
         export_run(convnet_run, "onnx", output=tmp_path.joinpath("x.pth").relative_to(tmp_path))
     with pytest.raises(CheckpointError, match=r"no 'best' checkpoint in .*: it has \['last'\]"):
         export_run(convnet_run, "safetensors", checkpoint="best")
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(ArgumentError, match=r"`format` onnx needs onnxscript: pip install 'contrex\[onnx\]'"):
         export_run(convnet_run, "onnx")
 
@@ -234,7 +236,7 @@ def test_a_network_that_the_exporter_cannot_translate(convnet_run, tmp_path, mon
         raise torch.onnx.OnnxExporterError("no such operator\n and a page more")
 
     monkeypatch.setattr(torch.onnx, "export", failing)
-    monkeypatch.setattr(export, "find_spec", lambda name: name)
+    monkeypatch.setattr(formats, "find_spec", lambda name: name)
     with pytest.raises(ArgumentError, match=r"cannot translate contrex:convnet: no such operator. Use safetensors"):
         export_run(convnet_run, "onnx", output=tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())

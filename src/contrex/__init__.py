@@ -53,20 +53,15 @@ _FUNCTIONS = ("load", "why", "why_not")
 
 
 def __getattr__(name: str) -> object:
-    if name in (
-        "load",
-        "why",
-        "why_not",
-    ):  # not called like their module: that would take its place here once it is imported
-        with _uncollected():
+    with _uncollected():
+        if name in _FUNCTIONS:  # not called like their module: that would take its place here once it is imported
             return getattr(importlib.import_module("contrex.asking"), name)
-    if name in _PACKAGES:
-        return importlib.import_module(f"contrex.{name}")
-    if name[:1].isupper():  # a class or a table; anything else may be a submodule about to be imported
-        with _uncollected():
+        if name in _PACKAGES:
+            return importlib.import_module(f"contrex.{name}")
+        if name[:1].isupper():  # a class or a table; anything else may be a submodule about to be imported
             explain = importlib.import_module("contrex.explain")
-        if name in explain.__all__:
-            return getattr(explain, name)
+            if name in explain.__all__:
+                return getattr(explain, name)
     raise AttributeError(f"module 'contrex' has no attribute {name!r}")
 
 

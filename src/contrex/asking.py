@@ -20,8 +20,8 @@ from contrex.data.files.images import read_image, rgb_image
 from contrex.data.views.squares import central_square, pixels
 from contrex.errors import ArgumentError
 from contrex.explain import Explainer, Explanation
+from contrex.explain.asked import Targets
 from contrex.explain.expected import ExpectedExplanation
-from contrex.explain.explainer import Targets
 from contrex.explain.named import build_explainer
 from contrex.explain.picture import Photo, Source
 from contrex.models import Classifier, beside, class_names, eval_mode, load_classifier, model_logits

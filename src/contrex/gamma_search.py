@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
 from contrex.explain import LRP
-from contrex.explain.explainer import Targets
+from contrex.explain.asked import Targets
 from contrex.explain.propagation.linear_maps import layer_names
 from contrex.metrics.insertion import area_under_curve, deletion_curve
 from contrex.models.classifier import Classifier

@@ -34,7 +34,8 @@ from contrex.evaluation import (
 from contrex.evaluation.chosen import spread
 from contrex.evaluation.classification import Top1
 from contrex.evaluation.consistency import CGCLoss
-from contrex.evaluation.run import GROUP, Panel
+from contrex.evaluation.groups import GROUP
+from contrex.evaluation.panel import Panel
 from contrex.metrics import PerSampleMetric, area_under_curve, insertion_curve
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet

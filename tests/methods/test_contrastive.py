@@ -100,7 +100,9 @@ def test_random_views_until_the_starting_epoch(batch):
 
 def test_a_run_that_ends_before_its_starting_epoch_is_refused():
     recipe = Recipe("short", Digits(), Model(), ExCon(starting_epoch=4), training=Training(epochs=4))
-    with pytest.raises(ArgumentError, match=r"`method.starting_epoch` 4 is never reached in `training.epochs` 4, so th"):
+    with pytest.raises(
+        ArgumentError, match=r"`method.starting_epoch` 4 is never reached in `training.epochs` 4, so th"
+    ):
         step_of(recipe.method).plan(recipe)
     longer = replace(recipe, training=Training(epochs=5))
     step_of(recipe.method).plan(longer)

@@ -9,14 +9,12 @@ from torch import nn
 
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.metrics.randomization import (
-    KINDS,
     RandomizationSimilarity,
     below_chance,
-    chance_similarity,
     changes,
-    map_similarity,
     randomized,
 )
+from contrex.metrics.similarity import KINDS, chance_similarity, map_similarity
 from oracles import randomization as slow
 
 SLOW = {

@@ -1,4 +1,4 @@
-"""Content Heatmap by loops over pixels, in float64."""
+"""Content heatmap by loops over pixels, in float64."""
 
 from __future__ import annotations
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
-from contrex.errors import printable
+from contrex.errors import ImageError, printable
 
 
 class Progress:
@@ -14,9 +16,27 @@ class Progress:
     for each tenth of ten or more. Of a single one it says nothing."""
 
     def __init__(self, total: int) -> None:
+        self.num_unreadable = 0
         self._total, self._done, self._start = total, 0, time.monotonic()
         self._is_live = sys.stderr.isatty()
         self._show()
+
+    @contextmanager
+    def photo(self) -> Iterator[None]:
+        """Count the photo that is worked on inside.
+
+        Raises:
+            ImageError: a single photo cannot be read; of many it is told and counted, and the others follow.
+        """
+        failure = ""
+        try:
+            yield
+        except ImageError as error:
+            if self._total == 1:
+                raise
+            self.num_unreadable += 1
+            failure = f"contrex: {error}"
+        self.step(failure)
 
     def step(self, failure: str = "") -> None:
         """One more is done, or has failed."""

@@ -14,7 +14,7 @@ import tyro
 from contrex import settings
 from contrex.cli.counting import Progress
 from contrex.cli.options import Arguments, parsed
-from contrex.errors import ArgumentError, ImageError
+from contrex.errors import ArgumentError
 from contrex.importing import uncollected
 from contrex.settings.contrast import is_contrast, read_contrast
 from contrex.settings.explainer import read_explainer
@@ -111,35 +111,27 @@ def explain(arguments: Arguments) -> int:
     photographer = photos.Photographer(named, asked, side=options.side)
     origin = Origin(named, asked, options.run, options.model, photographer.side, has_names=bool(options.classes))
     page = _Page(options, named, asked)
-    progress, book, said, failed = Progress(len(found)), [], set(), 0
+    progress, book, said = Progress(len(found)), [], set()
     for path, file in zip(found, files, strict=True):
-        try:
+        with progress.photo():
             result = photographer.explain(path)
-        except ImageError as error:  # of many photos the others are still explained
-            if len(found) == 1:
-                raise
-            failed += 1
-            progress.step(f"contrex: {error}")
-            continue
-        places = [f"{row[0].explainer} explains {row[0].place}" for row in result.rows if row[0].place is not None]
-        progress.tell(*[line for line in dict.fromkeys(places) if line not in said], *result.lines())
-        said.update(places)
-        if file.picture.suffix.lower() == ".pdf":
-            book.append(result)
-        else:
-            photos.save_pictures([result], file.picture)
-            progress.tell(f"picture: {file.picture}")
-        save_record(
-            result, origin, file.record, picture=file.picture, maps=file.maps if options.beside.save_maps else None
-        )
-        progress.tell(f"record: {file.record}")
-        page.add(path)
-        progress.step()
+            places = [f"{row[0].explainer} explains {row[0].place}" for row in result.rows if row[0].place is not None]
+            progress.tell(*[line for line in dict.fromkeys(places) if line not in said], *result.lines())
+            said.update(places)
+            if file.picture.suffix.lower() == ".pdf":
+                book.append(result)
+            else:
+                photos.save_pictures([result], file.picture)
+                progress.tell(f"picture: {file.picture}")
+            maps = file.maps if options.beside.save_maps else None
+            save_record(result, origin, file.record, picture=file.picture, maps=maps)
+            progress.tell(f"record: {file.record}")
+            page.add(path)
     if book:
         photos.save_pictures(book, options.output)
         progress.tell(f"picture: {options.output}")
     progress.tell(*page.written())
-    return 2 if failed else 0
+    return 2 if progress.num_unreadable else 0
 
 
 class _Page:

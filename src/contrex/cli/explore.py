@@ -15,7 +15,8 @@ from contrex import settings
 from contrex.cli.counting import Progress
 from contrex.cli.explain import PAGES, check_output
 from contrex.cli.options import Arguments, parsed
-from contrex.errors import ArgumentError, ImageError
+from contrex.errors import ArgumentError
+from contrex.importing import uncollected
 from contrex.serving.installed import check_installed
 from contrex.settings.explainer import read_explainer
 
@@ -72,8 +73,9 @@ def explore(arguments: Arguments) -> int:
     runs = [word for word in options.words if (word / "recipe.json").is_file()]
     words = [word for word in options.words if word not in runs]
     _check(options, runs, words)
-    from contrex import photos
-    from contrex.exploring import Explorer, at_layers
+    with uncollected():
+        from contrex import photos
+        from contrex.exploring import Explorer, at_layers
 
     found = photos.found_photos(words) if words else []
     texts = [one for text in options.explainer for one in at_layers(text, options.layer)]
@@ -86,25 +88,18 @@ def explore(arguments: Arguments) -> int:
     explorer = Explorer(list(_participants(options, runs)), asked, side=options.side)
     if options.live.serve:
         return _serve(explorer, found, options.live)
-    failed = _each(found, lambda path: explorer.add(path, options.output))
+    num_unreadable = _each(found, lambda path: explorer.add(path, options.output))
     print(f"page: {explorer.page().save(options.output)}")
-    return 2 if failed else 0
+    return 2 if num_unreadable else 0
 
 
 def _each(found: list[Path], add: Callable[[Path], None]) -> int:
     """Add photo after photo, and return how many could not be read."""
-    progress, failed = Progress(len(found)), 0
+    progress = Progress(len(found))
     for path in found:
-        try:
+        with progress.photo():
             add(path)
-        except ImageError as error:  # of many photos the others are still explored
-            if len(found) == 1:
-                raise
-            failed += 1
-            progress.step(f"contrex: {error}")
-            continue
-        progress.step()
-    return failed
+    return progress.num_unreadable
 
 
 def _serve(explorer: Explorer, found: list[Path], live: Live) -> int:

@@ -13,8 +13,9 @@ changes pixels, explains the predicted class and scores it too (the published CG
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.protocols import PROTOCOLS, check_names, protocol_named
-from contrex.evaluation.run import Validation, evaluate, evaluate_each, validate, validation_groups
+from contrex.evaluation.run import evaluate, evaluate_each
 from contrex.evaluation.subject import Subject, command_line, configuration_of, weights_sha256
+from contrex.evaluation.validation import Validation, validate, validation_groups
 
 __all__ = [
     "PROTOCOLS",

@@ -20,16 +20,18 @@ from torch import Tensor
 
 from contrex import ranks, settings
 from contrex.data.streams import stream
-from contrex.data.views.evaluation import Picture, Views, Whole
+from contrex.data.views.evaluation import Views, Whole
 from contrex.devices import device_named, images_at_once
 from contrex.errors import ArgumentError
-from contrex.evaluation.explored import explored
 from contrex.evaluation.subject import Subject
 from contrex.explain import Explainer, Explanation, LayerExplainer
 from contrex.explain.forward.head import forward_features, head_rows
 from contrex.explain.named import build_explainer, options_in_words
+from contrex.metrics import CurveMean
+from contrex.metrics.curve_mean import Point
 from contrex.models import classifier_head, eval_mode, model_logits
 from contrex.ops import heatmap
+from contrex.ops.geometry import Crop, random_crop
 from contrex.settings.contrast import read_contrast
 
 
@@ -115,6 +117,15 @@ class Bench:
         """A seed for each image, made of its index and `evaluation.seed`: no batch or process changes it."""
         return [int(stream(purpose, self.options.seed, index).integers(2**62)) for index in indices]
 
+    def crop(self, purpose: str, index: int, side: int) -> Crop:
+        """The random crop of one image, as in training; it depends on `evaluation.seed` and the image's index only."""
+        asked, generator = self.subject.augmentation, stream(purpose, self.options.seed, index)
+        return random_crop(1, side, scale=asked.scale, ratio=asked.ratio, flip=asked.flip, generator=generator)
+
+    def points(self, mean: CurveMean, x: Sequence[float]) -> list[Point]:
+        """A mean curve at the places `x`, with its interval. A sync point: all processes must call it."""
+        return mean.points(x, num_bootstrap=self.options.num_bootstrap, seed=self.options.seed)
+
     def shared_details(self) -> dict[str, object]:
         """How the heatmaps behind a number were made: by which explainer, at which layer, on which grid."""
         # Sync point: each process knows the grids of its own images only, and there is one record for all.
@@ -153,18 +164,6 @@ class Wholes:
     def shown(self) -> Iterator[tuple[Views, NDArray[np.float32]]]:
         """The views of each image with its heatmap, as float32 of numpy."""
         return zip(self.views, self.heatmaps.float().cpu().numpy(), strict=True)
-
-
-@dataclass(frozen=True, eq=False)
-class ShownPicture:
-    """A picture for the report: the image's index, the picture, the heatmap of its label, and that of the predicted
-    class if the image is classified wrongly; and what the explorer's page needs to ask it (`explored`), or ""."""
-
-    index: int
-    picture: Picture
-    heatmap: NDArray[np.float32]
-    predicted: NDArray[np.float32] | None
-    answer: str
 
 
 class Group:
@@ -216,6 +215,11 @@ class Group:
             return self._beside.squares
         return self.bench.normalise(torch.stack([views.square for views in self.views]))
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the squares."""
+        return self.squares.shape[2], self.squares.shape[3]
+
     @cached_property
     def explanation(self) -> Explanation:
         """The explanation of the squares, for the predicted classes and with `evaluation.contrast`."""
@@ -247,45 +251,16 @@ class Group:
     @cached_property
     def saliency(self) -> Tensor:
         """The signed heatmaps of the explanation, resized to the squares: [N,S,S]."""
-        return heatmap.resize(self.explanation.heatmap, (self.squares.shape[2], self.squares.shape[3]))
+        return heatmap.resize(self.explanation.heatmap, self.size)
 
     @cached_property
     def wholes(self) -> list[Wholes]:
         """The whole images with the heatmaps of their labels, grouped by shape."""
-        shapes = _of_equal_shape(self.views, range(len(self.views)))
-        return [_explained_wholes(self, positions, self.labels) for positions in shapes]
-
-    def pictures(self, predictions: Tensor) -> list[ShownPicture]:
-        """The pictures for the report. One whose prediction, of `predictions` [N], is not its label has the heatmap of
-        the predicted class, too."""
-        wrong = [
-            position
-            for position, views in enumerate(self.views)
-            if views.picture is not None and int(predictions[position]) != int(self.labels[position])
-        ]
-        predicted = {
-            views.index: values
-            for positions in _of_equal_shape(self.views, wrong)
-            for views, values in _explained_wholes(self, positions, predictions).shown()
-        }
-        return [
-            ShownPicture(
-                views.index, views.picture, values, predicted.get(views.index), _answer(self, views, predictions)
-            )
-            for same in self.wholes
-            for views, values in same.shown()
-            if views.picture is not None
-        ]
+        shapes = of_equal_shape(self.views, range(len(self.views)))
+        return [explained_wholes(self, positions, self.labels) for positions in shapes]
 
 
-def _answer(group: Group, views: Views, predictions: Tensor) -> str:
-    """What the explorer's page needs to ask an image: its label and its prediction come before all other classes."""
-    position = group.indices.index(views.index)
-    first = [int(group.labels[position]), int(predictions[position])]
-    return explored(group.bench, views, group.logits[position], first)
-
-
-def _of_equal_shape(views: Sequence[Views], positions: Iterable[int]) -> list[list[int]]:
+def of_equal_shape(views: Sequence[Views], positions: Iterable[int]) -> list[list[int]]:
     """The positions whose views have a whole image, those of one shape together."""
     by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for position in positions:
@@ -295,7 +270,7 @@ def _of_equal_shape(views: Sequence[Views], positions: Iterable[int]) -> list[li
     return list(by_shape.values())
 
 
-def _explained_wholes(group: Group, positions: Sequence[int], classes: Tensor) -> Wholes:
+def explained_wholes(group: Group, positions: Sequence[int], classes: Tensor) -> Wholes:
     """The whole images at `positions`, all of one shape, with the heatmaps of their classes, of `classes` [N].
 
     A network that takes squares only fails here; the error then says which setting helps.

@@ -12,6 +12,7 @@ from torch import Tensor
 from contrex import settings
 from contrex.data.streams import stream
 from contrex.data.views.evaluation import Views
+from contrex.evaluation.asking import explained_again
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.losses import cgc_losses
@@ -60,29 +61,14 @@ class CGCLoss(Protocol):
             self.metric.update(torch.empty(0), num_skipped=len(group))
             return group.indices
         crops = Crop.stack([self.crop(views) for views in group.views])
-        moved = self.bench.explain(
-            geometry.warp_images(group.squares, crops),
-            group.explanation.target,
-            group.views,
-            contrast=self.bench.options.contrast,
-        )
-        side = group.squares.shape[3]
-        self.metric.update(
-            cgc_losses(group.explanation.heatmap, moved.heatmap, crops, temperature=TEMPERATURE, size=side)
-        )
+        plain, moved = group.explanation, explained_again(group, geometry.warp_images(group.squares, crops))
+        losses = cgc_losses(plain.heatmap, moved.heatmap, crops, temperature=TEMPERATURE, size=group.size[1])
+        self.metric.update(losses)
         return group.indices
 
     def crop(self, views: Views) -> Crop:
         """The crop of one image. It depends on the image's index and `evaluation.seed` only."""
-        augmentation = self.bench.subject.augmentation
-        return geometry.random_crop(
-            1,
-            views.square.shape[-1],
-            scale=augmentation.scale,
-            ratio=augmentation.ratio,
-            flip=augmentation.flip,
-            generator=stream("evaluation crop", self.bench.options.seed, views.index),
-        )
+        return self.bench.crop("evaluation crop", views.index, views.square.shape[-1])
 
     def details(self) -> dict[str, Any]:
         augmentation = self.bench.subject.augmentation
@@ -127,9 +113,7 @@ class Equivariance(Protocol):
         )
 
     def profiles(self) -> Sequence[Profile]:
-        options = self.bench.options
-        x = [100 * error.share for error in self.errors[1:]]
-        points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
+        points = self.bench.points(self.mean, [100 * error.share for error in self.errors[1:]])
         return [Profile("equivariance", "Equivariance error", "area that the crop keeps, %", "error", {"": points})]
 
     def details(self) -> dict[str, Any]:
@@ -141,27 +125,12 @@ class Equivariance(Protocol):
         }
 
     def _similarity(self, group: Group, error: EquivarianceError) -> Tensor:
-        side = group.squares.shape[3]
-        percent = round(100 * error.share)
-        crops = Crop.stack(
-            [
-                crop_of_strength(
-                    1,
-                    side,
-                    share=error.share,
-                    flip=error.flip,
-                    generator=stream("equivariance", self.bench.options.seed, index, percent),
-                )
-                for index in group.indices
-            ]
-        )
-        moved = self.bench.explain(
-            geometry.warp_images(group.squares, crops),
-            group.explanation.target,
-            group.views,
-            contrast=self.bench.options.contrast,
-        )
-        return equivariance_similarity(group.explanation.heatmap, moved.heatmap, crops, size=side)
+        seed, side, percent = self.bench.options.seed, group.size[1], round(100 * error.share)
+        draws = [stream("equivariance", seed, index, percent) for index in group.indices]
+        crops = [crop_of_strength(1, side, share=error.share, flip=error.flip, generator=one) for one in draws]
+        crop = Crop.stack(crops)
+        moved = explained_again(group, geometry.warp_images(group.squares, crop))
+        return equivariance_similarity(group.explanation.heatmap, moved.heatmap, crop, size=side)
 
 
 class HeatmapSpread(Protocol):

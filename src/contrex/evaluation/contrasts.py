@@ -25,10 +25,10 @@ from contrex.metrics import (
     score_gradients,
     two_most_probable,
 )
+from contrex.metrics.masking import SIGNS
+from contrex.metrics.relative_probability import TARGETS
 from contrex.records import Dims, Profile
 
-SIGNS = ("positive", "negative")
-TARGETS = ("t1", "t2")
 SCORES: dict[str, str | None] = {"original": None, "mean": "mean", "max": "max", "weighted": "weighted"}
 """The scores that the paper compares, as `contrast` takes them."""
 BASELINE_WORDS = {"blur": "blurred", "zero": "zero", "mean": "mean colour"}
@@ -196,14 +196,13 @@ class GradientSigns(Protocol):
 
     def profiles(self) -> Sequence[Profile]:
         x = [0.0, *self.options.epsilons]
-        given = {"num_bootstrap": self.bench.options.num_bootstrap, "seed": self.bench.options.seed}
         return [
             Profile(
                 f"gradient_sign_{quantity}",
                 f"Gradient sign perturbation: {quantity}",
                 "epsilon",
                 title,
-                {name: self.means[quantity, name].points(x, **given) for name in SCORES},
+                {name: self.bench.points(self.means[quantity, name], x) for name in SCORES},
             )
             for quantity, title in QUANTITIES.items()
         ]

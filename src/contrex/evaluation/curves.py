@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -31,28 +31,35 @@ class PixelCurve(Protocol):
     needs_heatmaps = True
     curve: ClassVar[str]
     """The title of the curve's drawing."""
+    curves_of: ClassVar[Callable[..., Tensor]]
+    """The function that gives the curve of each image, `[N,S+1]`."""
+    area_kind: ClassVar[type[CurveArea]]
+    """The metric; its name has the baseline in it where that is not the usual one."""
+    usual_baseline: ClassVar[str]
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.step = bench.options.insertion_step or 8 * view_sizes(bench.subject.data)[1]
-        self.area = self.placed(self._area(), {"baseline": self._baseline()})
+        named = None if self.baseline == self.usual_baseline else self.baseline
+        self.area = self.placed(self.area_kind(named), {"baseline": self.baseline})
         self.metrics = [self.area]
         self.mean = CurveMean()
         self._fractions: Tensor | None = None
 
     def judge(self, group: Group) -> Sequence[int]:
         self._fractions = curve_fractions(group.saliency[0].numel(), self.step)
-        curves = self._curves(group)
+        seeds = self.bench.seeds("imputation", group.indices)
+        given = {"step": self.step, "baseline": self.baseline, "seeds": seeds}
+        curves = type(self).curves_of(answers_about(group), group.saliency, **given)
         self.area.update(curves, self._fractions)
         self.mean.update(curves)
         return group.indices
 
     def profiles(self) -> Sequence[Profile]:
-        options = self.bench.options
         own = [] if self._fractions is None else (100 * self._fractions).tolist()
         x = next((places for places in ranks.gathered(own) if places), [])  # a process may have no images
-        points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
-        return [Profile(self.area.name, self.curve, "pixels changed, %", "probability", {"": points})]
+        points = {"": self.bench.points(self.mean, x)}
+        return [Profile(self.area.name, self.curve, "pixels changed, %", "probability", points)]
 
     def details(self) -> dict[str, Any]:
         return {
@@ -61,19 +68,12 @@ class PixelCurve(Protocol):
             "scored_class": "predicted",
             "ranking": "signed map",
             "step": self.step,
-            "baseline": self._baseline(),
+            "baseline": self.baseline,
         }
 
+    @property
     @abstractmethod
-    def _area(self) -> CurveArea:
-        """The metric; its name has the baseline in it where that is not the usual one."""
-
-    @abstractmethod
-    def _curves(self, group: Group) -> Tensor:
-        """The curve of each image, `[N,S+1]`."""
-
-    @abstractmethod
-    def _baseline(self) -> str:
+    def baseline(self) -> str:
         """The name of what removed pixels become, such as "blur"."""
 
 
@@ -83,6 +83,14 @@ class Insertion(PixelCurve):
     name = "insertion_auc"
     title = "Insertion AUC"
     curve = "Insertion"
+    curves_of = staticmethod(insertion_curve)
+    area_kind = InsertionAUC
+    usual_baseline = "blur"
+
+    @property
+    def baseline(self) -> str:
+        """`evaluation.insertion_baseline`."""
+        return self.bench.options.insertion_baseline
 
     def meaning(self) -> str:
         start = {
@@ -91,23 +99,11 @@ class Insertion(PixelCurve):
             "zero": "an empty image of the data set's mean colour",
             "mean": "an empty image of its own mean colour",
             "road": "an image imputed from what is left, with noise (ROAD)",
-        }[self._baseline()]
+        }[self.baseline]
         return (
             f"The mean probability while pixels return to {start}, most important first: high when the heatmap found "
             "what the network needs."
         )
-
-    def _area(self) -> CurveArea:
-        return InsertionAUC(None if self._baseline() == "blur" else self._baseline())
-
-    def _curves(self, group: Group) -> Tensor:
-        seeds = self.bench.seeds("imputation", group.indices)
-        return insertion_curve(
-            answers_about(group), group.saliency, step=self.step, baseline=self._baseline(), seeds=seeds
-        )
-
-    def _baseline(self) -> str:
-        return self.bench.options.insertion_baseline
 
 
 class Deletion(PixelCurve):
@@ -116,6 +112,14 @@ class Deletion(PixelCurve):
     name = "deletion_auc"
     title = "Deletion AUC"
     curve = "Deletion"
+    curves_of = staticmethod(deletion_curve)
+    area_kind = DeletionAUC
+    usual_baseline = "zero"
+
+    @property
+    def baseline(self) -> str:
+        """`evaluation.deletion_baseline`."""
+        return self.bench.options.deletion_baseline
 
     def meaning(self) -> str:
         how = {
@@ -124,20 +128,8 @@ class Deletion(PixelCurve):
             "zero": "removed",
             "mean": "replaced by the image's mean colour",
             "road": "replaced by what the others suggest, with noise (ROAD)",
-        }[self._baseline()]
+        }[self.baseline]
         return (
             f"The mean probability while pixels are {how}, most important first: low when the heatmap found what the "
             "network uses."
         )
-
-    def _area(self) -> CurveArea:
-        return DeletionAUC(None if self._baseline() == "zero" else self._baseline())
-
-    def _curves(self, group: Group) -> Tensor:
-        seeds = self.bench.seeds("imputation", group.indices)
-        return deletion_curve(
-            answers_about(group), group.saliency, step=self.step, baseline=self._baseline(), seeds=seeds
-        )
-
-    def _baseline(self) -> str:
-        return self.bench.options.deletion_baseline

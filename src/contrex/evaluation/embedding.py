@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from contrex import ranks
-from contrex.data.streams import stream
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import FeatureSimilarity
@@ -48,8 +47,8 @@ class EmbeddingOfViews(Protocol):
         )
 
     def judge(self, group: Group) -> Sequence[int]:
-        masked = explanation_mask(group.explanation.heatmap, (group.squares.shape[2], group.squares.shape[3]))
-        crops = Crop.stack([self._crop(index, group.squares.shape[3]) for index in group.indices])
+        masked = explanation_mask(group.explanation.heatmap, group.size)
+        crops = Crop.stack([self.bench.crop("embedding crop", index, group.size[1]) for index in group.indices])
         views = [geometry.warp_images(group.squares, crops), masked_images(group.squares, masked)]
         image, augmented, kept = group.features, *(self.bench.features(some) for some in views)
         self.similarities["augmented"].update(image, augmented)
@@ -91,17 +90,6 @@ class EmbeddingOfViews(Protocol):
     @property
     def _most(self) -> int:
         return self.bench.options.embedding.num_images
-
-    def _crop(self, index: int, side: int) -> Crop:
-        augmentation = self.bench.subject.augmentation
-        return geometry.random_crop(
-            1,
-            side,
-            scale=augmentation.scale,
-            ratio=augmentation.ratio,
-            flip=augmentation.flip,
-            generator=stream("embedding crop", self.bench.options.seed, index),
-        )
 
 
 def tsne(features: NDArray[np.float32], seed: int) -> NDArray[np.float32] | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrex.evaluation.asking import answers_about, label_saliency
+from contrex.evaluation.asking import answers_about, explained_again, label_saliency
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import (
@@ -85,7 +85,7 @@ class Composed(Protocol):
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
-        self.columns = {measure: self.placed(ComposedScore(measure), {"measure": measure}) for measure in MEASURES}
+        self.columns = {measure: ComposedScore(measure) for measure in MEASURES}
         self.metrics = list(self.columns.values())
 
     def meaning(self) -> str:
@@ -97,17 +97,16 @@ class Composed(Protocol):
         )
 
     def judge(self, group: Group) -> Sequence[int]:
-        size, target = (group.squares.shape[2], group.squares.shape[3]), group.explanation.target
-        maps = unit_maps(group.explanation.heatmap, size)
+        maps = unit_maps(group.explanation.heatmap, group.size)
         masked = group.squares * maps.nan_to_num()[:, None].to(group.squares)
         # The explanation's own forward pass gives the probability of the masked image, too.
-        again = self.bench.explain(masked, target, group.views, contrast=self.bench.options.contrast)
-        answers, task = answers_about(group), self.bench.options.task
+        again, answers = explained_again(group, masked), answers_about(group)
+        left = class_probability(again.logits, again.target, self.bench.options.task)
         seeds = self.bench.seeds("road", group.indices)
         known = {
-            "coherency": coherency(maps, unit_maps(again.heatmap, size)),
+            "coherency": coherency(maps, unit_maps(again.heatmap, group.size)),
             "complexity": complexity(maps),
-            "average_drop": drop_magnitude(answers.whole(), class_probability(again.logits, target, task)),
+            "average_drop": drop_magnitude(answers.whole(), left),
             "road": road_difference(answers, group.saliency, fractions=self.bench.options.arcc_fractions, seeds=seeds),
         }
         known["adcc"] = adcc(known["coherency"], known["complexity"], known["average_drop"])

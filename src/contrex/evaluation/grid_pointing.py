@@ -46,7 +46,7 @@ class GridPointing(Protocol):
         super().__init__(bench)
         self.options = bench.options.grid_pointing
         self.metric = GridPointingGame(size=self.options.size)
-        self.metrics = [self.placed(self.metric, self.metric.dims)]
+        self.metrics = [self.metric]
         self._known: list[Known] = []
         self._num_grids = 0
 

@@ -49,8 +49,7 @@ class AlignmentWithPeople(Protocol):
                 f"that the images are in, for '{images.path(0)}'."
             )
         ceilings = dict.fromkeys((None, self.options.ceiling))
-        self.columns = [HumanAlignment(ceiling=ceiling) for ceiling in ceilings]
-        self.metrics = [self.placed(metric, metric.dims) for metric in self.columns]
+        self.columns = self.metrics = [HumanAlignment(ceiling=ceiling) for ceiling in ceilings]
 
     def meaning(self) -> str:
         told = "" if self.options.ceiling is None else f", where one person's map has {self.options.ceiling:g}"
@@ -60,8 +59,7 @@ class AlignmentWithPeople(Protocol):
         )
 
     def judge(self, group: Group) -> Sequence[int]:
-        side = group.squares.shape[2]
-        human = torch.from_numpy(np.stack([self._square(views, side) for views in group.views]))
+        human = torch.from_numpy(np.stack([self._square(views, group.size[0]) for views in group.views]))
         values = human_alignment(label_saliency(group), human)
         for metric in self.columns:
             metric.update(values)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from contrex import ranks, settings
+from contrex.evaluation.asking import explained_again
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.explain.named import build_explainer
@@ -20,7 +21,7 @@ from contrex.metrics import (
     map_similarity,
     randomized,
 )
-from contrex.metrics.randomization import KINDS
+from contrex.metrics.similarity import KINDS
 from contrex.ops import heatmap
 from contrex.records import Profile
 
@@ -58,10 +59,7 @@ class ParameterRandomization(Protocol):
         ):
             # Made anew at each stage: it is another network, and what an explainer has found out about the last one is
             # out of date.
-            explainer = build_explainer(network, options.explainer, options.layer)
-            other = self.bench.explain(
-                group.squares, plain.target, group.views, contrast=options.contrast, explainer=explainer
-            )
+            other = explained_again(group, group.squares, build_explainer(network, options.explainer, options.layer))
             before, after = self._seen(group, plain.heatmap, other.heatmap)
             similarities.append(map_similarity(before, after, self.options.similarity))
         together = torch.stack(similarities[1:])
@@ -76,12 +74,11 @@ class ParameterRandomization(Protocol):
         """The maps as they are compared: for SSIM, whose window is larger than most, at the size of the squares."""
         if self.options.similarity != "ssim":
             return maps
-        return [heatmap.resize(one, (group.squares.shape[2], group.squares.shape[3])) for one in maps]
+        return [heatmap.resize(one, group.size) for one in maps]
 
     def profiles(self) -> Sequence[Profile]:
-        options = self.bench.options
         x = [float(number) for number in range(len(self.stages) + 1)]
-        points = self.mean.points(x, num_bootstrap=options.num_bootstrap, seed=options.seed)
+        points = self.bench.points(self.mean, x)
         which = "" if self.is_cascading else ", each alone"
         title = f"stages randomised{which}, from the top: {', '.join(reversed(self.stages))}"
         return [Profile("randomization", "Parameter randomisation", title, self._axis, {"": points})]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from contrex import settings
 from contrex.errors import ArgumentError
+from contrex.evaluation.asking import explained_again
 from contrex.evaluation.bench import Bench, Group
 from contrex.evaluation.protocol import Protocol
 from contrex.evaluation.subject import weights_sha256
@@ -59,8 +60,7 @@ class Other:
         images = self.classifier.normalise(torch.stack([views.square for views in group.views]).to(self.bench.device))
         if not self.num_classes_checked:
             self._check_classes(images[:1], group.logits.shape[1])
-        target, contrast = group.explanation.target, self.bench.options.contrast
-        return self.bench.explain(images, target, group.views, contrast=contrast, explainer=self.explainer).heatmap
+        return explained_again(group, images, self.explainer).heatmap
 
     def _check_classes(self, images: Tensor, num_classes: int) -> None:
         with eval_mode(self.network), torch.inference_mode():
@@ -102,7 +102,7 @@ class Repeatability(Protocol):
             for relation in dict.fromkeys(other.relation for other in self.others)
             for kind in SIMILARITIES
         }
-        self.metrics = [self.placed(metric, metric.dims) for metric in self.columns.values()]
+        self.metrics = list(self.columns.values())
 
     def meaning(self) -> str:
         relations = [relation for relation, kind in self.columns if kind == SIMILARITIES[0]]
@@ -117,8 +117,8 @@ class Repeatability(Protocol):
         )
 
     def judge(self, group: Group) -> Sequence[int]:
-        size = (group.squares.shape[2], group.squares.shape[3])
-        maps = {other.name: heatmap.resize(other.heatmaps(group), size).to(group.saliency) for other in self.others}
+        resized = [heatmap.resize(other.heatmaps(group), group.size).to(group.saliency) for other in self.others]
+        maps = {other.name: one for other, one in zip(self.others, resized, strict=True)}
         for (relation, kind), metric in self.columns.items():
             theirs = [maps[other.name] for other in self.others if other.relation == relation]
             metric.update(*_similarities(group.saliency, theirs, kind))

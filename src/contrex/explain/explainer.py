@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Unpack
 
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError, NotDifferentiableError
 from contrex.explain import combined
 from contrex.explain.activation.closed_form import LinearHead
+from contrex.explain.asked import Asked, Targets
+from contrex.explain.checked import checked_images, finite
 from contrex.explain.explanation import ClassExplanations, Explanation
 from contrex.explain.forward import capture, diagnosis
 from contrex.explain.forward.capture import Features, Pass
@@ -36,36 +38,8 @@ from contrex.models.classifier import Classifier
 from contrex.models.compiled import uncompiled
 from contrex.models.layers import Layer, Reshape, Site, find_run, layer_name, unwrap
 from contrex.ops import scores
-from contrex.ops.scores import Contrast, Question, Target
+from contrex.ops.scores import Contrast, Question
 from contrex.settings.combination import Augment, Fuse
-from contrex.settings.contrast import is_contrast, read_contrast
-
-Targets = Target | str | Sequence[str] | Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """What a call asks about the classes of a model, with the `task` that the logits turned out to have; `told` is the
-    name of a score that is no class's."""
-
-    contrast: Contrast
-    score: str
-    task: str
-    names: Sequence[str] = ()
-    told: str = ""
-
-    def classes(self, target: Targets, logits: Tensor) -> Tensor:
-        """The explained classes `[N]`."""
-        chosen = target(logits) if callable(target) else by_name(target, self.names, "`target`")
-        return scores.class_indices(chosen, logits, self.task)
-
-    def question(self, logits: Tensor, classes: Tensor) -> Question:
-        """What is asked about `classes` [N,M]: a row of weights for each."""
-        rows = [
-            scores.class_weights(logits, column, self.contrast, self.task, score=self.score)
-            for column in classes.unbind(1)
-        ]
-        return Question(torch.stack(rows, 1), self.score, self.task)
 
 
 class Explainer(ABC):
@@ -188,10 +162,10 @@ class Explainer(ABC):
         asking = wanted(score, target, contrast, task)
         with self._started(images, inputs, asking, differentiable=differentiable) as checked:
             run = self._forward(checked, differentiable=differentiable)
-            asked = _asked_by(asking, self.names, run.logits)
+            asked = Asked.by(asking, self.names, run.logits)
             classes = asked.classes(asking.target, run.logits)
             heatmap = self._answer(run, classes[:, None], asked, differentiable=differentiable)[:, 0]
-            known = _known(self, asked)
+            known = kept_of(self, asked)
         return _explanation(heatmap, run.logits, classes, known, differentiable=differentiable)
 
     def classes(
@@ -232,17 +206,15 @@ class Explainer(ABC):
         asking = of_classes(score, contrasts, task)
         with self._started(images, inputs, asking, differentiable=False) as checked:
             run = replace(self._forward(checked, differentiable=False), is_shared=len(contrasts) > 1)
-            questions = [_asked_by(replace(asking, contrast=one), self.names, run.logits) for one in contrasts]
+            questions = [Asked.by(replace(asking, contrast=one), self.names, run.logits) for one in contrasts]
             task = scores.task_of(run.logits, task)
-            wanted, least = (
-                scores.many_classes(by_name(classes, self.names, "`classes`"), run.logits, k, task, threshold),
-                scores.checked_threshold(threshold, task),
-            )
-            answers = [self._answer(run, wanted, asked, differentiable=False) for asked in questions]
-            known = [_known(self, asked) for asked in questions]
+            chosen = scores.many_classes(by_name(classes, self.names, "`classes`"), run.logits, k, task, threshold)
+            least = scores.checked_threshold(threshold, task)
+            answers = [self._answer(run, chosen, asked, differentiable=False) for asked in questions]
+            known = [kept_of(self, asked) for asked in questions]
         logits = run.logits.detach()
         return [
-            ClassExplanations(_check_finite(maps).detach(), logits, wanted, threshold=least, **about)
+            ClassExplanations(finite(maps).detach(), logits, chosen, threshold=least, **about)
             for maps, about in zip(answers, known, strict=True)
         ]
 
@@ -296,9 +268,9 @@ class Explainer(ABC):
                 f"`differentiable=True`: {type(self).__name__} has no differentiable map; GradCAM and HiResCAM have."
             )
         told = diagnosis.in_our_words(type(self).__name__, self.model)
-        # Tensors of inference mode can never be in a graph, so it is switched off, and `_checked` copies such images.
+        # Tensors of inference mode can never be in a graph: it is switched off, and `checked_images` copies such ones.
         with capture.turn(self.model), torch.inference_mode(False), uncompiled(), told:
-            checked, asking = _checked(images, self), asking or wanted("logit", None, None, None)
+            checked, asking = checked_images(images, self), asking or wanted("logit", None, None, None)
             with asking.read(self.model, checked, self.output), beside.given(inputs, len(checked)):
                 if differentiable:
                     yield checked
@@ -390,7 +362,7 @@ class LayerExplainer(Explainer):
         with self._started(images, inputs, asking, differentiable=False) as checked:
             sites = self._sites.find(checked, layers)
             run = self._checked_run(checked, sites, graph="head")
-            asked = _asked_by(asking, self.names, run.logits)
+            asked = Asked.by(asking, self.names, run.logits)
             classes = asked.classes(asking.target, run.logits)
             heatmaps = [
                 combined.at_layer(self, layer)._answer(
@@ -403,7 +375,7 @@ class LayerExplainer(Explainer):
                 heatmap,
                 run.logits,
                 classes,
-                {**_known(self, asked), "layer": site.name, "grid": site.grid},
+                {**kept_of(self, asked), "layer": site.name, "grid": site.grid},
                 differentiable=False,
             )
             for site, heatmap in zip(sites, heatmaps, strict=True)
@@ -498,27 +470,7 @@ def _name_of(layer: str | nn.Module, model: nn.Module) -> str:
     return layer_name(module, model) if run is None else f"{layer_name(module, model)}:{run}"
 
 
-def _asked(names: Sequence[str], logits: Tensor, contrast: Contrast, score: str, task: str | None) -> Asked:
-    """What is asked about these logits, names of classes as their indices."""
-    task = scores.task_of(logits, task)
-    num = 2 if task == "binary" else logits.shape[1]
-    if names and len(names) != num:
-        raise ArgumentError(f"`names` must be one for each of the model's {num} classes, got {len(names)}.")
-    if isinstance(contrast, str) and (not names or is_contrast(contrast)):
-        contrast = str(read_contrast(contrast))
-    elif names:
-        contrast = by_name(contrast, names, "`contrast`")
-    return Asked(contrast, score, task, names)
-
-
-def _asked_by(asking: Wanted, names: Sequence[str], logits: Tensor) -> Asked:
-    """What a call asks, once its forward pass has given these logits, or scores in their place."""
-    asking.check()
-    told = names if asking.names is None else asking.names
-    return replace(_asked(told, logits, asking.contrast, asking.score, asking.task), told=asking.told)
-
-
-def _known(explainer: Explainer, asked: Asked) -> dict[str, Any]:
+def kept_of(explainer: Explainer, asked: Asked) -> dict[str, Any]:
     """What an explanation keeps of the explainer and the question: all is at hand, nothing waits for the device."""
     name, options = explainer.configured
     score = "score" if asked.task == scores.ALONE else asked.score.replace("_", "-")
@@ -541,40 +493,4 @@ def _explanation(
 ) -> Explanation:
     if differentiable:
         return Explanation(heatmap, logits, classes, **known)
-    return Explanation(_check_finite(heatmap.detach()), logits.detach(), classes, **known)
-
-
-def _checked(images: Tensor, explainer: Explainer) -> Tensor:
-    is_batch = isinstance(images, Tensor) and images.ndim in _ranks_of(explainer.model) and images.numel() > 0
-    if is_batch and images.ndim - 2 not in explainer.ranks:
-        raise ArgumentError(
-            f"{type(explainer).__name__} explains pictures [N,C,H,W], got `images` {list(images.shape)}: GradCAM, "
-            "Gradient, IntegratedGradients, RISE and Occlusion explain signals [N,C,L] and volumes [N,C,D,H,W]."
-        )
-    if is_batch and images.ndim != 4 and (option := combined.told(explainer)):
-        name, text = next(iter(option.items()))
-        raise ArgumentError(f"`{name}` '{text}' is for pictures [N,C,H,W], got `images` {list(images.shape)}: drop it.")
-    if not is_batch:
-        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        ranks = _ranks_of(explainer.model)
-        shape = "[N,C,L]" if ranks == {3, 4} else "[N,C,D,H,W]" if ranks == {4, 5} else "[N,C,H,W]"
-        raise ArgumentError(f"`images` must be a batch {shape} with N >= 1, got {got}; add the batch axis with [None].")
-    if not images.is_floating_point():
-        raise ArgumentError(f"`images` must be floating point, normalised as for the model; got {images.dtype}.")
-    return images.clone() if images.is_inference() else images
-
-
-def _ranks_of(model: nn.Module) -> set[int]:
-    """How many axes the batches of a network may have: four, and those of its first convolution; without one, any."""
-    first = next((module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)), None)
-    return {3, 4, 5} if first is None else {4, 2 + len(first.kernel_size)}
-
-
-def _check_finite(heatmap: Tensor) -> Tensor:
-    broken = (~heatmap.isfinite()).flatten(1).any(1).nonzero()
-    if len(broken):
-        raise ArgumentError(
-            f"the heatmap of image {int(broken[0])} is not finite: check `images` and the model's weights for NaN, its "
-            "activations for overflow, and its logits of changed images where the method asks for them."
-        )
-    return heatmap
+    return Explanation(finite(heatmap.detach()), logits.detach(), classes, **known)

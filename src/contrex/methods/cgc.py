@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex import ranks
 from contrex.data.views.batch import Batch
@@ -18,10 +17,9 @@ from contrex.explain import Explainer, Explanation, HiResCAM
 from contrex.losses import cgc_loss, l2_consistency_loss
 from contrex.methods.phase import Plan
 from contrex.methods.step import (
-    Step,
+    ExplainingStep,
     StepOutput,
     Wants,
-    explained_layer,
     softmax_cross_entropy,
     step_output,
     transformed_of,
@@ -32,7 +30,7 @@ from contrex.models import Classifier
 from contrex.settings import CGC, CGCNoNegatives, Recipe, Retrofit
 
 
-class ConsistencyStep(Step):
+class ConsistencyStep(ExplainingStep):
     """`L = L_CE + lambda * consistency( T(g(x)), g(T(x)) )`, g for the class top-predicted on the plain image.
 
     g is the element-wise form of Grad-CAM (HiResCAM), as in the published code. Plain and transformed images share one
@@ -47,7 +45,6 @@ class ConsistencyStep(Step):
     images.
     """
 
-    explains_in_training = True
     wants = Wants(unlabelled_views=1)
 
     def __init__(
@@ -116,15 +113,6 @@ class ConsistencyStep(Step):
         consistency = self.consistency(heatmaps, heatmaps_view, unlabelled)
         loss = cross_entropy + self.settings.weight * consistency
         return step_output(batch.labels, logits, loss, cross_entropy=cross_entropy, consistency=consistency)
-
-    @property
-    def explains(self) -> str | None:
-        """The explained layer and its grid."""
-        return self._explainer.place
-
-    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
-        """The explained layer."""
-        return [explained_layer(self._explainer, self.normalise(images))]
 
     @abstractmethod
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:

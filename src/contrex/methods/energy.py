@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError
 from contrex.explain import HiResCAM
 from contrex.losses import energy_losses
-from contrex.methods.step import Step, StepOutput, Wants, explained_layer, softmax_cross_entropy, step_output, views_of
+from contrex.methods.step import ExplainingStep, StepOutput, Wants, softmax_cross_entropy, step_output, views_of
 from contrex.metrics import object_mask
 from contrex.models import Classifier
 from contrex.ops.geometry import warp_boxes
 from contrex.settings import EnergyGuided
 
 
-class EnergyGuidedStep(Step):
+class EnergyGuidedStep(ExplainingStep):
     """`L = L_CE + lambda * mean energy_losses( g(x), boxes )`, g for the ground-truth class.
 
     g is the element-wise form of Grad-CAM (HiResCAM). Boxes are cut and mirrored as the views are. The mean is over all
@@ -29,22 +27,11 @@ class EnergyGuidedStep(Step):
     explainers, and a sigmoid for each class.
     """
 
-    explains_in_training = True
-
     def __init__(self, classifier: Classifier, settings: EnergyGuided) -> None:
         super().__init__(classifier)
         self.settings = settings
         self.wants = Wants(boxes=settings.boxes)
         self._explainer = HiResCAM(classifier.network, settings.layer)
-
-    @property
-    def explains(self) -> str | None:
-        """The explained layer and its grid."""
-        return self._explainer.place
-
-    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
-        """The explained layer."""
-        return [explained_layer(self._explainer, self.normalise(images))]
 
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of a batch: explain the views that count, in one forward pass, and see what lies in the boxes."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.data.views.batch import Batch
 from contrex.data.views.composites import composites
@@ -13,11 +11,10 @@ from contrex.errors import ArgumentError, ContrexError
 from contrex.explain import Explanation, HiResCAM
 from contrex.losses import gcc_loss
 from contrex.methods.step import (
+    ExplainingStep,
     Shown,
-    Step,
     StepOutput,
     Wants,
-    explained_layer,
     step_output,
     view_cross_entropy,
     views_of,
@@ -26,7 +23,7 @@ from contrex.models import Classifier
 from contrex.settings import GCC
 
 
-class GCCStep(Step):
+class GCCStep(ExplainingStep):
     """`L = L_CE + lambda * gcc_loss( g(T(x)), g(composite) )`, g for the ground-truth class.
 
     The composite has twice the side, so that its map is twice as large, and holds the very pixels of the transformed
@@ -36,7 +33,6 @@ class GCCStep(Step):
     Raises `ArgumentError` where the network takes images of one size only.
     """
 
-    explains_in_training = True
     wants = Wants(composites=True)
 
     def __init__(self, classifier: Classifier, settings: GCC) -> None:
@@ -57,15 +53,6 @@ class GCCStep(Step):
         cross_entropy = view_cross_entropy(logits[0], logits[-1], batch.labels, self.settings.views)
         loss = cross_entropy + self.settings.weight * consistency
         return step_output(batch.labels, logits[0], loss, cross_entropy=cross_entropy, consistency=consistency)
-
-    @property
-    def explains(self) -> str | None:
-        """The explained layer and its grid."""
-        return self._explainer.place
-
-    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
-        """The explained layer."""
-        return [explained_layer(self._explainer, self.normalise(images))]
 
     def shown(self, batch: Batch) -> Shown:
         """The views and their composites."""

@@ -196,6 +196,22 @@ class Step(nn.Module, ABC):
         """The loss of one batch on the device, pixel values in [0, 1]."""
 
 
+class ExplainingStep(Step):
+    """Explain the network in each step, by one explainer whose maps the loss differentiates."""
+
+    explains_in_training = True
+    _explainer: Explainer
+
+    @property
+    def explains(self) -> str | None:
+        """The explained layer and its grid."""
+        return self._explainer.place
+
+    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
+        """The explained layer."""
+        return [explained_layer(self._explainer, self.normalise(images))]
+
+
 def views_of(batch: Batch) -> tuple[Tensor, Tensor]:
     """The plain and the transformed images of a batch that is on its device."""
     return batch.images, transformed_of(batch, 1)[0]

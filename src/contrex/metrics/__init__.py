@@ -83,9 +83,7 @@ from contrex.metrics.probing import Answers
 from contrex.metrics.randomization import (
     RandomizationSimilarity,
     below_chance,
-    chance_similarity,
     changes,
-    map_similarity,
     randomized,
 )
 from contrex.metrics.relative_probability import (
@@ -96,6 +94,7 @@ from contrex.metrics.relative_probability import (
 )
 from contrex.metrics.removal import baseline_images
 from contrex.metrics.sensitivity import MaxSensitivity, max_sensitivity
+from contrex.metrics.similarity import chance_similarity, map_similarity
 from contrex.metrics.single_deletion import SingleDeletion, single_deletion
 from contrex.metrics.spread import Spread, at_spread, spread
 from contrex.metrics.torchmetric import as_torchmetric

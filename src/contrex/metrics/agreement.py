@@ -11,7 +11,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics.per_sample import PerSampleMetric, bootstrap_interval
-from contrex.metrics.randomization import KINDS
+from contrex.metrics.similarity import KINDS
 
 Relation = Literal["repeatability", "reproducibility"]
 RELATIONS: tuple[Relation, ...] = get_args(Relation)

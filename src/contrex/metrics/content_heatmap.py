@@ -1,4 +1,4 @@
-"""Content Heatmap: how much of a heatmap lies on the object.
+"""Content heatmap: how much of a heatmap lies on the object.
 
 Axes: N images, h w the heatmap at layer size, H W one image's own size, M boxes of one image.
 """
@@ -68,7 +68,7 @@ def content_heatmap(heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequ
 
 
 class ContentHeatmap(LocalisationMetric):
-    """Content Heatmap in %: `content_heatmap`, with separate counts of the two kinds of skipped images.
+    """Content heatmap in %: `content_heatmap`, with separate counts of the two kinds of skipped images.
 
     >>> metric = ContentHeatmap()
     >>> metric.update(torch.ones(2, 7, 7), [torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.zeros(0, 4)], [(8, 16)] * 2)
@@ -79,7 +79,7 @@ class ContentHeatmap(LocalisationMetric):
     """
 
     name = "content_heatmap"
-    title = "Content Heatmap"
+    title = "Content heatmap"
 
     def update(self, heatmaps: Tensor, boxes: Sequence[Region], image_sizes: Sequence[tuple[int, int]]) -> None:
         """Count a batch; arguments as `content_heatmap`. An image with neither box nor heat counts as without box."""
@@ -87,7 +87,7 @@ class ContentHeatmap(LocalisationMetric):
 
 
 class ContentHeatmapAtSpread(LocalisationMetric):
-    """Content Heatmap in %, of maps that are all spread over the same share of their cells: `content_heatmap` after
+    """Content heatmap in %, of maps that are all spread over the same share of their cells: `content_heatmap` after
     `at_spread`.
 
     Named `content_heatmap_at_spread_<share in %>`. No factor and no number added to all cells of a map changes it, so

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.metrics.randomization import map_similarity
+from contrex.metrics.similarity import map_similarity
 
 
 def human_alignment(saliency: Tensor, human: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
 from contrex.metrics.probing import Answers, Output, asking, check_saliency, in_chunks
-from contrex.metrics.randomization import map_similarity
 from contrex.metrics.removal import baseline_image
+from contrex.metrics.similarity import map_similarity
 from contrex.ops.pixels import grid_cells
 
 

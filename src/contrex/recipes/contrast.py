@@ -12,8 +12,8 @@ open is in `OPEN`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from contrex.recipes.fine_grained import AIRCRAFT, CARS, CUB, FLOWERS
 from contrex.recipes.registry import recipe
@@ -40,89 +40,47 @@ OPEN = (
 )
 """What the paper leaves open, and what the recipes choose."""
 
-FOOD = Food101(Path("data/food-101"))
+SETS: dict[str, tuple[str, Data]] = {
+    "cub": ("CUB-200-2011", CUB),
+    "aircraft": ("FGVC-Aircraft", AIRCRAFT),
+    "food": ("Food-101", Food101(Path("data/food-101"))),
+    "flowers": ("Flowers-102", FLOWERS),
+    "cars": ("Stanford Cars-196", CARS),
+}
+"""Name and images of each data set."""
+
+PROTOCOLS: dict[str, tuple[str, str, RelativeProbability]] = {
+    "alexnet": ("2", "AlexNet fine-tuned, positive and negative pixels masked", RelativeProbability(protocol="paper")),
+    "vgg16_bn": (
+        "3",
+        "VGG-16-BN fine-tuned, equally many pixels masked",
+        RelativeProbability(protocol="published-code"),
+    ),
+}
+"""The paper's table of each network, what is done, and how."""
 
 
-def _fine_tuned(name: str, data: Data, network: str, table: str) -> Recipe:
-    protocol: Literal["paper", "published-code"] = "paper" if table == "2" else "published-code"
-    return Recipe(
-        name=name,
-        data=data,
-        model=Model(f"torchvision:{network}", weights=Path(f"data/{network}.pth"), fresh=("classifier.6",)),
-        method=CrossEntropy(views="transformed"),
-        optimizer=Optimizer(lr=1e-3, momentum=0.9, weight_decay=5e-4),
-        schedule=Schedule("constant"),
-        training=Training(epochs=200, batch_size=128, precision="bfloat16", workers=8),
-        evaluation=Evaluation(
-            metrics=("top1", "relative_probability"), relative_probability=RelativeProbability(protocol=protocol)
-        ),
-        reference=Reference("contrast", (table,), experiment=name, open_points=OPEN),
-    )
+def _fine_tuned(network: str, key: str) -> Callable[[], Recipe]:
+    (title, data), (table, what, masking) = SETS[key], PROTOCOLS[network]
+    name = f"{key}_{network}"
+
+    def make() -> Recipe:
+        return Recipe(
+            name=name,
+            data=data,
+            model=Model(f"torchvision:{network}", weights=Path(f"data/{network}.pth"), fresh=("classifier.6",)),
+            method=CrossEntropy(views="transformed"),
+            optimizer=Optimizer(lr=1e-3, momentum=0.9, weight_decay=5e-4),
+            schedule=Schedule("constant"),
+            training=Training(epochs=200, batch_size=128, precision="bfloat16", workers=8),
+            evaluation=Evaluation(metrics=("top1", "relative_probability"), relative_probability=masking),
+            reference=Reference("contrast", (table,), experiment=name, open_points=OPEN),
+        )
+
+    make.__doc__ = f"{title}, {what} (contrast, Table {table})."
+    return make
 
 
-def _alexnet(name: str, data: Data) -> Recipe:
-    return _fine_tuned(name, data, "alexnet", "2")
-
-
-def _vgg16_bn(name: str, data: Data) -> Recipe:
-    return _fine_tuned(name, data, "vgg16_bn", "3")
-
-
-@recipe
-def cub_alexnet() -> Recipe:
-    """CUB-200-2011, AlexNet fine-tuned, positive and negative pixels masked (contrast, Table 2)."""
-    return _alexnet("cub_alexnet", CUB)
-
-
-@recipe
-def aircraft_alexnet() -> Recipe:
-    """FGVC-Aircraft, AlexNet fine-tuned, positive and negative pixels masked (contrast, Table 2)."""
-    return _alexnet("aircraft_alexnet", AIRCRAFT)
-
-
-@recipe
-def food_alexnet() -> Recipe:
-    """Food-101, AlexNet fine-tuned, positive and negative pixels masked (contrast, Table 2)."""
-    return _alexnet("food_alexnet", FOOD)
-
-
-@recipe
-def flowers_alexnet() -> Recipe:
-    """Flowers-102, AlexNet fine-tuned, positive and negative pixels masked (contrast, Table 2)."""
-    return _alexnet("flowers_alexnet", FLOWERS)
-
-
-@recipe
-def cars_alexnet() -> Recipe:
-    """Stanford Cars-196, AlexNet fine-tuned, positive and negative pixels masked (contrast, Table 2)."""
-    return _alexnet("cars_alexnet", CARS)
-
-
-@recipe
-def cub_vgg16_bn() -> Recipe:
-    """CUB-200-2011, VGG-16-BN fine-tuned, equally many pixels masked (contrast, Table 3)."""
-    return _vgg16_bn("cub_vgg16_bn", CUB)
-
-
-@recipe
-def aircraft_vgg16_bn() -> Recipe:
-    """FGVC-Aircraft, VGG-16-BN fine-tuned, equally many pixels masked (contrast, Table 3)."""
-    return _vgg16_bn("aircraft_vgg16_bn", AIRCRAFT)
-
-
-@recipe
-def food_vgg16_bn() -> Recipe:
-    """Food-101, VGG-16-BN fine-tuned, equally many pixels masked (contrast, Table 3)."""
-    return _vgg16_bn("food_vgg16_bn", FOOD)
-
-
-@recipe
-def flowers_vgg16_bn() -> Recipe:
-    """Flowers-102, VGG-16-BN fine-tuned, equally many pixels masked (contrast, Table 3)."""
-    return _vgg16_bn("flowers_vgg16_bn", FLOWERS)
-
-
-@recipe
-def cars_vgg16_bn() -> Recipe:
-    """Stanford Cars-196, VGG-16-BN fine-tuned, equally many pixels masked (contrast, Table 3)."""
-    return _vgg16_bn("cars_vgg16_bn", CARS)
+for _network in PROTOCOLS:
+    for _key in SETS:
+        recipe(_fine_tuned(_network, _key))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from contrex.errors import ArgumentError
@@ -51,92 +51,74 @@ class CrossEntropy(Method):
         return {"views": self.views} if not self.deletions else vars(self)
 
 
-def _check_views(share: float, consistency_after: float, variant: Variant) -> None:
-    check(0 < share <= 1, "method.views_share", share, "a share, above 0 and up to 1")
-    check(0 <= consistency_after < 1, "method.consistency_after", consistency_after, "a share, from 0 and below 1")
-    if share < 1 and variant == "published-code":
-        raise ArgumentError(
-            f"`method.views_share` {share} leaves out views that `method.variant` published-code classifies: take the "
-            "variant paper, or all views."
-        )
-    if consistency_after and variant == "published-code":
-        raise ArgumentError(
-            f"`method.consistency_after` {consistency_after} begins with one cross-entropy, and `method.variant` "
-            "published-code has three: take the variant paper, or 0."
-        )
+@dataclass(frozen=True, kw_only=True)
+class MapConsistency(Method):
+    """What the two forms of CGC share: the heatmaps of an image and of its transformed view should agree."""
+
+    weight: float = field(default=1.0, kw_only=False)
+    """lambda: the weight of the consistency loss."""
+    variant: Variant = "paper"
+    """The paper's equation, or that of the published code: its negatives, or without any a mean over the pixels and no
+    sum; and three cross-entropy terms."""
+    views: Views = "both"
+    """The views of the cross-entropy, a mean over them; `published-code` sums three of its own instead, unless there
+    are images without labels."""
+    layer: str | None = None
+    """The layer of the heatmaps; None is the last feature map."""
+    contrast: str | None = None
+    """The contrast of the heatmaps: None, or one by name: "mean", "max", "weighted", "nearest"."""
+    resolution: int = 224
+    """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
+    views_share: float = 1.0
+    """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
+    consistency_after: float = 0.0
+    """The share of the epochs with the cross-entropy alone, before the consistency begins; the paper has none."""
+    explained: Literal["prediction", "label"] = "prediction"
+    """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
+
+    def __post_init__(self) -> None:
+        check_contrast(self.contrast)
+        check_at_least(0, "method", weight=self.weight)
+        check_at_least(1, "method", resolution=self.resolution)
+        share, after, is_published = self.views_share, self.consistency_after, self.variant == "published-code"
+        check(0 < share <= 1, "method.views_share", share, "a share, above 0 and up to 1")
+        check(0 <= after < 1, "method.consistency_after", after, "a share, from 0 and below 1")
+        if share < 1 and is_published:
+            raise ArgumentError(
+                f"`method.views_share` {share} leaves out views that `method.variant` published-code classifies: take "
+                "the variant paper, or all views."
+            )
+        if after and is_published:
+            raise ArgumentError(
+                f"`method.consistency_after` {after} begins with one cross-entropy, and `method.variant` "
+                "published-code has three: take the variant paper, or 0."
+            )
 
 
 @dataclass(frozen=True)
-class CGC(Method):
+class CGC(MapConsistency):
     """Cross-entropy + `weight` x contrastive Grad-CAM consistency (CVPR 2022)."""
 
     implementation: ClassVar[str] = "contrex.methods.cgc:CGCStep"
     papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"cgc": {}}
 
-    weight: float = 1.0
-    """lambda: the weight of the consistency loss."""
     temperature: float = 0.5
     """tau: the temperature of the similarities."""
-    variant: Variant = "paper"
-    """The paper's equation, or that of the published code (its negatives, and three cross-entropy terms)."""
-    views: Views = "both"
-    """The views of the cross-entropy, a mean over them; `published-code` sums three of its own instead, unless there
-    are images without labels."""
-    layer: str | None = None
-    """The layer of the heatmaps; None is the last feature map."""
-    contrast: str | None = None
-    """The contrast of the heatmaps: None, or one by name: "mean", "max", "weighted", "nearest"."""
-    queue: int = 0
+    queue: int = field(default=0, kw_only=True)
     """How many past heatmaps are kept as extra negatives; 0, as in the paper, is none."""
-    resolution: int = 224
-    """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
-    views_share: float = 1.0
-    """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
-    consistency_after: float = 0.0
-    """The share of the epochs with the cross-entropy alone, before the consistency begins; the paper has none."""
-    explained: Literal["prediction", "label"] = "prediction"
-    """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
 
     def __post_init__(self) -> None:
-        check_contrast(self.contrast)
-        _check_views(self.views_share, self.consistency_after, self.variant)
-        check_at_least(0, "method", weight=self.weight, queue=self.queue)
-        check_at_least(1, "method", resolution=self.resolution)
+        super().__post_init__()
+        check_at_least(0, "method", queue=self.queue)
         check_positive("method", temperature=self.temperature)
 
 
 @dataclass(frozen=True)
-class CGCNoNegatives(Method):
+class CGCNoNegatives(MapConsistency):
     """Cross-entropy + `weight` x squared L2 distance of the normalised heatmaps (CGC, Table 5)."""
 
     implementation: ClassVar[str] = "contrex.methods.cgc:CGCNoNegativesStep"
     papers_names: ClassVar[Mapping[str, Mapping[str, Any]]] = {"cgc_no_negatives": {}}
-
-    weight: float = 1.0
-    """lambda: the weight of the consistency loss."""
-    variant: Variant = "paper"
-    """The squared distance is summed over pixels (paper), or averaged over them (published-code)."""
-    views: Views = "both"
-    """The views of the cross-entropy, a mean over them; `published-code` sums three of its own instead, unless there
-    are images without labels."""
-    layer: str | None = None
-    """The layer of the heatmaps; None is the last feature map."""
-    contrast: str | None = None
-    """The contrast of the heatmaps: None, or one by name: "mean", "max", "weighted", "nearest"."""
-    resolution: int = 224
-    """S: heatmaps are compared as if upsampled to S x S (the input size in the paper)."""
-    views_share: float = 1.0
-    """The share of each batch whose view is seen, and whose heatmaps are compared; the others are classified alone."""
-    consistency_after: float = 0.0
-    """The share of the epochs with the cross-entropy alone, before the consistency begins; the paper has none."""
-    explained: Literal["prediction", "label"] = "prediction"
-    """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
-
-    def __post_init__(self) -> None:
-        check_contrast(self.contrast)
-        _check_views(self.views_share, self.consistency_after, self.variant)
-        check_at_least(0, "method", weight=self.weight)
-        check_at_least(1, "method", resolution=self.resolution)
 
 
 @dataclass(frozen=True)
@@ -379,48 +361,55 @@ class Retrofit(Method):
         check_at_least(0, "method", **weights)
         check_at_least(1, "method", resolution=self.resolution)
         check_positive("method", temperature=self.temperature, distillation_temperature=self.distillation_temperature)
-        decay = self.teacher_decay
+        decay, tolerance = self.teacher_decay, self.tolerance
         check(decay is None or 0 <= decay < 1, "method.teacher_decay", decay, "from 0 to below 1, or None")
-        if not self.trained:
-            raise ArgumentError("`method.trained` names nothing: give last-stage, head, all, or names of modules.")
-        tolerance = self.tolerance
         is_share = tolerance is None or 0 < tolerance <= 100
         check(is_share, "method.tolerance", tolerance, "above 0 and up to 100, or None")
         check(0 <= self.sure < 1, "method.sure", self.sure, "a probability, from 0 to below 1")
-        if tolerance is not None and decay is not None:
+        check(0 < self.views_share <= 1, "method.views_share", self.views_share, "a share, above 0 and up to 1")
+        check(0 <= self.incomplete <= 1, "method.incomplete", self.incomplete, "a share, from 0 to 1")
+        if not self.trained:
+            raise ArgumentError("`method.trained` names nothing: give last-stage, head, all, or names of modules.")
+        self._check_together()
+        if self.compared_with != "view":
+            self._check_compared_with_teacher()
+
+    def _check_together(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.tolerance is not None and self.teacher_decay is not None:
             raise ArgumentError(
-                f"`method.tolerance` {tolerance} compares with the network as it was, and `method.teacher_decay` "
-                f"{decay} lets the teacher follow: leave one of them out."
+                f"`method.tolerance` {self.tolerance} compares with the network as it was, and `method.teacher_decay` "
+                f"{self.teacher_decay} lets the teacher follow: leave one of them out."
             )
         if self.queue and not self.negatives:
             raise ArgumentError(
                 f"`method.queue` {self.queue} holds negatives, and `method.negatives` says that there are none: leave "
                 "one of them out."
             )
-        share = self.views_share
-        check(0 < share <= 1, "method.views_share", share, "a share, above 0 and up to 1")
-        if share < 1 and self.compared_with != "view":
-            raise ArgumentError(
-                f"`method.views_share` {share} leaves out views, and `method.compared_with` {self.compared_with} sees "
-                "nothing else: take all of them."
-            )
-        check(0 <= self.incomplete <= 1, "method.incomplete", self.incomplete, "a share, from 0 to 1")
         if self.incomplete and self.mode == "train":
             raise ArgumentError(
                 f"`method.incomplete` {self.incomplete} would move the statistics of batch norms towards blurred "
                 "images, and `method.mode` is train: set it to eval, or leave `method.incomplete` at 0."
             )
-        if self.incomplete and self.compared_with != "view":
+
+    def _check_compared_with_teacher(self) -> None:
+        """Refuse options that need CGC's pairs of an image and its view."""
+        if self.views_share < 1:
+            raise ArgumentError(
+                f"`method.views_share` {self.views_share} leaves out views, and `method.compared_with` "
+                f"{self.compared_with} sees nothing else: take all of them."
+            )
+        if self.incomplete:
             raise ArgumentError(
                 f"`method.incomplete` {self.incomplete} is held beside CGC's views, and `method.compared_with` is "
                 f"{self.compared_with}: set it to view, or leave `method.incomplete` at 0."
             )
-        if self.compared_with != "view" and self.negatives:
+        if self.negatives:
             raise ArgumentError(
                 f"`method.compared_with` {self.compared_with} has no negatives: add `--method.no-negatives`, or "
                 "compare with the view."
             )
-        if self.compared_with != "view" and self.label_weight and self.views != "transformed":
+        if self.label_weight and self.views != "transformed":
             raise ArgumentError(
                 f"`method.compared_with` {self.compared_with} sees the transformed images alone, and `method.views` is "
                 f"{self.views}: set it to transformed."

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from contrex import ranks
 from contrex.data.loading import TrainingLoader
-from contrex.evaluation.run import Groups
+from contrex.evaluation.groups import Groups
 from contrex.methods import Phase, Plan
 from contrex.models import Classifier
 from contrex.settings import Recipe

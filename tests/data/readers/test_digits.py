@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from contrex.data.readers.digits import PLANTED, SOURCE_SHARE, DigitImages, mask_boxes, source_digits
+from contrex.data.readers.digit_glyphs import SOURCE_SHARE, mask_boxes, source_digits
+from contrex.data.readers.digit_scenes import PLANTED
+from contrex.data.readers.digits import DigitImages
 from contrex.errors import UnknownNameError
 from contrex.settings import Digits
 

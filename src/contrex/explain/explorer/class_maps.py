@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contrex.errors import LayerError
-from contrex.explain import explainer as front_door
-from contrex.explain.explainer import ActivationExplainer, Explainer, LayerExplainer
+from contrex.explain.asked import Asked
+from contrex.explain.checked import finite
+from contrex.explain.explainer import ActivationExplainer, Explainer, LayerExplainer, kept_of
 from contrex.explain.explanation import Explanation
 from contrex.explain.forward import diagnosis
 from contrex.explain.forward.capture import Pass
@@ -82,7 +83,7 @@ def class_maps(
     """
     with explain._started(image, None, differentiable=False) as checked:
         run = replace(explain._forward(checked, differentiable=False), is_shared=True)
-        asked = front_door._asked(explain.names, run.logits, None, "logit", task)
+        asked = Asked.of(explain.names, run.logits, None, "logit", task)
         logits = scores.class_logits(run.logits.detach(), asked.task)
         one_hot = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
         diagnosis.check_scores(run.images, run.logits, Question(one_hot[None, list(wanted[:1])], task=asked.task))
@@ -98,7 +99,7 @@ def class_maps(
             rows = torch.cat([rows, _rest_rows(logits[0], classes)])
         found = _maps_of(explain, run, rows, asked.task)
         maps, rest = found[: len(classes)], found[len(classes) :]
-        known = front_door._known(explain, asked)
+        known = kept_of(explain, asked)
     values, bare = logits[0].float().cpu().numpy(), run.logits.detach().cpu()
     about = Explanation(maps[:1], bare, torch.tensor(classes[:1]), **known)
     factor, adds = _sums_to(maps.numpy(), values[classes], _biases(explain, asked.task, len(values), classes))
@@ -132,7 +133,7 @@ def _maps_of(explain: Explainer, run: Pass, rows: Tensor, task: str) -> Tensor:
         explain._maps(run, Question(some[None], task=task), differentiable=False)[0].detach()
         for some in torch.split(rows, AT_ONCE)
     ]
-    return front_door._check_finite(torch.cat(parts)[None])[0].float().cpu()
+    return finite(torch.cat(parts)[None])[0].float().cpu()
 
 
 def _is_cheap(explain: Explainer, run: Pass, rows: Tensor) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
-from contrex.explain.explainer import Targets
+from contrex.explain.asked import Targets
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About, plain
 from contrex.explain.propagation.conservation import Conservation, Ledger
