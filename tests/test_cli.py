@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +75,16 @@ def cpu_seconds(*words):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
 
-def test_help_answers_at_once_and_lists_the_commands():
-    taken, text = min(cpu_seconds("-m", "contrex", "--help") for _ in range(2))
-    assert taken < 0.5
+def test_help_lists_the_commands(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in COMMANDS)
+
+
+@pytest.mark.slow
+def test_help_answers_at_once():
+    """A test of the default suite sees that it imports no torch; how long it takes depends on what else runs."""
+    assert min(cpu_seconds("-m", "contrex", "--help")[0] for _ in range(3)) < 0.5
 
 
 @pytest.mark.slow
@@ -90,12 +97,8 @@ def test_importing_contrex_costs_little_more_than_torch():
 
 
 def test_contrex_and_python_m_contrex_are_one_command():
-    script = subprocess.run(
-        [sys.executable, "-c", "from importlib.metadata import entry_points as e;"
-         "print([p.value for p in e(group='console_scripts') if p.name == 'contrex'])"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "contrex.cli:main" in script.stdout
+    (script,) = entry_points(group="console_scripts", name="contrex")
+    assert script.value == "contrex.cli:main"
     _, text = cpu_seconds("-m", "contrex", "--version")
     assert text == f"contrex {contrex.__version__}\n"
 
@@ -247,7 +250,7 @@ def test_the_network_of_a_recipe_can_be_exchanged(tmp_path, capsys):
     assert run("train", tmp_path, *resume) == 0
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_unreadable_image_is_one_line(photos, tmp_path, workers, capsys):
     root = tmp_path / "photos"
     shutil.copytree(photos, root)
@@ -411,7 +414,7 @@ def test_quickstart_with_a_shortcut_reports_both_splits(tmp_path, monkeypatch, c
 
 # --- every recipe, on 30 images or less, through the real command ---------------------------------------------------
 
-QUICK = {"digits_cgc", "digits_gcc", "digits_10_percent_cgc", "tiny_imagenet10_cgc"}
+QUICK = {"digits_gcc", "digits_10_percent_cgc", "tiny_imagenet10_cgc"}  # `trained` is digits_cgc
 
 
 @pytest.fixture(scope="module")

@@ -340,7 +340,7 @@ class Wavering(torch.nn.Module):
         return logits * (1 + 1e-6) if torch.is_grad_enabled() else logits
 
 
-@pytest.mark.parametrize("wavers", [False, True])
+@pytest.mark.parametrize("wavers", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_each_explainer_has_the_numbers_that_it_has_alone_to_the_last_bit(wavers):
     one = subject()
     if wavers:

@@ -10,6 +10,7 @@ from contrex.explain.forward.trunk import going_on, trunk_end, trunk_output
 from contrex.models import build_network
 from methods.test_retrofit import BASE, moved, plan_of
 from methods.test_steps import make_batch, make_classifier
+from sampling import crossed
 
 HALF = replace(BASE, trained=("features.1", "features.2", "fc"))
 
@@ -30,9 +31,14 @@ def whole(step):
     return step
 
 
-@pytest.mark.parametrize("keep_gib", [0.0, 6e-6, 1.0])
 @pytest.mark.parametrize(
-    "options", [{}, {"teacher_decay": 0.5}, {"contrast": "weighted", "negatives": False, "views_share": 0.5}], ids=str
+    ("options", "keep_gib"),
+    crossed(
+        [{}, {"teacher_decay": 0.5}, {"contrast": "weighted", "negatives": False, "views_share": 0.5}],
+        [0.0, 6e-6, 1.0],
+        one_in=2,
+    ),
+    ids=str,
 )
 def test_losses_and_gradients_are_those_without(keep_gib, options):
     plain, step = whole(begun(keep_gib, **options)), begun(keep_gib, **options)

@@ -85,7 +85,7 @@ def test_large_holes_take_few_steps(tolerance, most, monkeypatch):
 
 
 def test_one_after_another_in_the_same_memory():
-    images, removed = torch.randn(6, 2, 13, 9, dtype=torch.float64), holes(6, 13, 9)
+    images, removed = torch.randn(3, 2, 13, 9, dtype=torch.float64), holes(3, 13, 9)
     imputed = LinearImputation(images, tolerance=1e-12)
     for hole in (removed, ~removed, removed.flip(0), torch.zeros_like(removed), removed):
         torch.testing.assert_close(imputed(hole), linear_imputation(images, hole, tolerance=1e-12), rtol=0, atol=1e-9)
@@ -273,9 +273,7 @@ def test_road_curve_oracle(name, step, model, images, saliency, monkeypatch):
     torch.testing.assert_close(exact, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", CURVES)
-@pytest.mark.parametrize("baseline", BASELINES)
-@pytest.mark.parametrize("batch_size", [2, 8])
+@pytest.mark.parametrize(("batch_size", "baseline", "name"), crossed([2, 8], BASELINES, CURVES, one_in=2))
 def test_as_many_forwards_for_any_baseline(name, baseline, batch_size, model, images, saliency):
     curves = CURVES[name](model, images, saliency, step=8, baseline=baseline, batch_size=batch_size)
     assert sum(model.sizes) == 5 * (4 + 1)

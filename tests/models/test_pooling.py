@@ -51,8 +51,8 @@ def test_logsumexp_lies_between_mean_and_maximum_and_overflows_nowhere():
     ("name", "place"),
     [
         ("torchvision:resnet18", "avgpool"),
-        ("timm:mobilenetv2_100", "global_pool.pool"),
-        ("torchvision:mobilenet_v2", None),  # averages in its own code
+        pytest.param("timm:mobilenetv2_100", "global_pool.pool", marks=slow),
+        pytest.param("torchvision:mobilenet_v2", None, marks=slow),  # averages in its own code
         ("torchvision:squeezenet1_1", None),  # a convolution makes the logits
         pytest.param("torchvision:efficientnet_b0", "avgpool", marks=slow),  # squeeze-and-excitation averages too
         pytest.param("timm:efficientnet_b0", "global_pool.pool", marks=slow),

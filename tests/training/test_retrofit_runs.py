@@ -83,7 +83,11 @@ def test_what_is_validated_is_the_agreement_with_the_teacher_on_kept_out_photos(
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"teacher_decay": 0.6, "mode": "train", "negatives": False, "queue": 0}, {"keep_gib": 5e-5}],
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"teacher_decay": 0.6, "mode": "train", "negatives": False, "queue": 0},
+        {"keep_gib": 5e-5},
+    ],
 )
 def test_a_run_is_resumed_bit_for_bit(tmp_path, recipe, options):
     recipe = replace(recipe, method=replace(recipe.method, **options))

@@ -204,7 +204,7 @@ def test_no_pixels(tmp_path: Path) -> None:
     refuses(tmp_path / "a.ppm", "it is none of|no pixels")
 
 
-@pytest.mark.parametrize("side", [7100, 10_000, 14_000])
+@pytest.mark.parametrize("side", [7100, pytest.param(10_000, marks=pytest.mark.slow), 14_000])
 def test_too_many_pixels_are_refused_before_decoding(
     tmp_path: Path, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

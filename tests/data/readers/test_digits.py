@@ -149,7 +149,7 @@ def test_labels_are_the_sources_classes_and_balanced(train: DigitImages) -> None
     assert np.bincount(large.labels, minlength=10).min() >= 100
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_source_is_in_two_splits(seed: int) -> None:
     pools = [source_digits(replace(SMALL, seed=seed), split) for split in SOURCE_SHARE]
     assert sorted(np.concatenate(pools)) == list(range(1797))

@@ -122,7 +122,7 @@ def test_attention_rollout(name):
         assert expected.sum() == pytest.approx(1)
 
 
-@every_network
+@pytest.mark.parametrize("name", crossed(NETWORKS, one_in=2))
 def test_gradient_attention_rollout(name):
     make, prefix, read = NETWORKS[name]
     net, x, maps = make(), images(2, SIZE), []
@@ -312,7 +312,7 @@ def test_a_loss_on_a_map_goes_back_through_fused_attention(layer):
 
 
 @pytest.mark.parametrize("name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
-@pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=5))
+@pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=8))
 def test_contract(method, name, check):
     if name == "written out" and check == "frees_its_memory":
         pytest.skip("the network itself keeps its weights")

@@ -16,6 +16,7 @@ from contrex.errors import ArgumentError, LayerError
 from contrex.explain import EXPLAINERS, Captum
 from explain.networks import images, network
 from explain.test_contract import CHEAPER
+from sampling import crossed
 
 PIXELS = ("gradient", "gradient_times_input", "smooth_grad", "integrated_gradients", "full_grad", "guided_backprop")
 WITHOUT = {
@@ -156,8 +157,9 @@ def plain(name, differentiable):
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
-@pytest.mark.parametrize("use_reentrant", [True, False])
-@pytest.mark.parametrize("part", ["all", "trunk", "layer", "behind"])
+@pytest.mark.parametrize(
+    ("part", "use_reentrant"), crossed(["all", "trunk", "layer", "behind"], [True, False], one_in=2)
+)
 def test_checkpointed_parts_give_the_same_map_or_a_reason(part, use_reentrant):
     """Layers are named: where activations are computed again in silence no graph tells which one carries the logits."""
     right = []
@@ -278,7 +280,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", crossed(METHODS, one_in=2))
 def test_a_masked_class_leaves_the_maps_of_the_others_alone(name):
     x = images()
     torch.testing.assert_close(

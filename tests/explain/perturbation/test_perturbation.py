@@ -14,6 +14,7 @@ from contrex.explain.perturbation.rise import _masks
 from explain.networks import images, network
 from oracles import input_methods as oracles
 from oracles.cams import CONTRASTS, assert_contrasted, contrasted
+from sampling import crossed
 
 TARGET = [0, 1, 3]
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -117,8 +118,14 @@ def test_occlusion_needs_one_forward_per_window_and_image():
     assert counted(net, lambda: explainer(x)) == [3, 2, 4, *[4, 4, 4, 3] * 3]  # as for RISE
 
 
-@pytest.mark.parametrize("score", ["logit", "probability", "log_probability"])
-@pytest.mark.parametrize("build", [lambda net: contrex.RISE(net, num_masks=9), contrex.Occlusion])
+@pytest.mark.parametrize(
+    ("build", "score"),
+    crossed(
+        [lambda net: contrex.RISE(net, num_masks=9), contrex.Occlusion],
+        ["logit", "probability", "log_probability"],
+        one_in=2,
+    ),
+)
 def test_both_roads_to_a_contrast_agree(build, score):
     """Proposition 3: the map is linear in the weights of the classes, whatever f is."""
     net, x = network("mlp"), images()
@@ -191,7 +198,7 @@ def simple():
 
 @captum_installed
 @ignore_captum
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", crossed(METHODS, one_in=3))
 def test_captum_gets_targets_and_contrasts(name):
     attr = importlib.import_module("captum.attr")
     net, x = simple(), images()
