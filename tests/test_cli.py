@@ -279,7 +279,7 @@ def test_report_of_runs(trained, tmp_path, capsys):
 
 def test_explain_with_a_run(trained, photos, tmp_path, capsys):
     picture = tmp_path / "why.png"
-    photo = next((photos / "val").rglob("*.png"))
+    photo = min((photos / "val").rglob("*.png"))
     words = ["--run", trained, "--target", "3", "--contrast", "5", "--side", "32", "--output", picture]
     assert run("explain", photo, *words) == 0
     text = capsys.readouterr().out
@@ -303,7 +303,7 @@ def test_explainers_have_options_and_several_are_measured_at_once(trained, photo
     told = [json.loads(Path(folder, "record.json").read_text())["configuration"]["evaluation"] for folder in folders]
     assert [one["explainer"] for one in told] == ["grad_cam", "rise(num_masks=4, seed=1)", "occlusion(window=16)"]
     assert err.count(" images in ") == 1
-    photo = next((photos / "val").rglob("*.png"))
+    photo = min((photos / "val").rglob("*.png"))
     words = ["--run", trained, "--side", "32", "--output", tmp_path / "x.png", "--explainer"]
     assert run("explain", photo, *words, "rise(num_masks=4)") == 0
     assert "rise(num_masks=4): why " in capsys.readouterr().out
@@ -315,7 +315,7 @@ def test_explainers_have_options_and_several_are_measured_at_once(trained, photo
 
 
 def test_explain_the_top_two_classes_by_two_methods(trained, photos, tmp_path, capsys):
-    photo = next((photos / "val").rglob("*.png"))
+    photo = min((photos / "val").rglob("*.png"))
     words = ["--run", trained, "--top", "2", "--explainer", "grad_cam", "gradient", "--output", tmp_path / "two.png"]
     assert run("explain", photo, *words) == 0
     text = capsys.readouterr().out
@@ -381,7 +381,7 @@ def test_explain_and_evaluate_with_a_weights_file(photos, tmp_path, capsys):
 
 
 def test_explain_refuses(trained, photos, tmp_path, capsys):
-    photo = next((photos / "val").rglob("*.png"))
+    photo = min((photos / "val").rglob("*.png"))
     for words, message in (
         (["--target", "seven"], "`target` must be one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; got 'seven'"),
         (["--contrast", "weigthed"], "`contrast` must be one of"),
@@ -573,7 +573,7 @@ def shown(photo):
 
 def test_explain_one_logit(photos, sigmoids, tmp_path, capsys):
     network, model = sigmoids(1)
-    photo = next((photos / "val").rglob("*.png"))
+    photo = min((photos / "val").rglob("*.png"))
     p = network(shown(photo)).sigmoid().item()
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     words = [*model, "--side", "72", "--classes", tmp_path / "names.txt", "--output", tmp_path / "one.png"]
@@ -593,7 +593,7 @@ def test_explain_one_logit(photos, sigmoids, tmp_path, capsys):
 
 def test_explain_several_labels(photos, sigmoids, tmp_path, capsys):
     network, model = sigmoids(4)
-    photo = next((photos / "val").rglob("*.png"))
+    photo = min((photos / "val").rglob("*.png"))
     p = network(shown(photo)).sigmoid()[0].tolist()
     order = sorted(range(4), key=lambda label: -p[label])
     words = [*model, "--side", "72", "--task", "multilabel", "--output", tmp_path / "labels.png"]

@@ -63,7 +63,7 @@ def check_alike(ask):
             torch.testing.assert_close(one, other, equal_nan=True)  # device and type too
 
 
-@pytest.mark.parametrize("name", crossed([n for n in EXPLAINERS if n not in TRANSFORMERS], one_in=2))
+@pytest.mark.parametrize("name", crossed([n for n in EXPLAINERS if n not in TRANSFORMERS], one_in=3))
 def test_explainers(name):
     kind, explainer = EXPLAINERS[name], CHEAPER.get(name, EXPLAINERS[name])
     contrast = "weighted" if kind.is_class_specific else None

@@ -551,8 +551,7 @@ def test_classes_refuses():
         explainer.classes(images(), classes=[0, 4])
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "hires_cam"])
-@every_head
+@pytest.mark.parametrize(("method", "head"), crossed(["grad_cam", "hires_cam"], HEADS, one_in=2))
 def test_many_layers_from_one_forward_pass_are_the_single_ones(method, head):
     net, x = network(head, inplace=True), images()
     explainer = EXPLAINERS[method](net, "act")

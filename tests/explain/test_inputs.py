@@ -47,7 +47,7 @@ def given():
     return Beside().eval(), images, torch.randn(3, 3, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", crossed([name for name in EXPLAINERS if name not in TRANSFORMERS], one_in=2))
+@pytest.mark.parametrize("name", crossed([name for name in EXPLAINERS if name not in TRANSFORMERS], one_in=2, start=1))
 def test_each_image_goes_with_its_own(name, given):
     net, images, colours = given
     net = Beside("pooled").eval() if name == "cam" else net  # whose head must be linear

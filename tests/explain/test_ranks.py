@@ -82,9 +82,9 @@ def test_a_signal_is_a_picture_of_height_one(name):
         assert several.weighted().shape == (2, 3, 10)
 
 
-@pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize(
-    "name", ["grad_cam", "hires_cam", "layer_cam", "gradient", "integrated_gradients", "occlusion"]
+    ("name", "rank"),
+    crossed(["grad_cam", "hires_cam", "layer_cam", "gradient", "integrated_gradients", "occlusion"], [1, 3], one_in=2),
 )
 def test_maps_move_with_what_is_seen(name, rank):
     """What is far from the borders moves by two pixels, its map with it: by one cell of a layer of stride 2."""

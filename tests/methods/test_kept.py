@@ -147,7 +147,7 @@ class Beside(nn.Module):
     [
         pytest.param("timm:mobilenetv2_100", {}, "blocks.5.0", "bn2", "blocks.4", marks=pytest.mark.slow),
         ("torchvision:resnet18", {}, "layer4", "layer4", "layer3"),
-        ("torchvision:resnet18", {}, "fc", "layer4", "layer4"),
+        pytest.param("torchvision:resnet18", {}, "fc", "layer4", "layer4", marks=pytest.mark.slow),
         ("torchvision:squeezenet1_1", {}, "features.9", "features.12", "features.8"),
         ("timm:vit_tiny_patch16_224", {"depth": "4", "img_size": "64"}, "blocks.3", "blocks.3.norm1", "blocks.2"),
         ("timm:vit_tiny_patch16_224", {"depth": "4", "img_size": "64"}, "", "blocks.3.norm1", None),

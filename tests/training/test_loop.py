@@ -91,7 +91,7 @@ def test_another_seed_gives_another_run(straight, tmp_path):
     assert not torch.equal(weights(straight)["network.fc.weight"], weights(tmp_path)["network.fc.weight"])
 
 
-@pytest.mark.parametrize("step", [1, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 3, 5))])
+@pytest.mark.parametrize("step", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 1, 3, 5))])
 def test_a_killed_and_resumed_run_is_the_uninterrupted_one(straight, tmp_path, monkeypatch, step):
     """Killed in any step, with a checkpoint after every step: the same weights and log, bit for bit."""
     recipe = tiny(checkpoint_minutes=0.0)
@@ -140,7 +140,9 @@ def test_resuming_a_finished_run_changes_nothing(straight, tmp_path):
     assert_same_run(straight, tmp_path)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_leaves_a_resumable_run(straight, tmp_path, monkeypatch, number, code):
     usual = signal.getsignal(number)
     with monkeypatch.context() as patch:
@@ -156,7 +158,7 @@ def test_a_signal_leaves_a_resumable_run(straight, tmp_path, monkeypatch, number
     assert_same_run(straight, tmp_path)
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_signal_during_validation_ends_the_run_after_its_checkpoint(straight, tmp_path, monkeypatch, epoch):
     """Also after the last epoch: who runs several runs in a row must learn that it is to stop."""
     validate, calls = loop.validate, []

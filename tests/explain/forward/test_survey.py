@@ -156,7 +156,7 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("name", crossed(FOUND, one_in=2))
 def test_the_layer_is_right(name):
     run, layer, grid = FOUND[name]
     x, net = images(), network(run, **MORE)

@@ -86,7 +86,7 @@ def test_rise_needs_one_forward_per_mask_and_image_and_no_large_batch():
 @pytest.mark.parametrize(
     ("options", "window", "stride"),
     [
-        ({}, (2, 2), (1, 1)),
+        pytest.param({}, (2, 2), (1, 1), marks=pytest.mark.slow),
         ({"window": 3, "stride": 3}, (3, 3), (3, 3)),
         ({"window": (4, 5), "stride": (3, 2), "baseline": 0.7}, (4, 5), (3, 2)),
         ({"window": (8, 12), "baseline": lambda x: x.flip(-1)}, (8, 12), (4, 6)),
