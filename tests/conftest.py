@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from contrex.importing import uncollected
+from sampling import mark_the_others_slow
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,6 +33,12 @@ def pytest_collection() -> Generator[None, object, object]:
         found = yield
     gc.freeze()
     return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before tests are chosen by their marks."""
+    mark_the_others_slow(items)
 
 
 @pytest.fixture(autouse=True, scope="session")

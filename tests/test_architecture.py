@@ -162,8 +162,9 @@ BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp, ast.compre
 
 def complexity(function):
     """McCabe's: one, and one for each branch and each further operand of `and` and `or`."""
-    operands = sum(len(node.values) - 1 for node in ast.walk(function) if isinstance(node, ast.BoolOp))
-    return 1 + operands + sum(isinstance(node, BRANCHES) for node in ast.walk(function))
+    below = list(ast.walk(function))
+    operands = sum(len(node.values) - 1 for node in below if isinstance(node, ast.BoolOp))
+    return 1 + operands + sum(isinstance(node, BRANCHES) for node in below)
 
 
 def number_of_parameters(function):

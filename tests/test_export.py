@@ -19,6 +19,7 @@ from contrex.methods import training_plan
 from contrex.models import load_classifier
 from contrex.settings import CrossEntropy, Digits, Model, Recipe, Training
 from contrex.training.checkpoint import Checkpoints
+from sampling import sampled
 
 NAMES = ("zero", "one", "two", "<three>")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -100,6 +101,7 @@ def test_timm_takes_its_file(timm_run):
     assert path.name == "classifier-last.timm.safetensors"
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("kind", ["torchvision_run", "timm_run", "convnet_run"])
 def test_safetensors_hold_plain_keys_and_what_they_are(kind, request):
     run = request.getfixturevalue(kind)

@@ -33,7 +33,7 @@ from contrex.metrics import (
 from contrex.ops.geometry import Crop, random_crop, warp_heatmap
 from explain.networks import images, network, two_grids
 from explain.test_contract import CHEAPER, TRANSFORMERS
-from sampling import crossed
+from sampling import crossed, sampled
 
 
 @contextlib.contextmanager
@@ -127,6 +127,7 @@ ASKED = {
 }
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
 def test_metrics(ask):
     check_alike(ask)

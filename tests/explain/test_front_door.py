@@ -11,7 +11,7 @@ import contrex
 from contrex.errors import ArgumentError, LayerError, UnknownNameError
 from contrex.explain import EXPLAINERS
 from explain.networks import HEADS, images, network
-from sampling import crossed
+from sampling import crossed, sampled
 
 METHODS = ("grad_cam", "hires_cam", "gradient")
 """One of each kind that differentiates; `test_contract` puts every method through every promise."""
@@ -105,6 +105,7 @@ def test_in_place_relu_behind_the_layer(method):
     torch.testing.assert_close(found, expected)
 
 
+@sampled(one_in=2)
 @every_method
 def test_wrapped_models(method):
     net, x = network(), images()
@@ -593,6 +594,7 @@ def test_layers_on_parallel_branches():
 # --- scores ---------------------------------------------------------------------------------------------------------
 
 
+@sampled(one_in=3)
 @every_method
 @pytest.mark.parametrize(
     ("score", "function"), [("probability", torch.softmax), ("log_probability", torch.log_softmax)]

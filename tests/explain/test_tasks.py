@@ -196,6 +196,7 @@ def test_the_contract_holds_for_one_logit(method):
         CHECKS[check](CHEAPER.get(method, EXPLAINERS[method]), one_logit(net), x)
 
 
+@pytest.mark.slow
 def test_captum_explains_one_logit():
     pytest.importorskip("captum")
     net, x = network("mlp"), images()

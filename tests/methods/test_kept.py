@@ -10,7 +10,7 @@ from contrex.explain.forward.trunk import going_on, trunk_end, trunk_output
 from contrex.models import build_network
 from methods.test_retrofit import BASE, moved, plan_of
 from methods.test_steps import make_batch, make_classifier
-from sampling import crossed
+from sampling import crossed, sampled
 
 HALF = replace(BASE, trained=("features.1", "features.2", "fc"))
 
@@ -142,6 +142,7 @@ class Beside(nn.Module):
         return self.fc((self.last(self.block(stem)) + stem).relu().mean((2, 3)))
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     ("name", "options", "first", "layer", "end"),
     [

@@ -20,7 +20,7 @@ from distributed.jobs import TokenNet
 from methods.test_steps import make_batch, make_classifier
 from methods.test_unlabelled import two_batches
 from oracles import retrofit as oracle
-from sampling import crossed
+from sampling import crossed, sampled
 
 BASE = Retrofit(
     weight=0.7, distillation_weight=1.3, distillation_temperature=2.0, temperature=0.4, resolution=16, trained=("all",)
@@ -76,6 +76,7 @@ def by_hand(network, teacher, batch, settings, extra=None):
     )
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     "options",
     [
@@ -195,6 +196,7 @@ def maps_for(network, images, target=None, contrast=None):
 E2KD = replace(BASE, compared_with="teacher", negatives=False)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("compared_with", ["teacher", "teacher-plain"])
 @pytest.mark.parametrize("contrast", [None, "weighted"])
 def test_e2kd_is_its_equation(compared_with, contrast):

@@ -18,7 +18,7 @@ from contrex.ops.geometry import Crop, random_crop, warp_images
 from contrex.records import to_plain
 from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, Digits, Labelled, Model, Recipe, Training
 from oracles import consistency as oracle
-from sampling import crossed
+from sampling import crossed, sampled
 
 CPU = torch.device("cpu")
 
@@ -117,6 +117,7 @@ def test_consistency_steps_are_their_equations(negatives, variant, contrast, tra
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("negatives", [True, False])
 @pytest.mark.parametrize(("share", "num_views"), [(0.2, 2), (0.5, 4), (1.0, 8)])
 def test_a_share_of_the_views(negatives, share, num_views):
@@ -229,6 +230,7 @@ def seen_by(step, **options):
     return make_batch(num_views=step.wants.views, **options)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_move_every_parameter_of_theirs_and_log_their_terms(method):
     for phase in plan_of(method).phases:

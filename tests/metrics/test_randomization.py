@@ -18,6 +18,7 @@ from contrex.metrics.randomization import (
     randomized,
 )
 from oracles import randomization as slow
+from sampling import sampled
 
 SLOW = {
     "spearman": slow.spearman,
@@ -150,6 +151,7 @@ def test_randomized_errors(network):
 # --- comparing ------------------------------------------------------------------------------------------------------
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ties", [False, True])
 def test_oracle(kind, ties):

@@ -12,7 +12,7 @@ from contrex.metrics.removal import BASELINES, baseline_image, imputation_noise,
 from contrex.ops.imputation import LinearImputation, linear_imputation
 from contrex.ops.pixels import gaussian_blur, reflected_blur
 from oracles import removal as slow
-from sampling import crossed
+from sampling import crossed, sampled
 
 CURVES = {"insertion": insertion_curve, "deletion": deletion_curve}
 
@@ -39,6 +39,7 @@ def levels(images):
 # --- linear imputation ----------------------------------------------------------------------------------------------
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("size", [(8, 8), (13, 6), (5, 17), (1, 9), (9, 1)])
 def test_imputation_solves_the_dense_system(size):
     images, removed = torch.randn(6, 2, *size, dtype=torch.float64), holes(6, *size)

@@ -17,6 +17,7 @@ from contrex.models.convnet import ConvNet
 from contrex.models.layouts import encoder_weights
 from contrex.models.load import load_weights, read_state_dict
 from contrex.settings import Model
+from sampling import sampled
 
 FOUND = {
     "torchvision:resnet18": ("layer4", 512),
@@ -38,6 +39,7 @@ FOUND = {
 SLOW = ("vgg", "efficientnet", "densenet", "alexnet")
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow) if name.partition(":")[2].startswith(SLOW) else name for name in FOUND],
@@ -228,6 +230,7 @@ CHECKPOINTS = {
 }
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("kind", CHECKPOINTS)
 def test_self_supervised_checkpoints_load_whole(kind, tmp_path):
     content, left_out = CHECKPOINTS[kind]

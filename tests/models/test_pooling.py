@@ -15,6 +15,7 @@ from contrex.settings import CGC, Model
 from methods.test_steps import make_batch, make_classifier
 from oracles import consistency
 from oracles import pooling as oracle
+from sampling import sampled
 
 slow = pytest.mark.slow
 POOLINGS = [("mean", 1.0), ("max", 1.0), ("logsumexp", 0.3), ("logsumexp", 2.0)]
@@ -24,6 +25,7 @@ def maps_of(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(("kind", "temperature"), POOLINGS)
 def test_pooling_is_its_formula(kind, temperature):
     maps = maps_of(2, 3, 4, 5).requires_grad_()

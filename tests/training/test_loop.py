@@ -24,6 +24,7 @@ from contrex.models import load_classifier
 from contrex.settings import CrossEntropy, Folder, Schedule
 from contrex.training import curves, load_trained, loop, preparing, read_log, saved_recipe, train
 from contrex.training.checkpoint import Checkpoints
+from sampling import sampled
 from training.runs import quiet, tiny, varied
 
 
@@ -210,6 +211,7 @@ def test_both_ways_of_cutting_crops_train(tmp_path, where):
     assert read_log(tmp_path)[-1]["step"] == 3
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     "change",
     [

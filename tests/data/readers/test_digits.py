@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from contrex.data.readers.digits import PLANTED, SOURCE_SHARE, DigitImages, mask_boxes, source_digits
 from contrex.errors import UnknownNameError
 from contrex.settings import Digits
+from sampling import sampled
 
 SMALL = Digits(num_train=200, num_val=60, num_test=130)
 TINY = replace(SMALL, image_size=16, digit_size=(8, 10), num_clutter=0)
@@ -188,6 +189,7 @@ def own_share(digits: DigitImages) -> float:
     return float((digits.textures == digits.labels).mean())
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("shortcut", [0.5, 0.9, 1.0])
 def test_share_of_planted_textures(split: str, shortcut: float) -> None:
@@ -247,6 +249,7 @@ def test_without_a_shortcut_the_surroundings_say_nothing_about_the_class() -> No
 # --- sizes, speed and errors ----------------------------------------------------------------------------------------
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(("size", "digit"), [(16, (8, 10)), (32, (20, 32)), (64, (64, 64)), (96, (20, 30))])
 def test_other_sizes(size: int, digit: tuple[int, int]) -> None:
     digits = DigitImages(replace(SMALL, num_val=70, image_size=size, digit_size=digit), "val")

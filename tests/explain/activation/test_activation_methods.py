@@ -22,7 +22,7 @@ from contrex.explain.activation.eigen_cam import first_component
 from explain.networks import HEADS, images, network
 from oracles import activation_methods as oracles
 from oracles import cams
-from sampling import crossed
+from sampling import crossed, sampled
 
 SCORES = {"logit": lambda y: y, "probability": lambda y: y.softmax(-1), "log_probability": lambda y: y.log_softmax(-1)}
 GRADIENT_METHODS = {
@@ -333,6 +333,7 @@ class Bypassed(nn.Module):
         return self.head(self.join(before, self.layer(before)))
 
 
+@sampled(one_in=3)
 @pytest.mark.filterwarnings("ignore:.*of the gradient.*flows past:contrex.errors.LayerWarning")
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize(
@@ -392,6 +393,7 @@ def test_ablation_cam_of_tokens_ablates_a_feature_in_the_cells_only():
 # --- the promises that are theirs -----------------------------------------------------------------------------------
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("method", NAMES)
 def test_a_batch_of_mixed_targets_is_one_image_at_a_time(method):
     net, x = network("pooled"), images(4, (8, 20))
@@ -412,6 +414,7 @@ def test_several_layers_from_one_pass(method):
         close(why.heatmap, EXPLAINERS[method](net, layer)(x, target=1).heatmap)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("method", [CAM, XGradCAM, GradCAMPlusPlus, LayerCAM])
 @pytest.mark.parametrize("contrast", [None, "weighted"])
 def test_a_loss_on_the_map_has_the_right_gradient(method, contrast):

@@ -12,7 +12,7 @@ from contrex.explain.attention.gradient_attention_rollout import GradientAttenti
 from contrex.explain.contract import CHECKS
 from explain.networks import images, network
 from oracles import cams, propagation
-from sampling import crossed
+from sampling import crossed, sampled
 
 timm = pytest.importorskip("timm")
 METHODS = {"plain": AttentionRollout, "gradient": GradientAttentionRollout}
@@ -109,6 +109,7 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
+@sampled(one_in=2)
 @every_network
 def test_attention_rollout(name):
     make, prefix, read = NETWORKS[name]
@@ -184,6 +185,7 @@ def test_masks_and_biases_are_in_the_weights(method):
     torch.testing.assert_close(METHODS[method](net)(x).heatmap, why.heatmap)
 
 
+@sampled(one_in=3)
 @every_method
 @pytest.mark.parametrize(
     ("make", "size", "message"),

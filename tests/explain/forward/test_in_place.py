@@ -13,7 +13,7 @@ from contrex.errors import LayerError
 from explain.edits import EDITS, REFUSED_BY_AUTOGRAD, twins
 from explain.networks import images
 from oracles import input_methods
-from sampling import crossed
+from sampling import crossed, sampled
 
 PROPAGATION = {
     "lrp": contrex.LRP,
@@ -46,6 +46,7 @@ def test_relevance_follows_what_autograd_refuses(method, edit):
     assert_same(PROPAGATION[method](mine)(x, target=1), PROPAGATION[method](twin)(x, target=1))
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("edit", ["nn.ReLU behind nn.Flatten", "the base of a changed view", "relu_ of a slice"])
 @pytest.mark.parametrize(
     "build",

@@ -15,7 +15,7 @@ from torch import nn
 import contrex
 from contrex.errors import LayerError, LayerWarning
 from explain.places import assert_right
-from sampling import crossed
+from sampling import crossed, sampled
 
 
 class Net(nn.Module):
@@ -250,6 +250,7 @@ def test_another_way_at_another_size(name):
         assert_right(explainer, x, explainer(x, target=1).heatmap)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("name", ["cropped", "flipped", "a side path"])
 def test_a_size_where_no_layer_is_right(name):
     def is_large(x):
@@ -284,6 +285,7 @@ def other_forward(net):
     net.forward = lambda x: net.fc(gap(net.one(x))) + net.side(gap(x))
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("change", [use_side, hook, other_run, other_forward])
 def test_a_changed_way_is_looked_at_again(change):
     def run(net, x):
@@ -316,6 +318,7 @@ def shorter(net):
     net.one = net.one[:3]
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("change", [head, longer, wrapped, shorter])
 def test_replaced_modules_are_looked_at_again(change):
     net = network(lambda n, x: n.fc(gap(n.one(x))))

@@ -11,7 +11,7 @@ from contrex.explain.input.full_grad import _ACTIVATIONS
 from explain.networks import HEADS, images, network
 from oracles import input_methods as oracles
 from oracles.cams import CONTRASTS, assert_contrasted
-from sampling import crossed
+from sampling import crossed, sampled
 
 TARGET = [0, 1, 3]
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -51,6 +51,7 @@ ORACLES = {
 }
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("head", ["mlp", "scaled"])
 @pytest.mark.parametrize("method", ORACLES)
 def test_linear_methods_are_their_equation_and_their_contrasts_differences_of_it(method, head):
@@ -79,6 +80,7 @@ def test_integrated_gradients_is_the_integral():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize(
     ("contrast", "baseline"),
     [
@@ -176,6 +178,7 @@ def test_seeds_reproduce_and_differ():
 RULES = {"guided": (contrex.GuidedBackprop, True), "deconvnet": (contrex.Deconvnet, False)}
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("rule", RULES)
 def test_changed_relu_rules_are_their_equation_and_contrasts_differences(rule, inplace):
@@ -211,6 +214,7 @@ class Functional(nn.Module):
         return x
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("rectify", [F.relu, torch.relu, torch.Tensor.relu, lambda x: x.relu_()])
 @pytest.mark.parametrize("rule", RULES)
 def test_functional_relus_are_caught(rule, rectify):

@@ -14,7 +14,7 @@ from contrex.explain.perturbation.rise import _masks
 from explain.networks import images, network
 from oracles import input_methods as oracles
 from oracles.cams import CONTRASTS, assert_contrasted, contrasted
-from sampling import crossed
+from sampling import crossed, sampled
 
 TARGET = [0, 1, 3]
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -32,6 +32,7 @@ def counted(net, explain):
 # --- RISE ------------------------------------------------------------------------------------------------------------
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("size", [(8, 12), (14, 7), (3, 5)])
 @pytest.mark.parametrize("cells", [1, 3, 7])
 def test_masks_are_enlarged_and_shifted_grids(size, cells):

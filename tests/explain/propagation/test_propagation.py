@@ -16,7 +16,7 @@ from contrex.explain.propagation.excitation_backprop import ExcitationBackprop
 from contrex.explain.propagation.lrp import COMPOSITES, LRP, AlphaBeta, Composite, Epsilon, Gamma, ZBox, ZPlus
 from explain.networks import images, network
 from oracles import cams, propagation
-from sampling import crossed
+from sampling import crossed, sampled
 
 SHARED = Path(os.environ.get("CONTREX_SHARED", Path(__file__).parents[4] / "shared"))
 METHODS = {
@@ -115,6 +115,7 @@ EXPECTED = {
 }
 
 
+@sampled(one_in=2)
 @torch.no_grad()
 @pytest.mark.parametrize("contrast", ["weighted", *(pytest.param(c, marks=pytest.mark.slow) for c in (None, 2))])
 @pytest.mark.parametrize("method", EXPECTED)
@@ -215,6 +216,7 @@ def test_epsilon_is_gradient_times_input_where_nothing_has_a_bias(name):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("rules", COMPOSITES)
 def test_relevance_is_conserved(rules):
     """Without biases, which keep their share, the map sums to the logit, at the input and at every layer."""
@@ -464,6 +466,7 @@ def test_what_comes_before_the_layer_needs_no_rule():
         assert method(net, "act")(images()).heatmap.abs().max() > 0
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("method", METHODS)
 def test_changes_in_place_change_nothing(method):
     x = images(2, (8, 12))
