@@ -86,7 +86,7 @@ def test_large_holes_take_few_steps(tolerance, most, monkeypatch):
 
 
 def test_one_after_another_in_the_same_memory():
-    images, removed = torch.randn(3, 2, 13, 9, dtype=torch.float64), holes(3, 13, 9)
+    images, removed = torch.randn(6, 2, 13, 9, dtype=torch.float64), holes(6, 13, 9)
     imputed = LinearImputation(images, tolerance=1e-12)
     for hole in (removed, ~removed, removed.flip(0), torch.zeros_like(removed), removed):
         torch.testing.assert_close(imputed(hole), linear_imputation(images, hole, tolerance=1e-12), rtol=0, atol=1e-9)
