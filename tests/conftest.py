@@ -1,17 +1,23 @@
-"""Shared fixtures: a seed before every test, and the optional research data beside the checkout."""
+"""Shared fixtures: a seed before every test, and the optional research data beside the checkout.
+
+torch is imported where it is needed: the process that hands out the tests to others needs none.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+
+from contrex.importing import uncollected
+from sampling import mark_the_others_slow
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,16 +25,35 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1", ""}
 
 os.environ["CONTREX_NO_CACHE"] = "1"  # tests write nothing outside their folders
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the processes share the cores; more threads than cores make everything slower
 
-if not torch.accelerator.is_available():
-    # torch's own also formats the stack for each kind of device that is not there, which takes two milliseconds.
-    torch.manual_seed = torch.default_generator.manual_seed
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among what tests import, neither while it comes nor afterwards: it stays."""
+    with uncollected():
+        found = yield
+    gc.freeze()
+    return found
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before tests are chosen by their marks."""
+    mark_the_others_slow(items)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_torch() -> None:
+    import torch
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)  # the processes share the cores; more threads than cores make everything slower
+    if not torch.accelerator.is_available():
+        # torch's own also formats the stack for each kind of device that is not there, which takes two milliseconds.
+        torch.manual_seed = torch.default_generator.manual_seed
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _offline() -> Iterator[None]:
     """A test that asks for the address of another machine, or connects to one, fails."""
     asked, connected = socket.getaddrinfo, socket.socket.connect
 
@@ -40,12 +65,16 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.family == socket.AF_UNIX or address[0] in LOOPBACK, f"a test connects to {address}"
         return connected(self, address)
 
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        patch.setattr(socket.socket, "connect", connect)
+        yield
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import torch
+
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - third-party code may draw from the global generator
 

@@ -29,10 +29,11 @@ def imports(tree):
         found += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
         for name in found:
             yield name.partition(".")[0], is_at_once
-        is_later = isinstance(node, (ast.FunctionDef, ast.expr)) or (
-            isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        is_later = isinstance(node, ast.FunctionDef) or (
+            isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         )
-        pending += [(child, is_at_once and not is_later) for child in ast.iter_child_nodes(node)]
+        below = (child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
+        pending += [(child, is_at_once and not is_later) for child in below]
 
 
 @functools.cache

@@ -162,13 +162,13 @@ def test_an_experiment_measures_new_weights_and_nothing_twice(tmp_path, monkeypa
 
 
 def test_several_explainers_have_a_record_each_in_the_usual_folders(run, tmp_path):
-    options = replace(OPTIONS, metrics=("top1", "insertion_auc"))
+    options = replace(OPTIONS, metrics=("top1", "content_heatmap"))
     several = replace(options, explainers=("grad_cam", "rise(num_masks=8)", "rise(num_masks=9)"))
     found = evaluate_run_by_each(run, several, console=quiet())
     assert [folder.name for _, folder in found] == [
-        "evaluation-test-metrics=top1+insertion_auc",
-        "evaluation-test-metrics=top1+insertion_auc-explainer=rise-num_masks=8",
-        "evaluation-test-metrics=top1+insertion_auc-explainer=rise-num_masks=9",
+        "evaluation-test-metrics=top1+content_heatmap",
+        "evaluation-test-metrics=top1+content_heatmap-explainer=rise-num_masks=8",
+        "evaluation-test-metrics=top1+content_heatmap-explainer=rise-num_masks=9",
     ]
     for (record, folder), text in zip(found, several.explainers, strict=True):
         assert record.record.configuration["evaluation"]["explainer"] == text

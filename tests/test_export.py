@@ -21,6 +21,7 @@ from contrex.records import to_plain
 from contrex.settings import CrossEntropy, Digits, Model, Recipe, Training
 from contrex.training.checkpoint import Checkpoints
 from contrex.training.trained import trained
+from sampling import sampled
 
 NAMES = ("zero", "one", "two", "<three>")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -102,6 +103,7 @@ def test_timm_takes_its_file(timm_run):
     assert path.name == "classifier-last.timm.safetensors"
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("kind", ["torchvision_run", "timm_run", "convnet_run"])
 def test_safetensors_hold_plain_keys_and_what_they_are(kind, request):
     run = request.getfixturevalue(kind)

@@ -123,14 +123,24 @@ def test_other_data_and_layers_are_measured_as_in_the_paper(tmp_path):
     assert unrel.evaluation.content_heatmap_protocol == "published"
 
 
-def test_a_plan_tells_commands_images_and_time(tmp_path, capsys):
-    """And its commands do what the reproduction does."""
-    assert command(tmp_path, "cgc-table5", "--rows", "*resnet18_cgc", "--plan") == 0
+def the_plan(folder, capsys):
+    """The words of the only command of a plan, and all that the plan says."""
+    assert command(folder, "cgc-table5", "--rows", "*resnet18_cgc", "--plan") == 0
     told = capsys.readouterr().out
     (words,) = (shlex.split(line) for line in told.splitlines() if line.startswith("contrex "))
+    return words, told
+
+
+def test_a_plan_tells_commands_images_and_time(tmp_path, capsys):
+    words, told = the_plan(tmp_path, capsys)
     assert words[1:3] == ["train", str(tmp_path / "tiny" / "recipes" / "imagenet_resnet18_cgc_tiny.json")]
     assert "192" in told  # three batches of 64 of 200 images
     assert not (tmp_path / "tiny" / "imagenet_resnet18_cgc_tiny-seed0").exists()
+
+
+@pytest.mark.slow
+def test_the_commands_of_a_plan_do_what_the_reproduction_does(tmp_path, capsys):
+    words, _ = the_plan(tmp_path, capsys)
     assert main(words[1:]) == 0
     assert (tmp_path / "tiny" / "imagenet_resnet18_cgc_tiny-seed0" / "evaluation-test" / "record.json").is_file()
 

@@ -13,6 +13,7 @@ from contrex.errors import ArgumentError
 from contrex.recipes import recipe_named
 from contrex.records import from_plain, to_plain
 from contrex.settings import Augmentation, Cifar, Data, FGVCAircraft, Folder, Recipe, TinyImageNet
+from sampling import sampled
 
 
 def parsed(data: Data, *words: str) -> Recipe:
@@ -20,6 +21,7 @@ def parsed(data: Data, *words: str) -> Recipe:
     return options_of(Train, "train somewhere", words, default=default).recipe
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     ("data", "words", "expected"),
     [

@@ -37,6 +37,7 @@ from contrex.report import comparison_tables
 from contrex.settings import Evaluation, GridPointing, Randomization, SingleDeletion
 from contrex.settings import HumanMaps as People
 from evaluation.test_run import DATA, classifier, subject
+from sampling import sampled
 
 NUM = 34
 
@@ -95,6 +96,7 @@ def right_classifier():
     return Classifier(network, found.mean, found.std)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("contrast", [None, "weighted"])
 @pytest.mark.parametrize("cells", ["whole", "shrunk"])
 def test_grids_are_explained_class_by_class(contrast, cells):

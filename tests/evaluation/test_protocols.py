@@ -52,6 +52,7 @@ from contrex.settings import (
     SingleDeletion,
 )
 from evaluation.test_run import subject
+from sampling import sampled
 
 NUM = 34  # a group of 32 and one of 2
 NEED_MORE = ("grid_pointing_game", "human_alignment", "repeatability")
@@ -175,6 +176,7 @@ def test_every_baseline_of_the_curves_has_words(baseline):
         assert PROTOCOLS[name](bench).meaning().startswith("The mean probability while pixels ")
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if name not in NEED_MORE[1:]])
 def test_a_meaning_is_true_of_the_settings(name):
     kind = PROTOCOLS[name]
@@ -380,6 +382,7 @@ FORWARDS = {
 }
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("name", FORWARDS)
 def test_no_pass_is_run_twice(name):
     some = subject()

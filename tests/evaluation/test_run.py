@@ -41,6 +41,7 @@ from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
 from contrex.settings import Augmentation, Digits, Evaluation, Folder
 from oracles import consistency as oracle
+from sampling import crossed
 
 ALL = ("top1", "top5", "content_heatmap", "cgc_loss", "insertion_auc", "deletion_auc")
 DATA = Digits(num_train=4, num_val=4, num_test=GROUP + 5, image_size=32, digit_size=(14, 18), num_clutter=2)
@@ -266,8 +267,9 @@ class Brightness(torch.nn.Module):
         return self.fc(self.cells(x).mean((2, 3)))
 
 
-@pytest.mark.parametrize("size", [(200, 120), (90, 150)])
-@pytest.mark.parametrize("protocol", ["native", "published", "square"])
+@pytest.mark.parametrize(
+    ("protocol", "size"), crossed(["native", "published", "square"], [(200, 120), (90, 150)], one_in=2)
+)
 def test_boxes_follow_the_resize_of_whole_images(tmp_path, size, protocol):
     data = bright_spot(tmp_path, size, (20, 30, 60, 90))
     images = image_set(data, "test")
@@ -341,7 +343,7 @@ class Wavering(torch.nn.Module):
         return logits * (1 + 1e-6) if torch.is_grad_enabled() else logits
 
 
-@pytest.mark.parametrize("wavers", [False, True])
+@pytest.mark.parametrize("wavers", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_each_explainer_has_the_numbers_that_it_has_alone_to_the_last_bit(wavers):
     one = subject()
     if wavers:

@@ -28,7 +28,9 @@ def test_the_page_has_every_explainer_on_ten_architectures():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("method", ["fem", "refine_cam", "legrad"])
+@pytest.mark.parametrize(
+    "method", ["fem", *(pytest.param(name, marks=pytest.mark.slow) for name in ("refine_cam", "legrad"))]
+)
 def test_two_cells_of_the_table(method):
     for name in ("torchvision:resnet18", "timm:vit_tiny_patch16_224"):
         assert by_architecture.cell(method, name) == by_architecture.documented()[method, name]

@@ -33,7 +33,7 @@ def test_fused_layers(kind, how):
 
 
 @pytest.mark.parametrize(
-    "name", ["grad_cam", "eigen_cam", *(pytest.param(one, marks=pytest.mark.slow) for one in ("gradient", "layer_cam"))]
+    "name", ["grad_cam", *(pytest.param(one, marks=pytest.mark.slow) for one in ("eigen_cam", "gradient", "layer_cam"))]
 )
 def test_averaged_views(name):
     net, x = network("mlp"), images(1)

@@ -14,6 +14,7 @@ from contrex.explain import EXPLAINERS
 from contrex.explain.forward.head import forward_features
 from contrex.models.compiled import compiled_as_it_is, uncompiled
 from explain.networks import images, network
+from sampling import crossed
 
 METHODS = ("grad_cam", "score_cam", "gradient", "guided_backprop", "full_grad", "lrp", "excitation_backprop")
 
@@ -80,7 +81,7 @@ def _fresh():
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("kind", [in_place, parts, child, forward, Within])
+@pytest.mark.parametrize("kind", crossed([in_place, parts, child, forward, Within], one_in=2))
 def test_warm_networks_give_the_maps_of_those_that_are_not_compiled(kind):
     backend, x = Counting(), images()
     net = kind(backend).eval()

@@ -33,6 +33,7 @@ from contrex.metrics import (
 from contrex.ops.geometry import Crop, random_crop, warp_heatmap
 from explain.networks import images, network, two_grids
 from explain.test_contract import CHEAPER, TRANSFORMERS
+from sampling import crossed, sampled
 
 
 @contextlib.contextmanager
@@ -62,7 +63,7 @@ def check_alike(ask):
             torch.testing.assert_close(one, other, equal_nan=True)  # device and type too
 
 
-@pytest.mark.parametrize("name", [n for n in EXPLAINERS if n not in TRANSFORMERS])
+@pytest.mark.parametrize("name", crossed([n for n in EXPLAINERS if n not in TRANSFORMERS], one_in=3))
 def test_explainers(name):
     kind, explainer = EXPLAINERS[name], CHEAPER.get(name, EXPLAINERS[name])
     contrast = "weighted" if kind.is_class_specific else None
@@ -126,6 +127,7 @@ ASKED = {
 }
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
 def test_metrics(ask):
     check_alike(ask)

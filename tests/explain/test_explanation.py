@@ -21,6 +21,7 @@ from contrex.models.classes import checked_names
 from contrex.ops.colour import overlaid_rgb
 from contrex.settings.explainer import read_explainer
 from explain.networks import images, network
+from sampling import sampled
 
 NAMES = ("tabby", "tiger cat", "lynx", "fox")
 
@@ -256,6 +257,7 @@ def test_a_notebook_gets_a_picture(explain):
         broken.overlay()
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("name", ["a name " * 30, "word" * 60, "größe\nἀ\x1b[2J", ""])
 def test_names_of_any_length_are_drawn(name):
     why = Explanation(torch.zeros(1, 2, 2), torch.zeros(1, 2), torch.tensor([0]), names=(name, "b"))

@@ -6,13 +6,14 @@ import torch
 import contrex
 from explain.networks import HEADS, images, network
 from oracles import cams
+from sampling import crossed
 
 METHODS = {"grad_cam": (contrex.GradCAM, cams.grad_cam), "hires_cam": (contrex.HiResCAM, cams.hires_cam)}
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("layer", ["act", "features", "features.0"])
+@pytest.mark.parametrize(
+    ("layer", "method", "head"), crossed(["act", "features", "features.0"], METHODS, HEADS, one_in=3)
+)
 def test_activation_methods(method, head, layer):
     explainer, formula = METHODS[method]
     net, x, target = network(head), images(), [0, 1, 3]

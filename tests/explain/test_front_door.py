@@ -11,7 +11,7 @@ import contrex
 from contrex.errors import ArgumentError, LayerError, UnknownNameError
 from contrex.explain import EXPLAINERS
 from explain.networks import HEADS, images, network
-from sampling import crossed
+from sampling import crossed, sampled
 
 METHODS = ("grad_cam", "hires_cam", "gradient")
 """One of each kind that differentiates; `test_contract` puts every method through every promise."""
@@ -83,8 +83,7 @@ def test_top_prediction_is_the_default_target_and_functions_of_the_logits_serve(
     assert not torch.allclose(explainer(x, target=(top + 1) % 4).heatmap, expected)
 
 
-@every_method
-@every_head
+@pytest.mark.parametrize(("method", "head"), crossed(METHODS, HEADS, one_in=2))
 def test_every_way_of_calling_gives_the_same_map(method, head):
     net, x = network(head), images()
     expected = EXPLAINERS[method](net)(x, contrast="weighted").heatmap
@@ -106,6 +105,7 @@ def test_in_place_relu_behind_the_layer(method):
     torch.testing.assert_close(found, expected)
 
 
+@sampled(one_in=2)
 @every_method
 def test_wrapped_models(method):
     net, x = network(), images()
@@ -488,9 +488,7 @@ def calls_of(net):
     return count, handle
 
 
-@every_method
-@every_head
-@pytest.mark.parametrize("contrast", [None, "weighted"])
+@pytest.mark.parametrize(("method", "head", "contrast"), crossed(METHODS, HEADS, [None, "weighted"], one_in=2))
 def test_many_classes_from_one_forward_pass_are_the_single_ones(method, head, contrast):
     net, x = network(head), images()
     explainer = EXPLAINERS[method](net)
@@ -520,9 +518,13 @@ def test_contrasts_of_the_class_maps_are_those_of_the_scores(method):
     torch.testing.assert_close(many.weighted()[:, 0], explainer(x, contrast="weighted").heatmap)
 
 
-@pytest.mark.parametrize("head", ["pooled", "mlp"])
 @pytest.mark.parametrize(
-    "method", ["grad_cam", "grad_cam_plus_plus", "layer_cam", "gradient", "guided_backprop", "full_grad", "score_cam"]
+    ("method", "head"),
+    crossed(
+        ["grad_cam", "grad_cam_plus_plus", "layer_cam", "gradient", "guided_backprop", "full_grad", "score_cam"],
+        ["pooled", "mlp"],
+        one_in=2,
+    ),
 )
 def test_several_contrasts_of_several_classes_from_one_pass(method, head):
     """Also methods that are not linear, whose contrast asks the graph of the pass once for each class."""
@@ -550,8 +552,7 @@ def test_classes_refuses():
         explainer.classes(images(), classes=[0, 4])
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "hires_cam"])
-@every_head
+@pytest.mark.parametrize(("method", "head"), crossed(["grad_cam", "hires_cam"], HEADS, one_in=2))
 def test_many_layers_from_one_forward_pass_are_the_single_ones(method, head):
     net, x = network(head, inplace=True), images()
     explainer = EXPLAINERS[method](net, "act")
@@ -593,6 +594,7 @@ def test_layers_on_parallel_branches():
 # --- scores ---------------------------------------------------------------------------------------------------------
 
 
+@sampled(one_in=3)
 @every_method
 @pytest.mark.parametrize(
     ("score", "function"), [("probability", torch.softmax), ("log_probability", torch.log_softmax)]

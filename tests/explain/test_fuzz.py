@@ -12,6 +12,7 @@ from contrex.explain import EXPLAINERS
 from explain.places import share_past
 from explain.programs import Program
 from oracles import activation_methods, cams, input_methods
+from sampling import sampled
 
 CHEAPER = {
     "rise": partial(contrex.RISE, num_masks=16),
@@ -86,6 +87,7 @@ def assert_right(seed, methods, **options):
     return explained
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("seed", range(5))
 def test_a_few_random_networks(seed):
     assert (

@@ -12,6 +12,7 @@ from contrex.explain import EXPLAINERS
 from contrex.models import Arguments, Classifier
 from explain.networks import network, two_grids
 from explain.test_contract import TRANSFORMERS
+from sampling import crossed, sampled
 
 OPTIONS = {"rise": {"num_masks": 5}, "smooth_grad": {"num_samples": 3}, "integrated_gradients": {"steps": 3}}
 
@@ -46,7 +47,7 @@ def given():
     return Beside().eval(), images, torch.randn(3, 3, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in TRANSFORMERS])
+@pytest.mark.parametrize("name", crossed([name for name in EXPLAINERS if name not in TRANSFORMERS], one_in=2, start=1))
 def test_each_image_goes_with_its_own(name, given):
     net, images, colours = given
     net = Beside("pooled").eval() if name == "cam" else net  # whose head must be linear
@@ -148,6 +149,7 @@ class Half(nn.Module):
         return self.pair.fc(own * self.other.square() if self.is_left else self.other * own.square())
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("name", ["grad_cam", "gradient", "occlusion", "ablation_cam"])
 def test_either_image_of_a_pair(name):
     """The layer is found: it runs twice, but once on what depends on the image that is explained."""

@@ -18,6 +18,7 @@ from contrex.settings import Evaluation
 from contrex.settings.explainer import read_explainer
 from explain.networks import images
 from explain.networks import network as make_network
+from sampling import sampled
 
 IMAGES = images(2)
 
@@ -40,6 +41,7 @@ class MyCAM(ActivationExplainer):
 """
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     ("text", "made"),
     [

@@ -9,6 +9,7 @@ import contrex
 from contrex.errors import ArgumentError, LayerError
 from contrex.explain import EXPLAINERS
 from contrex.explain.targets import Region
+from sampling import crossed
 
 OPTIONS = {"rise": {"num_masks": 30}, "smooth_grad": {"num_samples": 3}, "integrated_gradients": {"steps": 4}}
 OF_PICTURES = {name for name, kind in EXPLAINERS.items() if kind.ranks == (2,)}
@@ -58,7 +59,7 @@ def signals(num=2, length=20):
     return torch.randn(num, 3, length, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in OF_PICTURES | {"rise"}])
+@pytest.mark.parametrize("name", crossed([name for name in EXPLAINERS if name not in OF_PICTURES | {"rise"}], one_in=2))
 def test_a_signal_is_a_picture_of_height_one(name):
     one, two = (line(rank, is_pooled=name == "cam") for rank in (1, 2))
     two.load_state_dict({key: value.view(two.state_dict()[key].shape) for key, value in one.state_dict().items()})
@@ -81,9 +82,9 @@ def test_a_signal_is_a_picture_of_height_one(name):
         assert several.weighted().shape == (2, 3, 10)
 
 
-@pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize(
-    "name", ["grad_cam", "hires_cam", "layer_cam", "gradient", "integrated_gradients", "occlusion"]
+    ("name", "rank"),
+    crossed(["grad_cam", "hires_cam", "layer_cam", "gradient", "integrated_gradients", "occlusion"], [1, 3], one_in=2),
 )
 def test_maps_move_with_what_is_seen(name, rank):
     """What is far from the borders moves by two pixels, its map with it: by one cell of a layer of stride 2."""
@@ -101,7 +102,7 @@ def test_maps_move_with_what_is_seen(name, rank):
         assert still[inside].abs().max() > 0
 
 
-@pytest.mark.parametrize("name", [name for name in EXPLAINERS if name not in OF_PICTURES])
+@pytest.mark.parametrize("name", crossed([name for name in EXPLAINERS if name not in OF_PICTURES], one_in=2))
 def test_every_method_explains_volumes(name):
     """What it gives for a volume of depth 1 is what it gives for the picture."""
     three, two = cube(3), cube(2)

@@ -15,7 +15,6 @@ from explain.test_contract import CHEAPER, small_network
 from sampling import crossed
 
 OF_A_CLASS = [name for name, kind in EXPLAINERS.items() if kind.is_class_specific]
-every_method = pytest.mark.parametrize("method", OF_A_CLASS)
 LABELS = (3, 0)
 
 
@@ -41,8 +40,7 @@ def twin(net, row=1):
     return with_rows(net, lambda rows: torch.stack([torch.zeros_like(rows[row]), rows[row]]))
 
 
-@every_method
-@pytest.mark.parametrize("score", ["probability", pytest.param("log_probability", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("method", "score"), crossed(OF_A_CLASS, ["probability", "log_probability"], one_in=4))
 def test_maps_of_probabilities_are_those_of_the_softmax_twin(method, score):
     net, x = small_network(method)
     pairs = [
@@ -55,7 +53,7 @@ def test_maps_of_probabilities_are_those_of_the_softmax_twin(method, score):
         assert (one.heatmap != 0).flatten(2).any(2).all()
 
 
-@every_method
+@pytest.mark.parametrize("method", crossed(OF_A_CLASS, one_in=2))
 def test_maps_of_the_logit(method):
     """Class 1 is the twin's; class 0 is that of the network that says -y, and in linear methods the negative."""
     net, x = small_network(method)
@@ -70,7 +68,7 @@ def test_maps_of_the_logit(method):
         torch.testing.assert_close(sides.heatmap[:, 1], found, atol=1e-12, rtol=1e-7)
 
 
-@every_method
+@pytest.mark.parametrize("method", crossed(OF_A_CLASS, one_in=2, start=1))
 def test_a_contrast_of_one_logit_is_the_other_side(method):
     """Linear methods: the map itself; others: half the difference of the maps of y and -y, however it is asked."""
     net, x = small_network(method)
@@ -86,7 +84,7 @@ def test_a_contrast_of_one_logit_is_the_other_side(method):
         torch.testing.assert_close(found, expected)
 
 
-@every_method
+@pytest.mark.parametrize("method", crossed(OF_A_CLASS, one_in=3, start=1))
 def test_labels_are_explained_as_networks_of_one_logit(method):
     net, x = small_network(method)
     for score in ("probability", "log_probability"):
@@ -198,6 +196,7 @@ def test_the_contract_holds_for_one_logit(method):
         CHECKS[check](CHEAPER.get(method, EXPLAINERS[method]), one_logit(net), x)
 
 
+@pytest.mark.slow
 def test_captum_explains_one_logit():
     pytest.importorskip("captum")
     net, x = network("mlp"), images()

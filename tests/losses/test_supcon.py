@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from contrex.errors import ArgumentError
 from contrex.losses import supcon_loss
 from oracles import supcon as oracle
+from sampling import sampled
 
 LABELS = [2, 0, 2, 1, 0]
 
@@ -16,6 +17,7 @@ def embeddings(num=5, views=2, *, width=6, seed=0, dtype=torch.float64):
     return F.normalize(torch.randn(num, views, width, generator=generator, dtype=torch.float64), dim=-1).to(dtype)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("views", [1, 2, 3])
 @pytest.mark.parametrize("background", [0, 2])
 @pytest.mark.parametrize("temperature", [0.05, 0.5])

@@ -14,6 +14,7 @@ from contrex.models import build_network
 from contrex.settings import BCEHead, Digits, Model, Recipe, Training
 from methods.test_steps import make_batch, make_classifier
 from oracles import binary as oracle
+from sampling import sampled
 
 
 def phase_of(settings, classifier):
@@ -23,6 +24,7 @@ def phase_of(settings, classifier):
     return plan, plan.phases[0]
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("targets", ["labels", "teacher", "teacher-top1"])
 @pytest.mark.parametrize("views", ["both", "plain", "transformed"])
 def test_the_step_is_its_equation(targets, views):

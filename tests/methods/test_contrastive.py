@@ -13,6 +13,7 @@ from contrex.ops import heatmap
 from contrex.settings import Digits, ExCon, LinearClassifier, Model, Optimizer, Recipe, Schedule, SupCon, Training
 from methods.test_steps import make_batch, make_classifier
 from oracles import supcon as oracle
+from sampling import sampled
 
 
 def step_of(settings, *, train=True):
@@ -72,6 +73,7 @@ def test_supcon_contrasts_two_random_views(batch):
     torch.testing.assert_close(unlabelled(batch).loss, each_its_own, rtol=1e-9, atol=1e-12)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("threshold", [0.5, 0.3])
 def test_excon_trains_on_what_the_equations_say(batch, background, threshold):

@@ -18,6 +18,7 @@ from contrex.training import read_log, train
 from methods.test_retrofit import boxes_of, maps_for
 from methods.test_steps import make_batch, make_classifier
 from oracles import energy as oracle
+from sampling import sampled
 from training.runs import quiet, tiny
 
 
@@ -41,6 +42,7 @@ def test_the_loss_is_its_sum_over_pixels():
     assert energy_losses(-heatmaps.detach().abs(), masks).tolist() == [1, 1, 0]
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("views", ["both", "plain", "transformed"])
 @pytest.mark.parametrize("contrast", [None, "weighted"])
 def test_the_step_is_its_equation(views, contrast):

@@ -18,7 +18,7 @@ from contrex.models.convnet import ConvNet
 from contrex.ops.geometry import Crop, random_crop, warp_images
 from contrex.settings import GCC
 from oracles import gcc as oracle
-from sampling import crossed
+from sampling import crossed, sampled
 
 
 def make_classifier():
@@ -60,6 +60,7 @@ def maps_of(network, images, labels, contrast):
     return (gradient * activation).sum(1), logits
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     ("views", "contrast", "training"),
     crossed(["both", "plain", "transformed"], [None, "weighted"], [True, False], one_in=3),

@@ -10,6 +10,7 @@ from contrex.explain.forward.trunk import going_on, trunk_end, trunk_output
 from contrex.models import build_network
 from methods.test_retrofit import BASE, moved, plan_of
 from methods.test_steps import make_batch, make_classifier
+from sampling import crossed, sampled
 
 HALF = replace(BASE, trained=("features.1", "features.2", "fc"))
 
@@ -30,9 +31,14 @@ def whole(step):
     return step
 
 
-@pytest.mark.parametrize("keep_gib", [0.0, 6e-6, 1.0])
 @pytest.mark.parametrize(
-    "options", [{}, {"teacher_decay": 0.5}, {"contrast": "weighted", "negatives": False, "views_share": 0.5}], ids=str
+    ("options", "keep_gib"),
+    crossed(
+        [{}, {"teacher_decay": 0.5}, {"contrast": "weighted", "negatives": False, "views_share": 0.5}],
+        [0.0, 6e-6, 1.0],
+        one_in=2,
+    ),
+    ids=str,
 )
 def test_losses_and_gradients_are_those_without(keep_gib, options):
     plain, step = whole(begun(keep_gib, **options)), begun(keep_gib, **options)
@@ -136,12 +142,13 @@ class Beside(nn.Module):
         return self.fc((self.last(self.block(stem)) + stem).relu().mean((2, 3)))
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     ("name", "options", "first", "layer", "end"),
     [
         pytest.param("timm:mobilenetv2_100", {}, "blocks.5.0", "bn2", "blocks.4", marks=pytest.mark.slow),
         ("torchvision:resnet18", {}, "layer4", "layer4", "layer3"),
-        ("torchvision:resnet18", {}, "fc", "layer4", "layer4"),
+        pytest.param("torchvision:resnet18", {}, "fc", "layer4", "layer4", marks=pytest.mark.slow),
         ("torchvision:squeezenet1_1", {}, "features.9", "features.12", "features.8"),
         ("timm:vit_tiny_patch16_224", {"depth": "4", "img_size": "64"}, "blocks.3", "blocks.3.norm1", "blocks.2"),
         ("timm:vit_tiny_patch16_224", {"depth": "4", "img_size": "64"}, "", "blocks.3.norm1", None),

@@ -11,6 +11,7 @@ from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
 from contrex.settings import Digits, Model, Recipe, Training
 from methods.test_steps import make_batch
+from sampling import sampled
 
 MIDDLE = ("features.1",)
 
@@ -28,6 +29,7 @@ def plan_of(method, network, *freeze, **settings):
     return training_plan(Classifier(network, (0.5,) * 3, (0.25,) * 3), recipe)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
@@ -64,6 +66,7 @@ def test_what_is_free_learns_through_what_is_frozen(method, settings):
     assert step.network.features[0][1].num_batches_tracked > 0
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("method", ["cross_entropy", "cgc", "cgc_no_negatives", "gcc"])
 def test_a_linear_probe_moves_the_last_layer_alone(method):
     """Also the loss of a heatmap reaches it, and the gradient is that of the whole network in eval mode."""

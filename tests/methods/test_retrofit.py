@@ -20,6 +20,7 @@ from distributed.jobs import TokenNet
 from methods.test_steps import make_batch, make_classifier
 from methods.test_unlabelled import two_batches
 from oracles import retrofit as oracle
+from sampling import crossed, sampled
 
 BASE = Retrofit(
     weight=0.7, distillation_weight=1.3, distillation_temperature=2.0, temperature=0.4, resolution=16, trained=("all",)
@@ -75,6 +76,7 @@ def by_hand(network, teacher, batch, settings, extra=None):
     )
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     "options",
     [
@@ -110,8 +112,7 @@ def test_the_step_is_its_equation(options):
     assert all(parameter.grad is None for parameter in phase.step.teacher.parameters())
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0])
-@pytest.mark.parametrize("keep_gib", [0.0, 1.0])
+@pytest.mark.parametrize(("share", "keep_gib"), crossed([0.5, 1.0], [0.0, 1.0], one_in=2))
 def test_incomplete_images_are_held_as_the_others(share, keep_gib):
     """The divergences are added up, and divided by how many rows there are in the mean; a period draws anew."""
     settings = replace(BASE, incomplete=share, trained=("features.1", "features.2", "fc"), keep_gib=keep_gib)
@@ -195,6 +196,7 @@ def maps_for(network, images, target=None, contrast=None):
 E2KD = replace(BASE, compared_with="teacher", negatives=False)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("compared_with", ["teacher", "teacher-plain"])
 @pytest.mark.parametrize("contrast", [None, "weighted"])
 def test_e2kd_is_its_equation(compared_with, contrast):

@@ -18,7 +18,7 @@ from contrex.ops.geometry import Crop, random_crop, warp_images
 from contrex.records import to_plain
 from contrex.settings import CGC, CGCNoNegatives, CrossEntropy, Digits, Labelled, Model, Recipe, Training
 from oracles import consistency as oracle
-from sampling import crossed
+from sampling import crossed, sampled
 
 CPU = torch.device("cpu")
 
@@ -95,10 +95,10 @@ def test_consistency_costs_hardly_more_than_cross_entropy_on_both_views(settings
     assert ours.get_total_flops() <= 1.02 * plain.get_total_flops()
 
 
-@pytest.mark.parametrize("contrast", [None, "weighted"])
-@pytest.mark.parametrize("variant", ["paper", "published-code"])
-@pytest.mark.parametrize("negatives", [True, False])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("training", "negatives", "variant", "contrast"),
+    crossed([True, False], [True, False], ["paper", "published-code"], [None, "weighted"], one_in=2),
+)
 def test_consistency_steps_are_their_equations(negatives, variant, contrast, training):
     """Loss to 1e-8 and every parameter's gradient to 1e-6: the double backward through the map is right."""
     settings = (CGC if negatives else CGCNoNegatives)(weight=0.7, variant=variant, contrast=contrast, resolution=16)
@@ -117,6 +117,7 @@ def test_consistency_steps_are_their_equations(negatives, variant, contrast, tra
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-9)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("negatives", [True, False])
 @pytest.mark.parametrize(("share", "num_views"), [(0.2, 2), (0.5, 4), (1.0, 8)])
 def test_a_share_of_the_views(negatives, share, num_views):
@@ -232,6 +233,7 @@ def seen_by(step, **options):
     return make_batch(num_views=step.wants.views, **options)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_move_every_parameter_of_theirs_and_log_their_terms(method):
     for phase in plan_of(method).phases:
@@ -250,7 +252,7 @@ def test_steps_move_every_parameter_of_theirs_and_log_their_terms(method):
 
 
 # A linear layer on the features of a random network learns little: `test_bce_head` asks for as much as there is.
-@pytest.mark.parametrize("method", crossed([name for name in METHODS if name != "bce_head"], one_in=3))
+@pytest.mark.parametrize("method", crossed([name for name in METHODS if name != "bce_head"], one_in=5))
 def test_steps_learn(method):
     for phase in plan_of(method).phases:
         phase.begin(0)
@@ -303,7 +305,7 @@ def test_steps_refuse():
         training_step(make_classifier(), CGC())(unmoved)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", crossed(METHODS, one_in=2))
 def test_steps_run_under_ddp(method, tmp_path):
     """Two optimiser steps inside DDP (one gloo process): no unused parameter, and the gradient of the plain step."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from contrex.methods import METHODS, training_step
 from contrex.settings import CGC, CGCNoNegatives
 from methods.test_steps import by_hand, make_batch, make_classifier
+from sampling import crossed
 
 
 def two_batches(num=3, beside=5, *, seed=0):
@@ -24,9 +25,10 @@ def consistency(network, batch, **options):
     return one - none
 
 
-@pytest.mark.parametrize("contrast", [None, "weighted"])
-@pytest.mark.parametrize("variant", ["paper", "published-code"])
-@pytest.mark.parametrize("negatives", [True, False])
+@pytest.mark.parametrize(
+    ("negatives", "variant", "contrast"),
+    crossed([True, False], ["paper", "published-code"], [None, "weighted"], one_in=2),
+)
 def test_the_loss_is_the_cross_entropy_of_one_and_the_consistency_of_the_other(negatives, variant, contrast):
     """By loops over heatmaps from autograd; batch norm in train mode, each part with its own statistics."""
     settings = (CGC if negatives else CGCNoNegatives)(

@@ -14,6 +14,7 @@ from contrex.metrics.gradient_sign import (
 )
 from contrex.ops import scores
 from oracles import gradient_sign as slow
+from sampling import crossed
 
 MEAN, STD = (0.4, 0.6), (0.2, 0.5)
 CONTRASTS = {"original": None, "mean": "mean", "max": "max", "weighted": "weighted"}
@@ -70,8 +71,7 @@ def options():
     return {"mean": MEAN, "std": STD}
 
 
-@pytest.mark.parametrize("clamp", [True, False])
-@pytest.mark.parametrize("num_steps", [1, 3])
+@pytest.mark.parametrize(("num_steps", "clamp"), crossed([1, 3], [True, False], one_in=2))
 def test_oracle(clamp, num_steps, model, pixels, images, labels, functions, options):
     target, epsilons = torch.tensor([0, 2, 2, 1, 3]), [0.01, 0.3]
     curves = gradient_sign_curves(
@@ -179,7 +179,7 @@ def test_only_the_sign_matters(model, images, labels, options):
     assert curves["a"].logit_change.equal(curves["b"].logit_change)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("batch_size", crossed([1, 3, 64, 7, 2], one_in=2))
 def test_chunks_and_costs(batch_size, model, images, labels, functions, options):
     expected = gradient_sign_curves(model, images, labels, functions, [0.1, 0.2, 0.3], num_steps=2, **options)
     model.sizes.clear()

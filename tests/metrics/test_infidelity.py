@@ -8,6 +8,7 @@ from contrex.errors import ArgumentError, UnknownNameError
 from contrex.metrics import infidelity as measured
 from contrex.metrics.infidelity import Infidelity
 from oracles import infidelity as slow
+from sampling import crossed
 
 SEEDS = [11, 3, 2**40, 0]
 OPTIONS = {"num_samples": 6, "noise_std": 0.3, "seeds": SEEDS}
@@ -58,9 +59,9 @@ def noise_of(images):
     return 0.3 * torch.stack([torch.stack(row) for row in rows])
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-@pytest.mark.parametrize("output", ["logit", "probability"])
-@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "output", "normalise"), crossed([False, True], ["logit", "probability"], [False, True], one_in=2)
+)
 def test_oracle(channels, output, normalise, model, images, heatmaps):
     saliency = torch.randn_like(images) if channels else heatmaps
     target = torch.tensor([0, 2, 1, 0])

@@ -18,6 +18,7 @@ from contrex.metrics import (
 )
 from contrex.ops.pixels import gaussian_blur
 from oracles import insertion as slow
+from sampling import sampled
 
 CURVES = {"insertion": insertion_curve, "deletion": deletion_curve}
 
@@ -78,6 +79,7 @@ def test_golden(golden, name, key):
     assert mean == pytest.approx(float(arrays[f"{key}_auc_of_mean"]), rel=1e-5)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize("step", [1, 7, 18, 54, 1000])
 def test_oracle(name, step, model, images, saliency):
@@ -105,6 +107,7 @@ def test_ties_go_by_pixel_index(name, model, images):
     torch.testing.assert_close(curves.double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-6)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 11, 64])
 def test_chunks_do_not_matter_and_no_image_is_seen_twice(name, batch_size, model, images, saliency):
@@ -237,6 +240,7 @@ def test_restores_modes_after_an_exception(images, saliency):
     assert torch.is_grad_enabled()
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

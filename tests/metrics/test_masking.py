@@ -18,6 +18,7 @@ from contrex.metrics.removal import PAIR_BASELINES, baseline_images
 from contrex.ops.heatmap import resize
 from contrex.ops.pixels import reflected_blur
 from oracles import masking as slow
+from sampling import sampled
 
 EVERY = list(itertools.product(SIGNS, PROTOCOLS))
 
@@ -29,6 +30,7 @@ def pair():
     return heatmap, torch.randint(-4, 3, (4, 5, 6)).double()
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize(("sign", "protocol"), EVERY)
 def test_oracle(sign, protocol, pair):
     for heatmap, other in (pair, pair[::-1]):
@@ -95,6 +97,7 @@ def test_the_map_with_itself_is_the_paper(pair):
         assert own.equal(kept_pixels(pair[0], sign=sign, protocol="paper"))
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize(("sign", "protocol"), EVERY)
 def test_permuting_and_scaling(sign, protocol, pair):
     order = torch.tensor([2, 0, 3, 1])

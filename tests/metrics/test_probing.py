@@ -22,6 +22,7 @@ from contrex.metrics import (
     masked_relative_probability,
 )
 from contrex.metrics.probing import check_finite, check_no_nan
+from sampling import sampled
 
 MAPS = torch.linspace(-1, 1, 4 * 2 * 30).view(4, 2, 5, 6)
 SALIENCY = MAPS[:, 0]
@@ -70,6 +71,7 @@ def tensors(found):
     return [tensor for part in parts for tensor in tensors(part)]
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("function", CALLS)
 def test_in_short_is_in_full(function, model, images):
     args, options = CALLS[function]

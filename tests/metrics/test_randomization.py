@@ -16,6 +16,7 @@ from contrex.metrics.randomization import (
 )
 from contrex.metrics.similarity import KINDS, chance_similarity, map_similarity
 from oracles import randomization as slow
+from sampling import sampled
 
 SLOW = {
     "spearman": slow.spearman,
@@ -148,6 +149,7 @@ def test_randomized_errors(network):
 # --- comparing ------------------------------------------------------------------------------------------------------
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ties", [False, True])
 def test_oracle(kind, ties):

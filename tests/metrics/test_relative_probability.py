@@ -17,6 +17,7 @@ from contrex.metrics.relative_probability import (
 )
 from contrex.metrics.removal import PAIR_BASELINES, baseline_images
 from oracles import masking as slow
+from sampling import sampled
 
 
 class Counting(nn.Module):
@@ -90,6 +91,7 @@ def test_golden(golden):
             np.testing.assert_allclose(values[:, s, b, i], expected, rtol=1e-5)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_oracle(protocol, model, images, maps, top2):
     baselines = baseline_images(images, sigma=1.5)

@@ -12,7 +12,7 @@ from contrex.metrics.removal import BASELINES, baseline_image, imputation_noise,
 from contrex.ops.imputation import LinearImputation, linear_imputation
 from contrex.ops.pixels import gaussian_blur, reflected_blur
 from oracles import removal as slow
-from sampling import crossed
+from sampling import crossed, sampled
 
 CURVES = {"insertion": insertion_curve, "deletion": deletion_curve}
 
@@ -39,6 +39,7 @@ def levels(images):
 # --- linear imputation ----------------------------------------------------------------------------------------------
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("size", [(8, 8), (13, 6), (5, 17), (1, 9), (9, 1)])
 def test_imputation_solves_the_dense_system(size):
     images, removed = torch.randn(6, 2, *size, dtype=torch.float64), holes(6, *size)
@@ -273,9 +274,7 @@ def test_road_curve_oracle(name, step, model, images, saliency, monkeypatch):
     torch.testing.assert_close(exact, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", CURVES)
-@pytest.mark.parametrize("baseline", BASELINES)
-@pytest.mark.parametrize("batch_size", [2, 8])
+@pytest.mark.parametrize(("batch_size", "baseline", "name"), crossed([2, 8], BASELINES, CURVES, one_in=2))
 def test_as_many_forwards_for_any_baseline(name, baseline, batch_size, model, images, saliency):
     curves = CURVES[name](model, images, saliency, step=8, baseline=baseline, batch_size=batch_size)
     assert sum(model.sizes) == 5 * (4 + 1)

@@ -38,7 +38,7 @@ def test_what_is_refused():
         spread(torch.full((1, 2, 2), torch.nan))
 
 
-@pytest.mark.parametrize("share", [0.1, 0.25, 0.7])
+@pytest.mark.parametrize("share", [0.1, pytest.param(0.25, marks=pytest.mark.slow), 0.7])
 def test_a_map_brought_to_a_spread_is_its_definition(share):
     maps = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1))
     expected = [oracle.at_spread(one.tolist(), share) for one in maps]

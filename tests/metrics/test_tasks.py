@@ -25,6 +25,7 @@ from contrex.metrics import (
     top_k_correct,
     two_most_probable,
 )
+from sampling import sampled
 
 NUM = 6
 
@@ -59,6 +60,7 @@ ASKING = {
 }
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("name", ASKING)
 def test_probabilities_of_one_logit_are_those_of_its_twin(name, shown):
     for target in (None, torch.tensor([0, 1] * 3)):
@@ -69,6 +71,7 @@ def test_probabilities_of_one_logit_are_those_of_its_twin(name, shown):
     assert one.std() > 0
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("name", ASKING)
 def test_probabilities_of_labels_are_those_of_networks_of_one(name, shown):
     for label in range(3):

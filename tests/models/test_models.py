@@ -17,6 +17,7 @@ from contrex.models.convnet import ConvNet
 from contrex.models.layouts import encoder_weights
 from contrex.models.load import load_weights, read_state_dict
 from contrex.settings import Model
+from sampling import sampled
 
 FOUND = {
     "torchvision:resnet18": ("layer4", 512),
@@ -38,6 +39,7 @@ FOUND = {
 SLOW = ("vgg", "efficientnet", "densenet", "alexnet")
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow) if name.partition(":")[2].startswith(SLOW) else name for name in FOUND],
@@ -46,7 +48,7 @@ def test_the_layer_is_found(name):
     """The map before the classifier, in torchvision's, timm's and our own CNNs."""
     network = build_network(name, {}, num_classes=10).eval()
     explainer = contrex.GradCAM(network)
-    images = torch.randn(1, 3, 160, 128)
+    images = torch.randn(1, 3, 128, 96)
     why = explainer(images, target=3)
     layer, channels = FOUND[name]
     assert explainer.layer == layer
@@ -135,7 +137,14 @@ def test_every_key_is_accounted_for(tmp_path):
         load_weights(ConvNet(5), save(tmp_path, source))
 
 
-@pytest.mark.parametrize("name", ["contrex:convnet", "torchvision:squeezenet1_1", "timm:vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "contrex:convnet",
+        "timm:vit_tiny_patch16_224",
+        pytest.param("torchvision:squeezenet1_1", marks=pytest.mark.slow),
+    ],
+)
 def test_weights_that_a_file_replaces_are_not_drawn(name, tmp_path):
     torch.manual_seed(1)
     file = tmp_path / "weights.pth"
@@ -221,6 +230,7 @@ CHECKPOINTS = {
 }
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("kind", CHECKPOINTS)
 def test_self_supervised_checkpoints_load_whole(kind, tmp_path):
     content, left_out = CHECKPOINTS[kind]
@@ -365,7 +375,7 @@ def test_the_number_of_classes_is_read_from_the_weights_file(tmp_path):
         load_classifier(Model("torchvision:resnet18", num_classes=5, weights=path))
 
 
-@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])
+@pytest.mark.parametrize("name", ["torchvision:resnet18", pytest.param("timm:resnet18", marks=pytest.mark.slow)])
 def test_the_stem_of_small_images(name):
     """The stride is 8 instead of 32, and of the weights only the first convolution's change."""
     plain, small = (build_network(name, {}, num_classes=3, stem=stem).eval() for stem in ("built-in", "cifar"))

@@ -15,6 +15,7 @@ from contrex.settings import CGC, Model
 from methods.test_steps import make_batch, make_classifier
 from oracles import consistency
 from oracles import pooling as oracle
+from sampling import sampled
 
 slow = pytest.mark.slow
 POOLINGS = [("mean", 1.0), ("max", 1.0), ("logsumexp", 0.3), ("logsumexp", 2.0)]
@@ -24,6 +25,7 @@ def maps_of(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(("kind", "temperature"), POOLINGS)
 def test_pooling_is_its_formula(kind, temperature):
     maps = maps_of(2, 3, 4, 5).requires_grad_()
@@ -51,8 +53,8 @@ def test_logsumexp_lies_between_mean_and_maximum_and_overflows_nowhere():
     ("name", "place"),
     [
         ("torchvision:resnet18", "avgpool"),
-        ("timm:mobilenetv2_100", "global_pool.pool"),
-        ("torchvision:mobilenet_v2", None),  # averages in its own code
+        pytest.param("timm:mobilenetv2_100", "global_pool.pool", marks=slow),
+        pytest.param("torchvision:mobilenet_v2", None, marks=slow),  # averages in its own code
         ("torchvision:squeezenet1_1", None),  # a convolution makes the logits
         pytest.param("torchvision:efficientnet_b0", "avgpool", marks=slow),  # squeeze-and-excitation averages too
         pytest.param("timm:efficientnet_b0", "global_pool.pool", marks=slow),

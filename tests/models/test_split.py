@@ -7,6 +7,7 @@ from torch import nn
 from contrex.errors import ArgumentError, LayerError
 from contrex.explain.forward.head import forward_features
 from contrex.models import ProjectionHead, build_network, classifier_head
+from sampling import sampled
 
 FOUND = {
     "contrex:convnet": ("fc", 128, 32),
@@ -77,6 +78,7 @@ def assert_is_the_classifier(network, found, num_features, images):
         torch.testing.assert_close(network(images), logits)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("name", FOUND)
 def test_the_classifier_is_found(name):
     check(name, *FOUND[name])
@@ -125,6 +127,7 @@ def test_a_head_of_ones_own():
     assert classifier_head(network)[0] == "classifier.fc2"
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     ("name", "options", "end"),
     [

@@ -5,6 +5,7 @@ import torch
 
 from contrex.ops.multigrid import HarmonicFill, harmonic_fill
 from oracles.removal import linear_imputation as dense
+from sampling import sampled
 
 
 def holes(num, height, width):
@@ -17,6 +18,7 @@ def holes(num, height, width):
     return removed
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("size", [(2, 2), (3, 17), (16, 16), (33, 20), (1, 12)])
 def test_multigrid_solves_what_the_plain_solver_does(size):
     images, removed = torch.randn(3, *size, dtype=torch.float64), holes(3, *size)

@@ -14,7 +14,7 @@ def spread(heatmap):
 def at_spread(heatmap, share):
     """A map less one number, so that its spread is `share`: the number by small steps down from the largest value."""
     cells = [value for row in heatmap for value in row]
-    step = (max(cells) - min(cells)) / 20_000
+    step = (max(cells) - min(cells)) / 5_000
     number = max(cells) - step
     while spread([[value - number for value in row] for row in heatmap]) < share:
         number -= step

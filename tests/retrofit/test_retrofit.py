@@ -102,6 +102,7 @@ def test_what_was_measured(order, done):
     assert read_run(folder / "after").samples == after.samples
 
 
+@pytest.mark.slow
 def test_a_rate_far_too_large_ends_with_the_original(order, tmp_path, capsys):
     """Also where it is continued: the run is over."""
     recipe = replace(order.recipe, optimizer=replace(order.recipe.optimizer, lr=30.0))

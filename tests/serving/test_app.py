@@ -31,6 +31,7 @@ from contrex.serving.guard import HEADER, HEADERS, Hosts
 from contrex.serving.server import Server
 from contrex.serving.studio import Studio
 from contrex.settings import Model
+from sampling import sampled
 
 NAMES = tuple(f"class {index}" for index in range(30))
 SIDE, TOKEN, BASE = 16, "the-token", "http://127.0.0.1:8000"
@@ -96,6 +97,7 @@ def maps_of(table):
     return dict(zip(table["classes"] or range(len(maps)), maps, strict=False))
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     ("plain", "expected"),
     [

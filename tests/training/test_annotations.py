@@ -11,6 +11,7 @@ from contrex.data import ImageSet, image_set
 from contrex.data.files import annotations, folders, masks
 from contrex.settings import CUB200, GCC, CrossEntropy, Labelled
 from contrex.training import train
+from sampling import sampled
 
 from .runs import quiet, tiny
 
@@ -23,6 +24,7 @@ def birds(tmp_path: Path) -> CUB200:
     return CUB200(root, image_size=16, resize=18)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("few", [None, Labelled(per_class=1, rest="val")], ids=["all", "few"])
 @pytest.mark.parametrize("method", [CrossEntropy(), GCC()], ids=["cross-entropy", "gcc"])
 def test_training_asks_for_no_annotation(birds, method, few, tmp_path, monkeypatch):

@@ -107,7 +107,7 @@ def test_the_best_checkpoint_is_that_of_the_best_average(tmp_path):
     "method", [tiny().method, pytest.param(SupCon(), marks=pytest.mark.slow)], ids=lambda method: type(method).__name__
 )
 def test_it_is_resumed_bit_for_bit(tmp_path, method):
-    stopped_and_resumed(replace(tiny(ema=DECAY), method=method), tmp_path, steps=(1, 4))
+    stopped_and_resumed(replace(tiny(ema=DECAY), method=method), tmp_path, steps=(4,))
     recipe, classifier, _ = load_trained(tmp_path / "straight")
     assert recipe.training.ema == DECAY
     again = train(recipe, tmp_path / "straight", resume=True, console=quiet())

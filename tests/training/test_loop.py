@@ -24,6 +24,7 @@ from contrex.models import load_classifier
 from contrex.settings import CrossEntropy, Folder, Schedule
 from contrex.training import curves, load_trained, loop, preparing, read_log, saved_recipe, train
 from contrex.training.checkpoint import Checkpoints
+from sampling import sampled
 from training.runs import quiet, tiny, varied
 
 
@@ -91,7 +92,7 @@ def test_another_seed_gives_another_run(straight, tmp_path):
     assert not torch.equal(weights(straight)["network.fc.weight"], weights(tmp_path)["network.fc.weight"])
 
 
-@pytest.mark.parametrize("step", [1, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 3, 5))])
+@pytest.mark.parametrize("step", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 1, 3, 5))])
 def test_a_killed_and_resumed_run_is_the_uninterrupted_one(straight, tmp_path, monkeypatch, step):
     """Killed in any step, with a checkpoint after every step: the same weights and log, bit for bit."""
     recipe = tiny(checkpoint_minutes=0.0)
@@ -140,7 +141,9 @@ def test_resuming_a_finished_run_changes_nothing(straight, tmp_path):
     assert_same_run(straight, tmp_path)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_leaves_a_resumable_run(straight, tmp_path, monkeypatch, number, code):
     usual = signal.getsignal(number)
     with monkeypatch.context() as patch:
@@ -156,7 +159,7 @@ def test_a_signal_leaves_a_resumable_run(straight, tmp_path, monkeypatch, number
     assert_same_run(straight, tmp_path)
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_signal_during_validation_ends_the_run_after_its_checkpoint(straight, tmp_path, monkeypatch, epoch):
     """Also after the last epoch: who runs several runs in a row must learn that it is to stop."""
     validate, calls = loop.validate, []
@@ -208,6 +211,7 @@ def test_both_ways_of_cutting_crops_train(tmp_path, where):
     assert read_log(tmp_path)[-1]["step"] == 3
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     "change",
     [

@@ -110,7 +110,7 @@ def test_a_step_moves_each_group_at_its_rate():
 def test_a_run_has_both_rates_and_is_resumed_with_both(tmp_path, options):
     optimizer = replace(tiny().optimizer, lr=0.01, head_lr=0.2, **options)
     recipe = replace(tiny(), optimizer=optimizer)
-    stopped_and_resumed(recipe, tmp_path, steps=(1, 4))
+    stopped_and_resumed(recipe, tmp_path, steps=(4,))
     found = [line for line in read_log(tmp_path / "straight") if "loss" in line]
     assert all(line["head_lr"] == pytest.approx(20 * line["lr"]) for line in found)
     groups = Checkpoints(tmp_path / "straight").load()["optimizers"][0]["param_groups"]

@@ -81,7 +81,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("kind", "zipped"), crossed(FILES, [True, False], one_in=3))
+@pytest.mark.parametrize(("kind", "zipped"), crossed(FILES, [True, False], one_in=5))
 def test_a_probe_on_a_checkpoint_has_its_encoder(kind, zipped, tmp_path, capsys):
     """All that is frozen is what the file has, bit for bit, and the run says what it left out; files of before torch
     1.6 are no zip archives."""

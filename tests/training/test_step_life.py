@@ -85,9 +85,15 @@ def test_the_teacher_follows_once_a_step_and_nothing_else_moves_it(monkeypatch, 
     assert set(modes) == {(True, False)}
 
 
-@pytest.mark.parametrize("recipe", [mean_teacher(), replace(SEMI, training=replace(SEMI.training, ema=0.9))])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        mean_teacher(),
+        pytest.param(replace(SEMI, training=replace(SEMI.training, ema=0.9)), marks=pytest.mark.slow),
+    ],
+)
 def test_the_example_is_resumed_bit_for_bit_with_its_teacher(tmp_path, recipe):
-    stopped_and_resumed(recipe, tmp_path, steps=(1, 3))
+    stopped_and_resumed(recipe, tmp_path, steps=(3,))
     (state,) = Checkpoints(tmp_path / "straight").load()["steps"]
     assert {name.removeprefix("teacher.") for name in state if name.startswith("teacher.")} == {
         name for name in state if name.startswith("network.")
@@ -97,6 +103,7 @@ def test_the_example_is_resumed_bit_for_bit_with_its_teacher(tmp_path, recipe):
     assert all(parameter.requires_grad for parameter in classifier.network.parameters())
 
 
+@pytest.mark.slow
 def test_the_example_learns_from_its_teacher(tmp_path):
     """Its distance falls below that of a run that does not mind it."""
     with_it, without = (

@@ -51,7 +51,7 @@ def test_an_epoch_is_a_pass_over_the_labelled_images(tmp_path):
 
 def test_a_run_is_resumed_in_the_middle_of_an_epoch_bit_for_bit(tmp_path):
     recipe = varied(SEMI, epochs=3, ema=0.9)
-    stopped_and_resumed(replace(recipe, optimizer=replace(recipe.optimizer, head_lr=0.2)), tmp_path, steps=(1, 3, 4))
+    stopped_and_resumed(replace(recipe, optimizer=replace(recipe.optimizer, head_lr=0.2)), tmp_path, steps=(3,))
 
 
 def test_without_negatives_parts_of_a_step_add_up(tmp_path):

@@ -39,7 +39,7 @@ def load_weights(
     needed = {key for key in own if key not in kept_fresh and not key.endswith("num_batches_tracked")}
     left_over = [key for key in state if key not in own and not any(key.startswith(f"{name}.") for name in fresh)]
     missing = sorted(needed - set(state))
-    shapes = [key for key in needed & set(state) if own[key].shape != state[key].shape]
+    shapes = [key for key in sorted(needed & set(state)) if own[key].shape != state[key].shape]
     if missing or left_over or shapes:
         other = "" if path is None else other_network(path, network, state)
         told = source or f"`model.weights` {path}"

@@ -11,6 +11,7 @@ from PIL import Image
 from contrex.data.files import images
 from contrex.data.files.images import Header, is_image, read_header, read_image, read_indices, upright, upright_boxes
 from contrex.errors import ImageError
+from sampling import sampled
 
 WIDTH, HEIGHT = 12, 8
 GREY = np.arange(WIDTH * HEIGHT, dtype=np.uint8).reshape(HEIGHT, WIDTH)
@@ -171,6 +172,7 @@ def test_not_an_image(tmp_path: Path, content: bytes) -> None:
     refuses(tmp_path / "a.jpg", "Replace or remove it")
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     ("kind", "name"), [("EPS", "a.png"), ("ICO", "a.jpg"), ("ICNS", "a.png"), ("JPEG2000", "a.jpg")]
 )
@@ -204,7 +206,7 @@ def test_no_pixels(tmp_path: Path) -> None:
     refuses(tmp_path / "a.ppm", "it is none of|no pixels")
 
 
-@pytest.mark.parametrize("side", [7100, 10_000, 14_000])
+@pytest.mark.parametrize("side", [7100, pytest.param(10_000, marks=pytest.mark.slow), 14_000])
 def test_too_many_pixels_are_refused_before_decoding(
     tmp_path: Path, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from contrex.data.readers.digit_scenes import PLANTED
 from contrex.data.readers.digits import DigitImages
 from contrex.errors import UnknownNameError
 from contrex.settings import Digits
+from sampling import sampled
 
 SMALL = Digits(num_train=200, num_val=60, num_test=130)
 TINY = replace(SMALL, image_size=16, digit_size=(8, 10), num_clutter=0)
@@ -151,7 +152,7 @@ def test_labels_are_the_sources_classes_and_balanced(train: DigitImages) -> None
     assert np.bincount(large.labels, minlength=10).min() >= 100
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_source_is_in_two_splits(seed: int) -> None:
     pools = [source_digits(replace(SMALL, seed=seed), split) for split in SOURCE_SHARE]
     assert sorted(np.concatenate(pools)) == list(range(1797))
@@ -190,6 +191,7 @@ def own_share(digits: DigitImages) -> float:
     return float((digits.textures == digits.labels).mean())
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("shortcut", [0.5, 0.9, 1.0])
 def test_share_of_planted_textures(split: str, shortcut: float) -> None:
@@ -249,6 +251,7 @@ def test_without_a_shortcut_the_surroundings_say_nothing_about_the_class() -> No
 # --- sizes, speed and errors ----------------------------------------------------------------------------------------
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(("size", "digit"), [(16, (8, 10)), (32, (20, 32)), (64, (64, 64)), (96, (20, 30))])
 def test_other_sizes(size: int, digit: tuple[int, int]) -> None:
     digits = DigitImages(replace(SMALL, num_val=70, image_size=size, digit_size=digit), "val")

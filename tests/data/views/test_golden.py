@@ -19,6 +19,7 @@ from contrex.data.views.unlabelled import Cycle
 from contrex.methods.gcc import composites_of
 from contrex.ops.geometry import random_crop, warp_images
 from contrex.settings import Augmentation, Digits, Folder
+from sampling import crossed
 
 DIGITS = Digits(num_train=24, num_val=2, num_test=4, image_size=32, digit_size=(14, 18), num_clutter=2)
 COLOURS = {"color_jitter": (0.4, 0.4, 0.4, 0.1), "grayscale": 0.3}
@@ -154,9 +155,9 @@ def _same_arithmetic() -> None:
         pytest.skip("floating-point pixels are rounded in another way here than where the digests were taken")
 
 
-@pytest.mark.parametrize("where", ["loader", "device"])
-@pytest.mark.parametrize("kind", ["digits", "folder"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "kind", "where"), crossed(CASES, ["digits", "folder"], ["loader", "device"], one_in=2)
+)
 def test_training_batches(case, kind, where, request):
     found = training_digest(views(request.getfixturevalue(kind), where=where, **CASES[case]))
     assert found == GOLDEN[f"{case} {kind} {where}"]

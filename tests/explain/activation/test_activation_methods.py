@@ -22,6 +22,7 @@ from contrex.explain.activation.eigen_cam import first_component
 from explain.networks import HEADS, images, network
 from oracles import activation_methods as oracles
 from oracles import cams
+from sampling import crossed, sampled
 
 SCORES = {"logit": lambda y: y, "probability": lambda y: y.softmax(-1), "log_probability": lambda y: y.log_softmax(-1)}
 GRADIENT_METHODS = {
@@ -58,9 +59,7 @@ def assert_explained(explainer, x, maps_of, **options):
     cams.assert_contrasted(explainer, x, TARGET, [maps_of(image[None]) for image in x], **options)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("layer", ["act", "features"])
-@pytest.mark.parametrize("method", GRADIENT_METHODS)
+@pytest.mark.parametrize(("method", "head", "layer"), crossed(GRADIENT_METHODS, HEADS, ["act", "features"], one_in=3))
 def test_gradient_methods(method, head, layer):
     net, x = network(head), images()
     trunk, rest = parts(net, layer)
@@ -89,8 +88,7 @@ def test_eigen_cam(head):
     close(heatmap, torch.stack([oracles.eigen_cam(one) for one in activation]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("variant", ["paper", "published-code"])
+@pytest.mark.parametrize(("variant", "score"), crossed(["paper", "published-code"], SCORES, one_in=2))
 def test_score_cam(variant, score):
     net, x = network("mlp"), images(size=(8, 13))
 
@@ -102,9 +100,7 @@ def test_score_cam(variant, score):
     assert_explained(ScoreCAM(net, variant=variant, batch_size=4), x, maps_of, score=score)
 
 
-@pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("layer", ["act", "features"])
+@pytest.mark.parametrize(("layer", "head", "score"), crossed(["act", "features"], HEADS, SCORES, one_in=3))
 def test_ablation_cam(layer, head, score):
     net, x = network(head), images()
     trunk, rest = parts(net, layer)
@@ -244,9 +240,9 @@ def test_ablation_cam_keeps_its_sign_where_the_score_is_negative():
 # --- both roads of a contrast ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("contrast", cams.CONTRASTS[1:])
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("method", [CAM, XGradCAM, AblationCAM])
+@pytest.mark.parametrize(
+    ("method", "head", "contrast"), crossed([CAM, XGradCAM, AblationCAM], HEADS, cams.CONTRASTS[1:], one_in=4)
+)
 def test_contrast_in_the_score_is_the_difference_of_maps(method, head, contrast):
     """Proposition 3, for the methods that say they are linear."""
     if method is CAM and head in ("mlp", "scaled"):
@@ -337,6 +333,7 @@ class Bypassed(nn.Module):
         return self.head(self.join(before, self.layer(before)))
 
 
+@sampled(one_in=3)
 @pytest.mark.filterwarnings("ignore:.*of the gradient.*flows past:contrex.errors.LayerWarning")
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize(
@@ -396,6 +393,7 @@ def test_ablation_cam_of_tokens_ablates_a_feature_in_the_cells_only():
 # --- the promises that are theirs -----------------------------------------------------------------------------------
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("method", NAMES)
 def test_a_batch_of_mixed_targets_is_one_image_at_a_time(method):
     net, x = network("pooled"), images(4, (8, 20))
@@ -416,6 +414,7 @@ def test_several_layers_from_one_pass(method):
         close(why.heatmap, EXPLAINERS[method](net, layer)(x, target=1).heatmap)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("method", [CAM, XGradCAM, GradCAMPlusPlus, LayerCAM])
 @pytest.mark.parametrize("contrast", [None, "weighted"])
 def test_a_loss_on_the_map_has_the_right_gradient(method, contrast):

@@ -40,7 +40,7 @@ def largest_difference(net, layer, x, target, k, alpha):
     return float((why.heatmap - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize(("k", "alpha"), [(3, 1.0), (5, 0.6)])
+@pytest.mark.parametrize(("k", "alpha"), [pytest.param(3, 1.0, marks=pytest.mark.slow), (5, 0.6)])
 def test_grad_cam_of_the_nearest_is_finer_cam_on_mobilenet(k, alpha):
     from torchvision.models import mobilenet_v2
 

@@ -15,11 +15,12 @@ from explain.activation.test_activation_methods import (
 )
 from explain.networks import HEADS, images, network
 from oracles import activation_methods as oracles
-from sampling import crossed
+from sampling import crossed, sampled
 
 PLACES = [*((head, "act") for head in HEADS), ("mlp", "features")]
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(("place", "score"), crossed(PLACES, SCORES, one_in=5))
 def test_shapley_cam(place, score):
     head, layer = place

@@ -12,7 +12,7 @@ from contrex.explain.attention.gradient_attention_rollout import GradientAttenti
 from contrex.explain.contract import CHECKS
 from explain.networks import images, network
 from oracles import cams, propagation
-from sampling import crossed
+from sampling import crossed, sampled
 
 timm = pytest.importorskip("timm")
 METHODS = {"plain": AttentionRollout, "gradient": GradientAttentionRollout}
@@ -109,6 +109,7 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
+@sampled(one_in=2)
 @every_network
 def test_attention_rollout(name):
     make, prefix, read = NETWORKS[name]
@@ -122,7 +123,7 @@ def test_attention_rollout(name):
         assert expected.sum() == pytest.approx(1)
 
 
-@every_network
+@pytest.mark.parametrize("name", crossed(NETWORKS, one_in=2))
 def test_gradient_attention_rollout(name):
     make, prefix, read = NETWORKS[name]
     net, x, maps = make(), images(2, SIZE), []
@@ -184,6 +185,7 @@ def test_masks_and_biases_are_in_the_weights(method):
     torch.testing.assert_close(METHODS[method](net)(x).heatmap, why.heatmap)
 
 
+@sampled(one_in=3)
 @every_method
 @pytest.mark.parametrize(
     ("make", "size", "message"),
@@ -312,7 +314,7 @@ def test_a_loss_on_a_map_goes_back_through_fused_attention(layer):
 
 
 @pytest.mark.parametrize("name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
-@pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=5))
+@pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=8))
 def test_contract(method, name, check):
     if name == "written out" and check == "frees_its_memory":
         pytest.skip("the network itself keeps its weights")

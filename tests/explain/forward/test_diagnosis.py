@@ -16,6 +16,7 @@ from contrex.errors import ArgumentError, LayerError
 from contrex.explain import EXPLAINERS, Captum
 from explain.networks import images, network
 from explain.test_contract import CHEAPER
+from sampling import crossed
 
 PIXELS = ("gradient", "gradient_times_input", "smooth_grad", "integrated_gradients", "full_grad", "guided_backprop")
 WITHOUT = {
@@ -84,8 +85,9 @@ def test_layers_without_a_gradient_name_what_needs_none(kind, name):
         EXPLAINERS[name](kind().eval(), "net.act")(images())
 
 
-@pytest.mark.parametrize("kind", [NoGrad, Inference, Detached, FrozenTrunk])
-@pytest.mark.parametrize("explainer", WITHOUT.values(), ids=WITHOUT)
+@pytest.mark.parametrize(
+    ("kind", "explainer"), crossed([NoGrad, Inference, Detached, FrozenTrunk], WITHOUT.values(), one_in=2)
+)
 def test_what_needs_no_gradient_works_without(kind, explainer):
     why = explainer(kind().eval())(images(), target=1)
     torch.testing.assert_close(why.heatmap, explainer(Holding().eval())(images(), target=1).heatmap)
@@ -156,8 +158,9 @@ def plain(name, differentiable):
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
-@pytest.mark.parametrize("use_reentrant", [True, False])
-@pytest.mark.parametrize("part", ["all", "trunk", "layer", "behind"])
+@pytest.mark.parametrize(
+    ("part", "use_reentrant"), crossed(["all", "trunk", "layer", "behind"], [True, False], one_in=2)
+)
 def test_checkpointed_parts_give_the_same_map_or_a_reason(part, use_reentrant):
     """Layers are named: where activations are computed again in silence no graph tells which one carries the logits."""
     right = []
@@ -278,7 +281,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", crossed(METHODS, one_in=2))
 def test_a_masked_class_leaves_the_maps_of_the_others_alone(name):
     x = images()
     torch.testing.assert_close(
@@ -289,7 +292,7 @@ def test_a_masked_class_leaves_the_maps_of_the_others_alone(name):
         assert bool(few(name, Masked().eval())(x, **asked).heatmap.isfinite().all())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", crossed(METHODS, one_in=2, start=1))
 def test_a_score_with_a_masked_class_is_refused_by_its_name(name):
     masked = few(name, Masked().eval())
     for asked in ({"target": 2}, {"target": 1, "contrast": 2}, {"target": 1, "contrast": "mean"}):

@@ -15,6 +15,7 @@ from torch import nn
 import contrex
 from contrex.errors import LayerError, LayerWarning
 from explain.places import assert_right
+from sampling import crossed, sampled
 
 
 class Net(nn.Module):
@@ -155,7 +156,7 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("name", crossed(FOUND, one_in=2))
 def test_the_layer_is_right(name):
     run, layer, grid = FOUND[name]
     x, net = images(), network(run, **MORE)
@@ -240,7 +241,7 @@ OTHER_WAYS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHER_WAYS)
+@pytest.mark.parametrize("name", crossed(OTHER_WAYS, one_in=2))
 def test_another_way_at_another_size(name):
     net = network(OTHER_WAYS[name])
     explainer = contrex.GradCAM(net)
@@ -249,6 +250,7 @@ def test_another_way_at_another_size(name):
         assert_right(explainer, x, explainer(x, target=1).heatmap)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("name", ["cropped", "flipped", "a side path"])
 def test_a_size_where_no_layer_is_right(name):
     def is_large(x):
@@ -283,6 +285,7 @@ def other_forward(net):
     net.forward = lambda x: net.fc(gap(net.one(x))) + net.side(gap(x))
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("change", [use_side, hook, other_run, other_forward])
 def test_a_changed_way_is_looked_at_again(change):
     def run(net, x):
@@ -315,6 +318,7 @@ def shorter(net):
     net.one = net.one[:3]
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("change", [head, longer, wrapped, shorter])
 def test_replaced_modules_are_looked_at_again(change):
     net = network(lambda n, x: n.fc(gap(n.one(x))))

@@ -9,6 +9,7 @@ import contrex
 from contrex.errors import LayerError
 from contrex.models import build_network
 from explain.networks import images
+from sampling import sampled
 
 
 class Adding(nn.Module):
@@ -63,6 +64,7 @@ def test_a_classifier_that_is_a_convolution_behind_pooling_is_a_layer_on_vectors
     torch.testing.assert_close(why.heatmap.sum((1, 2)), why.logits[:, 1])
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("constant", CONSTANTS)
 def test_constants_are_biases(constant):
     net, x = network(CONSTANTS[constant]), images(2, (6, 5))

@@ -11,6 +11,7 @@ from contrex.explain.input.full_grad import _ACTIVATIONS
 from explain.networks import HEADS, images, network
 from oracles import input_methods as oracles
 from oracles.cams import CONTRASTS, assert_contrasted
+from sampling import crossed, sampled
 
 TARGET = [0, 1, 3]
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -50,6 +51,7 @@ ORACLES = {
 }
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("head", ["mlp", "scaled"])
 @pytest.mark.parametrize("method", ORACLES)
 def test_linear_methods_are_their_equation_and_their_contrasts_differences_of_it(method, head):
@@ -78,6 +80,7 @@ def test_integrated_gradients_is_the_integral():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize(
     ("contrast", "baseline"),
     [
@@ -131,7 +134,7 @@ def test_integrated_gradients_agrees_with_captum(options):
 @pytest.mark.parametrize("method", [contrex.SmoothGrad, contrex.IntegratedGradients])
 def test_memory_is_bounded_and_the_chunks_do_not_show(method):
     """No pass sees more than `batch_size` images, whatever the number of images and of copies."""
-    net, x = network("mlp"), images(5)
+    net, x = network("mlp"), images(2)
     expected = method(net, batch_size=1000)(x, target=1).heatmap
     for size in (1, 3, 8):
         seen = []
@@ -175,6 +178,7 @@ def test_seeds_reproduce_and_differ():
 RULES = {"guided": (contrex.GuidedBackprop, True), "deconvnet": (contrex.Deconvnet, False)}
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("rule", RULES)
 def test_changed_relu_rules_are_their_equation_and_contrasts_differences(rule, inplace):
@@ -210,6 +214,7 @@ class Functional(nn.Module):
         return x
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("rectify", [F.relu, torch.relu, torch.Tensor.relu, lambda x: x.relu_()])
 @pytest.mark.parametrize("rule", RULES)
 def test_functional_relus_are_caught(rule, rectify):
@@ -318,8 +323,10 @@ class Residual(nn.Module):
         return self.fc(self.drop(F.max_pool2d(a, 2).mean((2, 3))))
 
 
-@pytest.mark.parametrize("contrast", CONTRASTS)
-@pytest.mark.parametrize("build", [chain, lambda: chain(six=True, inplace=True), Residual, *HEADS])
+@pytest.mark.parametrize(
+    ("build", "contrast"),
+    crossed([chain, lambda: chain(six=True, inplace=True), Residual, *HEADS], CONTRASTS, one_in=3),
+)
 def test_full_grad_is_complete(build, contrast):
     """The map sums to the score: for ReLU networks, and with the implicit biases of element-wise activations."""
     net = (network(build) if isinstance(build, str) else build()).double().eval()
@@ -433,8 +440,13 @@ def test_full_grad_refuses_networks_that_it_cannot_divide(name):
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["gradient_times_input", "smooth_grad", "integrated_gradients", "guided_backprop",
-                                    "deconvnet", "full_grad", "rise", "occlusion"])  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    crossed(
+        ["smooth_grad", "gradient_times_input", "integrated_gradients", "guided_backprop", "deconvnet", "full_grad",
+         "rise", "occlusion"], one_in=2,
+    ),
+)  # fmt: skip
 def test_autocast_reaches_the_network_only(method):
     """Sums over copies, masks and layers stay in full precision: the map is near the one without autocast."""
     kind, net, x = contrex.EXPLAINERS[method], chain().float(), pixels().float()

@@ -14,6 +14,7 @@ from contrex.explain.perturbation.rise import _masks
 from explain.networks import images, network
 from oracles import input_methods as oracles
 from oracles.cams import CONTRASTS, assert_contrasted, contrasted
+from sampling import crossed, sampled
 
 TARGET = [0, 1, 3]
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -31,6 +32,7 @@ def counted(net, explain):
 # --- RISE ------------------------------------------------------------------------------------------------------------
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("size", [(8, 12), (14, 7), (3, 5)])
 @pytest.mark.parametrize("cells", [1, 3, 7])
 def test_masks_are_enlarged_and_shifted_grids(size, cells):
@@ -85,7 +87,7 @@ def test_rise_needs_one_forward_per_mask_and_image_and_no_large_batch():
 @pytest.mark.parametrize(
     ("options", "window", "stride"),
     [
-        ({}, (2, 2), (1, 1)),
+        pytest.param({}, (2, 2), (1, 1), marks=pytest.mark.slow),
         ({"window": 3, "stride": 3}, (3, 3), (3, 3)),
         ({"window": (4, 5), "stride": (3, 2), "baseline": 0.7}, (4, 5), (3, 2)),
         ({"window": (8, 12), "baseline": lambda x: x.flip(-1)}, (8, 12), (4, 6)),
@@ -117,8 +119,14 @@ def test_occlusion_needs_one_forward_per_window_and_image():
     assert counted(net, lambda: explainer(x)) == [3, 2, 4, *[4, 4, 4, 3] * 3]  # as for RISE
 
 
-@pytest.mark.parametrize("score", ["logit", "probability", "log_probability"])
-@pytest.mark.parametrize("build", [lambda net: contrex.RISE(net, num_masks=9), contrex.Occlusion])
+@pytest.mark.parametrize(
+    ("build", "score"),
+    crossed(
+        [lambda net: contrex.RISE(net, num_masks=9), contrex.Occlusion],
+        ["logit", "probability", "log_probability"],
+        one_in=2,
+    ),
+)
 def test_both_roads_to_a_contrast_agree(build, score):
     """Proposition 3: the map is linear in the weights of the classes, whatever f is."""
     net, x = network("mlp"), images()
@@ -191,7 +199,7 @@ def simple():
 
 @captum_installed
 @ignore_captum
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", crossed(METHODS, one_in=3))
 def test_captum_gets_targets_and_contrasts(name):
     attr = importlib.import_module("captum.attr")
     net, x = simple(), images()

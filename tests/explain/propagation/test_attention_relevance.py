@@ -17,7 +17,7 @@ from contrex.explain.propagation.excitation_backprop import ExcitationBackprop
 from contrex.explain.propagation.lrp import LRP, Composite, Epsilon, Gamma, ZPlus
 from explain.networks import images
 from oracles import attention_relevance, propagation
-from sampling import crossed
+from sampling import crossed, sampled
 
 timm = pytest.importorskip("timm")
 decode_arch_def = pytest.importorskip("timm.models._efficientnet_builder").decode_arch_def
@@ -143,6 +143,7 @@ def by_root(x):
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
 
 
+@sampled(one_in=3)
 @torch.no_grad()
 @pytest.mark.parametrize(
     "function",
@@ -155,6 +156,7 @@ def test_what_passes_relevance_as_it_is(function):
     torch.testing.assert_close(found, relevance.reshape(6, 4).sum(0)[None], rtol=1e-5, atol=1e-8)
 
 
+@sampled(one_in=3)
 @torch.no_grad()
 @pytest.mark.parametrize("constant", ["nothing", "gates", "both"])
 @pytest.mark.parametrize("gate", [torch.sigmoid, F.hardsigmoid, lambda x: F.relu6(x + 0.0) / 6, nn.Sigmoid()])
@@ -344,6 +346,7 @@ NETWORKS = {
 }
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_epsilon_is_gradient_times_input_with_parts_held_constant(name):
     make, side = NETWORKS[name]
@@ -368,6 +371,7 @@ def test_agrees_with_lxt(monkeypatch):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("rules", ["epsilon", pytest.param("gamma", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "constant"), [*((name, "nothing") for name in NETWORKS), ("vit", "attention"), ("swin", "both")]
@@ -469,6 +473,7 @@ def test_wrong_settings(options, kind, message):
         LRP(vit(), **options)
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize(
     "name", ["vit", *(pytest.param(n, marks=pytest.mark.slow) for n in ("convnext", "mobilenet", "swin"))]
 )

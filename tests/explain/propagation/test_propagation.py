@@ -16,7 +16,7 @@ from contrex.explain.propagation.excitation_backprop import ExcitationBackprop
 from contrex.explain.propagation.lrp import COMPOSITES, LRP, AlphaBeta, Composite, Epsilon, Gamma, ZBox, ZPlus
 from explain.networks import images, network
 from oracles import cams, propagation
-from sampling import crossed
+from sampling import crossed, sampled
 
 SHARED = Path(os.environ.get("CONTREX_SHARED", Path(__file__).parents[4] / "shared"))
 METHODS = {
@@ -115,6 +115,7 @@ EXPECTED = {
 }
 
 
+@sampled(one_in=2)
 @torch.no_grad()
 @pytest.mark.parametrize("contrast", ["weighted", *(pytest.param(c, marks=pytest.mark.slow) for c in (None, 2))])
 @pytest.mark.parametrize("method", EXPECTED)
@@ -201,7 +202,7 @@ def without_biases(net):
     return net
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", pytest.param("densenet121", marks=pytest.mark.slow)])
 def test_epsilon_is_gradient_times_input_where_nothing_has_a_bias(name):
     torchvision = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
@@ -215,6 +216,7 @@ def test_epsilon_is_gradient_times_input_where_nothing_has_a_bias(name):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+@sampled(one_in=2)
 @pytest.mark.parametrize("rules", COMPOSITES)
 def test_relevance_is_conserved(rules):
     """Without biases, which keep their share, the map sums to the logit, at the input and at every layer."""
@@ -270,8 +272,7 @@ def test_agrees_with_captum(ours, theirs):
 # --- contrasts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", ["logit", "one"])
-@pytest.mark.parametrize("method", LINEAR)
+@pytest.mark.parametrize(("method", "start"), crossed(LINEAR, ["logit", "one"], one_in=2))
 def test_both_roads_of_proposition_3(method, start):
     net, x = branching(), images(3, (8, 12))
     explainer = LRP(net, rules=method, start=start) if method in COMPOSITES else METHODS[method](net)
@@ -438,10 +439,14 @@ OF_NONE = [
 
 
 @pytest.mark.parametrize(
-    ("method", "module", "message"),
-    [(method, *one) for method in METHODS for one in OF_NONE + (OF_LRP_ONLY if method not in COMPOSITES else [])],
+    "case",
+    crossed(
+        [(method, *one) for method in METHODS for one in OF_NONE + (OF_LRP_ONLY if method not in COMPOSITES else [])],
+        one_in=3,
+    ),
 )
-def test_a_function_without_a_rule_is_named(method, module, message):
+def test_a_function_without_a_rule_is_named(case):
+    method, module, message = case
     net = network()
     net.features.append(nn.ReLU())
     net.odd = module.double()
@@ -461,6 +466,7 @@ def test_what_comes_before_the_layer_needs_no_rule():
         assert method(net, "act")(images()).heatmap.abs().max() > 0
 
 
+@sampled(one_in=3)
 @pytest.mark.parametrize("method", METHODS)
 def test_changes_in_place_change_nothing(method):
     x = images(2, (8, 12))
@@ -553,6 +559,6 @@ def test_the_dual_is_the_class_with_its_weights_flipped():
 
 
 @pytest.mark.parametrize("net", [branching, pytest.param(lambda: network("mlp"), marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=5))
+@pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=8))
 def test_contract(method, check, net):
     CHECKS[check](METHODS[method], net(), images())
