@@ -22,7 +22,7 @@ from contrex.records import (
     write_atomically,
     write_run,
 )
-from contrex.settings import CGC, CrossEntropy, Digits, Folder, Model, Recipe
+from contrex.settings import CGC, CrossEntropy, Digits, Folder, Method, Model, Recipe
 
 
 def a_run():
@@ -272,3 +272,10 @@ def test_whole_numbers_stand_for_floats_and_ranges_are_checked():
     assert from_plain({**plain, "optimizer": optimizer}, Recipe).optimizer.lr == 1.0
     with pytest.raises(ArgumentError, match=r"`optimizer.lr` must be positive, got -1"):
         from_plain({**plain, "optimizer": {**optimizer, "lr": -1}}, Recipe)
+
+
+def test_a_field_that_is_no_more_is_read_as_it_stood_unless_asked_for():
+    plain = to_plain(CGC(weight=0.5))
+    assert from_plain({**plain, "starting_epoch": 0}, Method, where="method") == CGC(weight=0.5)
+    with pytest.raises(UnknownNameError, match=r"method must be one of .*consistency_after.*; got 'starting_epoch'"):
+        from_plain({**plain, "starting_epoch": 6}, Method, where="method")

@@ -147,12 +147,16 @@ def _from_fields(plain: Any, kind: type, where: str) -> Any:
     hints = {
         field.name: every[field.name] for field in dataclasses.fields(kind)
     }  # without the hints of class variables
-    for name in plain:
-        if name not in hints and name != "kind":
+    formerly = getattr(
+        kind, "formerly", {}
+    )  # fields that are no more: as they stood unless asked for, they are nothing
+    values = {}
+    for name, value in plain.items():
+        if name == "kind" or (name in formerly and value == formerly[name]):
+            continue
+        if name not in hints:
             raise unknown_name(where, name, hints)
-    values = {
-        name: from_plain(value, hints[name], where=f"{where}.{name}") for name, value in plain.items() if name != "kind"
-    }
+        values[name] = from_plain(value, hints[name], where=f"{where}.{name}")
     try:
         return kind(**values)
     except TypeError as error:

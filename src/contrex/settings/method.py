@@ -55,6 +55,10 @@ class CrossEntropy(Method):
 class MapConsistency(Method):
     """What the two forms of CGC share: the heatmaps of an image and of its transformed view should agree."""
 
+    formerly: ClassVar[Mapping[str, Any]] = {
+        "starting_epoch": 0
+    }  # `consistency_after` is a share of the epochs instead
+
     weight: float = field(default=1.0, kw_only=False)
     """lambda: the weight of the consistency loss."""
     variant: Variant = "paper"
