@@ -1,11 +1,13 @@
 """The networks of the gallery: those of `make quickstart`, trained once and kept in docs/_build/networks."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 
 from rich.console import Console
 
 from contrex.data import image_set
+from contrex.errors import CheckpointError
 from contrex.models import Classifier
 from contrex.recipes import recipe_named
 from contrex.training import load_trained, train
@@ -17,8 +19,12 @@ SEVEN_AND_THREE = DOCS / "pictures" / "seven_and_three.png"
 @cache
 def run_folder(name: str = "digits_cgc") -> Path:
     """The folder of a recipe's run; training takes about two minutes the first time."""
-    folder = DOCS / "_build" / "networks" / name
-    train(recipe_named(name), folder, resume=True, console=Console(quiet=True))
+    folder, quiet = DOCS / "_build" / "networks" / name, Console(quiet=True)
+    try:
+        train(recipe_named(name), folder, resume=True, console=quiet)
+    except CheckpointError:  # it was trained when the recipe was another
+        shutil.rmtree(folder)
+        train(recipe_named(name), folder, console=quiet)
     return folder
 
 
