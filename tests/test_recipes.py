@@ -13,7 +13,7 @@ from contrex.cli import main
 from contrex.errors import ArgumentError, UnknownNameError
 from contrex.models import build_network
 from contrex.outside import installed
-from contrex.recipes import RECIPES, recipe_from, registry
+from contrex.recipes import RECIPES, digits, recipe_from, registry
 from contrex.recipes.published import NUMBERS
 from contrex.recipes.tables import SOURCES, reference_of
 from contrex.records import to_plain, write_json
@@ -184,3 +184,9 @@ def test_a_folder_of_the_same_name_does_not_hide_a_recipe(tmp_path, monkeypatch)
     assert recipe_from("./pets_cgc") == saved
     with pytest.raises(UnknownNameError, match="got 'pets_cg'"):
         recipe_from("pets_cg")
+
+
+def test_the_quickstart_begins_in_the_middle_and_with_a_shortcut_at_once():
+    for shortcut, share in ((0.0, 0.5), (0.9, 0.0)):
+        _, *consistent = digits.comparison(shortcut=shortcut)
+        assert [recipe.method.consistency_after for recipe in consistent] == [share, share]

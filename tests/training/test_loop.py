@@ -25,7 +25,7 @@ from contrex.settings import CrossEntropy, Folder, Schedule
 from contrex.training import curves, load_trained, loop, preparing, read_log, saved_recipe, train
 from contrex.training.checkpoint import Checkpoints
 from sampling import sampled
-from training.runs import quiet, tiny, varied
+from training.runs import quiet, stopped_and_resumed, tiny, varied
 
 
 class Killed(BaseException):
@@ -435,3 +435,11 @@ def test_images_that_alone_give_nan_are_named(tmp_path, monkeypatch):
         train(recipe, tmp_path, console=quiet())
     assert len(json.loads((tmp_path / "nonfinite.json").read_text())["paths"]) == 1
     assert poison
+
+
+def test_the_consistency_begins_after_its_share_of_the_epochs_and_is_resumed_there(tmp_path):
+    recipe = tiny()
+    recipe = replace(recipe, method=replace(recipe.method, consistency_after=0.5))
+    stopped_and_resumed(recipe, tmp_path, steps=[4])
+    steps = [line for line in read_log(tmp_path / "straight") if "loss" in line]
+    assert [(line["epoch"], "consistency" in line) for line in steps] == [(0, False)] * 3 + [(1, True)] * 3

@@ -38,15 +38,15 @@ def test_waiting_for_images_is_told_from_computing(monkeypatch):
 
 @pytest.mark.slow
 def test_slow_images_show_in_the_run(tmp_path, monkeypatch):
-    read = TrainingViews.__getitem__
+    read = TrainingViews.batch
 
-    def slowly(self, position):
-        time.sleep(0.02)
-        return read(self, position)
+    def slowly(self, positions):
+        time.sleep(0.02 * len(positions))
+        return read(self, positions)
 
     monkeypatch.setattr(timing, "num_cores", lambda: 4)
     train(tiny(), tmp_path / "fast", console=quiet())
-    monkeypatch.setattr(TrainingViews, "__getitem__", slowly)
+    monkeypatch.setattr(TrainingViews, "batch", slowly)
     console = quiet()
     train(tiny(), tmp_path / "slow", console=console)
     fast, slow = (read_timing(tmp_path / name) for name in ("fast", "slow"))

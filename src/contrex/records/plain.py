@@ -147,9 +147,8 @@ def _from_fields(plain: Any, kind: type, where: str) -> Any:
     hints = {
         field.name: every[field.name] for field in dataclasses.fields(kind)
     }  # without the hints of class variables
-    formerly = getattr(
-        kind, "formerly", {}
-    )  # fields that are no more: as they stood unless asked for, they are nothing
+    # Fields that are no more: as they stood unless asked for, they mean nothing.
+    formerly = getattr(kind, "formerly", {})
     values = {}
     for name, value in plain.items():
         if name == "kind" or (name in formerly and value == formerly[name]):

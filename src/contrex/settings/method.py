@@ -55,9 +55,8 @@ class CrossEntropy(Method):
 class MapConsistency(Method):
     """What the two forms of CGC share: the heatmaps of an image and of its transformed view should agree."""
 
-    formerly: ClassVar[Mapping[str, Any]] = {
-        "starting_epoch": 0
-    }  # `consistency_after` is a share of the epochs instead
+    # `consistency_after`, a share of the epochs, came in its place.
+    formerly: ClassVar[Mapping[str, Any]] = {"starting_epoch": 0}
 
     weight: float = field(default=1.0, kw_only=False)
     """lambda: the weight of the consistency loss."""
