@@ -62,6 +62,7 @@ CASES = {
     "cgc, frozen below": ("cgc", "convnet", {}, {"freeze": ("features.0",)}),
     "cgc, frozen above": ("cgc", "mlp", {"layer": "features.0"}, {"freeze": ("features.2", "head.0")}),
     "exconb, frozen": ("exconb", "convnet", {}, {"freeze": ("features.1",)}),
+    "cgc, views of a layer": ("cgc", "convnet", {"view_layer": "features.0"}, {"unlabelled": 12}),
     "cgc, probe": ("cgc", "convnet", {}, {"freeze": ("trunk",)}),
     "sharded cgc, frozen below": ("cgc", "convnet", {}, {"freeze": ("features.0",), "shard": True}),
     "sharded no negatives, frozen above": (
@@ -85,6 +86,8 @@ EVERY = {
     for shard in (False, True)
     if method not in NOT_FOR.get(network, ()) and not (shard and method in PHASED)
 } | {
+    "sharded cgc, views of a layer": ("cgc", "convnet", {"view_layer": "features.0"}, {"shard": True}),
+    "retrofit, views of the trunk": ("retrofit", "convnet", {"view_layer": "trunk"}, {}),
     "excon, weighted": ("excon", "convnet", {"contrast": "weighted", "explainer": "hires_cam"}, {}),
     "no negatives, maps only": ("cgc_no_negatives", "convnet", {"weight": 1e12}, {}),
     "gcc, maps only": ("gcc", "convnet", {"weight": 1e12}, {}),

@@ -224,7 +224,7 @@ def test_what_comes_before_the_explained_layer_is_compiled(monkeypatch, method, 
 
 def test_an_explainer_that_looks_into_everything_is_not_compiled():
     step = plan_of(METHODS["excon"](explainer="gradient")).phases[0].step
-    with pytest.raises(ArgumentError, match=r"`training.compile` compiles what comes before the explained layer"):
+    with pytest.raises(ArgumentError, match=r"`training.compile` and `method.view_layer` are about what comes before"):
         compiling.compile_network(step, torch.rand(2, 3, 16, 16))
 
 

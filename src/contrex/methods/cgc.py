@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contrex import ranks
 from contrex.data.views.batch import Batch
 from contrex.errors import ArgumentError
 from contrex.explain import Explainer, Explanation, HiResCAM
 from contrex.losses import cgc_loss, l2_consistency_loss
+from contrex.methods.layer_views import LayerViews
 from contrex.methods.phase import Plan
 from contrex.methods.step import (
     ExplainingStep,
     StepOutput,
     Wants,
+    logits_of,
     softmax_cross_entropy,
     step_output,
     transformed_of,
@@ -27,7 +31,7 @@ from contrex.methods.step import (
     views_of,
 )
 from contrex.models import Classifier
-from contrex.settings import CGC, CGCNoNegatives, Recipe, Retrofit
+from contrex.settings import CGC, CGCNoNegatives, Recipe, Retrofit, Views
 
 
 class ConsistencyStep(ExplainingStep):
@@ -35,8 +39,8 @@ class ConsistencyStep(ExplainingStep):
 
     g is the element-wise form of Grad-CAM (HiResCAM), as in the published code. Plain and transformed images share one
     forward pass; the published code runs them separately, which differs only in batch-norm's statistics. Of our own:
-    g may be for the label (`explained`), and the consistency may begin after a share of the epochs
-    (`consistency_after`).
+    g may be for the label (`explained`), the consistency may begin after a share of the epochs (`consistency_after`),
+    and the view may be one of what a layer gives (`view_layer`).
 
     With unlabelled images (section 4.3) the labelled ones have the cross-entropy and the unlabelled ones the
     consistency, each for its own top class: `L = L_CE(labelled) + lambda * consistency(unlabelled)`. These are two
@@ -56,6 +60,12 @@ class ConsistencyStep(ExplainingStep):
             self.wants = Wants(views=2, unlabelled_views=1, views_beside_unlabelled=1)
         self._explainer = explainer or HiResCAM(classifier.network, settings.layer)
         self._num_epochs: int | None = None
+        # methods from outside have settings of their own
+        self._explains_label = getattr(settings, "explained", "prediction") == "label"
+        name = getattr(settings, "view_layer", None)
+        self._layer_views = None if name is None else LayerViews(self.network, name, self._explainer)
+        if name is not None:
+            self.wants = replace(self.wants, pixels=False)
 
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of a batch: explain both views, put one map into the frame of the other, compare them."""
@@ -64,7 +74,7 @@ class ConsistencyStep(ExplainingStep):
             return step_output(batch.labels, logits, cross_entropy, cross_entropy=cross_entropy)
         if batch.unlabelled is not None:
             return self._with_unlabelled(batch, batch.unlabelled)
-        batch = self._with_fewer_views(batch)
+        batch = with_fewer_views(batch, self.settings)
         g, num = self._explain(batch), len(batch)
         logits, logits_view = g.logits[:num], g.logits[num:]
         heatmaps_view = g.heatmap[num:]
@@ -78,14 +88,36 @@ class ConsistencyStep(ExplainingStep):
         """One phase.
 
         Raises:
-            ArgumentError: the label is to be explained, of images without one.
+            ArgumentError: the label is to be explained, of images without one, or views of a layer are to have colours.
         """
         if recipe.labelled.has_unlabelled and self._explains_label:
             raise ArgumentError(
                 "`method.explained` label: the images that are explained have no labels here. Take prediction."
             )
+        if self._layer_views is not None and recipe.augmentation.recolours:
+            raise ArgumentError(
+                f"`method.view_layer` {self._layer_views.name} makes views of what a layer gives, without colours, and "
+                "`augmentation` changes those of views: set color_jitter and grayscale to 0, or leave it out."
+            )
         self._num_epochs = recipe.training.epochs
         return super().plan(recipe)
+
+    def looked_into(self, images: Tensor) -> Sequence[nn.Module]:
+        """The layer of the views, where one is named, and the explained one."""
+        explained = super().looked_into(images)
+        if self._layer_views is None:
+            return explained
+        return [self.network.get_submodule(self._layer_views.layer(self.normalise(images))), *explained]
+
+    def classified(self, batch: Batch, views: Views) -> tuple[Tensor, Tensor]:
+        """As every step does; the transformed images are what is seen for them."""
+        if self._layer_views is None or views == "plain":
+            return super().classified(batch, views)
+        with self._seen(batch) as images:
+            logits = logits_of(self.network, images)
+        plain, transformed = logits[: len(batch)], logits[len(batch) :]
+        entropy = view_cross_entropy(plain, transformed, batch.labels, views)
+        return entropy, transformed if views == "transformed" else plain
 
     def _first_epoch(self) -> int:
         """The first epoch with consistency, from 0; the last one has it always."""
@@ -99,14 +131,10 @@ class ConsistencyStep(ExplainingStep):
             )
         return min(round(share * self._num_epochs), self._num_epochs - 1)
 
-    @property
-    def _explains_label(self) -> bool:
-        return getattr(self.settings, "explained", "prediction") == "label"
-
     def _with_unlabelled(self, batch: Batch, unlabelled: Batch) -> StepOutput:
         """The loss of a batch with both: cross-entropy of labelled images, as `views` says, consistency of others."""
         cross_entropy, logits = self.classified(batch, self.settings.views)
-        unlabelled = self._with_fewer_views(unlabelled)
+        unlabelled = with_fewer_views(unlabelled, self.settings)
         heatmaps = self._explain(unlabelled).heatmap
         heatmaps_view = heatmaps[len(unlabelled) :]
         heatmaps = heatmaps[: len(heatmaps_view)]
@@ -118,26 +146,31 @@ class ConsistencyStep(ExplainingStep):
     def consistency(self, heatmaps: Tensor, heatmaps_view: Tensor, batch: Batch) -> Tensor:
         """The consistency loss between raw maps `[N,h,w]` of the plain and of the transformed images."""
 
-    def _with_fewer_views(self, batch: Batch) -> Batch:
-        """The batch with the views of `settings.views_share` of its images, the first ones: their order is random."""
-        share = getattr(self.settings, "views_share", 1)  # methods from outside have settings of their own
-        if share == 1:
-            return batch
-        some = slice(math.ceil(share * len(batch)))
-        return replace(batch, views=tuple(view.part(some) for view in batch.views))
-
     def _explain(self, batch: Batch) -> Explanation:
         """Maps and logits `[N+n]` of the N plain and the n transformed images, for the class of each plain image."""
-        plain, transformed = views_of(batch)
+        with self._seen(batch) as images:
+            return self._explained(images, batch)
+
+    def _explained(self, images: Tensor, batch: Batch) -> Explanation:
+        """`_explain` of the normalised images of a batch, `[N+n,3,S,S]`."""
+        num = len(batch)
 
         def of_plain(logits: Tensor) -> Tensor:
             # The view's map is for the plain image's class: a crop may look like another, and maps of two classes
             # differ.
-            explained = batch.labels if self._explains_label else logits[: len(plain)].argmax(1)
-            return torch.cat([explained, explained[: len(transformed)]])
+            explained = batch.labels if self._explains_label else logits[:num].argmax(1)
+            return torch.cat([explained, explained[: len(logits) - num]])
 
-        images = self.normalise(torch.cat([plain, transformed]))
         return self._explainer(images, target=of_plain, contrast=self.settings.contrast, differentiable=True)
+
+    @contextlib.contextmanager
+    def _seen(self, batch: Batch) -> Iterator[Tensor]:
+        """The normalised images `[N+n,3,S,S]` to call the network with for the plain ones and their views, inside."""
+        if self._layer_views is None:
+            yield self.normalise(torch.cat(views_of(batch)))
+            return
+        with self._layer_views.seen(self.normalise(batch.images), batch.views[0].crop) as images:
+            yield images
 
     def _cross_entropy(self, logits: Tensor, logits_view: Tensor, batch: Batch) -> Tensor:
         """The paper's one term, or the published code's three: another augmented copy, plain and transformed."""
@@ -226,3 +259,12 @@ def without_negatives(
     return l2_consistency_loss(
         heatmaps, heatmaps_view, batch.views[0].crop, size=settings.resolution, variant=settings.variant
     )
+
+
+def with_fewer_views(batch: Batch, settings: object) -> Batch:
+    """The batch with the views of `settings.views_share` of its images, the first ones: their order is random."""
+    share = getattr(settings, "views_share", 1)  # methods from outside have settings of their own
+    if share == 1:
+        return batch
+    some = slice(math.ceil(share * len(batch)))
+    return replace(batch, views=tuple(view.part(some) for view in batch.views))

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from contrex.data.views.batch import Batch
+from contrex.errors import LayerError
 from contrex.explain import ActivationExplainer, Explainer
 from contrex.explain.forward.capture import watched
-from contrex.explain.forward.trunk import going_on, trunk_end, trunk_output
+from contrex.explain.forward.trunk import any_images, going_on, trunk_end, trunk_output
 from contrex.methods.averaging import Teacher
+from contrex.methods.layer_views import LayerViews, transformed_features
 from contrex.models import model_logits
+from contrex.ops.geometry import Crop
 
 CHUNK = 16
 """Images that go through the trunk at once on a CPU: MobileNetV2 takes 2.1 s for 64 of them so, and 3.1 s in one go."""
@@ -100,17 +103,25 @@ class SharedTrunk:
 
     def of(self, images: Tensor, seen: Sequence[Seen | None]) -> Shared | None:
         """What is shared of normalised images `[N,C,H,W]`, which are `seen`; None where there is no trunk."""
-        self._find(images)
-        if self.end is None:
+        end = self.find(images)
+        if end is None:
             return None
         rows = [None if what is None else self._row(images[n : n + 1], what) for n, what in enumerate(seen)]
         features = _filled([None if row is None else row.features for row in rows], images, self._trunk_output)
         known = [None if row is None else row.logits for row in rows]
         left = [number for number, logits in enumerate(known) if logits is None]
         # a method's teacher, network of its own: it goes on from the trunk's output as the network does
-        with going_on(self._teacher.network, self.end, features[left]):
+        with going_on(self._teacher.network, end, features[left]):
             logits = _filled(known, images, lambda some: model_logits(self._teacher, some))
-        return Shared(self.end, features, logits)
+        return Shared(end, features, logits)
+
+    def with_views(self, shared: Shared, plain: Tensor, crop: Crop) -> Shared:
+        """The same of the normalised images `plain` [N,C,H,W], and behind them the n views by `crop` of what the trunk
+        gives for the first of them."""
+        features = transformed_features(shared.features[: len(crop)], crop)
+        with going_on(self._teacher.network, shared.end, features):
+            logits = model_logits(self._teacher, plain[: len(crop)])
+        return Shared(shared.end, torch.cat([shared.features, features]), torch.cat([shared.logits, logits]))
 
     def _trunk_output(self, images: Tensor) -> Tensor:
         assert self.end is not None
@@ -142,22 +153,40 @@ class SharedTrunk:
             logits = model_logits(self._teacher, image)
         return Row(seen[0], logits)
 
-    def _find(self, images: Tensor) -> None:
-        """Find the trunk of the network as it is trained now; what was kept of another one is forgotten."""
+    def find(self, images: Tensor) -> str | None:
+        """The last layer of the trunk of the network as it is trained now; what was kept of another one is
+        forgotten."""
         trained = tuple(parameter.requires_grad for parameter in self._network.parameters())
         if not _is_as_written(self._network):
             trained = ()
         if trained == self._trained:
-            return
+            return self.end
         self._trained, self.end, self._most = trained, None, None
         self._rows.clear()
         if trained and isinstance(self._explainer, ActivationExplainer):
-            generator = torch.Generator().manual_seed(0)  # any images do, as long as they are the same in each run
-            some = torch.rand((3, *images.shape[1:]), generator=generator).to(images)
+            some = any_images(images)
             self._explainer(some)
             layer = self._explainer.model.get_submodule(str(self._explainer.layer))
             own = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
             self.end = trunk_end(self._network, some, own, layer)
+        return self.end
+
+
+class TrunkViews(LayerViews):
+    """Views of what the trunk gives, which may be another one when something else is trained."""
+
+    def __init__(self, network: nn.Module, trunk: SharedTrunk, explainer: Explainer) -> None:
+        super().__init__(network, "trunk", explainer)
+        self._trunk = trunk
+
+    def _found(self, images: Tensor) -> str:
+        end = self._trunk.find(images)
+        if end is None:
+            raise LayerError(
+                "`method.view_layer` trunk: no part of the network stays as it is before all that is trained and "
+                "explained (in mode train, or compiled, none does): train less, `method.trained`, or leave it out."
+            )
+        return end
 
 
 def _filled(known: Sequence[Tensor | None], images: Tensor, computed: Callable[[Tensor], Tensor]) -> Tensor:

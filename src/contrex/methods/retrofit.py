@@ -25,10 +25,10 @@ from contrex.explain.forward.trunk import going_on
 from contrex.explain.named import build_explainer
 from contrex.losses import distillation_loss
 from contrex.methods.averaging import Teacher
-from contrex.methods.cgc import CGCStep, without_negatives
+from contrex.methods.cgc import CGCStep, with_fewer_views, without_negatives
 from contrex.methods.e2kd import E2KD
 from contrex.methods.incomplete import drawn, incomplete
-from contrex.methods.kept import SharedTrunk, seen_in
+from contrex.methods.kept import SharedTrunk, TrunkViews, seen_in
 from contrex.methods.moving import trained_part
 from contrex.methods.phase import Plan, one_phase
 from contrex.methods.step import StepOutput, Wants, step_output, view_cross_entropy, views_of
@@ -56,12 +56,14 @@ class RetrofitStep(CGCStep):
                 "hires_cam or grad_cam."
             )
         super().__init__(classifier, settings, explainer)
-        self.wants = Wants(unlabelled_views=1, labels=settings.label_weight > 0)
+        self.wants = Wants(unlabelled_views=1, labels=settings.label_weight > 0, pixels=settings.view_layer is None)
         self._e2kd = E2KD(settings)
         self.has_negatives, self.tolerance, self.sure = settings.negatives, settings.tolerance, settings.sure
         self.teacher = Teacher(self.network, decay=settings.teacher_decay)
         self.trunk = SharedTrunk(self.network, self.teacher, explainer, settings.keep_gib)
-        self._seed, self._period = 0, 0
+        if settings.view_layer is not None:
+            self._layer_views = TrunkViews(self.network, self.trunk, explainer)
+        self._seed, self._period, self._num_views = 0, 0, 0
 
     def plan(self, recipe: Recipe) -> Plan:
         """One phase, with what of the network is not trained held.
@@ -80,7 +82,8 @@ class RetrofitStep(CGCStep):
                 "them out."
             )
         self._seed, self._period = recipe.training.seed, recipe.augmentation.period or 0
-        self.trunk.num_views = self._period * (2 if self.settings.incomplete else 1)
+        self._num_views = 0 if self.settings.view_layer else self._period
+        self.trunk.num_views = self._num_views + (self._period if self.settings.incomplete else 0)
         plan, own = one_phase(self, recipe), set(self.trained_parameters())
         held = [parameter for parameter in self.network.parameters() if parameter not in own]
         return replace(plan, phases=[replace(phase, held=held) for phase in plan.phases])
@@ -137,7 +140,7 @@ class RetrofitStep(CGCStep):
     def _retrofitted(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss without labels, its terms, and the logits `[N+n,K]` of the N plain and the n transformed
         images."""
-        batch = self._with_fewer_views(batch)
+        batch = with_fewer_views(batch, self.settings)
         settings, (found, theirs) = self.settings, self._explained_and_taught(batch)
         logits = float32(found.logits)
         distillation = distillation_loss(logits, theirs, temperature=settings.distillation_temperature)
@@ -154,12 +157,19 @@ class RetrofitStep(CGCStep):
 
     def _explained_and_taught(self, batch: Batch) -> tuple[Explanation, Tensor]:
         """The maps and logits `[N+n]` of both views, and the teacher's logits; one trunk for both networks."""
-        images = self.normalise(torch.cat(views_of(batch)))
-        shared = self.trunk.of(images, seen_in(batch))
+        if self._layer_views is None:
+            images = self.normalise(torch.cat(views_of(batch)))
+            shared = self.trunk.of(images, seen_in(batch))
+        else:
+            plain, crop = self.normalise(batch.images), batch.views[0].crop
+            self._layer_views.layer(plain)
+            shared = self.trunk.of(plain, seen_in(batch)[: len(batch)])
+            assert shared is not None
+            images, shared = torch.cat([plain, plain[: len(crop)]]), self.trunk.with_views(shared, plain, crop)
         if shared is None:
             return self._explain(batch), model_logits(self.teacher, images)
         with going_on(self.network, shared.end, shared.features):
-            return self._explain(batch), shared.logits
+            return self._explained(images, batch), shared.logits
 
     def _of_incomplete(self, batch: Batch) -> Tensor | int:
         """The sum of the divergences of the incomplete images; 0 where none is drawn."""
@@ -172,7 +182,7 @@ class RetrofitStep(CGCStep):
         numbers = [number for number, _ in chosen]
         images = incomplete(self.normalise(batch.images[numbers]), [generator for _, generator in chosen])
         comes_again = period and batch.indices is not None
-        shared = self.trunk.of(images, [(places[n], period + draw) if comes_again else None for n in numbers])
+        shared = self.trunk.of(images, [(places[n], self._num_views + draw) if comes_again else None for n in numbers])
         temperature = self.settings.distillation_temperature
         if shared is None:
             own, theirs = model_logits(self.network, images), model_logits(self.teacher, images)

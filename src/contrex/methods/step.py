@@ -64,6 +64,8 @@ class Wants:
     """Images of other classes to compose the first view with, `batch.company`."""
     boxes: float = 0.0
     """The share of the labelled images whose boxes it wants, `batch.boxes`, drawn by seed and image; 0 reads none."""
+    pixels: bool = True
+    """Whether it looks at the transformed images; otherwise views say how to transform, and no pixels are made."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "wants", views=self.views, views_beside_unlabelled=self.views_beside_unlabelled)
@@ -178,22 +180,27 @@ class Step(nn.Module, ABC):
 
     def logits(self, images: Tensor) -> Tensor:
         """The network's logits for pixel values in [0, 1], float32 or better also under autocast."""
-        output = self.network(self.normalise(images))
-        check_no_auxiliary(output, self.network)
-        logits = read_logits(output, self.network, len(images))
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits_of(self.network, self.normalise(images))
 
     def classified(self, batch: Batch, views: Views) -> tuple[Tensor, Tensor]:
         """The cross-entropy of the labelled images as `views` says, and the logits [N,K] of the plain ones (of the
         transformed ones where it sees no others), in one forward pass."""
-        images, transformed = views_of(batch)
-        seen = {"plain": [images], "transformed": [transformed], "both": [images, transformed]}[views]
+        seen = [] if views == "transformed" else [batch.images]
+        seen += [] if views == "plain" else transformed_of(batch, 1)
         logits = self.logits(torch.cat(seen)).chunk(len(seen))
         return view_cross_entropy(logits[0], logits[-1], batch.labels, views), logits[0]
 
     @abstractmethod
     def forward(self, batch: Batch) -> StepOutput:
         """The loss of one batch on the device, pixel values in [0, 1]."""
+
+
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """The logits of `network` in training for normalised images, float32 or better also under autocast."""
+    output = network(images)
+    check_no_auxiliary(output, network)
+    logits = read_logits(output, network, len(images))
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class ExplainingStep(Step):
@@ -276,9 +283,9 @@ def explained_layer(explainer: Explainer, images: Tensor) -> nn.Module:
     """
     if not isinstance(explainer, ActivationExplainer):
         raise ArgumentError(
-            f"`training.compile` compiles what comes before the explained layer, and `method.explainer` "
-            f"{explainer.name or type(explainer).__name__} looks into that: take grad_cam, or leave `training.compile` "
-            "out."
+            f"`training.compile` and `method.view_layer` are about what comes before the explained layer, and "
+            f"`method.explainer` {explainer.name or type(explainer).__name__} looks into that: take grad_cam, or leave "
+            "them out."
         )
     explainer(images)
     return explainer.model.get_submodule(str(explainer.layer))

@@ -46,7 +46,7 @@ class Preview:
     period: int
     """Epochs in which all views are new; 0 where they always are."""
     views: float
-    """Views of each photo, of all kinds, in an epoch."""
+    """Images that are made of each photo and go through the trunk, in an epoch."""
 
     @property
     def seconds(self) -> float:
@@ -107,7 +107,7 @@ def previewed(order: Order) -> Preview:
             first=median(first[1:] or first),  # the first step of all looks the network over
             later=median(later[1:] or later),
             period=order.recipe.augmentation.period or 0,
-            views=order.method.views_share + order.method.incomplete,
+            views=(0.0 if order.method.view_layer else order.method.views_share) + order.method.incomplete,
         )
 
 

@@ -78,6 +78,9 @@ class MapConsistency(Method):
     """The share of the epochs with the cross-entropy alone, before the consistency begins; the paper has none."""
     explained: Literal["prediction", "label"] = "prediction"
     """The class whose heatmaps are compared: what is predicted on the plain image (the paper's), or the label."""
+    view_layer: str | None = None
+    """The layer whose output is cropped and mirrored for the second view, so that only what follows runs twice: its
+    name, or last-stage for the one before the last stage. None, as in the paper, transforms the image."""
 
     def __post_init__(self) -> None:
         check_contrast(self.contrast)
@@ -90,6 +93,11 @@ class MapConsistency(Method):
             raise ArgumentError(
                 f"`method.views_share` {share} leaves out views that `method.variant` published-code classifies: take "
                 "the variant paper, or all views."
+            )
+        if self.view_layer is not None and is_published:
+            raise ArgumentError(
+                f"`method.view_layer` {self.view_layer} has no transformed images, which `method.variant` "
+                "published-code classifies: take the variant paper, or leave it out."
             )
         if after and is_published:
             raise ArgumentError(
@@ -344,6 +352,9 @@ class Retrofit(Method):
     views_share: float = 1.0
     """The share of each batch whose view is seen, and whose heatmaps are compared; of the others the outputs are held
     alone."""
+    view_layer: Literal["trunk"] | None = None
+    """trunk: what comes before the trained part is run for the plain image alone, and its output is cropped and
+    mirrored for the view, so that kept photos have new views at no cost. None transforms the image."""
     incomplete: float = 0.0
     """The share of the images that are also seen with a part of them blurred, and whose outputs are held there too."""
     keep_gib: float = 2.0
@@ -401,6 +412,11 @@ class Retrofit(Method):
             raise ArgumentError(
                 f"`method.views_share` {self.views_share} leaves out views, and `method.compared_with` "
                 f"{self.compared_with} sees nothing else: take all of them."
+            )
+        if self.view_layer:
+            raise ArgumentError(
+                f"`method.view_layer` {self.view_layer} has no transformed images, and `method.compared_with` "
+                f"{self.compared_with} sees nothing else: leave it out, or compare with the view."
             )
         if self.incomplete:
             raise ArgumentError(

@@ -169,6 +169,7 @@ def _views(recipe: Recipe, images: ImageSet, phase: Phase, number: int) -> Train
         composite=phase.step.wants.composites,
         boxes=phase.step.wants.boxes,
     )
+    views.makes_pixels = phase.step.wants.pixels
     views.check_boxes()
     return views
 

@@ -53,6 +53,7 @@ def unlabelled_cycle(recipe: Recipe, plan: Plan, images: ImageSet | None) -> Cyc
         seed=seed,
         num_views=max(step.wants.unlabelled_views for step in steps),
     )
+    views.makes_pixels = any(step.wants.pixels for step in steps)
     return Cycle(views, size, distributed.own_parts(options, size))
 
 

@@ -58,6 +58,8 @@ class TrainingViews(Dataset[Batch]):
         self.augmentation = augmentation
         self.seed = seed
         self.num_views = num_views
+        self.makes_pixels = True
+        """Whether views are made; otherwise they are crops alone."""
         self.boxes = boxes
         self.others = OtherClasses(np.array([images.label(i) for i in range(len(images))])) if composite else None
 
@@ -114,6 +116,8 @@ class TrainingViews(Dataset[Batch]):
             positions = [(epoch % period, index) for epoch, index in positions]
             draws = torch.tensor([draw for draw, _ in positions])
         crop, look = self._crop(positions, view=view), self._look(positions, view=view)
+        if not self.makes_pixels:
+            return View(None, crop, look, draws, is_seen=False)
         if self.augmentation.where == "device":
             return View(None, crop, look, draws)
         views = torch.stack([pixels(geometry.crop_image(one, crop, number)) for number, one in enumerate(plain)])

@@ -21,14 +21,16 @@ from contrex.ops.geometry import Crop
 class View:
     """A set of transformed images: `crop`, then `look` (None changes no colours), applied to N plain ones.
 
-    `pixels` [N,3,S,S] are uint8 until the batch is on the device; None until they are made there. `draws` int64 [N] say
-    which views of their images they are, where the same ones come again (`Augmentation.period`).
+    `pixels` [N,3,S,S] are uint8 until the batch is on the device; None until they are made there, or where nobody looks
+    at them (`is_seen`). `draws` int64 [N] say which views of their images they are, where the same ones come again
+    (`Augmentation.period`).
     """
 
     pixels: Tensor | None
     crop: Crop
     look: Look | None = None
     draws: Tensor | None = None
+    is_seen: bool = True
 
     @staticmethod
     def join(parts: Sequence[View]) -> View:
@@ -36,14 +38,17 @@ class View:
         looks = [part.look for part in parts if part.look is not None]
         crop = Crop.stack([part.crop for part in parts])
         look = Look.stack(looks) if looks else None
-        return View(concatenated([part.pixels for part in parts]), crop, look, concatenated([p.draws for p in parts]))
+        pixels, draws = (concatenated([getattr(part, name) for part in parts]) for name in ("pixels", "draws"))
+        return View(pixels, crop, look, draws, parts[0].is_seen)
 
     def made(self) -> Tensor:
         """The pixels of a view that is on its device.
 
         Raises:
-            ArgumentError: it is not there yet.
+            ArgumentError: it is not there yet, or never.
         """
+        if not self.is_seen:
+            raise ArgumentError("`batch` has no views but their crops: say that the step's `wants` have pixels.")
         if self.pixels is None:
             raise ArgumentError("`batch` has no views yet: call `batch.to(device)` first.")
         return self.pixels
@@ -56,7 +61,9 @@ class View:
         """The view on `device`, made there of the plain `images` where the loader has not made it."""
         if self.pixels is not None:
             return replace(self, pixels=as_float(self.pixels, device, channels_last))
-        return self if images is None else replace(self, pixels=transformed(images, self.crop, self.look))
+        if images is None or not self.is_seen:
+            return self
+        return replace(self, pixels=transformed(images, self.crop, self.look))
 
     def part(self, some: slice) -> View:
         """The view of some of its images."""
@@ -65,4 +72,5 @@ class View:
             self.crop[some],
             None if self.look is None else self.look[some],
             None if self.draws is None else self.draws[some],
+            self.is_seen,
         )

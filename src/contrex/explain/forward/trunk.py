@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def trunk_end(model: nn.Module, images: Tensor, trained: Collection[nn.Parameter
         for run in reversed(seen.runs[:stop])
         if modules.count(run.module) == 1 and run.module is not model and seen.graph.carries(run.edge)
     ]
-    found = next((module for module in carrying[:_TRIED] if _is_enough(model, images, module)), None)
+    found = next((module for module in carrying[:_TRIED] if goes_on_from(model, images, module)), None)
     return None if found is None else layer_name(found, model)
 
 
@@ -70,22 +70,52 @@ def trunk_output(model: nn.Module, images: Tensor, end: str) -> Tensor:
 def going_on(model: nn.Module, end: str, features: Tensor) -> Iterator[None]:
     """Inside, `model` goes on from `features`, what the layer `end` gave for as many images as it is called with, in
     this thread. A pass that is recorded from the pixels on is an ordinary one."""
+    # A clone: what follows may change it in place, and it is used again. The first image alone goes through the trunk.
+    with going_on_with(model, end, lambda output: features.clone(), num=len(features), first=1):
+        yield
+
+
+@contextlib.contextmanager
+def going_on_with(
+    model: nn.Module, end: str, change: Callable[[Tensor], Tensor], *, num: int, first: int
+) -> Iterator[None]:
+    """Inside, a call of `model` with `num` images takes the `first` of them through the layer `end`, and goes on with
+    what `change` makes of its output: a row for each of `num`. In this thread, and as in `going_on`."""
     owner, is_on = threading.get_ident(), [False]
 
-    # It lets the first image alone go through the trunk.
     def begin(module: nn.Module, inputs: tuple[Tensor, ...]) -> object:
         if threading.get_ident() != owner:
             return None
         images, *rest = inputs
-        is_on[0] = len(images) == len(features) and not images.requires_grad
-        return (images[:1], *rest) if is_on[0] else None
+        is_on[0] = len(images) == num and not images.requires_grad
+        return (images[:first], *rest) if is_on[0] else None
 
-    # A clone: what follows may change it in place, and it is used again.
-    def hand_on(module: nn.Module, inputs: object, output: object) -> Tensor | None:
-        return features.clone() if threading.get_ident() == owner and is_on[0] else None
+    def hand_on(module: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
+        return change(output) if threading.get_ident() == owner and is_on[0] else None
 
     with hooked([model], begin, before=True), hooked([find_layer(model, end)], hand_on):
         yield
+
+
+def goes_on_from(model: nn.Module, images: Tensor, module: nn.Module) -> bool:
+    """Whether `model` gives the same logits where it goes on from what `module` gave, its first image alone before."""
+    end = layer_name(module, model)
+    with torch.no_grad(), undisturbed(model, images.device):
+        own = model_logits(model, images)
+        try:
+            features = trunk_output(model, images, end)
+            with going_on(model, end, features):
+                again = model_logits(model, images)
+        except Exception:  # whatever a network raises that wants all of its images
+            return False
+    tolerance = 1e-4 if own.dtype in FULL_PRECISION and features.dtype in FULL_PRECISION else 5e-2
+    return bool((again - own).abs().max() <= tolerance * own.abs().max())
+
+
+def any_images(like: Tensor, num: int = 3) -> Tensor:
+    """Images to look a network over with, of the size of `like`: the same in each run, and no two alike."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((num, *like.shape[1:]), generator=generator).to(like)
 
 
 class _Enough(BaseException):
@@ -109,18 +139,3 @@ def _first_run(model: nn.Module, modules: Sequence[nn.Module], trained: Collecti
             parts = set(inside.modules())
             first = min([first, *(place for place, module in enumerate(modules[:first]) if module in parts)])
     return first
-
-
-def _is_enough(model: nn.Module, images: Tensor, module: nn.Module) -> bool:
-    """Whether `model` gives the same logits where it goes on from what `module` gave, its first image alone before."""
-    end = layer_name(module, model)
-    with torch.no_grad(), undisturbed(model, images.device):
-        own = model_logits(model, images)
-        try:
-            features = trunk_output(model, images, end)
-            with going_on(model, end, features):
-                again = model_logits(model, images)
-        except Exception:  # whatever a network raises that wants all of its images
-            return False
-    tolerance = 1e-4 if own.dtype in FULL_PRECISION and features.dtype in FULL_PRECISION else 5e-2
-    return bool((again - own).abs().max() <= tolerance * own.abs().max())
