@@ -66,7 +66,7 @@ class Preview:
             yield "kept        nothing: no part of the network stays as it is before all that is trained and explained"
         else:
             kept = "all" if self.num_kept == self.num_trained else f"{self.num_kept:,} of {self.num_trained:,}"
-            views = f" and views of {self.period} epochs" if self.period else ""
+            views = f" and what is made of them in {self.period} epochs" if self.period and self.views else ""
             yield f"kept        what {self.trunk} gives for {kept} plain photos{views}: {self.kept_gib:.2f} GiB"
         yield (
             f"time        {self.epochs} epochs of {self.steps_per_epoch} steps, {self.first:.2g} s a step at first, "
