@@ -1,7 +1,7 @@
-"""A CGC step against a cross-entropy step on the same two views. Goal: at most 1.10.
+"""A CGC step against a cross-entropy step on the same two views (goal: at most 1.10), and one with views of the last
+stage (`view_layer`) against a cross-entropy step on one view (goal: at most 1.25, for a ResNet).
 
-ResNet-18 at 64 pixels and the network of the built-in data, forward, backward and the update of SGD; in closed form
-(the default there) and, for what it is worth, with the closed form switched off.
+ResNets and the network of the built-in data, forward, backward and the update of SGD.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from contrex.ops.geometry import random_crop
 from contrex.settings import CGC, CrossEntropy, Model
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-CASES = {"contrex:convnet": (64, 64), "torchvision:resnet18": (16, 64), "torchvision:resnet50": (4, 64)}
-GPU_CASES = {"torchvision:resnet18": (256, 224), "torchvision:resnet50": (128, 224)}
+CASES = [
+    ("contrex:convnet", 64, 64),
+    ("torchvision:resnet18", 16, 64),
+    ("torchvision:resnet50", 4, 64),
+    ("torchvision:resnet18", 4, 224),
+]
+GPU_CASES = [("torchvision:resnet18", 256, 224), ("torchvision:resnet50", 128, 224)]
 
 
 def batch_of(num: int, side: int) -> Batch:
@@ -50,16 +55,23 @@ def stepper(name: str, method: CrossEntropy | CGC, batch: Batch):
 def main() -> None:
     """Measure every case."""
     torch.set_num_threads(1)
-    figures: dict[str, object] = {"unit": "seconds of one optimiser step", "goal": "ratio <= 1.10"}
-    for name, (num, side) in (GPU_CASES if DEVICE.type == "cuda" else CASES).items():
+    goal = "ratio <= 1.10, ratio_last_stage <= 1.25 for a ResNet"
+    figures: dict[str, object] = {"unit": "seconds of one optimiser step", "goal": goal}
+    for name, num, side in GPU_CASES if DEVICE.type == "cuda" else CASES:
         batch = batch_of(num, side)
         steppers = {
             "cross_entropy": stepper(name, CrossEntropy(), batch),
             "cgc": stepper(name, CGC(resolution=side), batch),
+            "cross_entropy_one_view": stepper(name, CrossEntropy(views="plain"), batch),
+            "cgc_last_stage": stepper(name, CGC(resolution=side, views="plain", view_layer="last-stage"), batch),
         }
         medians = compare(steppers, device=DEVICE, rounds=9)
-        ratio = medians["cgc"] / medians["cross_entropy"]
-        figures[f"{name}, batch {num}, {side} px"] = {**medians, "ratio": round(ratio, 3)}
+        ratios = {
+            "ratio": medians["cgc"] / medians["cross_entropy"],
+            "ratio_last_stage": medians["cgc_last_stage"] / medians["cross_entropy_one_view"],
+        }
+        rounded = {key: round(value, 3) for key, value in ratios.items()}
+        figures[f"{name}, batch {num}, {side} px"] = {**medians, **rounded}
     save("training_step", figures)
 
 
