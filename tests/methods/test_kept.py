@@ -107,7 +107,16 @@ def test_views_that_come_again_are_kept_too(keep_gib):
     assert sum(seen) == 2 * (6 - num) + 1, "those for which there is no room, and one in the pass of the network"
 
 
-@pytest.mark.parametrize("options", [{"mode": "train"}, {"trained": ("all",)}, {"explainer": "gradient_times_input"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "train"},
+        {"trained": ("all",)},
+        {"explainer": "gradient_times_input"},
+        {"explainer": "hires_cam(augment='flip')"},
+        {"explainer": "hires_cam(fuse='mean(features.1, features)')"},
+    ],
+)
 def test_without_a_trunk_nothing_is_shared(options):
     step = begun(1.0, **options)
     step(replace(make_batch(4), indices=torch.arange(4)))

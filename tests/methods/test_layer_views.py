@@ -9,15 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from contrex.data.views.batch import View
+from contrex.data import image_set
+from contrex.data.views.batch import Batch, View
+from contrex.data.views.training import TrainingViews
 from contrex.errors import ArgumentError, LayerError, UnknownNameError
+from contrex.explain import HiResCAM
 from contrex.methods import training_step
+from contrex.methods.cgc import CGCStep
 from contrex.methods.layer_views import transformed_features
 from contrex.models import Classifier
 from contrex.models.convnet import ConvNet
 from contrex.ops.geometry import Crop
-from contrex.settings import CGC, Augmentation, CGCNoNegatives, Digits, Labelled, Model, Recipe, Retrofit
-from methods.test_retrofit import moved, plan_of
+from contrex.settings import CGC, Augmentation, CGCNoNegatives, Digits, Model, Recipe, Retrofit
+from methods.test_retrofit import boxes_of, moved, plan_of
 from methods.test_steps import make_batch, make_classifier
 from methods.test_unlabelled import two_batches
 from oracles import consistency
@@ -33,17 +37,11 @@ def with_crops_alone(batch):
     return replace(batch, views=views, unlabelled=batch.unlabelled and with_crops_alone(batch.unlabelled))
 
 
-def boxes_of(batch, num):
-    crop = batch.views[0].crop
-    sides = (crop.top, crop.left, crop.height, crop.width, crop.flip)
-    return list(zip(*(side.tolist()[:num] for side in sides), strict=True))
-
-
 def by_hand(network, batch, num):
     """Logits `[N+n,K]` and maps of the N plain images and of n views of the first layer's output, by loops."""
     given = network.features[0](batch.images * 4 - 2)
     views = []
-    for one, (top, left, height, width, flip) in zip(given, boxes_of(batch, num), strict=False):
+    for one, (top, left, height, width, flip) in zip(given, boxes_of(batch)[:num], strict=False):
         scale = 16 / one.shape[-1]  # of a cell, in pixels
         ys, xs = ((torch.arange(one.shape[-1], dtype=one.dtype) + 0.5) / one.shape[-1] for _ in range(2))
         xs = 1 - xs if flip else xs
@@ -62,7 +60,7 @@ def by_hand(network, batch, num):
 
 
 def consistency_of(maps, batch, num, *, negatives):
-    plain, view, boxes = maps[:num], maps[len(batch) :], boxes_of(batch, num)
+    plain, view, boxes = maps[:num], maps[len(batch) :], boxes_of(batch)[:num]
     if negatives:
         options = {"size": (16, 16), "temperature": 0.5, "variant": "paper"}
         return consistency.cgc_losses(plain, view, boxes, **options).mean()
@@ -165,7 +163,7 @@ def test_what_comes_before_runs_for_the_plain_images_alone():
 
 def test_views_of_a_layer_are_those_of_images_where_it_commutes_with_the_transform():
     """Pointwise layers and whole cells: mirrored images, and none changed."""
-    num, classifier = 4, Classifier(nn.Sequential(), *MEAN_AND_STD)
+    num = 4
     torch.manual_seed(0)
     pointwise = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.AvgPool2d(2)).double()
     network = nn.Sequential(pointwise, nn.Conv2d(5, 6, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -245,11 +243,7 @@ def test_what_contradicts_it_is_refused():
         Retrofit(view_layer="trunk", compared_with="teacher", negatives=False)
     step = training_step(make_classifier(), CGC(view_layer="features.0"))
     with pytest.raises(ArgumentError, match=r"`method.view_layer` features.0 makes views of what a layer gives, with"):
-        step.plan(
-            Recipe(
-                "grey", Digits(), Model(), step.settings, augmentation=Augmentation(grayscale=0.2), labelled=Labelled()
-            )
-        )
+        step.plan(Recipe("grey", Digits(), Model(), step.settings, augmentation=Augmentation(grayscale=0.2)))
     with pytest.raises(ArgumentError, match=r"`batch` has no views but their crops: say that the step's `wants`"):
         training_step(make_classifier(), CGC())(with_crops_alone(make_batch()))
 
@@ -260,6 +254,28 @@ def test_a_retrofit_without_a_trunk_is_refused(options):
     phase.begin(0)
     with pytest.raises(LayerError, match=r"`method.view_layer` trunk: no part of the network stays as it is"):
         phase.step(with_crops_alone(make_batch()))
+
+
+@pytest.mark.parametrize("options", [{"augment": "flip"}, {"fuse": "mean(features.1, features)"}], ids=str)
+def test_an_explainer_that_asks_in_another_way_is_refused(options):
+    """Of a mirrored copy the views of the image would be those of another image."""
+    classifier = make_classifier()
+    explainer = HiResCAM(classifier.network, **options)
+    step = CGCStep(classifier, CGC(resolution=16, view_layer="features.0"), explainer)
+    with pytest.raises(
+        ArgumentError, match=r"`method.view_layer` .*(needs an explainer of one layer|are about what c)"
+    ):
+        step(with_crops_alone(make_batch()))
+
+
+def test_no_pixels_are_made():
+    recipe = Recipe("crops", Digits(num_train=8, num_val=4, num_test=4), Model("contrex:convnet"), CGC())
+    source = TrainingViews(image_set(recipe.data, "train"), resize=64, size=64, augmentation=Augmentation(), seed=1)
+    (expected,) = source[0, 3].to(torch.device("cpu")).views
+    source.makes_pixels = False
+    (found,) = Batch.join([source[0, 3], source[0, 5]]).to(torch.device("cpu")).views
+    assert found.pixels is None
+    assert (found.crop.top[0], found.crop.flip[0]) == (expected.crop.top[0], expected.crop.flip[0])
 
 
 def test_compiled_before_the_layer():

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from contrex.data.views.batch import Batch
 from contrex.errors import LayerError
-from contrex.explain import ActivationExplainer, Explainer
+from contrex.explain import Explainer
 from contrex.explain.forward.capture import watched
 from contrex.explain.forward.trunk import any_images, going_on, trunk_end, trunk_output
 from contrex.methods.averaging import Teacher
 from contrex.methods.layer_views import LayerViews, transformed_features
+from contrex.methods.step import asks_as_they_are, explained_layer
 from contrex.models import model_logits
 from contrex.ops.geometry import Crop
 
@@ -73,7 +74,8 @@ class SharedTrunk:
     `num_views` of each image come again (0: none do).
 
     There is none where the network is in train mode, compiled or shared out among processes, where its first layers are
-    trained, or where the explainer looks into all of it; then it is asked in vain.
+    trained, or where the explainer looks into all of it, at several layers, or at changed copies of the images; then it
+    is asked in vain.
     """
 
     def __init__(self, network: nn.Module, teacher: Teacher, explainer: Explainer, gib: float) -> None:
@@ -163,12 +165,10 @@ class SharedTrunk:
             return self.end
         self._trained, self.end, self._most = trained, None, None
         self._rows.clear()
-        if trained and isinstance(self._explainer, ActivationExplainer):
+        if trained and asks_as_they_are(self._explainer):
             some = any_images(images)
-            self._explainer(some)
-            layer = self._explainer.model.get_submodule(str(self._explainer.layer))
             own = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
-            self.end = trunk_end(self._network, some, own, layer)
+            self.end = trunk_end(self._network, some, own, explained_layer(self._explainer, some))
         return self.end
 
 
@@ -184,7 +184,8 @@ class TrunkViews(LayerViews):
         if end is None:
             raise LayerError(
                 "`method.view_layer` trunk: no part of the network stays as it is before all that is trained and "
-                "explained (in mode train, or compiled, none does): train less, `method.trained`, or leave it out."
+                "explained (in mode train, compiled, or with an explainer of several layers or of changed copies none "
+                "does): train less, `method.trained`, or leave it out."
             )
         return end
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from contrex.errors import LayerError
+from contrex.errors import ArgumentError, LayerError
 from contrex.explain import Explainer
 from contrex.explain.forward.capture import undisturbed
 from contrex.explain.forward.observed import Observed
 from contrex.explain.forward.sites import Sites
 from contrex.explain.forward.trunk import any_images, goes_on_from, going_on_with, trunk_end, trunk_output
-from contrex.methods.step import explained_layer
+from contrex.methods.step import asks_as_they_are, explained_layer
 from contrex.models import last_stage
 from contrex.models.layers import find_layer
 from contrex.ops.geometry import Crop, warp_matrices
@@ -44,6 +44,7 @@ class LayerViews:
 
         Raises:
             UnknownNameError: there is none of that name.
+            ArgumentError: the explainer looks at several layers, or at changed copies of the images.
             LayerError: it comes behind the explained layer, gives no maps `[N,C,h,w]`, or is not all that what follows
                 sees.
         """
@@ -81,6 +82,11 @@ class LayerViews:
         return found
 
     def _check(self, name: str, images: Tensor) -> None:
+        if not asks_as_they_are(self._explainer):
+            raise ArgumentError(
+                f"`method.view_layer` {name} needs an explainer of one layer, of the images as they are: leave out its "
+                "`augment` and `fuse`, or the views of a layer."
+            )
         layer, explained = find_layer(self.network, name), explained_layer(self._explainer, images)
         order = [run.module for run in Observed(self.network, images).runs]
         if layer in order and order.index(layer) > order.index(explained):

@@ -275,13 +275,19 @@ def step_output(labels: Tensor, logits: Tensor, loss: Tensor, **terms: Tensor) -
     return StepOutput(loss, {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, "accuracy": accuracy})
 
 
+def asks_as_they_are(explainer: Explainer) -> bool:
+    """Whether an explainer asks the network about the images as they are, and at one layer: of copies that it changes
+    (`augment`) nothing can be handed on that was found for the images."""
+    return isinstance(explainer, ActivationExplainer) and explainer.augment is None and explainer.fuse is None
+
+
 def explained_layer(explainer: Explainer, images: Tensor) -> nn.Module:
     """The layer that `explainer` looks at, found in normalised `images` where none was named.
 
     Raises:
         ArgumentError: it looks into what comes before, too.
     """
-    if not isinstance(explainer, ActivationExplainer):
+    if not isinstance(explainer, ActivationExplainer) or explainer.fuse is not None:
         raise ArgumentError(
             f"`training.compile` and `method.view_layer` are about what comes before the explained layer, and "
             f"`method.explainer` {explainer.name or type(explainer).__name__} looks into that: take grad_cam, or leave "

@@ -354,7 +354,7 @@ class Retrofit(Method):
     alone."""
     view_layer: Literal["trunk"] | None = None
     """trunk: what comes before the trained part is run for the plain image alone, and its output is cropped and
-    mirrored for the view, so that kept photos have new views at no cost. None transforms the image."""
+    mirrored for the view, which goes through the trained part alone. None transforms the image."""
     incomplete: float = 0.0
     """The share of the images that are also seen with a part of them blurred, and whose outputs are held there too."""
     keep_gib: float = 2.0

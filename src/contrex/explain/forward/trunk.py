@@ -83,6 +83,7 @@ def going_on_with(
     what `change` makes of its output: a row for each of `num`. In this thread, and as in `going_on`."""
     owner, is_on = threading.get_ident(), [False]
 
+    # Set on the whole model, whose images are the rows of the pass: only some of them go through what comes before.
     def begin(module: nn.Module, inputs: tuple[Tensor, ...]) -> object:
         if threading.get_ident() != owner:
             return None
@@ -90,6 +91,7 @@ def going_on_with(
         is_on[0] = len(images) == num and not images.requires_grad
         return (images[:first], *rest) if is_on[0] else None
 
+    # Set on the layer, where the rows of the whole pass come together again.
     def hand_on(module: nn.Module, inputs: object, output: Tensor) -> Tensor | None:
         return change(output) if threading.get_ident() == owner and is_on[0] else None
 
