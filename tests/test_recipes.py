@@ -43,7 +43,8 @@ NAMES = tuple(
     food_vgg16_bn flowers_vgg16_bn cars_vgg16_bn supcon_cifar10 supcon_ori_cifar10 excon_cifar10 exconb_cifar10
     supcon_cifar100 supcon_ori_cifar100 excon_cifar100 exconb_cifar100 supcon_cifar100_256 supcon_ori_cifar100_256
     excon_cifar100_256 exconb_cifar100_256 supcon_tiny_imagenet supcon_ori_tiny_imagenet excon_tiny_imagenet
-    exconb_tiny_imagenet photos_retrofit digits_energy pets_energy photos_bce_head
+    exconb_tiny_imagenet photos_retrofit digits_energy pets_energy
+    tiny_imagenet_small20_energy photos_bce_head
 """.split()  # noqa: SIM905
 )
 """Public: a name that goes needs a line in the changelog."""

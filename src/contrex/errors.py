@@ -92,10 +92,13 @@ class ProcessError(ContrexError, RuntimeError):
 
 
 class InterruptedRunError(ContrexError):
-    """A signal stopped the run after a resumable checkpoint was written."""
+    """A signal stopped the run after a resumable checkpoint was written; `command` continues it, where it is None the
+    same as before."""
 
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
+    def __init__(self, stopped: str, signal_number: int, command: str | None = None) -> None:
+        way = "the same command with --resume continues." if command is None else f"continue with: {command}"
+        super().__init__(f"{stopped}; {way}")
+        self.stopped, self.signal_number = stopped, signal_number
         self.exit_code = 128 + signal_number
 
 

@@ -1,5 +1,6 @@
 """The trunk that network and teacher share, and what is kept of it: the same losses, for less."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from contrex.explain.forward.trunk import going_on, trunk_end, trunk_output
+from contrex.methods.kept import one_by_one
 from contrex.models import build_network
 from methods.test_retrofit import BASE, moved, plan_of
 from methods.test_steps import make_batch, make_classifier
@@ -78,6 +80,46 @@ def test_what_is_kept_is_not_computed_again_and_is_each_images_own():
     images = step.normalise(batch.images[:2].repeat_interleave(2, 0))
     again = step.trunk.of(images, [(0, -1), (9, -1), None, None]).features
     assert torch.equal(again[0], features[1])
+
+
+@pytest.fixture
+def two_threads():
+    num = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(num)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_is_kept_is_the_same_to_the_bit_whichever_thread_computes_it():
+    step, batch = begun(1.0), make_batch(8)
+    images, places = step.normalise(batch.images), [(place, -1) for place in range(8)]
+    together = step.trunk.of(images, places)
+    torch.set_num_threads(1)
+    alone = [begun(1.0).trunk.of(images[n : n + 1], places[n : n + 1]) for n in range(8)]
+    assert torch.equal(together.features, torch.cat([one.features for one in alone]))
+    assert torch.equal(together.logits, torch.cat([one.logits for one in alone]))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_each_thread_has_an_image_of_its_own_and_one_thread_for_it():
+    both = threading.Barrier(2, timeout=60)
+
+    def work(image):
+        both.wait()
+        return image.sum().item(), torch.get_num_threads(), threading.get_ident()
+
+    found = one_by_one(work, torch.arange(4.0)[:, None])
+    assert [total for total, _, _ in found] == [0, 1, 2, 3]
+    assert {num for _, num, _ in found} == {1}
+    assert len({owner for _, _, owner in found}) == 2
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError):
+        one_by_one(lambda image: 1 / 0, torch.zeros(2, 1))
+    assert torch.get_num_threads() == 2
+    with torch.autocast("cpu", torch.bfloat16):
+        assert one_by_one(lambda image: torch.is_autocast_enabled("cpu"), torch.zeros(2, 1)) == [True, True]
+    assert one_by_one(work, torch.zeros(0, 1)) == []
 
 
 @pytest.mark.parametrize("keep_gib", [6e-6, 1.0])

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import signal
 import sys
 from dataclasses import replace
 
@@ -26,6 +27,8 @@ from contrex.retrofit.run import largest_changes, write_weights
 from contrex.settings import Augmentation, Evaluation, Folder, Model, Optimizer, Recipe, Retrofit, Training
 from contrex.training import load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
+from contrex.training.state import Place
+from contrex.training.stopping import interrupted
 from training.runs import quiet, tiny, varied
 from training.test_retrofit_runs import photos
 
@@ -251,6 +254,17 @@ def test_the_command(order, tmp_path, capsys, monkeypatch):
     again = ["--images", str(order.photos.path), "--training.batch-size", "8", "--training.device", "cpu", "--preview"]
     assert main(["retrofit", str(folder), *again]) == 0
     assert "22 to train on" in capsys.readouterr().out
+
+
+def test_a_stopped_retrofit_names_the_command_that_also_writes_weights(order, tmp_path, capsys, monkeypatch):
+    def stopped(*args, **options):
+        raise interrupted(signal.SIGTERM, tmp_path, Place(step=3, epoch=1))
+
+    monkeypatch.setattr(sys.modules["contrex.retrofit"], "retrofit", stopped)
+    words = ["--model", "contrex:convnet", "--model.weights", str(order.recipe.model.weights), "--images", "x"]
+    assert main(["retrofit", *words, "--folder", str(tmp_path / "run")]) == 143
+    told = capsys.readouterr().err
+    assert "stopped by SIGTERM after step 3; the same command with --resume continues." in told
 
 
 def test_the_command_refuses_before_it_looks_at_photos(capsys):

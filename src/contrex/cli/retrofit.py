@@ -11,7 +11,7 @@ import tyro
 
 from contrex import settings
 from contrex.cli.options import Arguments, Evaluation, console, parsed, print_summary
-from contrex.errors import ArgumentError, printable
+from contrex.errors import ArgumentError, InterruptedRunError, printable
 from contrex.importing import uncollected
 from contrex.recipes.retrofit import photos_retrofit
 
@@ -101,7 +101,11 @@ def retrofit(arguments: Arguments) -> int:
     if not options.resume and (folder / "recipe.json").is_file():
         raise ArgumentError(f"{folder} already holds a run: continue with --resume, or choose another --folder.")
     order = _order(options, measured, folder)
-    _tell(package.retrofit(order, folder, console=console(), resume=options.resume), options)
+    try:
+        done = package.retrofit(order, folder, console=console(), resume=options.resume)
+    except InterruptedRunError as error:  # its own command would train on, and write no weights
+        raise InterruptedRunError(error.stopped, error.signal_number) from None
+    _tell(done, options)
     return 0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from contrex.recipes import digits, pets, retrofit
+from contrex.recipes import digits, pets, retrofit, tiny_imagenet
 from contrex.recipes.registry import recipe
 from contrex.settings import BCEHead, EnergyGuided, Optimizer, Recipe
 
@@ -22,6 +22,13 @@ def digits_energy() -> Recipe:
 def pets_energy() -> Recipe:
     """Pets with heatmaps guided into boxes by the energy loss."""
     return replace(pets.cross_entropy(), name="pets_energy", method=EnergyGuided())
+
+
+@recipe
+def tiny_imagenet_small20_energy() -> Recipe:
+    """Twenty classes of small objects, heatmaps guided into boxes by the energy loss."""
+    parent = tiny_imagenet.small20_cross_entropy()
+    return replace(parent, name="tiny_imagenet_small20_energy", method=EnergyGuided())
 
 
 @recipe

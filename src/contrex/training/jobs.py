@@ -70,7 +70,7 @@ def spread(work: Work, jobs: int, *, console: Console) -> None:
             time.sleep(POLL)
     if requests.received:
         name = signal.Signals(requests.received[0]).name
-        raise InterruptedRunError(f"stopped by {name}; the same command with --resume continues.", requests.received[0])
+        raise InterruptedRunError(f"stopped by {name}", requests.received[0])
     failure = failure or next(filter(None, map(_failure, running)), None)
     if failure is not None:
         raise failure

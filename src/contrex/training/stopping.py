@@ -81,8 +81,7 @@ def signals() -> Iterator[Requests]:
 def interrupted(number: int, folder: Path, place: Place) -> InterruptedRunError:
     """The error for a request to stop, which says how to continue."""
     name = "the end of torchrun" if number == ORPHANED else signal.Signals(number).name
-    command = resuming_command(folder)
-    return InterruptedRunError(f"stopped by {name} after step {place.step}; continue with: {command}", number)
+    return InterruptedRunError(f"stopped by {name} after step {place.step}", number, resuming_command(folder))
 
 
 class Watched(nn.Module):
