@@ -31,15 +31,10 @@ PHASED = ("supcon", "supcon_ori", "simclr", "excon", "exconb")
 CASES = {
     **{f"{method}, convnet": (method, "convnet", {}, {}) for method in METHODS},
     "cgc, mlp": ("cgc", "mlp", {}, {}),
-    "cgc, earlier layer": ("cgc", "convnet", {"layer": "features.0"}, {}),
     "cgc, queue": ("cgc", "convnet", {"queue": 8}, {}),
-    "cgc, contrast and queue": ("cgc", "mlp", {"queue": 100, "contrast": "weighted"}, {}),
-    "no negatives, published code": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {}),
     "exconb, published code": ("exconb", "mlp", {"variant": "published-code"}, {}),
     "cgc, maps only": ("cgc", "mlp", {"weight": 1e12}, {}),  # nothing is left of the labels' term
-    "cgc, unlabelled": ("cgc", "convnet", {"queue": 8}, {"unlabelled": 12}),
     "sharded cgc, unlabelled": ("cgc", "mlp", {"contrast": "weighted"}, {"unlabelled": 12, "shard": True}),
-    "retrofit, token head": ("retrofit", "token", {"negatives": False, "distillation_temperature": 2.0}, {}),
     "retrofit, unlabelled": ("retrofit", "convnet", {"label_weight": 0.5, "queue": 8}, {"unlabelled": 12}),
     "retrofit, frozen": (
         "retrofit",
@@ -53,25 +48,9 @@ CASES = {
         {"trained": ("all",), "contrast": "weighted", "incomplete": 0.7},
         {"shard": True},
     ),
-    "sharded retrofit, unlabelled": (
-        "retrofit",
-        "convnet",
-        {"label_weight": 0.5, "explainer": "gradient_times_input"},
-        {"unlabelled": 6, "shard": True},
-    ),
-    "cgc, frozen below": ("cgc", "convnet", {}, {"freeze": ("features.0",)}),
     "cgc, frozen above": ("cgc", "mlp", {"layer": "features.0"}, {"freeze": ("features.2", "head.0")}),
-    "exconb, frozen": ("exconb", "convnet", {}, {"freeze": ("features.1",)}),
     "cgc, views of a layer": ("cgc", "convnet", {"view_layer": "features.0"}, {"unlabelled": 12}),
     "cgc, probe": ("cgc", "convnet", {}, {"freeze": ("trunk",)}),
-    "sharded cgc, frozen below": ("cgc", "convnet", {}, {"freeze": ("features.0",), "shard": True}),
-    "sharded no negatives, frozen above": (
-        "cgc_no_negatives",
-        "mlp",
-        {"layer": "features.0"},
-        {"freeze": ("features.2",), "shard": True},
-    ),
-    "sharded cgc, probe": ("cgc", "mlp", {}, {"freeze": ("trunk",), "shard": True}),
     "sharded cgc": ("cgc", "convnet", {"queue": 8}, {"shard": True}),
 }
 NOT_FOR = {
@@ -86,6 +65,27 @@ EVERY = {
     for shard in (False, True)
     if method not in NOT_FOR.get(network, ()) and not (shard and method in PHASED)
 } | {
+    "cgc, earlier layer": ("cgc", "convnet", {"layer": "features.0"}, {}),
+    "cgc, contrast and queue": ("cgc", "mlp", {"queue": 100, "contrast": "weighted"}, {}),
+    "no negatives, published code": ("cgc_no_negatives", "mlp", {"variant": "published-code"}, {}),
+    "cgc, unlabelled": ("cgc", "convnet", {"queue": 8}, {"unlabelled": 12}),
+    "retrofit, token head": ("retrofit", "token", {"negatives": False, "distillation_temperature": 2.0}, {}),
+    "sharded retrofit, unlabelled": (
+        "retrofit",
+        "convnet",
+        {"label_weight": 0.5, "explainer": "gradient_times_input"},
+        {"unlabelled": 6, "shard": True},
+    ),
+    "cgc, frozen below": ("cgc", "convnet", {}, {"freeze": ("features.0",)}),
+    "exconb, frozen": ("exconb", "convnet", {}, {"freeze": ("features.1",)}),
+    "sharded cgc, frozen below": ("cgc", "convnet", {}, {"freeze": ("features.0",), "shard": True}),
+    "sharded no negatives, frozen above": (
+        "cgc_no_negatives",
+        "mlp",
+        {"layer": "features.0"},
+        {"freeze": ("features.2",), "shard": True},
+    ),
+    "sharded cgc, probe": ("cgc", "mlp", {}, {"freeze": ("trunk",), "shard": True}),
     "sharded cgc, views of a layer": ("cgc", "convnet", {"view_layer": "features.0"}, {"shard": True}),
     "retrofit, views of the trunk": ("retrofit", "convnet", {"view_layer": "trunk"}, {}),
     "excon, weighted": ("excon", "convnet", {"contrast": "weighted", "explainer": "hires_cam"}, {}),
