@@ -222,8 +222,13 @@ def test_what_comes_before_the_explained_layer_is_compiled(monkeypatch, method, 
     assert all(torch.equal(value, state[name]) for name, value in step.state_dict().items())
 
 
-def test_an_explainer_that_looks_into_everything_is_not_compiled():
-    step = plan_of(METHODS["excon"](explainer="gradient")).phases[0].step
+@pytest.mark.parametrize(
+    "method",
+    [METHODS["excon"](explainer=name) for name in ("gradient", "hires_cam(fuse='mean(stages.0, stages.1)')")],
+    ids=["gradient", "fuse"],
+)
+def test_an_explainer_that_looks_into_everything_is_not_compiled(method):
+    step = plan_of(method, Residual()).phases[0].step
     with pytest.raises(ArgumentError, match=r"`training.compile` and `method.view_layer` are about what comes before"):
         compiling.compile_network(step, torch.rand(2, 3, 16, 16))
 
