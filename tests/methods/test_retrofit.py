@@ -420,6 +420,8 @@ def test_what_is_refused():
         replace(BASE, queue=5, negatives=False)
     with pytest.raises(ArgumentError, match=r"`method.tolerance` 99 compares with the network as it was"):
         replace(BASE, tolerance=99, teacher_decay=0.9)
+    with pytest.raises(ArgumentError, match=r"`method.rescale` True compares with the network as it was"):
+        replace(BASE, rescale=True, teacher_decay=0.9)
     with pytest.raises(ArgumentError, match=r"`method.compared_with` teacher has no negatives: add `--method.no-neg"):
         replace(BASE, compared_with="teacher")
     with pytest.raises(ArgumentError, match=r"sees the transformed images alone, and `method.views` is both: set it"):

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import contrex
 from contrex.data import image_set
 from contrex.data.views.batch import Batch
 from contrex.data.views.training import TrainingViews
-from contrex.errors import ArgumentError, CheckpointError
+from contrex.errors import ArgumentError
 from contrex.explain.named import build_explainer
 from contrex.losses import cgc_loss
 from contrex.methods.step import explained_layer
@@ -20,6 +21,7 @@ from contrex.metrics import spread
 from contrex.models import load_classifier
 from contrex.retrofit import find_offset, retrofit
 from contrex.retrofit import offset as module
+from contrex.retrofit import run as run_module
 from contrex.retrofit.order import Order
 from retrofit.test_retrofit import order  # noqa: F401 - a fixture
 from training.runs import quiet
@@ -135,19 +137,32 @@ def test_other_networks_have_none(order, tmp_path):  # noqa: F811
         Order(order.recipe, offset=-1.0).check()
 
 
-def test_a_retrofit_starts_with_it_and_says_what_it_does_alone(order, tmp_path):  # noqa: F811
-    order = replace(order, offset=0.5)
-    done = retrofit(order, tmp_path / "run", console=quiet())
-    assert [run.record.name for run in done.kept_out] == ["before", "offset", "after"]
-    values = {run.record.name: {one.name: one for one in run.record.metrics} for run in done.kept_out}
-    assert values["offset"]["agreement"].value == 100
-    assert values["offset"]["spread"].value < values["before"]["spread"].value
-    start = tmp_path / "run" / "start.pth"
-    before, after = (torch.load(path, weights_only=True) for path in (order.recipe.model.weights, start))
-    assert [name for name in before if not torch.equal(before[name], after[name])] == ["fc.weight"]
-    written = start.read_bytes()
-    again = retrofit(order, tmp_path / "run", console=quiet(), resume=True)
-    assert start.read_bytes() == written
-    assert again.weights.read_bytes() == done.weights.read_bytes()
-    with pytest.raises(CheckpointError, match=r"model\.weights"):  # the weights that it began with are others now
-        retrofit(replace(order, offset=0.0), tmp_path / "run", console=quiet(), resume=True)
+def test_a_retrofit_ends_with_it_and_says_what_the_training_does_alone(order, tmp_path):  # noqa: F811
+    done = retrofit(replace(order, offset=0.5), tmp_path / "run", console=quiet())
+    assert [run.record.name for run in done.kept_out] == ["before", "trained", "after"]
+    values = {run.record.name: {one.name: one.value for one in run.record.metrics} for run in done.kept_out}
+    assert values["after"]["agreement"] == values["trained"]["agreement"]
+    assert values["after"]["spread"] < values["trained"]["spread"]
+    plain, after = (torch.load(tmp_path / "run" / f"{name}.pth", weights_only=True) for name in ("trained", "weights"))
+    assert done.weights == tmp_path / "run" / "weights.pth"
+    assert [name for name in plain if not torch.equal(plain[name], after[name])] == ["fc.weight"]
+    taken = plain["fc.weight"] - after["fc.weight"]
+    torch.testing.assert_close(taken, taken[:1].expand_as(taken), rtol=0, atol=1e-4)
+    without = retrofit(order, tmp_path / "run", console=quiet(), resume=True)
+    assert [run.record.name for run in without.kept_out] == ["before", "after"]
+    found = torch.load(without.weights, weights_only=True)
+    assert all(torch.equal(found[name], plain[name]) for name in plain), "the training is the same"
+
+
+def test_a_network_without_one_is_refused_before_the_training(order, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(run_module, "find_offset", refused)
+    with pytest.raises(ArgumentError, match="`offset` has no place"):
+        retrofit(replace(order, offset=0.5), tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run").exists()
+    done = retrofit(replace(order, offset=None), tmp_path / "run", console=Console())
+    assert [run.record.name for run in done.kept_out] == ["before", "after"]
+    assert "no offset: `offset` has no place" in capsys.readouterr().out
+
+
+def refused(*args, **options):
+    raise ArgumentError("`offset` has no place here.")

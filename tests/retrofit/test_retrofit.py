@@ -156,12 +156,61 @@ def test_it_goes_back_on_a_straight_line_as_far_as_it_takes(order, tmp_path):
 
 def test_tolerance_goes_with_photos_alone(order, tmp_path):
     labelled = replace(order.recipe, data=tiny().data)
-    with pytest.raises(ArgumentError, match=r"`method.tolerance` is for photos without labels"):
-        train(labelled, tmp_path / "run", console=quiet())
-    with pytest.raises(
-        ArgumentError, match=r"`method.tolerance` goes back to an earlier state, which `training.shard`"
-    ):
-        training_plan(load_classifier(NETWORK), varied(order.recipe, shard=True))
+    for options in ({}, {"tolerance": None, "rescale": True}):
+        method = replace(labelled.method, **options)
+        with pytest.raises(ArgumentError, match=r"`method.tolerance` and `method.rescale` are for photos without"):
+            train(replace(labelled, method=method), tmp_path / "run", console=quiet())
+        name = "rescale" if options else "tolerance"
+        with pytest.raises(ArgumentError, match=rf"`method.{name}` changes the weights at the end .*`training.shard`"):
+            training_plan(load_classifier(NETWORK), varied(replace(order.recipe, method=method), shard=True))
+
+
+def test_probabilities_end_as_near_to_the_originals_as_one_number_brings_them(order, tmp_path):
+    """Beside a run that keeps its scale: the last layer alone differs, by that number, and no decision does."""
+    first, groups = load_classifier(order.recipe.model), validation_groups(image_set(order.photos, "val"), order.photos)
+    options = {"weight": 4.0, "distillation_weight": 0.3}
+    found = {}
+    for rescale in (False, True):
+        method = replace(order.recipe.method, **options, tolerance=None, rescale=rescale)
+        folder = tmp_path / str(rescale)
+        train(replace(order.recipe, method=method), folder, console=quiet())
+        found[rescale] = load_trained(folder)[1]
+    scale = Checkpoints(tmp_path / "True").load()["place"]["scale"]
+    assert abs(scale - 1) > 0.01
+    plain, scaled = (found[rescale].network.state_dict() for rescale in (False, True))
+    for name, value in plain.items():
+        torch.testing.assert_close(scaled[name], value * scale if name.startswith("fc.") else value, rtol=1e-5, atol=0)
+    views = [one for group in groups for one in group]
+    images = first.normalise(torch.stack([one.square for one in views]))
+    with torch.no_grad():
+        theirs, own, after = (one.network.eval()(images).double() for one in (first, found[False], found[True]))
+    assert torch.equal(own.argmax(1), after.argmax(1))
+
+    def divergence(number):
+        return float((theirs.softmax(1) * (theirs.log_softmax(1) - (number * own).log_softmax(1))).sum(1).mean())
+
+    tried = [0.5 + number / 1000 for number in range(1501)]
+    assert scale == pytest.approx(min(tried, key=divergence), abs=1e-3)
+    lines = [line for line in read_log(tmp_path / "True") if "val_divergence" in line]
+    assert lines[-1]["scale"] == scale
+    assert lines[-1]["val_divergence"] == pytest.approx(divergence(scale), rel=1e-4)
+    assert lines[-1]["val_divergence"] < lines[-2]["val_divergence"]
+    assert lines[-1]["val_agreement"] == lines[-2]["val_agreement"]
+
+
+@pytest.mark.parametrize("trained", [("features",), ("last-stage",)])
+def test_a_last_layer_that_is_not_trained_keeps_its_scale(order, tmp_path, trained):
+    """Nor is there one to scale where a network ends otherwise."""
+    recipe = replace(order.recipe, method=replace(order.recipe.method, trained=trained, tolerance=None, rescale=True))
+    if trained == ("last-stage",):
+        model = Model("torchvision:squeezenet1_1", num_classes=10, weights=tmp_path / "weights.pth")
+        torch.save(load_classifier(replace(model, weights=None)).network.state_dict(), model.weights)
+        recipe = replace(recipe, model=model)
+    train(varied(recipe, epochs=1), tmp_path / "run", console=quiet())
+    assert Checkpoints(tmp_path / "run").load()["place"]["scale"] == 1
+    state = load_trained(tmp_path / "run")[1].network.state_dict()
+    before = torch.load(recipe.model.weights, weights_only=True)
+    assert trained != ("features",) or torch.equal(state["fc.weight"], before["fc.weight"])
 
 
 def test_other_files_of_weights(order, tmp_path):

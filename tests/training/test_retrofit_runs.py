@@ -87,7 +87,7 @@ def test_what_is_validated_is_the_agreement_with_the_teacher_on_kept_out_photos(
     [
         pytest.param({}, marks=pytest.mark.slow),
         {"teacher_decay": 0.6, "mode": "train", "negatives": False, "queue": 0},
-        {"keep_gib": 5e-5},
+        {"keep_gib": 5e-5, "rescale": True},
         pytest.param({"view_layer": "trunk", "incomplete": 0.5}, marks=pytest.mark.slow),
     ],
 )

@@ -6,7 +6,7 @@ import itertools
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from contrex import ranks, settings
 from contrex.data.sample import ImageSet
@@ -86,3 +86,37 @@ def validate(
         return Validation(top1, loss / groups.total)
     num_sure, kept = sum(ranks.gathered(num_sure)), sum(ranks.gathered(kept))
     return Validation(top1, loss / groups.total, 100 * kept / num_sure if num_sure else top1, num_sure)
+
+
+SCALES = (0.5, 2.0)
+"""Between these the best scale is looked for."""
+
+
+def best_scale(classifier: Classifier, groups: Groups, *, device: torch.device, reference: nn.Module) -> float:
+    """The number that brings probabilities nearest to those of another network when all logits are multiplied by it.
+
+        s = argmin mean KL( softmax(t) || softmax(s y) )
+
+    for the logits y of the classifier and t of the `reference` on the squares; from 0.5 to 2. It is temperature
+    scaling (Guo et al., ICML 2017, section 4.2) with the reference's probabilities in the place of labels. No decision
+    changes. The divergence is convex in s: its slope, mean sum_k (softmax(s y) - softmax(t))_k y_k, only rises.
+
+    A sync point: all processes must call it.
+    """
+    network = classifier.network
+    pairs: list[tuple[Tensor, Tensor]] = []
+    with eval_mode(network), torch.inference_mode():
+        for group in groups:
+            images = classifier.normalise(torch.stack([views.square for views in group]).to(device))
+            own, theirs = (model_logits(one, images).double().cpu() for one in (network, reference))
+            pairs.append((own, theirs.softmax(1)))
+
+    def slope(scale: float) -> float:
+        slopes = [float((((scale * own).softmax(1) - theirs) * own).sum()) for own, theirs in pairs]
+        return sum(itertools.chain.from_iterable(ranks.gathered(slopes)))  # the same in all processes
+
+    low, high = SCALES
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return (low + high) / 2

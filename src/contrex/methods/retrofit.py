@@ -59,6 +59,7 @@ class RetrofitStep(CGCStep):
         self.wants = Wants(unlabelled_views=1, labels=settings.label_weight > 0, pixels=settings.view_layer is None)
         self._e2kd = E2KD(settings)
         self.has_negatives, self.tolerance, self.sure = settings.negatives, settings.tolerance, settings.sure
+        self.rescales = settings.rescale
         self.teacher = Teacher(self.network, decay=settings.teacher_decay)
         self.trunk = SharedTrunk(self.network, self.teacher, explainer, settings.keep_gib)
         if settings.view_layer is not None:
@@ -76,10 +77,11 @@ class RetrofitStep(CGCStep):
                 "`method.label_weight` 0 learns nothing from the images with labels beside those without: set it, or "
                 "train on the others alone, `--data photos:PATH`."
             )
-        if recipe.training.shard and self.tolerance is not None:
+        at_end = "tolerance" if self.tolerance is not None else "rescale" if self.rescales else None
+        if recipe.training.shard and at_end is not None:
             raise ArgumentError(
-                "`method.tolerance` goes back to an earlier state, which `training.shard` has shared out: leave one of "
-                "them out."
+                f"`method.{at_end}` changes the weights at the end of the run, and `training.shard` has shared them "
+                "out: leave one of them out."
             )
         self._seed, self._period = recipe.training.seed, recipe.augmentation.period or 0
         self._num_views = 0 if self.settings.view_layer else self._period

@@ -123,6 +123,9 @@ class Step(nn.Module, ABC):
     began_as: nn.Module | None = None
     """The network as it was before the run: a property of a step that has it among its modules."""
     sure: float = 0.5
+    rescales: bool = False
+    """Whether the logits are multiplied, at the end of a run, by the number that brings probabilities nearest to the
+    reference's on the validation images."""
 
     epoch: int = 0
     """The epoch that is being trained, from 0."""

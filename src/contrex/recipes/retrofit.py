@@ -30,7 +30,7 @@ def photos_retrofit() -> Recipe:
         model=Model(
             "timm:mobilenetv2_100", {"pad_type": "same"}, weights=Path("data/mobilenetv2.pth"), mean=(0.5,), std=(0.5,)
         ),
-        method=Retrofit(weight=4.0, distillation_weight=10.0, incomplete=0.5, tolerance=99.0),
+        method=Retrofit(weight=4.0, distillation_weight=10.0, incomplete=0.5, tolerance=99.0, rescale=True),
         augmentation=Augmentation(scale=(0.25, 1.0), flip=0.5, period=3),  # what comes before the last stage is kept
         optimizer=Optimizer("adamw", lr=1e-4, weight_decay=0.0),
         schedule=Schedule("cosine", warmup_epochs=0.5),

@@ -2,11 +2,11 @@
 
 FOLDER/
     recipe.json, metrics.jsonl, checkpoints/ ...    the run (`contrex.training.loop`)
-    start.pth           what the training started from, with the offset (`contrex.retrofit.offset`)
     weights.pth         what drops into the place of the old weights: same keys, types and format
-    before/ offset/ after/      records on the photos kept out (`contrex.retrofit.kept_out`)
+    trained.pth         where there is an offset (`contrex.retrofit.offset`): the same without it
+    before/ trained/ after/     records on the photos kept out (`contrex.retrofit.kept_out`)
     report.html         side by side, with the photos whose heatmaps changed most
-    before-DATA/ offset-DATA/ after-DATA/ report-DATA.html    the same on images with labels, where some were named
+    before-DATA/ trained-DATA/ after-DATA/ report-DATA.html    the same on images with labels, where some were named
 """
 
 from contrex.retrofit.kept_out import Agreement, KeptOut

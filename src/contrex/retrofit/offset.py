@@ -94,7 +94,9 @@ class Offset:
         )
 
 
-def find_offset(classifier: Classifier, recipe: Recipe, *, share: float | None, device: torch.device) -> Offset:
+def find_offset(
+    classifier: Classifier, recipe: Recipe, *, share: float | None, device: torch.device, num_photos: int = NUM_PHOTOS
+) -> Offset:
     """Find the offset of a network on the photos of a retrofit's recipe.
 
     Args:
@@ -102,6 +104,7 @@ def find_offset(classifier: Classifier, recipe: Recipe, *, share: float | None, 
         recipe: a retrofit, with its photos.
         share: the size, in shares of the mean evidence of a cell for the predicted class; None looks for it.
         device: where the network runs.
+        num_photos: how many photos it is found on, at most.
 
     Raises:
         ArgumentError: there is none, as the explained map is not averaged and followed by one linear layer of two or
@@ -114,7 +117,7 @@ def find_offset(classifier: Classifier, recipe: Recipe, *, share: float | None, 
     resize, size = view_sizes(recipe.data)
     images = image_set(recipe.data, "train")
     views = TrainingViews(images, resize=resize, size=size, augmentation=recipe.augmentation, seed=recipe.training.seed)
-    chosen = views.order(0)[:NUM_PHOTOS]
+    chosen = views.order(0)[:num_photos]
     chunks = [slice(start, start + CHUNK) for start in range(0, len(chosen), CHUNK)]
     seen = [_seen(looked, method, head, Batch.join([views[0, place] for place in chosen[at]]), device) for at in chunks]
     even = _even(torch.cat([one.plain for one in seen]))

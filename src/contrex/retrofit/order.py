@@ -23,7 +23,7 @@ class Order:
     """A retrofit: the recipe of its run, which has the network with its weights and the photos, and how it is measured
     before and after on `evaluate_on`, images with labels, where there are some.
 
-    `offset` is what is taken off the evidence of all classes alike before the training, in shares of the mean evidence
+    `offset` is what is taken off the evidence of all classes alike after the training, in shares of the mean evidence
     of a cell (`contrex.retrofit.offset`); 0 takes nothing off, None looks for it, where the network has one.
     """
 

@@ -25,7 +25,7 @@ from contrex.records import Gallery, RunRecord, read_run, to_plain, write_run
 from contrex.report import write_report
 from contrex.report.pictures import disagreement
 from contrex.retrofit.kept_out import KeptOut
-from contrex.retrofit.offset import find_offset
+from contrex.retrofit.offset import CHUNK, find_offset
 from contrex.retrofit.order import Order
 from contrex.settings import Evaluation, Model
 from contrex.training import load_trained, train
@@ -34,19 +34,22 @@ from contrex.training.checkpoint import Checkpoints
 SHOWN = 24
 """How many of the photos kept out are shown, those whose heatmaps changed most."""
 
+FILES = {"trained": "trained", "after": "weights"}
+"""The files of the networks, by the names of their records."""
+
 AGREEMENT = "contrex.retrofit.kept_out:Agreement"
 """The protocol by its name in records."""
 
 
 @dataclass(frozen=True, eq=False)
 class Retrofitted:
-    """The results of a retrofit: the weights, records before, with the offset alone, and after, on the photos kept out
-    and, where some were named, on images with labels, and the pages that show them."""
+    """The results of a retrofit: the weights, records before and after, in between without the offset where there is
+    one, on the photos kept out and, where some were named, on images with labels, and the pages that show them."""
 
     weights: Path
     way: float
-    """How far the weights have come from those of the start to the trained ones: 1 all of it, less where too many
-    decisions had changed, 0 where they are those of the start."""
+    """How far the weights have come from the first ones to the trained ones: 1 all of it, less where too many decisions
+    had changed, 0 where they are the first ones."""
     kept_out: Sequence[RunRecord]
     report: Path
     measured: Sequence[RunRecord] = ()
@@ -54,58 +57,56 @@ class Retrofitted:
 
 
 def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = False) -> Retrofitted:
-    """Take the offset off, train the run of `order` in `folder`, write the weights that it gives, and measure before,
-    after, and with the offset alone.
+    """Train the run of `order` in `folder`, take the offset off, write the weights, and measure before and after, with
+    the offset and without.
 
-    Errors are those of `Order.check`, of `contrex.training.train` and of an evaluation.
+    Errors are those of `Order.check`, of `contrex.retrofit.offset.find_offset`, of `contrex.training.train` and of an
+    evaluation.
     """
-    networks, original = {"before": order.check()}, order.recipe.model
+    before, original = order.check(), order.recipe.model
     assert original.weights is not None
-    start: Path | None = folder / f"start{original.weights.suffix}"
-    if order.offset == 0 or not (resume and start is not None and start.is_file()):
-        start = _with_offset(order, networks["before"], folder, console)
-    if start is not None:
-        order = replace(order, recipe=replace(order.recipe, model=replace(original, weights=start)))
-        networks["offset"] = load_classifier(order.recipe.model)
+    share = _possible_offset(order, before, console)
     train(order.recipe, folder, resume=resume, console=console)
-    _, networks["after"], _ = load_trained(folder)
+    _, trained, _ = load_trained(folder)
     place = Checkpoints(folder).load()["place"]
-    weights = write_weights(networks["after"], original, folder / f"weights{original.weights.suffix}")
+    networks = {"before": before, "after": trained}
+    if share != 0:
+        found = find_offset(trained, order.recipe, share=share, device=device_named(order.recipe.training.device))
+        console.print(found.line(), markup=False)
+        networks = {"before": before, "trained": trained, "after": found.taken_off(trained)}
+    files = {"before": original.weights}
+    for name in list(networks)[1:]:
+        place_of = folder / f"{FILES[name]}{original.weights.suffix}"
+        files[name] = write_weights(networks[name], original, place_of)
     kept_out = _on_kept_out(order, folder, networks)
     report = write_report([folder / name for name in networks], folder / "report.html", title="Photos kept out")
-    done = Retrofitted(weights, place["way"], kept_out, report)
+    done = Retrofitted(files["after"], place["way"], kept_out, report)
     if order.evaluate_on is None:
         return done
-    name = data_name(order.evaluate_on)
-    files = {"before": original.weights, "offset": start, "after": weights}
+    data = data_name(order.evaluate_on)
     places = []
-    for when in networks:
-        output = folder / f"{when}-{name}"
-        model = replace(original, weights=files[when])
-        evaluate_model(model, order.evaluate_on, order.evaluation, output, console=console, name=when)
+    for name, file in files.items():
+        output = folder / f"{name}-{data}"
+        model = replace(original, weights=file)
+        evaluate_model(model, order.evaluate_on, order.evaluation, output, console=console, name=name)
         places.append(output)
-    page = write_report(places, folder / f"report-{name}.html", title=f"Before and after, on {name}")
+    page = write_report(places, folder / f"report-{data}.html", title=f"Before and after, on {data}")
     return replace(done, measured=[read_run(one) for one in places], measured_report=page)
 
 
-def _with_offset(order: Order, classifier: Classifier, folder: Path, console: Console) -> Path | None:
-    """Write the weights that training starts from, with an offset; None where there is none."""
+def _possible_offset(order: Order, classifier: Classifier, console: Console) -> float | None:
+    """The offset that is asked for; 0 where it is only to be looked for, and the network has none."""
     if order.offset == 0:
-        return None
+        return 0.0
     device = device_named(order.recipe.training.device)
-    try:
-        found = find_offset(classifier, order.recipe, share=order.offset, device=device)
+    try:  # on the network as it is: what would fail after the training is refused before it
+        find_offset(classifier, order.recipe, share=0.0, device=device, num_photos=CHUNK)
     except ArgumentError as error:
         if order.offset is not None:
             raise
         console.print(f"no offset: {error}", markup=False)
-        return None
-    console.print(found.line(), markup=False)
-    if found.share == 0:
-        return None
-    model = order.recipe.model
-    assert model.weights is not None
-    return write_weights(found.taken_off(classifier), model, folder / f"start{model.weights.suffix}")
+        return 0.0
+    return order.offset
 
 
 def write_weights(classifier: Classifier, model: Model, path: Path) -> Path:

@@ -366,6 +366,9 @@ class Retrofit(Method):
     None leaves them."""
     sure: float = 0.5
     """A decision is sure where the teacher's probability of it is at least this."""
+    rescale: bool = False
+    """At the end of the run all logits are multiplied by the number that brings the probabilities nearest to the
+    teacher's on the photos kept out: no decision changes, and confidence that was lost comes back."""
 
     def __post_init__(self) -> None:
         check_contrast(self.contrast)
@@ -390,11 +393,13 @@ class Retrofit(Method):
 
     def _check_together(self) -> None:
         """Refuse options that contradict each other."""
-        if self.tolerance is not None and self.teacher_decay is not None:
-            raise ArgumentError(
-                f"`method.tolerance` {self.tolerance} compares with the network as it was, and `method.teacher_decay` "
-                f"{self.teacher_decay} lets the teacher follow: leave one of them out."
-            )
+        at_end = {"tolerance": self.tolerance, "rescale": self.rescale or None}
+        for name, value in at_end.items():
+            if value is not None and self.teacher_decay is not None:
+                raise ArgumentError(
+                    f"`method.{name}` {value} compares with the network as it was, and `method.teacher_decay` "
+                    f"{self.teacher_decay} lets the teacher follow: leave one of them out."
+                )
         if self.queue and not self.negatives:
             raise ArgumentError(
                 f"`method.queue` {self.queue} holds negatives, and `method.negatives` says that there are none: leave "

@@ -29,13 +29,16 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from contrex import ranks
 from contrex.data.streams import stream
 from contrex.data.views.batch import Batch
+from contrex.errors import LayerError
 from contrex.evaluation import Validation, validate
-from contrex.methods import StepOutput
-from contrex.models import Classifier
+from contrex.evaluation.validation import best_scale
+from contrex.methods import Step, StepOutput
+from contrex.models import Classifier, classifier_heads
 from contrex.models.compiled import compiled_as_it_is, uncompiled
 from contrex.settings import Recipe
 from contrex.training import distributed
@@ -177,7 +180,7 @@ def end_epoch(run: Run, pace: Pace) -> bool:
     if is_due and any(run.plan.phases[number].trains_classifier for number in run.plan.epochs[place.epoch]):
         found, has_labels = _validation(run), run.to_validate.has_labels
         if done == num_epochs:
-            found = _gone_back(run, found)
+            found = _as_confident(run, _gone_back(run, found))
         name = f"epoch {done}/{num_epochs}, validation {'top-1' if has_labels else 'agreement'}"
         sure = f", {found.kept:.1f} % of {found.num_sure} sure decisions" if found.num_sure else ""
         say(
@@ -232,8 +235,8 @@ def _validation(run: Run) -> Validation:
         found = validate(watched, run.to_validate, device=run.device, reference=reference, sure=runner.step.sure)
     names = (VALIDATION, VALIDATION_LOSS) if reference is None else (AGREEMENT, DIVERGENCE, KEPT)
     if ranks.rank() == 0:
-        way = {} if place.way == 1 else {"way": place.way}
-        run.folder.write({"step": place.step, "epoch": place.epoch, **way, **dict(zip(names, found, strict=False))})
+        ends = {name: value for name in ("way", "scale") if (value := getattr(place, name)) != 1}
+        run.folder.write({"step": place.step, "epoch": place.epoch, **ends, **dict(zip(names, found, strict=False))})
     return found
 
 
@@ -261,6 +264,46 @@ def _gone_back(run: Run, found: Validation) -> Validation:
         f"{step.tolerance:g}: went back to {run.place.way:.0%} of the way from the first weights to the trained ones",
     )
     return found
+
+
+def _as_confident(run: Run, found: Validation) -> Validation:
+    """Multiply the logits by the number that brings the probabilities nearest to those of the step's reference, where
+    the step asks for it and trains the linear layers that give them; return what is found there."""
+    runner = run.runners[run.plan.epochs[run.place.epoch][-1]]
+    step = runner.step
+    if not step.rescales or step.reference is None or run.place.way == 0:
+        return found
+    of_heads = trained_heads(step)
+    if not of_heads:
+        return found
+    with run.averages.in_place(), runner.whole(), uncompiled():
+        watched = replace(run.classifier, network=Watched(run.classifier.network, run.place))
+        scale = best_scale(watched, run.to_validate, device=run.device, reference=step.reference)
+    with torch.no_grad():
+        for parameter in of_heads.values():
+            parameter.mul_(scale)
+    averages = run.averages.state_dict()
+    run.averages.load_state_dict(
+        {name: value * scale if name in of_heads else value for name, value in averages.items()}
+    )
+    run.place.scale = scale
+    say(
+        run.console,
+        f"{run.recipe.name}: logits times {scale:.3f}, at which probabilities are nearest to those of the network as "
+        "it was; no decision changes",
+    )
+    return _validation(run)
+
+
+def trained_heads(step: Step) -> dict[str, nn.Parameter]:
+    """The parameters of the linear layers that give the logits, by name, where a step trains all of them; else none."""
+    try:
+        heads = classifier_heads(step.network)
+    except LayerError:
+        return {}
+    found = {name: one for name, one in step.network.named_parameters() if name.rpartition(".")[0] in heads}
+    moved = {one for one in step.trained_parameters() if one.requires_grad}
+    return found if set(found.values()) <= moved else {}
 
 
 def _draw_views(run: Run, part: Batch) -> None:

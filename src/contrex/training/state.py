@@ -25,7 +25,7 @@ REQUIRED = ("recipe", "classes", "steps", "place", "epochs")
 class Place:
     """How far a run has come: `epoch`, `phase` of the epoch and `batch` of the next step, steps done, best validation
     accuracy so far; the `way` that the weights have come from the first ones to the trained ones, below 1 where a run
-    has gone back at its end."""
+    has gone back at its end, and the `scale` that its logits were multiplied by there."""
 
     epoch: int = 0
     phase: int = 0
@@ -33,6 +33,7 @@ class Place:
     step: int = 0
     best: float = -1.0
     way: float = 1.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,10 @@ def check_labels(recipe: Recipe, plan: Plan, images: TrainingImages) -> None:
     Raises:
         ArgumentError: it does; the message says who does not.
     """
-    if images.validation.has_labels and any(step.tolerance is not None for step in plan.modules()):
+    if images.validation.has_labels and any(one.tolerance is not None or one.rescales for one in plan.modules()):
         raise ArgumentError(
-            "`method.tolerance` is for photos without labels, some of which are kept out, and "
-            f"{images.validation.name} has labels: set it to None, or train on `--data photos:PATH`."
+            "`method.tolerance` and `method.rescale` are for photos without labels, some of which are kept out, and "
+            f"{images.validation.name} has labels: leave them out, or train on `--data photos:PATH`."
         )
     if images.labelled.has_labels:
         return
