@@ -130,7 +130,7 @@ def test_killed_between_the_validation_and_its_checkpoint(straight, tmp_path, mo
             train(tiny(checkpoint_minutes=0.0), tmp_path, console=quiet())
     assert "val_top1" in read_log(tmp_path)[-1]
     place = Checkpoints(tmp_path).load()["place"]
-    assert {**place, "best": 0} == {"epoch": 0, "phase": 0, "batch": 3, "step": 3, "best": 0, "way": 1.0}
+    assert {**place, "best": 0} == {"epoch": 0, "phase": 0, "batch": 3, "step": 3, "best": 0, "way": 1.0, "scale": 1.0}
     train(tiny(), tmp_path, resume=True, console=quiet())
     assert_same_run(straight, tmp_path)
 

@@ -102,7 +102,7 @@ def test_a_place_of_runs_that_ended_before_their_last_epoch(runs, ended):
 def test_a_place_of_another_form(runs, place):
     content = {**Checkpoints(runs / "died").load(), "place": place}
     with pytest.raises(
-        CheckpointError, match=r"`place` in the checkpoint must have batch, best, epoch, phase, step, way, got"
+        CheckpointError, match=r"`place` in the checkpoint must have batch, best, epoch, phase, scale, step, way, got"
     ):
         RunState.from_checkpoint(content)
 
