@@ -259,7 +259,7 @@ def figures(out: Path) -> dict[str, dict[str, object]]:
     for file in sorted(out.rglob("record.json")):
         folder, run = file.parent, read_run(file.parent)
         values: dict[str, object] = {one.name: one.value for one in run.record.metrics}
-        before = folder.with_name(folder.name.replace("after", "before").replace("offset", "before"))
+        before = folder.with_name(folder.name.replace("after", "before").replace("trained", "before"))
         if before != folder and (before / "record.json").is_file():
             values["differences"] = differences(read_run(before), run)
         found[str(folder.relative_to(out))] = values

@@ -17,6 +17,7 @@ from contrex.data import image_set
 from contrex.data.views.squares import central_square, pixels
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import validate, validation_groups
+from contrex.evaluation.validation import best_scale
 from contrex.methods import training_plan
 from contrex.models import load_classifier
 from contrex.records import Gallery, RunRecord, read_run
@@ -196,6 +197,13 @@ def test_probabilities_end_as_near_to_the_originals_as_one_number_brings_them(or
     assert lines[-1]["val_divergence"] == pytest.approx(divergence(scale), rel=1e-4)
     assert lines[-1]["val_divergence"] < lines[-2]["val_divergence"]
     assert lines[-1]["val_agreement"] == lines[-2]["val_agreement"]
+
+
+def test_a_single_logit_has_no_better_scale(order):
+    model = replace(NETWORK, num_classes=1)
+    one, other = load_classifier(model), load_classifier(model)
+    groups = validation_groups(image_set(order.photos, "val"), order.photos)
+    assert best_scale(one, groups, device=torch.device("cpu"), reference=other.network.eval()) == 1
 
 
 @pytest.mark.parametrize("trained", [("features",), ("last-stage",)])

@@ -99,7 +99,8 @@ def best_scale(classifier: Classifier, groups: Groups, *, device: torch.device, 
 
     for the logits y of the classifier and t of the `reference` on the squares; from 0.5 to 2. It is temperature
     scaling (Guo et al., ICML 2017, section 4.2) with the reference's probabilities in the place of labels. No decision
-    changes. The divergence is convex in s: its slope, mean sum_k (softmax(s y) - softmax(t))_k y_k, only rises.
+    changes. The divergence is convex in s: its slope, mean sum_k (softmax(s y) - softmax(t))_k y_k, only rises. Where
+    it is flat, as for a single logit, s is 1.
 
     A sync point: all processes must call it.
     """
@@ -115,6 +116,8 @@ def best_scale(classifier: Classifier, groups: Groups, *, device: torch.device, 
         slopes = [float((((scale * own).softmax(1) - theirs) * own).sum()) for own, theirs in pairs]
         return sum(itertools.chain.from_iterable(ranks.gathered(slopes)))  # the same in all processes
 
+    if slope(1.0) == 0:
+        return 1.0
     low, high = SCALES
     for _ in range(30):
         middle = (low + high) / 2
