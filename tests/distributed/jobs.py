@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import signal
@@ -15,7 +16,8 @@ from torch import nn
 
 from contrex import ranks
 from contrex.errors import CheckpointError
-from contrex.evaluation import evaluate
+from contrex.evaluation import evaluate, validation_groups
+from contrex.evaluation.validation import best_scale
 from contrex.methods import METHODS, step_class, training_plan
 from contrex.models import Classifier, eval_mode
 from contrex.models.convnet import ConvNet
@@ -255,6 +257,19 @@ def evaluated(*metrics, limit=None):
         game = GridPointing(size=2, num_grids=5, least_confidence=0.3)
         options = replace(options, others=("larger",), grid_pointing=game)
     return evaluate(who, options)
+
+
+def scale_of_logits():
+    """What brings a classifier's probabilities nearest to those of one like it, on 70 images in groups of 32."""
+    who = subject(replace(DATA, num_test=70))
+    reference = copy.deepcopy(who.classifier.network).eval()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        who.classifier.network.fc.weight *= 4
+        reference.fc.weight *= 6
+        reference.fc.weight += 0.2 * torch.randn(reference.fc.weight.shape, generator=generator)
+    groups = validation_groups(who.images, who.data)
+    return best_scale(who.classifier, groups, device=torch.device("cpu"), reference=reference)
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

@@ -130,6 +130,7 @@ def pair():
         *((kind, jobs.with_a_mistake, (kind, cases)) for kind, cases in MISTAKES.items()),
         ("rows", jobs.gathered_rows_of_different_lengths, ()),
         ("one group", jobs.evaluated, ONE_GROUP, {"limit": 3}),
+        ("scale", jobs.scale_of_logits, ()),
     )
 
 
@@ -184,6 +185,14 @@ def test_gradients_of_three_processes_are_those_of_one(three, alone):
 @pytest.mark.parametrize("num", [2, 3])
 def test_every_method_and_head_on_several_processes(num):
     check(processes.results_of(num, own_gradients, EVERY, timeout=900), own_gradients(EVERY))
+
+
+def test_the_scale_of_logits_is_that_of_all_images(pair):
+    expected = jobs.scale_of_logits()
+    assert 0.6 < expected < 1.9
+    assert abs(expected - 1) > 0.01
+    one, two = of(pair, "scale")
+    assert one == two == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", sorted(NOT_FOR["convolutional"]))

@@ -67,7 +67,7 @@ class Retrofit:
     training: settings.Training = RECIPE.training
     offset: float | None = 0.0
     """What is taken off the evidence of all classes alike after the training, in shares of a cell's mean: it makes
-    heatmaps smaller, and changes no probability. None looks for a size."""
+    heatmaps smaller, not better, and changes no probability. None looks for a size."""
     evaluation: Evaluation = field(default_factory=lambda: settings.Evaluation(metrics=MEASURED, split="val"))
     folder: Path | None = None
     """The folder for weights, records and reports; None is runs/retrofit-NAME."""

@@ -19,6 +19,9 @@ from contrex.metrics import top_k_correct
 from contrex.models import Classifier, eval_mode, model_logits
 from contrex.ops import scores
 
+SCALES = (0.5, 2.0)
+"""Between these the best scale of logits is looked for."""
+
 
 class Validation(NamedTuple):
     """Top-1 accuracy in % and the mean cross-entropy in nats, over all images; with a reference, the agreement with it
@@ -88,21 +91,17 @@ def validate(
     return Validation(top1, loss / groups.total, 100 * kept / num_sure if num_sure else top1, num_sure)
 
 
-SCALES = (0.5, 2.0)
-"""Between these the best scale is looked for."""
-
-
 def best_scale(classifier: Classifier, groups: Groups, *, device: torch.device, reference: nn.Module) -> float:
     """The number that brings probabilities nearest to those of another network when all logits are multiplied by it.
 
         s = argmin mean KL( softmax(t) || softmax(s y) )
 
-    for the logits y of the classifier and t of the `reference` on the squares; from 0.5 to 2. It is temperature
-    scaling (Guo et al., ICML 2017, section 4.2) with the reference's probabilities in the place of labels. No decision
-    changes. The divergence is convex in s: its slope, mean sum_k (softmax(s y) - softmax(t))_k y_k, only rises. Where
-    it is flat, as for a single logit, s is 1.
+    for the logits y [K] of the classifier and t [K] of the `reference`, a network in eval mode, on each square; s is
+    from 0.5 to 2. It is temperature scaling (Guo et al., ICML 2017, section 4.2) with the reference's probabilities in
+    the place of labels. No decision changes. The divergence is convex in s: its slope, mean sum_k (softmax(s y) -
+    softmax(t))_k y_k, only rises. Where it is flat, as for a single logit, s is 1.
 
-    A sync point: all processes must call it.
+    A sync point: the slopes of all processes are added up, so all must call it, and find the same number.
     """
     network = classifier.network
     pairs: list[tuple[Tensor, Tensor]] = []

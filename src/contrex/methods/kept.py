@@ -199,7 +199,7 @@ class TrunkViews(LayerViews):
 def one_by_one(work: Callable[[Tensor], T], images: Tensor) -> list[T]:
     """What `work` gives for each of the images `[N,...]` alone, as `[1,...]`.
 
-    A small image leaves the second core idle: on a CPU each core takes an image of its own.
+    A single image leaves the other cores of a CPU idle, so each of them takes one of its own.
     """
     num, alone = torch.get_num_threads(), [images[place : place + 1] for place in range(len(images))]
     # under autocast, which is a thread's own, the others would compute in other numbers

@@ -76,8 +76,8 @@ def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = Fal
         networks = {"before": before, "trained": trained, "after": found.taken_off(trained)}
     files = {"before": original.weights}
     for name in list(networks)[1:]:
-        place_of = folder / f"{FILES[name]}{original.weights.suffix}"
-        files[name] = write_weights(networks[name], original, place_of)
+        path = folder / f"{FILES[name]}{original.weights.suffix}"
+        files[name] = write_weights(networks[name], original, path)
     kept_out = _on_kept_out(order, folder, networks)
     report = write_report([folder / name for name in networks], folder / "report.html", title="Photos kept out")
     done = Retrofitted(files["after"], place["way"], kept_out, report)

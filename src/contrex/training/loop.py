@@ -276,6 +276,7 @@ def _as_confident(run: Run, found: Validation) -> Validation:
     of_heads = trained_heads(step)
     if not of_heads:
         return found
+    # sync point, as a validation: of the averaged weights, by all processes, each of which then has the same number
     with run.averages.in_place(), runner.whole(), uncompiled():
         watched = replace(run.classifier, network=Watched(run.classifier.network, run.place))
         scale = best_scale(watched, run.to_validate, device=run.device, reference=step.reference)
