@@ -164,5 +164,20 @@ def test_a_network_without_one_is_refused_before_the_training(order, tmp_path, m
     assert "no offset: `offset` has no place" in capsys.readouterr().out
 
 
+def test_a_network_that_loses_its_offset_in_the_training_is_not_lost(order, tmp_path, monkeypatch, capsys):  # noqa: F811
+    def lost(*args, **options):
+        return find_offset(*args, **options) if "num_photos" in options else refused()
+
+    monkeypatch.setattr(run_module, "find_offset", lost)
+    folder = tmp_path / "run"
+    with pytest.raises(ArgumentError, match=r"no place here. The weights .*trained.pth"):
+        retrofit(replace(order, offset=0.5), folder, console=quiet())
+    trained = torch.load(folder / "trained.pth", weights_only=True)
+    done = retrofit(replace(order, offset=None), folder, console=Console(), resume=True)
+    assert "no offset: `offset` has no place" in capsys.readouterr().out
+    after = torch.load(done.weights, weights_only=True)
+    assert all(torch.equal(after[name], trained[name]) for name in trained)
+
+
 def refused(*args, **options):
     raise ArgumentError("`offset` has no place here.")

@@ -69,15 +69,16 @@ def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = Fal
     train(order.recipe, folder, resume=resume, console=console)
     _, trained, _ = load_trained(folder)
     place = Checkpoints(folder).load()["place"]
-    networks = {"before": before, "after": trained}
+    networks, files = {"before": before}, {"before": original.weights}
+
+    def write(name: str, network: Classifier) -> None:
+        files[name] = write_weights(network, original, folder / f"{FILES[name]}{original.weights.suffix}")
+        networks[name] = network
+
     if share != 0:
-        found = find_offset(trained, order.recipe, share=share, device=device_named(order.recipe.training.device))
-        console.print(found.line(), markup=False)
-        networks = {"before": before, "trained": trained, "after": found.taken_off(trained)}
-    files = {"before": original.weights}
-    for name in list(networks)[1:]:
-        path = folder / f"{FILES[name]}{original.weights.suffix}"
-        files[name] = write_weights(networks[name], original, path)
+        write("trained", trained)  # at once: they are there when no offset is found
+        trained = _without_offset(order, trained, share, files["trained"], console)
+    write("after", trained)
     kept_out = _on_kept_out(order, folder, networks)
     report = write_report([folder / name for name in networks], folder / "report.html", title="Photos kept out")
     done = Retrofitted(files["after"], place["way"], kept_out, report)
@@ -107,6 +108,23 @@ def _possible_offset(order: Order, classifier: Classifier, console: Console) -> 
         console.print(f"no offset: {error}", markup=False)
         return 0.0
     return order.offset
+
+
+def _without_offset(
+    order: Order, trained: Classifier, share: float | None, weights: Path, console: Console
+) -> Classifier:
+    """The trained network with the offset taken off. Where it has none, it is left as it is if one was only looked for;
+    otherwise the error names the file `weights` of what was trained."""
+    device = device_named(order.recipe.training.device)
+    try:
+        found = find_offset(trained, order.recipe, share=share, device=device)
+    except ArgumentError as error:
+        if share is not None:
+            raise ArgumentError(f"{error} The weights of the trained network are in {weights}.") from None
+        console.print(f"no offset: {error}", markup=False)
+        return trained
+    console.print(found.line(), markup=False)
+    return found.taken_off(trained)
 
 
 def write_weights(classifier: Classifier, model: Model, path: Path) -> Path:
