@@ -4,8 +4,8 @@ Three parts, each a list of `contrex` commands, of which `--jobs` go on at once:
 
     retrofit      MobileNetV2 and SqueezeNet 1.1, photos without labels: weight of the consistency against weight of the
                   divergence, no negatives, distillation alone, contrasts inside g, all layers, fewer views
-    small20       Tiny-ImageNet's twenty classes of small objects from scratch: the four methods with three seeds, CGC
-                  with one thing changed at a time, and a retrofit of the trained baseline
+    small20       Tiny-ImageNet's twenty classes of small objects from scratch: the four methods and the energy loss
+                  with three seeds, CGC with one thing changed at a time, and a retrofit of the trained baseline
     tiny100       a hundred classes of Tiny-ImageNet and ResNet-18: the four methods with two seeds
 
     python benchmarks/photographs.py DATA --minutes 10                    # with a GPU and some processor cores
@@ -92,6 +92,8 @@ CHANGES = {
     "label-late": "--method.explained label --method.consistency-after 0.6",
     "mean": "--method.contrast mean",
     "weighted": "--method.contrast weighted",
+    "weighted-late": "--method.contrast weighted --method.consistency-after 0.6",
+    "layer": "--method.layer features.2",
     "queue-1024": "--method.queue 1024",
     "batch-256": "--training.batch-size 256",
     "views-share-0.25": "--method.views-share 0.25 --method.views plain --method.weight 1",
@@ -141,9 +143,10 @@ def retrofits(data: Path, out: Path, *, tiny: bool) -> Iterator[Job]:
 
 
 def small20(data: Path, out: Path, *, tiny: bool) -> Iterator[Job]:
-    """The four methods with three seeds; CGC with changes, and other networks, with two."""
+    """The four methods and the energy loss with three seeds; CGC and the energy loss with changes, and other networks,
+    with two."""
     photos = data / "tiny_imagenet_small20"
-    for name in METHODS:
+    for name in (*METHODS, "energy"):
         for seed in range(3):
             commands = [train(f"tiny_imagenet_small20_{name}", photos, out / f"small20-{name}-{seed}", seed, tiny=tiny)]
             if name == "cross_entropy":
@@ -153,6 +156,8 @@ def small20(data: Path, out: Path, *, tiny: bool) -> Iterator[Job]:
         for change, options in CHANGES.items():
             folder = out / f"small20-cgc-{change}-{seed}"
             yield Job(folder.name, (train("tiny_imagenet_small20_cgc", photos, folder, seed, options, tiny=tiny),))
+        folder, few = out / f"small20-energy-few-boxes-{seed}", "--method.boxes 0.1 --method.weight 10"
+        yield Job(folder.name, (train("tiny_imagenet_small20_energy", photos, folder, seed, few, tiny=tiny),))
         for network, options in NETWORKS_OF_20.items():
             for name in ("cross_entropy", "cgc"):
                 folder = out / f"small20-{network}-{name}-{seed}"

@@ -12,7 +12,8 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks/photographs.py"
 
 @pytest.mark.slow
 def test_it_runs_on_drawn_images(tmp_path):
-    jobs = ["mobilenet-weighted", "small20-cross_entropy-0", "small20-cgc-label-late-0", "tiny100-cgc-0"]
+    small20 = ["small20-cross_entropy-0", "small20-cgc-label-late-0", "small20-energy-few-boxes-0"]
+    jobs = ["mobilenet-weighted", *small20, "tiny100-cgc-0"]
     words = [sys.executable, SCRIPT, "--tiny", "--jobs", "2", "--output", tmp_path, "--only", *jobs]
     done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False)
     logs = "".join(file.read_text() for file in tmp_path.glob("*.log"))
@@ -29,6 +30,7 @@ def test_it_runs_on_drawn_images(tmp_path):
         "small20-cross_entropy-0": ["evaluation-val"],
         "small20-cross_entropy-0-retrofit-4": ["evaluation-val"],
         "small20-cgc-label-late-0": ["evaluation-val"],
+        "small20-energy-few-boxes-0": ["evaluation-val"],
         "tiny100-cgc-0": ["evaluation-val"],
     }
     for job, names in folders.items():
