@@ -103,8 +103,11 @@ NETWORKS_OF_20 = {
     "wide": "--model.options widths (64,128,256,256) pointwise 512 --training.epochs 50",
     "small-cells": "--model.options widths (24,48,96,128) strides (2,2,1,1) pointwise 192",
     "large-cells": "--model.options widths (24,48,96,128) strides (2,2,2,2) pointwise 192",
+    "field-15": "--model.options widths (24,48,128) strides (2,2,2) pointwise 192",
+    "field-47": "--model.options widths (24,48,96,128,128) strides (2,2,2,1,1) pointwise 192",
 }
-"""Networks that both the baseline and CGC are trained with."""
+"""Networks that both the baseline and CGC are trained with: other grids of cells, and other fields of a cell (31 pixels
+otherwise) on the same grid."""
 
 
 class Job(NamedTuple):
