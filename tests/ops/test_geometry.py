@@ -6,6 +6,7 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from contrex.errors import ArgumentError
+from contrex.metrics import object_mask
 from contrex.ops import geometry
 from contrex.ops.geometry import Crop
 
@@ -144,6 +145,20 @@ def test_boxes_move_with_the_image():
         rows, columns = moved.any(1).nonzero().flatten(), moved.any(0).nonzero().flatten()
         bounds = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
         assert np.abs(boxes[0] - np.array([float(b) for b in bounds])).max() <= 1.0
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_box_beside_the_view_is_dropped_and_one_of_a_pixel_inside_is_not(flip):
+    """Whichever the crop: 24 pixels enlarged to 64 end at 63.99999999999999."""
+    for length in range(1, 65):
+        for start in range(65 - length):
+            end = start + length
+            crop = Crop(*(torch.tensor([v]) for v in (start, start, length, length, flip)), size=64)
+            beside = [[0, 0, 64, start], [0, end, 64, 64], [0, 0, start, 64], [end, 0, 64, 64]]
+            corners = [[start, start, start + 1, start + 1], [end - 1, end - 1, end, end]]
+            boxes = geometry.warp_boxes(np.array(beside + corners, np.float32), crop)
+            assert len(boxes) == 2
+            assert object_mask(boxes, (64, 64)).any()
 
 
 def test_warps_are_twice_differentiable():

@@ -183,7 +183,7 @@ def warp_boxes(boxes: NDArray[np.float32], crop: Crop, index: int = 0) -> NDArra
     moved = place_boxes(boxes, scale=scale, origin=(top, left), size=(height, width))
     if bool(crop.flip[index]):
         moved[:, [0, 2]] = width - moved[:, [2, 0]]
-    return moved
+    return _not_empty(moved)
 
 
 def place_boxes(
@@ -193,9 +193,14 @@ def place_boxes(
     in which the image is enlarged by `scale` = (vertical, horizontal); cut at the window, dropped outside it."""
     shift, factor = np.asarray([origin[1], origin[0]] * 2), np.asarray([scale[1], scale[0]] * 2)
     moved = ((boxes - shift) * factor).clip(0, [size[1], size[0]] * 2)
-    kept = (moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])
-    inside: NDArray[np.float32] = moved[kept].astype(np.float32)
-    return inside
+    return _not_empty(moved.astype(np.float32))
+
+
+def _not_empty(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Those of the boxes `[M,4]` that hold anything. A box that ends where its view begins may reach into the view by
+    an error of rounding, which is nothing in float32."""
+    kept: NDArray[np.float32] = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    return kept
 
 
 def warp_matrices(crop: Crop, size: tuple[int, int], *, like: Tensor) -> tuple[Tensor, Tensor]:
