@@ -149,7 +149,7 @@ def test_boxes_move_with_the_image():
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_box_beside_the_view_is_dropped_and_one_of_a_pixel_inside_is_not(flip):
-    """Whichever the crop: 24 pixels enlarged to 64 end at 63.99999999999999."""
+    """Whichever the crop: 49 pixels enlarged to 64 end at 63.99999999999999."""
     for length in range(1, 65):
         for start in range(65 - length):
             end = start + length
