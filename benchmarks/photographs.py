@@ -159,7 +159,8 @@ def small20(data: Path, out: Path, *, tiny: bool) -> Iterator[Job]:
         for change, options in CHANGES.items():
             folder = out / f"small20-cgc-{change}-{seed}"
             yield Job(folder.name, (train("tiny_imagenet_small20_cgc", photos, folder, seed, options, tiny=tiny),))
-        folder, few = out / f"small20-energy-few-boxes-{seed}", "--method.boxes 0.1 --method.weight 10"
+        folder = out / f"small20-energy-few-boxes-{seed}"
+        few = f"--method.boxes {0.5 if tiny else 0.1} --method.weight 10"
         yield Job(folder.name, (train("tiny_imagenet_small20_energy", photos, folder, seed, few, tiny=tiny),))
         for network, options in NETWORKS_OF_20.items():
             for name in ("cross_entropy", "cgc"):

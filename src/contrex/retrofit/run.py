@@ -70,9 +70,10 @@ def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = Fal
     _, trained, _ = load_trained(folder)
     place = Checkpoints(folder).load()["place"]
     networks, files = {"before": before}, {"before": original.weights}
+    suffix = original.weights.suffix
 
     def write(name: str, network: Classifier) -> None:
-        files[name] = write_weights(network, original, folder / f"{FILES[name]}{original.weights.suffix}")
+        files[name] = write_weights(network, original, folder / f"{FILES[name]}{suffix}")
         networks[name] = network
 
     if share != 0:
