@@ -166,7 +166,7 @@ def test_a_network_without_one_is_refused_before_the_training(order, tmp_path, m
 
 def test_a_network_that_loses_its_offset_in_the_training_is_not_lost(order, tmp_path, monkeypatch, capsys):  # noqa: F811
     def lost(*args, **options):
-        return find_offset(*args, **options) if "num_photos" in options else refused()
+        return find_offset(*args, **options) if options["num_photos"] == module.CHUNK else refused()
 
     monkeypatch.setattr(run_module, "find_offset", lost)
     folder = tmp_path / "run"

@@ -25,7 +25,7 @@ from contrex.records import Gallery, RunRecord, read_run, to_plain, write_run
 from contrex.report import write_report
 from contrex.report.pictures import disagreement
 from contrex.retrofit.kept_out import KeptOut
-from contrex.retrofit.offset import CHUNK, find_offset
+from contrex.retrofit.offset import CHUNK, NUM_PHOTOS, Offset, find_offset
 from contrex.retrofit.order import Order
 from contrex.settings import Evaluation, Model
 from contrex.training import load_trained, train
@@ -65,7 +65,8 @@ def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = Fal
     """
     before, original = order.check(), order.recipe.model
     assert original.weights is not None
-    share = _possible_offset(order, before, console)
+    # on the network as it is: what would fail after the training is refused before it
+    has_offset = order.offset != 0 and _found_offset(before, order, 0.0, console, num_photos=CHUNK) is not None
     train(order.recipe, folder, resume=resume, console=console)
     _, trained, _ = load_trained(folder)
     place = Checkpoints(folder).load()["place"]
@@ -76,9 +77,13 @@ def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = Fal
         files[name] = write_weights(network, original, folder / f"{FILES[name]}{suffix}")
         networks[name] = network
 
-    if share != 0:
+    if has_offset:
         write("trained", trained)  # at once: they are there when no offset is found
-        trained = _without_offset(order, trained, share, files["trained"], console)
+        hint = f" The weights of the trained network are in {files['trained']}."
+        found = _found_offset(trained, order, order.offset, console, hint=hint)
+        if found is not None:
+            console.print(found.line(), markup=False)
+            trained = found.taken_off(trained)
     write("after", trained)
     kept_out = _on_kept_out(order, folder, networks)
     report = write_report([folder / name for name in networks], folder / "report.html", title="Photos kept out")
@@ -96,36 +101,25 @@ def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = Fal
     return replace(done, measured=[read_run(one) for one in places], measured_report=page)
 
 
-def _possible_offset(order: Order, classifier: Classifier, console: Console) -> float | None:
-    """The offset that is asked for; 0 where it is only to be looked for, and the network has none."""
-    if order.offset == 0:
-        return 0.0
-    device = device_named(order.recipe.training.device)
-    try:  # on the network as it is: what would fail after the training is refused before it
-        find_offset(classifier, order.recipe, share=0.0, device=device, num_photos=CHUNK)
-    except ArgumentError as error:
-        if order.offset is not None:
-            raise
-        console.print(f"no offset: {error}", markup=False)
-        return 0.0
-    return order.offset
-
-
-def _without_offset(
-    order: Order, trained: Classifier, share: float | None, weights: Path, console: Console
-) -> Classifier:
-    """The trained network with the offset taken off. Where it has none, it is left as it is if one was only looked for;
-    otherwise the error names the file `weights` of what was trained."""
+def _found_offset(
+    classifier: Classifier,
+    order: Order,
+    share: float | None,
+    console: Console,
+    *,
+    num_photos: int = NUM_PHOTOS,
+    hint: str = "",
+) -> Offset | None:
+    """The offset of a network. None where it has none and one was only looked for; where a size was asked for, the
+    error ends with `hint`."""
     device = device_named(order.recipe.training.device)
     try:
-        found = find_offset(trained, order.recipe, share=share, device=device)
+        return find_offset(classifier, order.recipe, share=share, device=device, num_photos=num_photos)
     except ArgumentError as error:
-        if share is not None:
-            raise ArgumentError(f"{error} The weights of the trained network are in {weights}.") from None
+        if order.offset is not None:
+            raise ArgumentError(f"{error}{hint}") from None
         console.print(f"no offset: {error}", markup=False)
-        return trained
-    console.print(found.line(), markup=False)
-    return found.taken_off(trained)
+        return None
 
 
 def write_weights(classifier: Classifier, model: Model, path: Path) -> Path:

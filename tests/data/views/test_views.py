@@ -10,7 +10,7 @@ from contrex.data.loading import TrainingLoader
 from contrex.data.streams import stream
 from contrex.data.views.batch import Batch, View
 from contrex.data.views.photometric import recoloured
-from contrex.data.views.squares import central_square, short_side
+from contrex.data.views.squares import central_square, central_square_boxes, short_side
 from contrex.data.views.training import TrainingViews, num_batches
 from contrex.ops.geometry import Crop, warp_images
 from contrex.settings import Augmentation, Digits
@@ -248,3 +248,11 @@ def test_a_part_of_a_batch_is_that_of_its_images(images, where):
     assert torch.equal(first.company.view.pixels, then.company.view.pixels)
     assert torch.equal(first.company.cells, then.company.cells)
     assert len(first.company.view.pixels) == 6
+
+
+def test_a_box_beside_the_central_square_is_dropped():
+    """Enlarged, it begins at 63.99999999999999 of 64 pixels."""
+    boxes = central_square_boxes(
+        np.array([[73.5, 0, 90, 20], [70, 0, 90, 20]], np.float32), (49, 98), resize=64, size=64
+    )
+    np.testing.assert_allclose(boxes, [[(70 - 24.5) * 64 / 49, 0, 64, 20 * 64 / 49]], rtol=1e-6)
