@@ -25,6 +25,7 @@ import argparse
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,7 +70,7 @@ RETROFITS = {
     "queue-512": "--offset 0 --method.queue 512",
     "temperature-0.1": "--offset 0 --method.temperature 0.1",
     "rate-3e-4-kl-4": "--offset 0 --optimizer.lr 3e-4 --method.distillation-weight 4",
-    "e2kd": "--offset 0 --method.no-negatives --method.compared-with teacher",
+    "e2kd": "--offset 0 --method.no-negatives --method.compared-with teacher --method.incomplete 0",
 }
 """By name: what differs from the default of `contrex retrofit`. All but the first keep on to their last epoch, and
 leave the offset out, which moves the maps at no change of the network."""
@@ -221,6 +222,9 @@ def work(jobs: Sequence[Job], out: Path, *, at_once: int, deadline: float) -> li
                 job = left.get_nowait()
             except queue.Empty:
                 return
+            for begun in (out / job.name, *out.glob(f"{job.name}-retrofit-*")):  # by a call that ended before it did
+                if begun.is_dir():
+                    shutil.rmtree(begun)
             began = time.monotonic()
             if began > deadline or not done(job, out / f"{job.name}.log", deadline):
                 missing.append(job.name)

@@ -1,13 +1,24 @@
 """The benchmark on photographs runs, on drawn images: every command of the jobs chosen here, and its figures."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from contrex.cli.options import parsed
+from contrex.cli.retrofit import Photos, Retrofit
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks/photographs.py"
+
+
+@pytest.mark.slow
+def test_the_options_of_each_retrofit_are_taken():
+    script = runpy.run_path(str(SCRIPT))
+    for name, options in script["RETROFITS"].items():
+        assert parsed(Retrofit, "retrofit", options.split(), default=Retrofit(Photos(()))), name
 
 
 @pytest.mark.slow

@@ -116,7 +116,8 @@ def test_disagreement() -> None:
     assert disagreement(left, 5 * left - 0, (1, 4)) == pytest.approx(0)
     assert disagreement(left, right, (1, 4)) == pytest.approx(1)
     assert disagreement(left - right, left, (1, 4)) == pytest.approx(0)  # negative parts do not count
-    assert np.isnan(disagreement(left, -left, (1, 4)))
+    assert disagreement(left, -left, (1, 4)) == disagreement(0 * left, left, (1, 4)) == 1  # nothing in common
+    assert np.isnan(disagreement(0 * left, -left, (1, 4)))
 
 
 def test_signed_maps_of_one_image_share_their_scale(make_run) -> None:

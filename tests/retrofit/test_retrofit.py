@@ -1,15 +1,19 @@
 """The whole of a retrofit on a small network: what drops into the place of the old weights, and what is refused."""
 
 import copy
+import io
+import re
 import shutil
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from contrex.cli import main
@@ -23,8 +27,8 @@ from contrex.models import load_classifier
 from contrex.records import Gallery, RunRecord, read_run
 from contrex.retrofit import Order, retrofit
 from contrex.retrofit.kept_out import KeptOut
-from contrex.retrofit.order import first_below, with_photos
-from contrex.retrofit.run import largest_changes, write_weights
+from contrex.retrofit.order import first_below, linked, with_photos
+from contrex.retrofit.run import largest_changes, original_of_run, write_weights
 from contrex.settings import Augmentation, Evaluation, Folder, Model, Optimizer, Recipe, Retrofit, Training
 from contrex.training import load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
@@ -214,7 +218,9 @@ def test_a_last_layer_that_is_not_trained_keeps_its_scale(order, tmp_path, train
         model = Model("torchvision:squeezenet1_1", num_classes=10, weights=tmp_path / "weights.pth")
         torch.save(load_classifier(replace(model, weights=None)).network.state_dict(), model.weights)
         recipe = replace(recipe, model=model)
-    train(varied(recipe, epochs=1), tmp_path / "run", console=quiet())
+    told = io.StringIO()
+    train(varied(recipe, epochs=1), tmp_path / "run", console=Console(file=told, width=200))
+    assert "logits keep their scale (`method.rescale`), as no linear layer" in told.getvalue()
     assert Checkpoints(tmp_path / "run").load()["place"]["scale"] == 1
     state = load_trained(tmp_path / "run")[1].network.state_dict()
     before = torch.load(recipe.model.weights, weights_only=True)
@@ -245,12 +251,16 @@ def test_the_photos_shown_are_those_that_changed_most():
     runs = largest_changes([run([one, one, one]), run([one, one[::-1], two])], 2)
     assert [run.gallery.paths for run in runs] == [["b", "c"]] * 2
     assert np.array_equal(runs[1].gallery.heatmaps[1], two)
+    (shown,) = [run.gallery.paths for run in largest_changes([run([one] * 3), run([two, one, -one])], 2)][:1]
+    assert shown == ["c", "a"], "one that has vanished has changed most"
 
 
 def test_what_is_refused_before_the_work(order, tmp_path):
     recipe = order.recipe
     with pytest.raises(ArgumentError, match=r"`model.weights` is needed: a retrofit keeps"):
         Order(replace(recipe, model=NETWORK)).check()
+    with pytest.raises(ArgumentError, match=r"`model.fresh` fc begins at random weights, .*: train it first"):
+        Order(replace(recipe, model=replace(recipe.model, fresh=("fc",)))).check()
     with pytest.raises(ArgumentError, match=r"`training.batch_size` 64 is larger than the 27 photos that are not kept"):
         Order(replace(recipe, training=Training(batch_size=64))).check()
     with pytest.raises(ArgumentError, match="`images` names no folder"):
@@ -311,6 +321,152 @@ def test_the_command(order, tmp_path, capsys, monkeypatch):
     again = ["--images", str(order.photos.path), "--training.batch-size", "8", "--training.device", "cpu", "--preview"]
     assert main(["retrofit", str(folder), *again]) == 0
     assert "22 to train on" in capsys.readouterr().out
+
+
+def test_photos_that_come_while_it_trains_change_nothing(order, tmp_path, monkeypatch):
+    """Others would be drawn of one more, of which most were trained on."""
+    folders = [tmp_path / name for name in ("photos", "more")]
+    for own, folder in zip((order.photos.path, *order.photos.further), folders, strict=True):
+        shutil.copytree(own, folder)
+    order = replace(order, recipe=varied(with_photos(order.recipe, tuple(folders)), epochs=1))
+    kept_out = image_set(order.photos, "val").paths
+
+    def trained(*args, **options):
+        train(*args, **options)
+        for number in range(3):
+            shutil.copy(folders[0] / "n01_cat" / "1.png", folders[0] / f"{number}.png")
+
+    monkeypatch.setattr(sys.modules["contrex.retrofit.run"], "train", trained)
+    found = retrofit(order, tmp_path / "run", console=quiet())
+    assert image_set(order.photos, "val").paths != kept_out
+    assert [run.samples.paths for run in found.kept_out] == [kept_out] * 2
+
+
+def test_what_is_in_the_folder_is_not_written_over(order, tmp_path, capsys):
+    shutil.copy(order.recipe.model.weights, tmp_path / "weights.pth")
+    before = (tmp_path / "weights.pth").read_bytes()
+    recipe = replace(order.recipe, model=replace(order.recipe.model, weights=tmp_path / "weights.pth"))
+    for resume in (False, True):
+        with pytest.raises(ArgumentError, match=r"`folder` .* holds weights.pth, which would be written over"):
+            retrofit(replace(order, recipe=recipe), tmp_path, console=quiet(), resume=resume)
+    assert (tmp_path / "weights.pth").read_bytes() == before
+    assert not (tmp_path / "recipe.json").exists()
+    train(varied(order.recipe, epochs=1), tmp_path / "run", console=quiet())
+    model, _, _ = original_of_run(tmp_path / "run", tmp_path / "new")
+    assert original_of_run(tmp_path / "run", tmp_path / "new")[0] == model, "as it is where one is resumed"
+    torch.save({"fc.weight": torch.zeros(1)}, model.weights)
+    with pytest.raises(ArgumentError, match=r"`folder` .*new holds an original.pth with other weights"):
+        original_of_run(tmp_path / "run", tmp_path / "new")
+
+
+def test_a_file_of_another_layout_and_type(order, tmp_path):
+    """It is measured afterwards, too, as what the file holds: in half precision here."""
+    state = torch.load(order.recipe.model.weights, weights_only=True)
+    inner = {f"model.{name}": value.half() if value.is_floating_point() else value for name, value in state.items()}
+    torch.save({"state_dict": inner}, tmp_path / "old.ckpt")
+    model = replace(NETWORK, weights=tmp_path / "old.ckpt", layout="lightning")
+    short = varied(replace(order.recipe, model=model), epochs=1)
+    asked = replace(
+        order, recipe=short, evaluate_on=tiny().data, evaluation=Evaluation(metrics=("top1",), split="test")
+    )
+    found = retrofit(asked, tmp_path / "run", console=quiet())
+    assert found.weights == tmp_path / "run" / "weights.ckpt"
+    assert all(
+        value.dtype == torch.float16 for value in torch.load(found.weights).values() if value.is_floating_point()
+    )
+    assert [run.record.name for run in found.measured] == ["before", "after"]
+    groups = validation_groups(image_set(order.photos, "val"), order.photos)
+    written = load_classifier(replace(NETWORK, weights=found.weights))
+    images = written.normalise(torch.stack([views.square for group in groups for views in group]))
+    with torch.no_grad():
+        probabilities = written.network.eval()(images).double().softmax(1).amax(1).tolist()
+    expected = dict(zip(image_set(order.photos, "val").paths, probabilities, strict=True))
+    shown = found.kept_out[1].gallery
+    np.testing.assert_allclose(shown.probabilities, [expected[path] for path in shown.paths], atol=1e-6)
+
+
+def test_it_is_measured_again_with_another_offset_or_other_metrics(order, tmp_path):
+    """A record of other settings stays, and the page is of the new ones."""
+    asked = replace(order, evaluate_on=tiny().data, evaluation=Evaluation(metrics=("top1",), split="test"))
+    asked = replace(asked, recipe=varied(order.recipe, epochs=1))
+    first = retrofit(asked, tmp_path / "run", console=quiet())
+    again = replace(asked, offset=0.5, evaluation=Evaluation(metrics=("top1", "spread"), split="test"))
+    second = retrofit(again, tmp_path / "run", console=quiet(), resume=True)
+    assert [run.record.name for run in second.measured] == ["before", "trained", "after"]
+    spreads = [run.record.metric("spread").value for run in second.measured]
+    assert spreads[2] < spreads[1]
+    assert "Spread" in second.measured_report.read_text()
+    assert len(list((tmp_path / "run").glob("after-*/record.json"))) == 2
+    assert read_run(tmp_path / "run" / f"after-{type(tiny().data).__name__}").record == first.measured[1].record
+
+
+def test_the_network_is_measured_in_its_own_frame():
+    """A library's own weights have one, also where they come from a file; of images to measure on both sides follow."""
+    cli = sys.modules["contrex.cli.retrofit"]
+    options = cli.Retrofit(cli.Photos((Path("x"),)))
+
+    def made(measured, **changes):
+        order = cli._order(replace(options, **changes), measured, Path("unused"))
+        return [(data.image_size, data.resize) for data in (order.photos, order.evaluate_on)]
+
+    weights = Path("FILE")
+    measured = Folder(Path("y"), image_size=224, resize=256)
+    model = Model("contrex:convnet", weights=weights)
+    assert made(measured, model=model) == [(224, 256)] * 2
+    assert made(measured, model=model, photos=replace(options.photos, image_size=64)) == [(64, 73)] * 2
+
+
+def test_a_frame_of_the_library(order, tmp_path, monkeypatch):
+    cli, run = sys.modules["contrex.cli.retrofit"], sys.modules["contrex.retrofit.run"]
+    known = replace(load_classifier(order.recipe.model), image_size=224, short_side=232)
+    monkeypatch.setattr(run, "load_classifier", lambda model: known)
+    for weights in (tmp_path / "own.pth", None):
+        model = Model("torchvision:resnet50", weights=weights, pretrained=True)
+        options = cli.Retrofit(cli.Photos((tmp_path,)), model=model)
+        found = cli._order(options, Folder(tmp_path, image_size=224, resize=256), tmp_path / "run")
+        assert found.recipe.model.weights == weights or tmp_path / "run" / "original.pth"
+        assert [(data.image_size, data.resize) for data in (found.photos, found.evaluate_on)] == [(224, 232)] * 2
+
+
+def test_links_are_no_way_around(order, tmp_path):
+    """A part of the photos, chosen by links, is not measured on."""
+    chosen = tmp_path / "chosen" / "val" / "cat"
+    chosen.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(chosen / "0.png")
+    images = image_set(Folder(tmp_path / "chosen", image_size=8, resize=8), "val")
+    photos = sorted(order.photos.path.rglob("*.png"))
+    assert linked(images, tmp_path / "chosen", photos) == ""
+    (chosen / "1.png").symlink_to(photos[3])
+    data = Folder(tmp_path / "chosen", image_size=8, resize=8)
+    assert linked(image_set(data, "val"), tmp_path / "chosen", photos).endswith("cat/1.png")
+    with pytest.raises(DataError, match=r"have images in common, .*cat/1.png: measure on images"):
+        replace(order, evaluate_on=data).check()
+
+
+def test_errors_name_the_options_of_the_command(order, tmp_path, capsys):
+    words = ["retrofit", "--model", "contrex:convnet", "--model.weights", str(order.recipe.model.weights)]
+    words += ["--model.options", "widths", "(4,6)", "strides", "(2,2)", "--training.device", "cpu"]
+    photos = ["--images", str(order.photos.path)]
+    nowhere = str(tmp_path / "nowhere")
+    for more, message in (
+        ([*photos, "--kept-out", "0"], "--kept-out"),
+        (["--images", nowhere], f"--images must be a folder with images; there is no folder '{nowhere}'"),
+        ([*photos, str(order.photos.path / "below")], "--images '.*below' and .* have photos in common"),
+        ([*photos, "--device", "cpu"], r"--device cpu: a retrofit has one, --training.device cpu"),
+        ([*photos, "--metrics", "top1"], r"--metrics: how images with labels are measured, and none are named"),
+        ([*photos, "--batch-size", "8", "--workers", "3"], r"--batch-size, --workers: how .* --training.batch-size"),
+        ([*photos, "--evaluate-on", "digits", "--checkpoint", "best"], "`checkpoint` best is for runs"),
+    ):
+        assert main([*words, *more, "--training.batch-size", "8", "--folder", str(tmp_path / "run")]) == 2, more
+        assert re.search(message, " ".join(capsys.readouterr().err.split())), more
+    shutil.copytree(order.photos.path, tmp_path / "photos")
+    for path in sorted((tmp_path / "photos").rglob("*.png"))[:10]:
+        path.write_bytes(b"no picture")
+    words += ["--images", str(tmp_path / "photos"), "--image-size", "32", "--training.batch-size", "4", "--preview"]
+    assert main(words) == 2
+    assert "leave such files out: --on-bad-image skip" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, "--on-bad-image", "skip"]) == 0
+    assert "13 to train on, 1 kept out" in capsys.readouterr().out
 
 
 def test_a_stopped_retrofit_names_the_command_that_also_writes_weights(order, tmp_path, capsys, monkeypatch):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from contrex.cli.train import _check_evaluation
 from contrex.data import image_set
 from contrex.data.views.squares import central_square
-from contrex.errors import ArgumentError, DataError
+from contrex.errors import ArgumentError, CheckpointError, DataError
 from contrex.experiment import evaluate_run
 from contrex.export import export_run
 from contrex.methods import METHODS
@@ -94,6 +94,16 @@ def test_what_is_validated_is_the_agreement_with_the_teacher_on_kept_out_photos(
 def test_a_run_is_resumed_bit_for_bit(tmp_path, recipe, options):
     recipe = replace(recipe, method=replace(recipe.method, **options))
     stopped_and_resumed(varied(recipe, ema=0.9), tmp_path, steps=(2,))
+
+
+def test_other_photos_are_not_resumed_as_others_would_be_kept_out(tmp_path, recipe):
+    """Also where they are as many."""
+    recipe = replace(recipe, training=replace(recipe.training, epochs=1))
+    train(recipe, tmp_path / "run", console=quiet())
+    train(recipe, tmp_path / "run", resume=True, console=quiet())
+    (tmp_path / "photos" / "n01_cat" / "3.png").rename(tmp_path / "photos" / "z.png")
+    with pytest.raises(CheckpointError, match=r"have other names than when the run was started, and others would be"):
+        train(recipe, tmp_path / "run", resume=True, console=quiet())
 
 
 @pytest.mark.slow

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from contrex import settings
 from contrex.cli.options import Arguments, Evaluation, console, parsed, print_summary
-from contrex.errors import ArgumentError, InterruptedRunError, printable
+from contrex.errors import ArgumentError, ContrexError, InterruptedRunError, printable
 from contrex.importing import uncollected
 from contrex.recipes.retrofit import photos_retrofit
 
@@ -33,6 +33,15 @@ MEASURED = (
     "cgc_loss",
     "spread",
 )
+OWN_EVALUATION = settings.Evaluation(metrics=MEASURED, split="val")
+
+OWN_NAMES = {
+    "`data.val_share`": "--kept-out",
+    "`data.path`": "--images",
+    "`data.further`": "--images",
+    "--data.on-bad-image": "--on-bad-image",
+}
+"""What errors call the options that have other names in a recipe."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,10 @@ class Photos:
     kept_out: float = settings.UnlabelledPhotos.val_share
     """Share of the photos that are kept out, to see which decisions stay."""
     image_size: int | None = None
-    """The side of the square that the network sees, in pixels; None is the run's, or 224. It is cut out of a photo
-    whose shorter side is 8/7 of it, or the run's."""
+    """The side of the square that the network sees, in pixels; None is the run's, that of the library's own weights
+    (--pretrained), or 224. It is cut out of a photo whose shorter side is 8/7 of it, or theirs."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """Whether a photo that cannot be read is an error, or left out: then each is read once for that."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class Retrofit:
     offset: float | None = 0.0
     """What is taken off the evidence of all classes alike after the training, in shares of a cell's mean: it makes
     heatmaps smaller, not better, and changes no probability. None looks for a size."""
-    evaluation: Evaluation = field(default_factory=lambda: settings.Evaluation(metrics=MEASURED, split="val"))
+    evaluation: Evaluation = OWN_EVALUATION
     folder: Path | None = None
     """The folder for weights, records and reports; None is runs/retrofit-NAME."""
     preview: bool = False
@@ -79,6 +90,17 @@ class Retrofit:
 
 def retrofit(arguments: Arguments) -> int:
     """Give a trained network better heatmaps from photos without labels, and keep its decisions."""
+    try:
+        return _retrofit(arguments)
+    except ContrexError as error:
+        told = str(error)
+        for name, own in OWN_NAMES.items():
+            told = told.replace(name, own)
+        error.args = (told, *error.args[1:])
+        raise
+
+
+def _retrofit(arguments: Arguments) -> int:
     measured, rest = _evaluate_on(["--model.name" if word == "--model" else word for word in arguments])
     options = parsed(Retrofit, "retrofit", rest, default=Retrofit(Photos(())))
     if options.run is not None and options.model != settings.Model():
@@ -88,6 +110,7 @@ def retrofit(arguments: Arguments) -> int:
             "`model.weights` is needed: a retrofit keeps what a trained network knows. Or name a run's folder, or pass "
             "--pretrained for the library's own weights."
         )
+    _check_evaluation(options.evaluation, measured)
     folder = options.folder or Path("runs") / f"retrofit-{_name(options)}"
     with uncollected():
         from contrex import retrofit as package
@@ -123,6 +146,21 @@ def _evaluate_on(words: list[str]) -> tuple[settings.Data | None, list[str]]:
     return data_named(name), rest
 
 
+def _check_evaluation(evaluation: settings.Evaluation, measured: settings.Data | None) -> None:
+    """Refuse options of the evaluation that would be without effect."""
+    if evaluation.device != OWN_EVALUATION.device:
+        raise ArgumentError(f"--device {evaluation.device}: a retrofit has one, --training.device {evaluation.device}.")
+    if measured is None and evaluation != OWN_EVALUATION:
+        names = [
+            one.name for one in fields(evaluation) if getattr(evaluation, one.name) != getattr(OWN_EVALUATION, one.name)
+        ]
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise ArgumentError(
+            f"{options}: how images with labels are measured, and none are named: add --evaluate-on PREFIX:PATH, or "
+            "leave it out. The batch and the workers of the training are --training.batch-size and --training.workers."
+        )
+
+
 def _name(options: Retrofit) -> str:
     if options.run is not None:
         return options.run.name
@@ -138,7 +176,7 @@ def _order(options: Retrofit, measured: settings.Data | None, folder: Path) -> O
     model, size, resize = options.model, DEFAULT_SIDE, 0
     if options.run is not None:
         model, size, resize = original_of_run(options.run, folder)
-    elif model.weights is None:
+    elif model.pretrained:
         model, made_for, short_side = original_of_library(model, folder)
         size, resize = made_for or size, short_side or resize
     if options.photos.image_size is not None:
@@ -159,8 +197,10 @@ def _order(options: Retrofit, measured: settings.Data | None, folder: Path) -> O
         "resize": resize,
         "val_share": options.photos.kept_out,
         "val_seed": options.training.seed,
+        "on_bad_image": options.photos.on_bad_image,
     }
-    if measured is not None and measured.image_size != size:  # in the network's own frame
+    frame = size, resize
+    if measured is not None and (measured.image_size, measured.short_side) != frame:
         measured = replace(measured, image_size=size, **({"resize": resize} if hasattr(measured, "resize") else {}))
     evaluation = replace(options.evaluation, device=options.training.device)
     return Order(with_photos(recipe, options.photos.images, **photos), measured, evaluation, options.offset)
@@ -176,7 +216,7 @@ def _tell(done: Retrofitted, options: Retrofit) -> None:
             f"went back to {done.way:.0%} of the way, as fewer than {options.method.tolerance:g} % of the sure "
             f"decisions stayed: less changes with a smaller --method.weight ({options.method.weight:g})."
         )
-    found = (run.record.metric("spread") for run in (done.kept_out[0], done.kept_out[-1]))
+    found = (run.record.metric("spread") for run in done.kept_out[:2])  # without the offset, which is meant to shrink
     before, after = (0.0 if one is None or one.value is None else one.value for one in found)
     if after < SHRUNK * before:
         print(

@@ -92,12 +92,13 @@ def evaluate_model_by_each(
     console: Console,
     name: str | None = None,
     classifier: Classifier | None = None,
+    default: Path | None = None,
 ) -> list[tuple[RunRecord, Path]]:
     """Evaluate a classifier from a weights file, or with its library's own weights, with each of `options.explainers`;
     return each record and its folder. `classifier` is what `load_classifier(model)` gives, where it was called before.
 
-    The images are read once. One record goes where `evaluate_model` puts it; several go to
-    runs/evaluation-NAME-explainer=EXPLAINER, or to OUTPUT/EXPLAINER. Errors are as in `evaluate_model`.
+    The images are read once. One record goes where `evaluate_model` puts it, or without `output` to `default`; several
+    go to runs/evaluation-NAME-explainer=EXPLAINER, or to OUTPUT/EXPLAINER. Errors are as in `evaluate_model`.
     """
     if options.checkpoint != "last":
         raise ArgumentError(
@@ -115,7 +116,7 @@ def evaluate_model_by_each(
         configuration={"model": to_plain(plain), "data": to_plain(data)},
         others=other_networks(options.others),
     )
-    default = Path("runs") / f"evaluation-{as_word(subject.name)}"
+    default = default or Path("runs") / f"evaluation-{as_word(subject.name)}"
     named = [default.with_name(f"{default.name}-explainer={as_word(text)}") for text in options.explainers]
     return _evaluate(subject, options, _places(subject, options, named or [default], output), console)
 

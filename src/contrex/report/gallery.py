@@ -282,7 +282,7 @@ def _card(position: int, path: str, shown: Sequence[ShownRun], photos: _Photos, 
 
 
 def _first_two_disagree(maps: Sequence[NDArray[np.float32]], panels: Sequence[HeatmapPanel]) -> float:
-    """The disagreement of the first two runs; NaN where their pictures differ or a map is empty."""
+    """The disagreement of the first two runs; NaN where their pictures differ or both maps are empty."""
     if len(maps) < 2 or panels[0].photo.index != panels[1].photo.index:
         return math.nan
     return disagreement(maps[0], maps[1], (panels[0].photo.height, panels[0].photo.width))

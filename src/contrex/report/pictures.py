@@ -56,10 +56,13 @@ def upsampled(heatmap: Heatmap, height: int, width: int) -> NDArray[np.float32]:
 
 
 def disagreement(first: Heatmap, second: Heatmap, shape: tuple[int, int]) -> float:
-    """One minus the cosine similarity of the positive parts at image size; NaN when one of them is empty."""
+    """One minus the cosine similarity of the positive parts at image size: 1 when one of them is empty, NaN when both
+    are."""
     a, b = (upsampled(np.maximum(heatmap, 0), *shape).ravel().astype(np.float64) for heatmap in (first, second))
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return 1 - float(a @ b) / norms if norms > 0 else float("nan")
+    norms = np.linalg.norm(a), np.linalg.norm(b)
+    if not all(norms):
+        return 1.0 if any(norms) else float("nan")
+    return 1 - float(a @ b) / float(norms[0] * norms[1])
 
 
 def _heat_shape(shape: tuple[int, int]) -> tuple[int, int]:

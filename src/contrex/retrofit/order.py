@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -48,13 +49,19 @@ class Order:
         """Refuse what would fail after the work; return the network as it is.
 
         Raises:
-            ArgumentError: there are no weights, too few photos for a batch, or a negative offset.
+            ArgumentError: there are no weights, or a part of the network has none; too few photos for a batch; a
+                negative offset.
             DataError: the images to measure on have other classes, no labels, or are among the photos.
         """
         recipe = self.recipe
         check(self.offset is None or 0 <= self.offset < math.inf, "offset", self.offset, "0 or more, or None")
         if recipe.model.weights is None:
             raise ArgumentError("`model.weights` is needed: a retrofit keeps what a trained network knows.")
+        if recipe.model.fresh:
+            raise ArgumentError(
+                f"`model.fresh` {' '.join(recipe.model.fresh)} begins at random weights, and a retrofit keeps what a "
+                "trained network knows: train it first, and name the run."
+            )
         device_named(recipe.training.device)
         num, size = len(image_set(self.photos, "train")), recipe.training.batch_size
         if num < size:
@@ -67,18 +74,29 @@ class Order:
             self._check_measured(self.evaluate_on, classifier)
         return classifier
 
+    def _check_apart(self, images: ImageSet, place: Path) -> None:
+        """Refuse images to measure on, of a data set at `place`, that are among the photos."""
+        folders, photos = (self.photos.path, *self.photos.further), self.photos
+        shared = next(filter(None, (first_below(folder, images, place) for folder in folders)), "")
+        if not shared:
+            every = (image_set(photos, split) for split in ("train", "val"))
+            files = (photos.path / own.path(index) for own in every for index in range(len(own)))
+            shared = linked(images, place, files)
+        if shared:
+            raise DataError(
+                f"`evaluate_on` {place} and `images` {' '.join(map(str, folders))} have images in common, {shared}: "
+                "measure on images that are not trained on."
+            )
+
     def _check_measured(self, data: Data, classifier: Classifier) -> None:
         check_names(self.evaluation)
         if len(self.evaluation.of_each_explainer()) > 1:
             raise ArgumentError("`explainers` names several, and a retrofit is measured with one: give --explainer.")
+        if self.evaluation.checkpoint != "last":
+            raise ArgumentError(f"`checkpoint` {self.evaluation.checkpoint} is for runs, and files are measured here.")
         images: ImageSet = image_set(data, self.evaluation.split)
-        for folder in (self.photos.path, *self.photos.further):
-            shared = data.location is not None and first_below(folder, images, data.location)
-            if shared:
-                raise DataError(
-                    f"`evaluate_on` {data.location} and `images` {folder} have images in common, {shared}: measure on "
-                    "images that are not trained on."
-                )
+        if data.location is not None:
+            self._check_apart(images, data.location)
         if not images.has_labels:
             raise DataError(f"`evaluate_on`: {images.name} has no labels, and an evaluation needs them.")
         num = num_classes(classifier, self.recipe)
@@ -95,6 +113,19 @@ class Order:
                 f"`evaluate_on`: {self.recipe.model.name} takes squares only, and whole images are measured: add "
                 "--content-heatmap-protocol square."
             )
+
+
+def linked(images: ImageSet, place: Path, files: Iterable[Path]) -> str:
+    """The path of the first image of a data set at `place` whose file is one of `files`, by whichever links; "" where
+    none is."""
+    others = {_identity(file) for file in files}
+    paths = map(images.path, range(len(images)))
+    return next((path for path in paths if (place / path).is_file() and _identity(place / path) in others), "")
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino
 
 
 def num_classes(classifier: Classifier, recipe: Recipe) -> int:

@@ -13,15 +13,16 @@ from rich.console import Console
 from torch import Tensor
 
 from contrex.data import image_set
+from contrex.data.sample import ImageSet
 from contrex.devices import device_named
 from contrex.errors import ArgumentError
 from contrex.evaluation import Subject, evaluate
-from contrex.experiment import evaluate_model
+from contrex.experiment import evaluate_model_by_each
 from contrex.experiment.folders import data_name
 from contrex.models import Classifier, load_classifier
 from contrex.models.layouts import encoder_weights
 from contrex.models.weights import read_state_dict
-from contrex.records import Gallery, RunRecord, read_run, to_plain, write_run
+from contrex.records import Gallery, RunRecord, to_plain, write_run
 from contrex.report import write_report
 from contrex.report.pictures import disagreement
 from contrex.retrofit.kept_out import KeptOut
@@ -65,40 +66,61 @@ def retrofit(order: Order, folder: Path, *, console: Console, resume: bool = Fal
     """
     before, original = order.check(), order.recipe.model
     assert original.weights is not None
+    _check_free(folder, original.weights, resume)
+    images = image_set(order.photos, "val")  # before the training, as it draws them: photos may come or go meanwhile
     # on the network as it is: what would fail after the training is refused before it
     has_offset = order.offset != 0 and _found_offset(before, order, 0.0, console, num_photos=CHUNK) is not None
     train(order.recipe, folder, resume=resume, console=console)
     _, trained, _ = load_trained(folder)
-    place = Checkpoints(folder).load()["place"]
-    networks, files = {"before": before}, {"before": original.weights}
+    way = Checkpoints(folder).load()["place"]["way"]
+    networks, models = {"before": before}, {"before": original}
     suffix = original.weights.suffix
 
     def write(name: str, network: Classifier) -> None:
-        files[name] = write_weights(network, original, folder / f"{FILES[name]}{suffix}")
-        networks[name] = network
+        models[name] = rewritten(original, write_weights(network, original, folder / f"{FILES[name]}{suffix}"))
+        networks[name] = load_classifier(models[name])  # what is measured is what the file holds, in the file's types
 
     if has_offset:
         write("trained", trained)  # at once: they are there when no offset is found
-        hint = f" The weights of the trained network are in {files['trained']}."
+        hint = f" The weights of the trained network are in {models['trained'].weights}."
         found = _found_offset(trained, order, order.offset, console, hint=hint)
         if found is not None:
             console.print(found.line(), markup=False)
             trained = found.taken_off(trained)
     write("after", trained)
-    kept_out = _on_kept_out(order, folder, networks)
+    kept_out = _on_kept_out(order, folder, images, networks, models)
     report = write_report([folder / name for name in networks], folder / "report.html", title="Photos kept out")
-    done = Retrofitted(files["after"], place["way"], kept_out, report)
+    done = Retrofitted(folder / f"{FILES['after']}{suffix}", way, kept_out, report)
     if order.evaluate_on is None:
         return done
     data = data_name(order.evaluate_on)
-    places = []
-    for name, file in files.items():
-        output = folder / f"{name}-{data}"
-        model = replace(original, weights=file)
-        evaluate_model(model, order.evaluate_on, order.evaluation, output, console=console, name=name)
-        places.append(output)
-    page = write_report(places, folder / f"report-{data}.html", title=f"Before and after, on {data}")
-    return replace(done, measured=[read_run(one) for one in places], measured_report=page)
+    measured = {}
+    for name, model in models.items():
+        ((run, place),) = evaluate_model_by_each(
+            model,
+            order.evaluate_on,
+            order.evaluation,
+            console=console,
+            name=name,
+            classifier=networks[name],
+            default=folder / f"{name}-{data}",
+        )
+        measured[place] = run
+    page = write_report(list(measured), folder / f"report-{data}.html", title=f"Before and after, on {data}")
+    return replace(done, measured=list(measured.values()), measured_report=page)
+
+
+def _check_free(folder: Path, original: Path, resume: bool) -> None:
+    """Refuse to write over a file that is none of this retrofit's, the old weights above all."""
+    for name in FILES.values():
+        path = folder / f"{name}{original.suffix}"
+        if path.exists() and (not resume or path.samefile(original)):
+            raise ArgumentError(f"`folder` {folder} holds {path.name}, which would be written over: choose another.")
+
+
+def rewritten(original: Model, weights: Path) -> Model:
+    """The settings of a network whose file was written anew, in the network's own names."""
+    return replace(original, weights=weights, layout="plain")
 
 
 def _found_offset(
@@ -145,14 +167,16 @@ def _write(state: Mapping[str, Tensor], path: Path, *, is_safetensors: bool) -> 
         torch.save(dict(state), path)
 
 
-def _on_kept_out(order: Order, folder: Path, networks: Mapping[str, Classifier]) -> list[RunRecord]:
+def _on_kept_out(
+    order: Order, folder: Path, photos: ImageSet, networks: Mapping[str, Classifier], models: Mapping[str, Model]
+) -> list[RunRecord]:
     """Measure the networks, by the names of their records, on the photos kept out, and write the records."""
     recipe, method = order.recipe, order.method
     device = device_named(recipe.training.device)
     for one in networks.values():
         one.network.to(device)
     sure = order.method.sure
-    images = KeptOut.by(networks["before"], image_set(order.photos, "val"), order.photos, sure=sure, device=device)
+    images = KeptOut.by(networks["before"], photos, order.photos, sure=sure, device=device)
     options = Evaluation(
         metrics=(AGREEMENT, "cgc_loss", "spread"),
         explainer=method.explainer,
@@ -171,7 +195,7 @@ def _on_kept_out(order: Order, folder: Path, networks: Mapping[str, Classifier])
                 images=images,
                 data=order.photos,
                 augmentation=recipe.augmentation,
-                configuration={"model": to_plain(recipe.model), "data": to_plain(order.photos)},
+                configuration={"model": to_plain(models[name]), "data": to_plain(order.photos)},
                 seed=recipe.training.seed,
             ),
             options,
@@ -222,13 +246,19 @@ def original_of_run(run: Path, folder: Path) -> tuple[Model, int, int]:
 
 def original_of_library(model: Model, folder: Path) -> tuple[Model, int | None, int | None]:
     """Write a library's own network with its own weights as `original_of_run` does; sizes are those that the library
-    says, or None."""
+    says, or None. Weights from a file stay where they are."""
     classifier = load_classifier(model)
-    return replace(model, weights=_original(classifier, folder)), classifier.image_size, classifier.short_side
+    weights = model.weights or _original(classifier, folder)
+    return replace(model, weights=weights), classifier.image_size, classifier.short_side
 
 
 def _original(classifier: Classifier, folder: Path) -> Path:
-    path = folder / "original.pth"
+    path, state = folder / "original.pth", classifier.network.state_dict()
+    if path.exists():  # of this retrofit, which is resumed or did not start; or somebody else's
+        found = read_state_dict(path)
+        if found.keys() != state.keys() or not all(torch.equal(found[name], value) for name, value in state.items()):
+            raise ArgumentError(f"`folder` {folder} holds an original.pth with other weights: choose another.")
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({name: value.contiguous() for name, value in classifier.network.state_dict().items()}, path)
+    torch.save({name: value.contiguous() for name, value in state.items()}, path)
     return path

@@ -275,6 +275,11 @@ def _as_confident(run: Run, found: Validation) -> Validation:
         return found
     of_heads = trained_heads(step)
     if not of_heads:
+        say(
+            run.console,
+            f"{run.recipe.name}: logits keep their scale (`method.rescale`), as no linear layer that gives them is "
+            "trained",
+        )
         return found
     # sync point, as a validation: of the averaged weights, by all processes, each of which then has the same number
     with run.averages.in_place(), runner.whole(), uncompiled():

@@ -79,7 +79,7 @@ def check_same_images(images: TrainingImages, state: RunState) -> None:
     """Refuse to go on with other images than a run was started with.
 
     Raises:
-        CheckpointError: there are other classes, more or fewer images, or others have a label.
+        CheckpointError: there are other classes, more or fewer images, others have a label or are kept out.
     """
     name, before = images.labelled.name, state.data
     now = fingerprint(images, () if images.labelled.has_labels else before.classes)
@@ -93,6 +93,11 @@ def check_same_images(images: TrainingImages, state: RunState) -> None:
         raise CheckpointError(
             f"the labelled images are others than the run was started with, which are in its {LIST}: use the same "
             "images and `labelled.seed`, or choose another --folder."
+        )
+    if before.draw_sha256 not in (None, now.draw_sha256):
+        raise CheckpointError(
+            f"photos of {name} have other names than when the run was started, and others would be kept out: some of "
+            "them were trained on. Use the same photos, or start again in another --folder."
         )
     if now.num_unlabelled != before.num_unlabelled:
         raise CheckpointError(

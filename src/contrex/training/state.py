@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from contrex.data.labelled import TrainingImages, draw_of
+from contrex.data.readers.unlabelled import UnlabelledImages
 from contrex.errors import CheckpointError
 from contrex.records import from_plain, to_plain
 from contrex.settings import Recipe
@@ -45,6 +46,8 @@ class Fingerprint:
     num_unlabelled: int = 0
     labelled_sha256: str | None = None
     """Of the list of the labelled images, where not all are (`contrex.data.labelled`)."""
+    draw_sha256: str | None = None
+    """Of photos without labels alone: which are kept out, and which are not (`contrex.data.readers.unlabelled`)."""
 
 
 def fingerprint(images: TrainingImages, classes: Sequence[str] = ()) -> Fingerprint:
@@ -56,6 +59,7 @@ def fingerprint(images: TrainingImages, classes: Sequence[str] = ()) -> Fingerpr
         num_images=len(images.labelled),
         num_unlabelled=0 if images.unlabelled is None else len(images.unlabelled),
         labelled_sha256=None if draw is None else draw.sha256,
+        draw_sha256=images.labelled.draw_sha256 if isinstance(images.labelled, UnlabelledImages) else None,
     )
 
 
@@ -94,6 +98,7 @@ class RunState:
             "num_images": self.data.num_images,
             "num_unlabelled": self.data.num_unlabelled,
             "labelled_sha256": self.data.labelled_sha256,
+            **({} if self.data.draw_sha256 is None else {"draw_sha256": self.data.draw_sha256}),
             "world_size": self.world_size,
             "torch": str(torch.__version__),
         }
@@ -122,6 +127,7 @@ class RunState:
                 num_images=content.get("num_images"),
                 num_unlabelled=content.get("num_unlabelled", 0),
                 labelled_sha256=content.get("labelled_sha256"),
+                draw_sha256=content.get("draw_sha256"),
             ),
             place=Place(**place),
             num_epochs=content["epochs"],

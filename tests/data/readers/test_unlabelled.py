@@ -10,11 +10,11 @@ from PIL import Image
 
 from contrex.data.labelled import training_images
 from contrex.data.loading import TrainingLoader
-from contrex.data.readers.unlabelled import UnlabelledFolder
+from contrex.data.readers.unlabelled import UnlabelledFolder, UnlabelledImages
 from contrex.data.views.training import TrainingViews
 from contrex.data.views.unlabelled import Cycle
 from contrex.errors import ArgumentError, DataError, ImageError
-from contrex.settings import CGC, Augmentation, Digits, Labelled, Model, Recipe
+from contrex.settings import CGC, Augmentation, Digits, Labelled, Model, Recipe, UnlabelledPhotos
 
 DATA = Digits(num_train=26, image_size=32, digit_size=(14, 18), num_clutter=2)
 
@@ -180,3 +180,43 @@ def test_settings_that_say_nothing_or_too_much(root):
     with pytest.raises(ArgumentError, match=r"`labelled.unlabelled_batch_size` must be at least 1, got 0"):
         few(unlabelled_batch_size=0)
     assert few(unlabelled_batch_size=8).labelled.has_unlabelled
+
+
+# --- photos alone, some kept out ------------------------------------------------------------------------------------
+
+
+def drawn(*folders, **options):
+    data = UnlabelledPhotos(folders[0], further=folders[1:], val_share=0.3, **options)
+    return UnlabelledImages(data, "train"), UnlabelledImages(data, "val")
+
+
+def test_a_file_is_one_photo_whatever_leads_to_it(tmp_path):
+    """Else one would be trained on by one name and kept out by another."""
+    for number in range(10):
+        picture(tmp_path / "one" / f"{number}.png")
+        picture(tmp_path / "two" / f"{number}.png")
+        (tmp_path / "one" / f"again{number}.png").symlink_to(tmp_path / "one" / f"{number}.png")
+        (tmp_path / "two" / f"other{number}.png").symlink_to(tmp_path / "one" / f"{number}.png")
+    os.link(tmp_path / "one" / "0.png", tmp_path / "two" / "hard.png")
+    found = [path for split in drawn(tmp_path / "one", tmp_path / "two") for path in split.paths]
+    assert sorted(found) == sorted([f"{n}.png" for n in range(10)] + [f"../two/{n}.png" for n in range(10)])
+
+
+def test_a_draw_is_told_from_another(tmp_path):
+    """By the names of the photos in their folders, wherever those are, and by which of them are kept out."""
+    for number in range(10):
+        picture(tmp_path / "one" / f"{number}.png")
+        picture(tmp_path / "two" / f"{number}.png")
+    first = {split.draw_sha256 for split in drawn(tmp_path / "one", tmp_path / "two")}
+    assert len(first) == 1
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "two").rename(tmp_path / "elsewhere" / "moved")
+    assert {split.draw_sha256 for split in drawn(tmp_path / "one", tmp_path / "elsewhere" / "moved")} == first
+    others = [
+        drawn(tmp_path / "elsewhere" / "moved", tmp_path / "one", val_seed=1),
+        drawn(tmp_path / "one", tmp_path / "elsewhere" / "moved", val_seed=1),
+        drawn(tmp_path / "one"),
+    ]
+    (tmp_path / "one" / "3.png").rename(tmp_path / "one" / "a.png")
+    others.append(drawn(tmp_path / "one", tmp_path / "elsewhere" / "moved"))
+    assert not first & {split.draw_sha256 for draw in others for split in draw}

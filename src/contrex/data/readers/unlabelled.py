@@ -3,6 +3,7 @@ alone."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ class UnlabelledFolder(ImageFiles):
 class UnlabelledImages(ImageFiles):
     """The photos of `UnlabelledPhotos` to train on, `train`, or those kept out, `val`, which are drawn by `val_seed`.
 
+    A file that links lead to several times is one photo. `draw_sha256` is that of the draw: which photos, by their
+    paths in their own folders, are kept out and which are not.
+
     Raises `DataError` where there is no such folder or split, or too few images for two splits.
     """
 
@@ -43,17 +47,24 @@ class UnlabelledImages(ImageFiles):
     def __init__(self, settings: UnlabelledPhotos, split: str) -> None:
         if split not in ("train", "val"):
             raise DataError(f"photos without labels have the splits train and val, the kept-out ones; got '{split}'.")
-        found = _found(settings.path, "`data.path`")
-        for number, folder in enumerate(settings.further):
-            _check_apart(folder, [settings.path, *settings.further[:number]])
-            place = os.path.relpath(folder.resolve(), settings.path.resolve())
-            found += [Path(place, path).as_posix() for path in _found(folder, "`data.further`")]
+        folders = (settings.path, *settings.further)
+        for number, folder in enumerate(settings.further, 1):
+            _check_apart(folder, folders[:number])
+        names = [_found(folder, f"`data.{'further' if number else 'path'}`") for number, folder in enumerate(folders)]
+        found = _each_file_once([(number, name) for number, own in enumerate(names) for name in own], folders)
         if len(found) < 2:
             raise DataError(f"`data.path` '{settings.path}' has one image, and one is kept out: give it more.")
         num_val = min(max(1, round(settings.val_share * len(found))), len(found) - 1)
         # Drawn from the sorted paths, so the same on every machine; a new photo may change who is drawn.
         kept_out = set(stream("val", settings.val_seed).permutation(len(found))[:num_val].tolist())
-        every = ((path, -1) for number, path in enumerate(found) if (number in kept_out) == (split == "val"))
+        draw = (f"{number} {name} {place in kept_out}" for place, (number, name) in enumerate(found))
+        self.draw_sha256 = hashlib.sha256(os.fsencode("\n".join(draw))).hexdigest()
+        places = [os.path.relpath(folder.resolve(), settings.path.resolve()) for folder in folders]
+        every = [
+            (Path(places[number], name).as_posix(), -1)
+            for place, (number, name) in enumerate(found)
+            if (place in kept_out) == (split == "val")
+        ]
         own = settings.on_bad_image
         super().__init__(settings.path, split, every, boxes={}, limit_per_class=None, on_bad_image=own)
 
@@ -66,6 +77,15 @@ def _found(root: Path, what: str) -> list[str]:
     if not found:
         raise DataError(f"{what} '{root}' has no images, nor have the folders below it.")
     return found
+
+
+def _each_file_once(found: Sequence[tuple[int, str]], folders: Sequence[Path]) -> list[tuple[int, str]]:
+    """The first path of each file: one that a link leads to as well would be trained on and kept out."""
+    first: dict[tuple[int, int], tuple[int, str]] = {}
+    for number, name in found:
+        status = (folders[number] / name).stat()
+        first.setdefault((status.st_dev, status.st_ino), (number, name))
+    return list(first.values())
 
 
 def _check_apart(folder: Path, others: Sequence[Path]) -> None:
