@@ -11,8 +11,11 @@ from contrex.errors import ArgumentError, LayerError, UnknownNameError
 from contrex.explain import EXPLAINERS, LayerExplainer
 from contrex.explain.contract import CHECKS, check_contract
 from contrex.explain.named import build_explainer, check_explainer
+from contrex.explain.targets import Detection, Region, Several
+from contrex.ops.heatmap import resize
 from contrex.settings.combination import HOW_TO_FUSE, read_augment
 from explain.networks import images, network, two_grids
+from explain.test_targets import Detects, Segments
 from oracles import cams, combined
 from sampling import crossed
 
@@ -70,6 +73,95 @@ def test_views_are_mirror_images_of_each_other():
     net, x = network("mlp"), images()
     explain = contrex.GradCAM(net, augment="flip")
     torch.testing.assert_close(explain(x.flip(3), target=1).heatmap, explain(x, target=1).heatmap.flip(2))
+
+
+def test_what_has_a_place_moves_with_the_copy():
+    """A region and a box are mirrored and enlarged as the image is, alone and in a sum."""
+    net, x = Segments(), images()
+    mask = torch.zeros(3, 8, 12)
+    mask[0, :4, :3], mask[1, 2:, 1:5], mask[2, 5:, 6:] = 1, 1, 1
+    plain, mirrored = (Region(where, 1) for where in (mask, mask.flip(-1)))
+    for of, of_mirrored in ((plain, mirrored), (Several([plain], [2.0]), Several([mirrored], [2.0]))):
+        maps = [
+            contrex.HiResCAM(net, "act")(x, score=of).heatmap,
+            contrex.HiResCAM(net, "act")(x.flip(3), score=of_mirrored).heatmap.flip(2),
+        ]
+        found = contrex.HiResCAM(net, "act", augment="flip")(x, score=of).heatmap
+        torch.testing.assert_close(found, sum(maps) / 2)
+    large = torch.nn.functional.interpolate(x, (16, 24), mode="bilinear", antialias=True)
+    net = Detects()
+    box = torch.tensor([[1.0, 1.0, 7.0, 6.0]]).expand(3, 4)
+    for view, copies, moved in (
+        ("flip", x.flip(3), torch.tensor([5.0, 1.0, 11.0, 6.0])),
+        ("scale(2.0)", large, 2 * box[0]),
+    ):
+        maps = [contrex.Gradient(net)(x, score=Detection(box)).heatmap]
+        of_copy = contrex.Gradient(net)(copies, score=Detection(moved)).heatmap
+        if view == "flip":
+            maps.append(of_copy.flip(2))
+        else:
+            maps.append(4 * resize(of_copy, (8, 12)))
+        found = contrex.Gradient(net, augment=view)(x, score=Detection(box)).heatmap
+        torch.testing.assert_close(found, sum(maps) / 2)
+
+
+def test_maps_beside_the_images_would_stay():
+    class Guided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network("mlp")
+
+        def forward(self, x, where):
+            return self.net(x * where[:, None])
+
+    net, x, where = Guided(), images(), torch.rand(3, 8, 12, dtype=torch.float64)
+    for augment in ("flip", "scale(1.5)"):
+        with pytest.raises(
+            ArgumentError, match=r"`augment` moves what is in the images, and `inputs` 0 has their sides"
+        ):
+            contrex.Gradient(net, augment=augment)(x, inputs=where)
+    assert contrex.Gradient(net, augment="times(0.9)")(x, inputs=where).heatmap.shape == (3, 8, 12)
+
+
+def test_copies_of_another_size_are_explained_at_the_same_layer():
+    """Where no layer is named, one is chosen by the image's size, and larger copies would have another."""
+    net, x = two_grids(), images(size=(2, 2))
+    why = contrex.GradCAM(net, augment="scale(2.0)")(x, target=1)
+    assert why.layer == "early"
+    assert contrex.GradCAM(net)(images(size=(4, 4))).layer == "late"
+    torch.testing.assert_close(why.heatmap, contrex.GradCAM(net, "early", augment="scale(2.0)")(x, target=1).heatmap)
+    x = images(size=(16, 24))
+    found, named = (contrex.GradCAM(net, fuse=fuse, augment="scale(0.5)")(x) for fuse in ("mean", "mean(early, late)"))
+    assert (found.layer, found.grid) == (named.layer, named.grid)
+    torch.testing.assert_close(found.heatmap, named.heatmap)
+
+
+def test_shares_are_shares_whatever_they_are_called():
+    """ShapleyCAM is Grad-CAM, and relevance gradient times input, where their docs say so: copies count as much."""
+    net, x = network(), images()
+    shapley, grad = (
+        kind(net, augment="scale(2.0)")(x, target=1).heatmap for kind in (contrex.ShapleyCAM, contrex.GradCAM)
+    )
+    torch.testing.assert_close(shapley, grad)
+    torch.manual_seed(3)
+    bare = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 4, bias=False),
+    ).double()
+    options = {"augment": "scale(2.0)"}
+    relevance = contrex.LRP(bare, "input", rules="epsilon", **options)(x, target=1).heatmap
+    torch.testing.assert_close(
+        relevance, contrex.GradientTimesInput(bare, **options)(x, target=1).heatmap, rtol=1e-3, atol=1e-6
+    )
+
+
+def test_relevance_of_a_layer_is_averaged_at_that_layer():
+    net, x = network("mlp"), images()
+    found = contrex.LRP(net, rules="epsilon", augment="flip").layers(x, ["act"], target=1)["act"].heatmap
+    torch.testing.assert_close(found, contrex.LRP(net, "act", rules="epsilon", augment="flip")(x, target=1).heatmap)
 
 
 @pytest.mark.parametrize(

@@ -161,11 +161,19 @@ def test_many_foils_are_counted():
 def test_classes_and_their_pairs_know_what_they_are(explain):
     x = images(2)
     several = explain.classes(x, classes=["lynx", "fox"], contrast="weighted").on(x)
-    first, pair = several.explanation(1), several.pair(0, 1)
+    first, plain = several.explanation(1), explain.classes(x, classes=["lynx", "fox"]).on(x)
+    pair = plain.pair(0, 1)
     assert [said.question for said in in_words(first)] == ["why fox and not the others (weighted)?"] * 2
     assert [said.question for said in in_words(pair)] == ["why lynx rather than fox?"] * 2
     assert (first.explainer, first.place, first.images) == ("grad_cam", explain.place, several.images)
-    assert torch.equal(pair[1].heatmap[0], several.pairs()[1, 0, 1])
+    assert torch.equal(pair[1].heatmap[0], plain.pairs()[1, 0, 1])
+    for name, ask in (
+        ("pair", lambda: several.pair(0, 1)),
+        ("pairs", several.pairs),
+        ("weighted", several.weighted),
+    ):
+        with pytest.raises(ArgumentError, match=rf"`{name}` takes maps of classes .* contrasts already \('weighted'\)"):
+            ask()
     assert torch.equal(several[1].heatmap, several.heatmap[1:])
     assert (several[1].contrast, several[1].threshold) == ("weighted", 0.5)
 

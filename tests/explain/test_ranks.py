@@ -79,7 +79,7 @@ def test_a_signal_is_a_picture_of_height_one(name):
         torch.testing.assert_close(
             several.heatmap, expected.classes(x[:, :, None], 3, contrast="mean").heatmap[:, :, 0]
         )
-        assert several.weighted().shape == (2, 3, 10)
+        assert explain.classes(x, 3).weighted().shape == (2, 3, 10)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Scores that are no class's: a user's functions, regions, detections, embeddings, and sums of them."""
 
 import json
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytest
@@ -321,8 +322,59 @@ def test_what_an_explanation_says_of_a_score(tmp_path):
     assert names == ["third", "Logit(1)"]
     joined = Explanation.cat([why[0], why[1:]])
     assert torch.equal(joined.heatmap, why.heatmap)
-    with pytest.raises(ArgumentError, match="`explore` asks about the classes of whole pictures, this explains third"):
+    with pytest.raises(
+        ArgumentError, match="`explore` asks about logits of whole pictures, and this is of third: show it"
+    ):
         why.on(x).explore()
+    of_probability = contrex.GradCAM(network("mlp")).classes(images(), k=3, score="probability")
+    with pytest.raises(ArgumentError, match="`explore` asks about logits of classes, and this is of their probability"):
+        of_probability.on(images()).explore()
+
+
+def test_a_class_that_is_none_is_named():
+    for target in (99, -1, [0, 1, 99]):
+        with pytest.raises(ArgumentError, match=r"`Logit target` must be between 0 and 3, the model's classes; got"):
+            contrex.GradCAM(network("mlp"))(images(), score=Several([Logit(target), Logit(1)]))
+
+
+class Heads(nn.Module):
+    """Two numbers, of which the second passes the last layer by."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.double().eval()
+
+    def forward(self, x):
+        early = self.first(x).tanh()
+        late = self.last(early)
+        return {"late": late.mean((1, 2, 3)), "early": late.mean((1, 2, 3)) + early.square().mean((1, 2, 3))}
+
+
+class Head(Score):
+    """One of the numbers, by its key."""
+
+    def __init__(self, key):
+        self.key = key
+
+    def __call__(self, output):
+        return output[self.key]
+
+
+@dataclass
+class Comparable(Head):
+    """The same, which says of itself when it equals another, and so has no hash."""
+
+    key: str
+
+
+@pytest.mark.parametrize("kind", [Head, Comparable])
+def test_scores_of_ones_own_are_not_taken_for_each_other(kind):
+    """Each may read another head, which comes through other layers."""
+    explain = contrex.GradCAM(Heads())
+    for key, layer in (("late", "last"), ("early", "first"), ("late", "last")):
+        assert explain(images(), score=kind(key)).layer == layer
 
 
 def test_layers_are_looked_up_for_each_score():

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.explain.forward.capture import Pass
+from contrex.explain.scored import seen_as
 from contrex.models.layers import Layer, find_run
 from contrex.ops import heatmap as heatmaps
 from contrex.ops.scores import Question
@@ -68,7 +69,20 @@ def at_layer(explainer: Explainer, layer: Layer) -> Any:
     """The same explainer at one layer, without fusion."""
     twin: Any = copy.copy(explainer)
     twin._asked, twin.fuse = layer, None
+    if "_is_at_input" in twin.__dict__:
+        twin._is_at_input = False
     twin.__dict__.pop("is_linear", None)
+    return twin
+
+
+def pinned(explainer: Explainer) -> Any:
+    """A copy of an explainer that looks at images of any size where this one looked last."""
+    twin: Any = copy.copy(explainer)
+    names = [site.name for site in getattr(twin, "_last", ())]
+    if twin.fuse is not None:
+        twin.fuse = replace(twin.fuse, layers=names)
+    elif names and twin._asked is None:
+        (twin._asked,) = names
     return twin
 
 
@@ -130,10 +144,12 @@ def averaged(
     """
     total = answer(explainer, run)
     views, size = () if explainer.augment is None else explainer.augment.views, total.shape[2:]
-    is_density = explainer.fuse is None and explainer.unit.startswith(("share", "slope"))
+    is_density = explainer.unit.startswith(("share", "slope")) if explainer.is_density is None else explainer.is_density
+    is_density = is_density and explainer.fuse is None
     for view in views:
-        twin = copy.copy(explainer)  # an explainer notes where it looked last, which is not to be a copy
-        found = answer(twin, _pass_of(twin, run.images, view, differentiable=differentiable))
+        twin = pinned(explainer)  # a copy, as an explainer notes where it looked last
+        with seen_as(view, run.images.shape[2:]):
+            found = answer(twin, _pass_of(twin, run.images, view, differentiable=differentiable))
         ratio = found[0, 0].numel() / size.numel() if is_density else 1.0
         total = total + ratio * _resized(found.flip(3) if view.flip else found, size)
     return total / (1 + len(views)) if views else total
@@ -156,7 +172,6 @@ def _pass_of(explainer: Explainer, images: Tensor, view: View, *, differentiable
 def changed(images: Tensor, view: View) -> Tensor:
     """The images `[N,C,H,W]` as a view shows them."""
     if view.scale != 1:
-        size = [max(1, round(view.scale * side)) for side in images.shape[2:]]
-        images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        images = F.interpolate(images, view.sides(images.shape[2:]), mode="bilinear", antialias=True)
     images = images.flip(3) if view.flip else images
     return images * view.factor if view.factor != 1 else images

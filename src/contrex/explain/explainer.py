@@ -66,6 +66,9 @@ class Explainer(ABC):
     unit: ClassVar[str] = ""
     """What a cell of the map is worth, in words, with `{score}` for what is explained: "share of the {score}" where the
     map is made of the score, cell by cell; empty where its scale means nothing."""
+    is_density: bool | None = None
+    """Whether cells share something out, so that a map of more cells has less in each; None where `unit` says it: those
+    of shares and slopes do."""
     is_linear: bool = True
     """Whether the map is linear in the score. Then a contrast is one map of the contrasted score; otherwise it is the
     difference of the signed maps of the classes, as Proposition 3 of "Why Not Other Classes?" asks."""
@@ -324,6 +327,7 @@ class LayerExplainer(Explainer):
         self._reshape = reshape
         self._sites = Sites(self.model, reshape)
         self._site: Site | None = None
+        self._last: Sequence[Site] = ()
         combined.check_fuse(self)
 
     @property
@@ -403,9 +407,10 @@ class LayerExplainer(Explainer):
     def _found_sites(self, images: Tensor) -> Sequence[Site]:
         """The layer to explain for images of this size, or those to fuse, and how their outputs are read."""
         if self.fuse is None:
-            (self._site,) = self._sites.find(images, [self._asked], choose=self._choose)
-            return [self._site]
+            (self._site,) = self._last = self._sites.find(images, [self._asked], choose=self._choose)
+            return self._last
         sites = self._sites.find(images, self.fuse.layers) if self.fuse.layers else self._sites.find_each(images)
+        self._last = sites
         finest = max(sites, key=lambda site: math.prod(site.grid))
         self._site = replace(finest, name=", ".join(site.name for site in sites))
         return sites

@@ -308,7 +308,12 @@ class ClassExplanations(Explained):
 
     def pair(self, index: int, foil: int) -> Explanation:
         """Why the class at place `index` rather than the one at place `foil`: the difference of their maps (half of it
-        for the two sides of one logit, whose contrast is that logit)."""
+        for the two sides of one logit, whose contrast is that logit).
+
+        Raises:
+            ArgumentError: the maps are contrasts already.
+        """
+        self._check_plain("pair")
         difference = self._scale * (self.heatmap[:, index] - self.heatmap[:, foil])
         return self._explanation(difference, index, self.target[:, foil])
 
@@ -316,8 +321,17 @@ class ClassExplanations(Explained):
         kept = {name: getattr(self, name) for name in KEPT}
         return Explanation(heatmap, self.logits, self.target[:, index], self.task, contrast=contrast, **kept)
 
+    def _check_plain(self, name: str) -> None:
+        if self.contrast is not None:
+            raise ArgumentError(
+                f"`{name}` takes maps of classes off each other, and these are contrasts already ({self.contrast!r}): "
+                "ask `classes(images)` without `contrast`."
+            )
+
     def pairs(self) -> Tensor:
-        """All pairwise contrasts `[N,M,M,h,w]`: entry (i, j) is why class i rather than class j, as in `pair`."""
+        """All pairwise contrasts `[N,M,M,h,w]`: entry (i, j) is why class i rather than class j. Errors as in
+        `pair`."""
+        self._check_plain("pairs")
         return self._scale * (self.heatmap[:, :, None] - self.heatmap[:, None, :])
 
     def weighted(self) -> Tensor:
@@ -325,8 +339,9 @@ class ClassExplanations(Explained):
         it for the two sides of one logit, and `phi_i` for labels, which do not compete.
 
         Raises:
-            ArgumentError: there is one class only, and labels do compete.
+            ArgumentError: there is one class only, and classes compete; or the maps are contrasts already.
         """
+        self._check_plain("weighted")
         if scores.task_of(self.logits, self.task) == "multilabel":
             return self.heatmap
         logits = scores.class_logits(self.logits, self.task).gather(1, self.target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,12 +18,36 @@ from contrex.models.outputs import Network, Read, Reader, Reading, applied, desc
 from contrex.models.split import check_classifier
 from contrex.ops import scores
 from contrex.ops.scores import Contrast
+from contrex.settings.combination import View
 
 Scoring = str | Score | Callable[[Any], Tensor]
 """What is explained: of a class its `"logit"`, `"probability"` or `"log_probability"`; or a function from what the
 network returns for n images to a number for each, [n], such as those of `contrex.explain.targets`."""
 Rival = Contrast | Score | Callable[[Any], Tensor]
 """What a target is explained against: other classes, or another score."""
+
+
+_VIEW: ContextVar[tuple[View, Sequence[int]] | None] = ContextVar("_VIEW", default=None)
+"""The changed copies that the passes right now are of, and the sides of the images themselves, in this thread."""
+
+
+@contextmanager
+def seen_as(view: View, sides: Sequence[int]) -> Iterator[None]:
+    """Ask scores about copies of images with these sides, as `view` changes them, for a while.
+
+    Raises:
+        ArgumentError: the network gets maps or masks beside the images, which would stay as they are.
+    """
+    if view.moves and (name := beside.name_of_map(sides)) is not None:
+        raise ArgumentError(
+            f"`augment` moves what is in the images, and `inputs` {name!r} has their sides and would stay as it is: "
+            "leave flip and scale out."
+        )
+    token = _VIEW.set((view, sides))
+    try:
+        yield
+    finally:
+        _VIEW.reset(token)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +79,7 @@ class Wanted:
                 yield
             return
         fitted = [score.fitted(images) for score in self.own]
-        kind = tuple(score.kind for score in fitted)
+        kind = tuple(score.kind for score in self.own)
         with read_as(Reading(self._reading(fitted, len(images), reader), kind, self.told)):
             yield
 
@@ -63,6 +88,8 @@ class Wanted:
             given = output if reader is None else applied(reader, output, model, "`output`")
             places = beside.places(n, f"`score` {self.told} has something")
             parts = [score.of(places) for score in fitted]
+            if (view := _VIEW.get()) is not None:
+                parts = [score.seen(*view) for score in parts]
             if self.has_classes:
                 (part,) = parts
                 assert isinstance(part, ClassScore)

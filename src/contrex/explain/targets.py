@@ -23,6 +23,8 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError
 from contrex.models.outputs import described
+from contrex.ops import scores
+from contrex.settings.combination import View
 
 __all__ = ["ClassScore", "Detection", "Logit", "Region", "Score", "Several", "Similarity"]
 
@@ -37,8 +39,13 @@ class Score(ABC):
 
     @property
     def kind(self) -> Hashable:
-        """What of it decides which way the number takes through a network."""
-        return type(self)
+        """What of it decides which way the number takes through a network: scores of one kind explain one layer. Here
+        the score itself, which may read one of several heads."""
+        try:
+            hash(self)
+        except TypeError:
+            return _Same(self)
+        return self
 
     @abstractmethod
     def __call__(self, output: Any) -> Tensor:
@@ -50,6 +57,11 @@ class Score(ABC):
 
     def of(self, places: Sequence[int]) -> Self:
         """The same for a batch that is made of these images of the call."""
+        return self
+
+    def seen(self, view: View, sides: Sequence[int]) -> Self:
+        """The same for copies of images with these sides [H,W], as `view` changes them (`augment`): what has a place in
+        the image moves with it."""
         return self
 
     def check(self, values: Tensor) -> None:  # noqa: B027 - most scores refuse none
@@ -73,7 +85,7 @@ class ClassScore(Score):
         target = self.target
         if target is None or isinstance(target, str) or (isinstance(target, Sequence) and isinstance(target[0], str)):
             raise ArgumentError(f"`{self.name}` needs the number of its class where it is one of several scores.")
-        chosen = torch.as_tensor(target, device=logits.device).expand(len(logits))
+        chosen = scores.class_indices(target, logits, "multilabel", name=f"{type(self).__name__} target")  # type: ignore[arg-type]
         return logits.gather(1, chosen[:, None])[:, 0]
 
     def fitted(self, images: Tensor) -> Self:
@@ -95,6 +107,10 @@ class Logit(ClassScore):
     @property
     def name(self) -> str:
         return f"Logit({_in_words(self.target)})"
+
+    @property
+    def kind(self) -> Hashable:
+        return type(self)
 
     def logits(self, output: Any) -> Tensor:
         return tensor_in(output, ("logits",), "logits [N,K]", 2)
@@ -126,6 +142,10 @@ class Region(ClassScore):
         what = "mask" if _is_mask(self.where) else "box"
         return f"Region({what}{'' if self.target is None else f', {_in_words(self.target)}'})"
 
+    @property
+    def kind(self) -> Hashable:
+        return type(self)
+
     def fitted(self, images: Tensor) -> Self:
         super().fitted(images)
         mask = _mask_of(self.where, images.shape[2:]).to(images.device)
@@ -143,6 +163,10 @@ class Region(ClassScore):
     def of(self, places: Sequence[int]) -> Self:
         assert isinstance(self.where, Tensor)
         return replace(super().of(places), where=self.where[list(places)])
+
+    def seen(self, view: View, sides: Sequence[int]) -> Self:
+        assert isinstance(self.where, Tensor)
+        return replace(self, where=self.where.flip(-1)) if view.flip else self  # its size is that of the output, later
 
     def logits(self, output: Any) -> Tensor:
         maps = tensor_in(output, ("out", "logits"), "logits of each place [N,K,H,W]", None)
@@ -181,6 +205,10 @@ class Detection(Score):
     def name(self) -> str:
         return "Detection" if self.label is None else f"Detection({_in_words(self.label)})"
 
+    @property
+    def kind(self) -> Hashable:
+        return type(self)
+
     def fitted(self, images: Tensor) -> Self:
         boxes = torch.as_tensor(self.box, dtype=torch.float32, device=images.device)
         if boxes.shape not in ((4,), (len(images), 4)):
@@ -199,6 +227,15 @@ class Detection(Score):
 
     def of(self, places: Sequence[int]) -> Self:
         return replace(self, box=_rows(self.box, places), label=_rows(self.label, places))
+
+    def seen(self, view: View, sides: Sequence[int]) -> Self:
+        box = torch.as_tensor(self.box)
+        height, width = view.sides(sides)
+        box = box * box.new_tensor([width / sides[1], height / sides[0]] * 2)
+        if view.flip:
+            left, top, right, bottom = box.unbind(-1)
+            box = torch.stack([width - right, top, width - left, bottom], -1)
+        return replace(self, box=box)
 
     def __call__(self, output: Any) -> Tensor:
         if not isinstance(output, (list, tuple)) or not all(isinstance(one, Mapping) for one in output):
@@ -250,6 +287,10 @@ class Similarity(Score):
     def of(self, places: Sequence[int]) -> Self:
         return replace(self, reference=self.reference[list(places)])
 
+    @property
+    def kind(self) -> Hashable:
+        return type(self)
+
     def __call__(self, output: Any) -> Tensor:
         found = tensor_in(output, ("image_embeds", "pooler_output"), "embeddings [N,D]", 2)
         if found.shape[1] != self.reference.shape[-1]:
@@ -299,6 +340,9 @@ class Several(Score):
 
     def of(self, places: Sequence[int]) -> Self:
         return replace(self, scores=[part.of(places) for part in self.parts])
+
+    def seen(self, view: View, sides: Sequence[int]) -> Self:
+        return replace(self, scores=[part.seen(view, sides) for part in self.parts])
 
     def __call__(self, output: Any) -> Tensor:
         weights = self.weights or [1.0] * len(self.scores)
@@ -364,12 +408,12 @@ def tensor_in(output: object, names: Sequence[str], what: str, ndim: int | None)
 
 def _fit(found: Mapping[str, Tensor], box: Tensor, label: Tensor | None) -> Tensor:
     """The largest product of overlap with `box` and score among the detections of one image."""
-    boxes, scores = found["boxes"], found["scores"]
-    fits = _overlap(boxes.detach(), box.to(boxes)) * scores
+    boxes, sure = found["boxes"], found["scores"]
+    fits = _overlap(boxes.detach(), box.to(boxes)) * sure
     if label is not None:
         fits = fits.where(found["labels"] == label.to(boxes.device), 0)
     # Of no detections the sum, 0, keeps a graph, which a gradient is asked of beside that of other images.
-    return fits.amax() if len(fits) else scores.sum() + boxes.sum()
+    return fits.amax() if len(fits) else sure.sum() + boxes.sum()
 
 
 def _overlap(boxes: Tensor, box: Tensor) -> Tensor:

@@ -167,6 +167,15 @@ def has_inputs() -> bool:
     return beside is not None and bool(beside.placed or beside.named)
 
 
+def name_of_map(sides: Sequence[int]) -> Key | None:
+    """The name or place of an argument that has the sides [H,W] of the images; None where none has."""
+    beside = _BESIDE.get()
+    if beside is None:
+        return None
+    tensors = _tensors((*enumerate(beside.placed), *beside.named.items()))
+    return next((name for name, one in tensors if one.ndim > 2 and one.shape[-len(sides) :] == tuple(sides)), None)
+
+
 def kind() -> Hashable:
     """What of the arguments may decide which way a network takes: their types and shapes, and what is no tensor."""
     beside = _BESIDE.get()

@@ -26,6 +26,15 @@ class View:
     scale: float
     factor: float
 
+    @property
+    def moves(self) -> bool:
+        """Whether what is in the image has another place, or another size, in the copy."""
+        return self.flip or self.scale != 1
+
+    def sides(self, sides: Sequence[int]) -> list[int]:
+        """The sides of the copy of an image with these sides."""
+        return [max(1, round(self.scale * side)) for side in sides]
+
 
 @dataclass(frozen=True)
 class Augment:

@@ -7,6 +7,7 @@ import torch
 
 from contrex.explain import EXPLAINERS
 from contrex.explain.explorer.class_maps import COSTLY, FINEST, class_maps
+from contrex.explain.named import build_explainer
 from contrex.models import build_network
 from contrex.ops import scores
 
@@ -50,6 +51,19 @@ def test_every_contrast_is_a_sum_of_the_maps(network, name, num):
         row = scores.class_weights(expected.logits, expected.target, contrast)[0]
         torch.testing.assert_close(weighted(maps, row, contrast), expected.heatmap[0], rtol=1e-4, atol=1e-6)
     assert maps.about.target.tolist() == [0 if num is None else target]
+
+
+@pytest.mark.parametrize(
+    "text", ["grad_cam(augment='flip, times(0.5)')", "grad_cam(fuse='mean(features.0, features.2)')"]
+)
+def test_what_any_explainer_can_be_told_holds_for_the_page(network, text):
+    explain = build_explainer(network, text)
+    maps = found(explain, image())
+    assert maps.about.explainer == text
+    chosen = range(3) if maps.classes is None else maps.classes[:3]
+    for place, index in enumerate(chosen):
+        expected = explain(image(), target=index).heatmap[0]
+        torch.testing.assert_close(torch.from_numpy(maps.maps[place]), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_where_cells_and_biases_make_the_logits_that_is_known(network):

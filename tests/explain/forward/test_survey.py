@@ -6,6 +6,7 @@ import gc
 import random
 import warnings
 import weakref
+from enum import Enum
 
 import pytest
 import torch
@@ -299,6 +300,24 @@ def test_a_changed_way_is_looked_at_again(change):
     with pytest.raises(
         LayerError, match=r"no layer of Net carries the logits alone: .* of the gradient flows past 'one'"
     ):
+        explainer(images(), target=1)
+
+
+class Way(Enum):
+    ALONE, BESIDE = 0, 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 2.0), (Way.ALONE, Way.BESIDE), ((0, "a"), (1, "a"))])
+def test_numbers_choices_and_tuples_may_decide_the_way_too(before, after):
+    def run(net, x):
+        return net.fc(gap(net.one(x))) + (net.side(gap(x)) if net.way == after else 0)
+
+    net = network(run)
+    net.way = before
+    explainer = contrex.GradCAM(net)
+    assert_right(explainer, images(), explainer(images(), target=1).heatmap)
+    net.way = after
+    with pytest.raises(LayerError, match=r"no layer of Net carries the logits alone"):
         explainer(images(), target=1)
 
 

@@ -32,6 +32,7 @@ class ShapleyCAM(GradCAM):
 
     name = "shapley_cam"
     unit = ""
+    is_density = True
     is_differentiable = False
 
     def _run(self, images: Tensor, layers: Sequence[Site], *, graph: str) -> Pass:

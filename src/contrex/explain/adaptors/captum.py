@@ -45,6 +45,22 @@ _LINEAR = {
     "LayerConductance",
 }
 """Methods whose attribution is linear in the score: a contrast costs them one call, not one per class."""
+_SHARES = {
+    "Conductance",
+    "Deconvolution",
+    "DeepLift",
+    "DeepLiftShap",
+    "GradCam",
+    "GradientShap",
+    "GradientXActivation",
+    "GuidedBackprop",
+    "InputXGradient",
+    "IntegratedGradients",
+    "InternalInfluence",
+    "LRP",
+    "Saliency",
+}
+"""Methods, of the pixels or a layer, whose cells are shares of the score or slopes."""
 _LOGITS_ONLY = ("DeepLift", "LRP")
 """Parts of the names of methods that replace the backward rule of modules; softmax and sigmoid of a score are none."""
 
@@ -90,6 +106,7 @@ class Captum(Explainer):
         called_with = inspect.signature(self._kind.attribute).parameters.values()
         self._made_with, self._called_with = _sorted(attribution, options, made_with, list(called_with)[2:])
         self._name, self._seed = attribution, seed
+        self.is_density = attribution.removeprefix("Layer") in _SHARES
         told = {name: plain(value) for name, value in options.items()}
         told |= {"layer": layer_name(options["layer"], self.model)} if "layer" in options else {}
         self._told = {**told, "seed": seed}

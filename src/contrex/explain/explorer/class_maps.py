@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contrex.errors import LayerError
+from contrex.explain import combined
 from contrex.explain.asked import Asked
 from contrex.explain.checked import finite
 from contrex.explain.explainer import ActivationExplainer, Explainer, LayerExplainer, kept_of
@@ -129,16 +130,18 @@ def _area(shape: Sequence[int]) -> int:
 
 def _maps_of(explain: Explainer, run: Pass, rows: Tensor, task: str) -> Tensor:
     """The finite maps `[M,h,w]` of the scores that `rows` [M,Z] weigh, on the CPU."""
-    parts = [
-        explain._maps(run, Question(some[None], task=task), differentiable=False)[0].detach()
-        for some in torch.split(rows, AT_ONCE)
-    ]
-    return finite(torch.cat(parts)[None])[0].float().cpu()
+
+    def answer(explain: Explainer, run: Pass) -> Tensor:
+        shared = replace(run, is_shared=True)
+        asked = (Question(some[None], task=task) for some in torch.split(rows, AT_ONCE))
+        return torch.cat([combined.maps_of(explain, shared, one, differentiable=False).detach() for one in asked], 1)
+
+    return finite(combined.averaged(explain, run, answer, differentiable=False))[0].float().cpu()
 
 
 def _is_cheap(explain: Explainer, run: Pass, rows: Tensor) -> bool:
     """Whether all classes together cost no more than one: the closed form holds."""
-    if not isinstance(explain, ActivationExplainer) or rows.shape[2] != run.logits.shape[1]:
+    if not isinstance(explain, ActivationExplainer) or explain.fuse is not None or rows.shape[2] != run.logits.shape[1]:
         return False
     linear: nn.Linear | None = explain._head.linear(run, run.features[0], rows)
     return linear is not None

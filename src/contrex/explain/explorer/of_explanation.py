@@ -43,8 +43,13 @@ def page_of(
         raise ArgumentError(
             "`explore` draws on pictures, and this explanation has none: add them, why.on(images, mean=..., std=...)."
         )
-    if why.score not in scores.SCORES:
-        raise ArgumentError(f"`explore` asks about the classes of whole pictures, this explains {why.score}: show it.")
+    if why.score != "logit":
+        told = (
+            "of classes, and this is of their {}"
+            if why.score in scores.SCORES
+            else "of whole pictures, and this is of {}"
+        )
+        raise ArgumentError(f"`explore` asks about logits {told.format(why.score)}: show it, or ask without `score`.")
     given = None if classifier is None else _source(why, classifier)
     sources = [source for photo in why.images if (source := given or photo.source) is not None]
     if len(sources) < len(why.images):

@@ -8,6 +8,7 @@ import types
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TypeVar
 
 import torch
@@ -180,7 +181,7 @@ class Sites:
         places = list(map(id, values))  # of those that count none is freed: the settings hold them
         if places != self._places:
             self._places = places
-            self._settings = tuple([value for value in values if value.__class__ in _SETTINGS])
+            self._settings = tuple([value for value in values if _decides(value)])
         return self._settings
 
     def _named(self, survey: Survey, layer: str | nn.Module) -> Site:
@@ -209,7 +210,15 @@ def _all_modules(model: nn.Module) -> list[nn.Module]:
     return list(modules)
 
 
-_SETTINGS = frozenset({bool, int, str, type(None), types.FunctionType, types.MethodType, types.BuiltinFunctionType})
+_FUNCTIONS = {types.FunctionType, types.MethodType, types.BuiltinFunctionType}
+_SETTINGS = frozenset({bool, int, float, str, type(None), *_FUNCTIONS})
+
+
+def _decides(value: object) -> bool:
+    """Whether an attribute may decide which way a module takes."""
+    if value.__class__ is tuple:
+        return all(map(_decides, value))
+    return value.__class__ in _SETTINGS or isinstance(value, Enum)
 
 
 def _values(modules: Sequence[nn.Module]) -> list[object]:

@@ -70,6 +70,7 @@ class LRP(RelevanceExplainer):
 
     name = "lrp"
     unit = "relevance"
+    is_density = True
 
     def __init__(
         self,
