@@ -267,6 +267,9 @@ def test_a_metric_for_more_classes_is_refused_before_training(photos, tmp_path, 
     words = ["--data.path", photos, "--data.classes", *TEN_CLASSES[:3], "--folder", tmp_path / "run"]
     assert run("train", "tiny_imagenet10_cgc", *words) == 2
     assert "`evaluation.metrics` has top5, which needs at least 5 classes" in capsys.readouterr().err
+    words = ["--data.path", photos, "--folder", tmp_path / "run", "--evaluation.layer", "layer9"]
+    assert run("train", "tiny_imagenet10_cgc", *words) == 2
+    assert "`layer` of ConvNet must be one of features, fc; got" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
 

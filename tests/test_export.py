@@ -1,5 +1,6 @@
 """Exported classifiers: every format gives the run's logits where it is loaded, and says what it cannot hold."""
 
+import copy
 import hashlib
 import json
 from dataclasses import replace
@@ -14,9 +15,10 @@ import torchvision
 from contrex import cli
 from contrex.cli.export import Export
 from contrex.errors import ArgumentError, CheckpointError, UnknownNameError, WeightsError
-from contrex.export import FORMATS, export_run, formats
+from contrex.export import FORMATS, export_model, export_run, formats
 from contrex.methods import training_plan
 from contrex.models import load_classifier
+from contrex.models.named import library_of
 from contrex.records import to_plain
 from contrex.settings import CrossEntropy, Digits, Model, Recipe, Training
 from contrex.training.checkpoint import Checkpoints
@@ -93,6 +95,21 @@ def test_torchvision_takes_its_file_strictly(torchvision_run):
     with torch.inference_mode():
         torch.testing.assert_close(network.eval()(normalised()), own_logits(torchvision_run))
     assert exported.checked.startswith(f"loaded back by torchvision {torchvision.__version__}; largest difference")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The default weight initialization")
+@pytest.mark.parametrize("name", ["mobilenet_v3_small.IMAGENET1K_V1", "googlenet"])
+def test_torchvision_takes_files_of_networks_with_its_own_weights(tmp_path, name, monkeypatch):
+    """A name may say which weights, and some are built otherwise for them; here theirs are drawn."""
+    model = Model(f"torchvision:{name}", pretrained=True)
+    torch.manual_seed(0)
+    library, architecture = library_of(model.name)
+    network = library.build(architecture, {}, like_pretrained=True)
+    network.load_state_dict({n: v + 0.01 if v.is_floating_point() else v for n, v in network.state_dict().items()})
+    monkeypatch.setattr(type(library), "pretrained", lambda *_: copy.deepcopy(network))
+    export = export_model(model, "torchvision", tmp_path / "file.pth")
+    assert export.path.is_file()
 
 
 def test_timm_takes_its_file(timm_run):

@@ -149,8 +149,14 @@ def test_too_few_sure_images_are_told_in_numbers():
     )
     with pytest.raises(ArgumentError, match=message):
         grids_of(known, GridPointing(size=2), seed=0)
-    with pytest.raises(ArgumentError, match="grid_pointing_game, whose grid of 3 x 3"):
-        evaluate(subject(), options("grid_pointing_game", limit=4))
+    run = evaluate(subject(), options("grid_pointing_game", "top1", limit=4))
+    (metric,) = [one for one in run.record.metrics if one.name.startswith("grid_pointing_game")]
+    assert (metric.num_counted, metric.num_skipped) == (0, 4)
+    assert "grid_pointing_game, whose grid of 3 x 3" in metric.protocol["lacking"]
+    assert run.record.metric("top1").num_counted == 4, "what was measured beside it is not lost"
+    few = replace(options("grid_pointing_game"), grid_pointing=GridPointing(size=4))
+    with pytest.raises(ArgumentError, match=r"grid of 4 x 4 needs 16 classes, and .* has 10: take a smaller"):
+        evaluate(subject(), few)
 
 
 class OneSize(ConvNet):

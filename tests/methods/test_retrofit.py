@@ -424,6 +424,8 @@ def test_what_is_refused():
         replace(BASE, rescale=True, teacher_decay=0.9)
     with pytest.raises(ArgumentError, match=r"`method.compared_with` teacher has no negatives: add `--method.no-neg"):
         replace(BASE, compared_with="teacher")
+    with pytest.raises(ArgumentError, match=r"`method.variant` published-code is CGC's, and `method.compared_with` is"):
+        replace(E2KD, variant="published-code")
     with pytest.raises(ArgumentError, match=r"sees the transformed images alone, and `method.views` is both: set it"):
         replace(E2KD, label_weight=1.0)
     with pytest.raises(ArgumentError, match=r"`method.teacher_decay` must be from 0 to below 1, or None, got 1"):

@@ -156,7 +156,7 @@ def test_metric_counts_both_kinds_of_skipped_images():
     record = metric.record(num_bootstrap=10, seed=0)
     assert record.value == pytest.approx(50)
     assert (record.num_counted, record.num_skipped) == (1, 4)
-    assert record.skip_reason == "3 without a box of the class, 1 with an empty heatmap (no positive value)"
+    assert record.skip_reason == "3 without a box or mask of the class, 1 with an empty heatmap (no positive value)"
     metric.reset()
     assert metric.describe_skipped() == ""
     metric.update(-heatmaps[:1], [box], [(8, 8)])

@@ -83,6 +83,20 @@ def test_a_run_survives_the_disk(tmp_path):
     assert again.gallery.paths == run.gallery.paths
 
 
+def test_a_record_is_never_beside_the_samples_of_another(tmp_path, monkeypatch):
+    """Where writing it again ends in the middle, there is none."""
+    write_run(tmp_path, a_run())
+
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("contrex.records.folder._write_gallery", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_run(tmp_path, a_run())
+    with pytest.raises(RecordError, match="no record in"):
+        read_run(tmp_path)
+
+
 VERSION_1 = Path(__file__).parent / "version1"
 """A folder that contrex wrote before records said what they are: every metric, on six digits."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from contrex.report.cells import cell_count, cell_spread, cell_value, heading, verdict
+from contrex.report.cells import cell_count, cell_spread, cell_value, heading, pairing, verdict
+from contrex.report.conclusion import findings
 from contrex.report.differences import paired_difference
 from contrex.report.groups import grouped
 from contrex.report.tables import Cell, Comparison, comparison
@@ -230,3 +232,46 @@ def test_a_metric_that_one_run_lacks_is_not_measured(make_run) -> None:
     table = comparison(grouped([make_run(metrics=[]), make_run("cgc")]))
     assert table.rows[0].cells[NAME] is None
     assert cell(table, 1).difference is None
+
+
+def test_a_metric_without_a_value_in_one_seed_has_no_mean(make_run) -> None:
+    """Of seeds that counted no image there is none: the others' would be of other images."""
+    nothing = {"value": math.nan, "low": math.nan, "high": math.nan, "num_counted": 0, "num_skipped": 4}
+    for first, second in ((nothing, nothing), (nothing, {})):
+        runs = [make_run(f"cgc-seed{n}", metric=one, seed=n) for n, one in enumerate((first, second))]
+        table = comparison(grouped([make_run(), *runs]))
+        assert cell_value(cell(table, 1)) == "\N{EN DASH}"
+        assert math.isnan(cell(table, 1).deviation)
+
+
+def with_labels(run, labels):
+    return replace(run, samples=replace(run.samples, labels=np.array(labels)))
+
+
+def test_images_are_paired_by_path_whatever_of_several_right_labels_is_recorded(make_run) -> None:
+    runs = [make_run(), with_labels(make_run("cgc", [50.0, 60.0, 70.0, 80.0]), [0, 1, 0, 1])]
+    difference = cell(comparison(grouped(runs)), 1).difference
+    assert difference is not None
+    assert (difference.num_pairs, difference.estimate.value) == (4, 10)
+    twice = ["val/a.png", "val/a.png", "val/c.png", "val/d.png"]
+    runs = [with_labels(make_run(paths=twice), [0, 1, 0, 0]), with_labels(make_run("cgc", paths=twice), [1, 0, 0, 0])]
+    difference = cell(comparison(grouped(runs)), 1).difference
+    assert difference is not None
+    assert (difference.signs.num_above, difference.signs.num_below) == (1, 1), "of one path the label tells them apart"
+
+
+def test_what_is_worse_on_the_common_images_is_not_the_best(make_run) -> None:
+    """It skips the images on which maps are hard, so its mean is the larger one."""
+    values = [10.0, 12.0, *[80.0 + n / 10 for n in range(20)]]
+    paths = [f"val/{n}.png" for n in range(len(values))]
+    worse = [None, None, *[value - 5 - value / 1000 for value in values[2:]]]
+    table = comparison(grouped([make_run(values=values, paths=paths), make_run("cgc", worse, paths=paths)]))
+    first, second = cell(table, 0), cell(table, 1)
+    assert second.estimate.value > first.estimate.value
+    assert verdict(second, table.columns[0]) == "worse"
+    assert not first.best
+    assert not second.best
+    assert pairing(second) == "on 20 common images"
+    (found,) = findings(table.rows[1], table).values()
+    assert found.fell
+    assert found.numbers == ("76\N{NO-BREAK SPACE}%", "81\N{NO-BREAK SPACE}% on 20 common images")

@@ -19,6 +19,7 @@ from contrex.models import load_classifier
 from contrex.settings import Labelled, Optimizer, Retrofit, UnlabelledPhotos
 from contrex.training import load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
+from contrex.training.preparing import names_of_classes
 from sampling import crossed
 from training.runs import quiet, stopped_and_resumed, tiny, varied
 
@@ -61,6 +62,9 @@ def test_photos_without_labels_alone(tmp_path, recipe):
     assert not any("val_top1" in line for line in read_log(tmp_path / "run"))
     saved = Checkpoints(tmp_path / "run").load()
     assert saved["classes"] == [str(number) for number in range(10)]
+    own = replace(load_classifier(recipe.model), names=tuple("abcdefghij"))
+    assert names_of_classes(own, recipe) == tuple("abcdefghij"), "those that a library's weights bring"
+    assert load_trained(tmp_path / "run")[1].interpolation == "bilinear", "as the photos were resized"
     assert Checkpoints(tmp_path / "run").file("best") == Checkpoints(tmp_path / "run").file("last")
 
 

@@ -180,6 +180,9 @@ def _check_evaluation(recipe: settings.Recipe) -> None:
     from contrex.data.labelled import run_images
     from contrex.devices import device_named
     from contrex.evaluation import check_names
+    from contrex.explain.named import build_explainer
+    from contrex.models import load_classifier
+    from contrex.training.trained import without_file
 
     check_names(recipe.evaluation)
     device_named(recipe.evaluation.device)
@@ -190,5 +193,8 @@ def _check_evaluation(recipe: settings.Recipe) -> None:
             "then contrex evaluate RUN --data PATH with images that have some."
         )
     check_names(recipe.evaluation, len(images.classes))
+    bare = load_classifier(without_file(recipe.model), num_classes=len(images.classes), is_bare=True)
+    for way in recipe.evaluation.of_each_explainer():
+        build_explainer(bare.network, way.explainer, way.layer)
     if len(images) == 0:
         raise DataError(f"`evaluation.split`: {images.name} has no images. Choose another, or add --no-evaluate.")

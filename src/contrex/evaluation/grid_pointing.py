@@ -45,10 +45,17 @@ class GridPointing(Protocol):
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.options = bench.options.grid_pointing
+        size, images = self.options.size, bench.subject.images
+        if len(images.classes) < size**2:
+            raise ArgumentError(
+                f"`evaluation.metrics` has grid_pointing_game, whose grid of {size} x {size} needs {size**2} classes, "
+                f"and {images.name} has {len(images.classes)}: take a smaller `evaluation.grid_pointing.size`."
+            )
         self.metric = GridPointingGame(size=self.options.size)
         self.metrics = [self.metric]
         self._known: list[Known] = []
         self._num_grids = 0
+        self._lacking = ""
 
     def meaning(self) -> str:
         size = self.options.size
@@ -68,7 +75,10 @@ class GridPointing(Protocol):
 
     def finish(self) -> Sequence[int]:
         known = sorted(itertools.chain.from_iterable(ranks.gathered(self._known)))
-        grids = grids_of(known, self.options, seed=self.bench.options.seed)
+        try:
+            grids = grids_of(known, self.options, seed=self.bench.options.seed)
+        except ArgumentError as error:  # told in the record, with all that has been measured beside it
+            grids, self._lacking = [], str(error)
         self._num_grids = len(grids)
         at_once = max(self.bench.chunk // self.options.size**2, 1)
         passes = [grids[start : start + at_once] for start in range(0, len(grids), at_once)]
@@ -86,7 +96,8 @@ class GridPointing(Protocol):
 
     def details(self) -> dict[str, Any]:
         words = {**vars(self.options), "num_grids": self._num_grids, "chance": 100 / self.options.size**2}
-        return {**self.bench.shared_details(), "explained_class": "each of the grid", **words}
+        lacking = {"lacking": self._lacking} if self._lacking else {}
+        return {**self.bench.shared_details(), "explained_class": "each of the grid", **words, **lacking}
 
     def _values(self, grids: Sequence[Sequence[Known]]) -> dict[int, float]:
         """The share of heat of each image of some grids, by its index."""

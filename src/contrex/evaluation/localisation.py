@@ -44,7 +44,7 @@ class Localisation(Protocol):
     def _region(self, whole: Whole) -> Region:
         if self.bench.options.region == "boxes":
             return whole.boxes
-        return np.zeros((0, 4), np.float32) if whole.mask is None else whole.mask
+        return np.zeros(whole.image_size, np.bool_) if whole.mask is None else whole.mask
 
     def _update(self, same: Wholes, regions: Sequence[Region], sizes: Sequence[tuple[int, int]]) -> None:
         self.metrics[0].update(same.heatmaps, regions, sizes)

@@ -41,5 +41,7 @@ def configuration_of(subject: Subject, options: settings.Evaluation) -> dict[str
     """How a record was made, as plain values: the subject's configuration, the evaluation, and the checkpoint."""
     checkpoint = {**subject.checkpoint, "sha256": weights_sha256(subject.classifier.network)}
     plain: dict[str, Any] = to_plain({**subject.configuration, "evaluation": options, "checkpoint": checkpoint})
+    if subject.others:  # by what they are, as names stay where a run is trained further
+        plain["others"] = {name: weights_sha256(one.network) for name, one in subject.others.items()}
     plain["evaluation"].pop("explainers")  # a record is by one explainer, and earlier records do not have the field
     return plain

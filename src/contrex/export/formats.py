@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
 from contrex.models import Classifier, eval_mode, load_classifier, model_logits
+from contrex.models.libraries import built_with_weights
 from contrex.models.load import literal
 from contrex.settings import Model
 from contrex.training.trained import without_file
@@ -42,13 +43,16 @@ class Exportable:
 
     @property
     def architecture(self) -> str:
-        """Its name there."""
-        return self.model.name.partition(":")[2]
+        """Its name there, without that of torchvision's weights."""
+        name = self.model.name.partition(":")[2]
+        return name.partition(".")[0] if self.library == "torchvision" else name
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments for the library's builder."""
         options = {key: literal(text) for key, text in self.model.options.items()}
+        if self.library == "torchvision" and self.model.pretrained:
+            options = {**built_with_weights(self.architecture), **options}
         return {**options, "num_classes": len(self.classes)}
 
 

@@ -46,7 +46,8 @@ class EnergyGuidedStep(ExplainingStep):
         masks = torch.stack([_mask(own, (plain.shape[2], plain.shape[3])) for own in boxes])
         energy = energy_losses(found.heatmap, masks.to(found.heatmap.device)).mean()
         cross_entropy = softmax_cross_entropy(found.logits, labels)
-        with_boxes = torch.tensor(sum(len(own) > 0 for own in boxes) / len(boxes))
+        # on the device of the loss, with which it is averaged over processes
+        with_boxes = energy.new_tensor(sum(len(own) > 0 for own in boxes) / len(boxes))
         loss = cross_entropy + self.settings.weight * energy
         terms = {"cross_entropy": cross_entropy, "energy": energy, "with_boxes": with_boxes}
         return step_output(batch.labels, found.logits[: len(batch)], loss, **terms)

@@ -68,6 +68,8 @@ class ExConStep(SupConStep):
             return super().forward(batch)
         first, second = map(self.normalise, two_views_of(batch))
         masked, is_right = self.explained_views(batch)
+        # In older torches autocast gives weights that were cast without gradients to passes that need them.
+        torch.clear_autocast_cache()
         first = torch.where(is_right[:, None, None, None], masked, first)
         # Waits for the device: how many are wrong is the size of a tensor.
         background = masked[~is_right] if self.settings.background else masked[:0]

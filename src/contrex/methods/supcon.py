@@ -136,6 +136,7 @@ class ClassifierStep(Step):
         """The loss of a batch: classify its features, which have no gradients, and take the cross-entropy."""
         with torch.no_grad():
             features = self._cached(batch) if self.settings.cache_features else self._computed(batch)
+        torch.clear_autocast_cache()  # of weights that were cast without gradients, which older torches would use below
         logits = self._encoder[0].head(features)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return step_output(batch.labels, logits, softmax_cross_entropy(logits, batch.labels))

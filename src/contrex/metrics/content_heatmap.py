@@ -99,7 +99,7 @@ class ContentHeatmapAtSpread(LocalisationMetric):
     ('content_heatmap_at_spread_25', '1 with a constant heatmap')
     """
 
-    skip_reason = "no box of the class, or a constant heatmap"
+    skip_reason = "no box (or mask) of the class, or a constant heatmap"
     without_map = "with a constant heatmap"
 
     def __init__(self, *, share: float = 0.25) -> None:

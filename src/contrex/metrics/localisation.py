@@ -90,16 +90,21 @@ class LocalisationMetric(PerSampleMetric):
     """
 
     unit = "%"
-    skip_reason = "no box of the class, or an empty heatmap (no positive value)"
+    skip_reason = "no box (or mask) of the class, or an empty heatmap (no positive value)"
     higher_is_better = True
 
     without_map = "with an empty heatmap (no positive value)"
     """What an image is like that has a box and no value."""
 
+    objects: frozenset[str] = frozenset()
+    """What the objects were given by, in words."""
+
     num_columns = 2  # the value, and 1 where there is an object
 
     def count(self, values: Tensor, boxes: Sequence[Region]) -> None:
         """Keep `values [N]` of images with these boxes; NaN for one with neither box nor heat counts as without box."""
+        are_masks = [_as_tensor(region, index).dtype == torch.bool for index, region in enumerate(boxes)]
+        self.objects |= {"mask" if is_mask else "box" for is_mask in are_masks}
         has_box = [has_object(region, index) for index, region in enumerate(boxes)]
         self.append(values, torch.tensor(has_box, dtype=torch.bool, device="cpu"))
 
@@ -108,7 +113,7 @@ class LocalisationMetric(PerSampleMetric):
         values, has_box = self.rows().unbind(1)
         num_without_box = int((has_box == 0).sum())
         reasons = {
-            "without a box of the class": num_without_box,
+            f"without a {' or '.join(sorted(self.objects))} of the class": num_without_box,
             self.without_map: int(values.isnan().sum()) - num_without_box,
         }
         return ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)

@@ -67,6 +67,11 @@ class Builtin(Library):
         return ConvNet(**arguments)
 
 
+def built_with_weights(name: str) -> dict[str, Any]:
+    """The arguments with which torchvision builds a network for its own weights otherwise than without."""
+    return {"transform_input": True, "aux_logits": False} if name in ("inception_v3", "googlenet") else {}
+
+
 class Torchvision(Library):
     """torchvision's classifiers. NAME.WEIGHTS chooses among their weights, as in resnet50.IMAGENET1K_V1."""
 
@@ -84,8 +89,8 @@ class Torchvision(Library):
             raise ArgumentError(
                 f"`model.name` torchvision:{architecture} names weights: add --pretrained, or drop {tag}."
             )
-        if like_pretrained and name in ("inception_v3", "googlenet"):  # with weights they are built otherwise
-            arguments = {"transform_input": True, "aux_logits": False, **arguments}
+        if like_pretrained:
+            arguments = {**built_with_weights(name), **arguments}
         network: nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
         return network
 

@@ -33,9 +33,10 @@ from contrex.records.record import (
 def write_run(folder: Path, run: RunRecord) -> None:
     """Write `record.json` and the files beside it into `folder`.
 
-    The record is written last: a folder that has one is complete.
+    The record is written last, and one of before goes first: a folder that has one is complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "record.json").unlink(missing_ok=True)
     for earlier in (folder / "sheets").glob("*.png"):
         earlier.unlink()
     for number, (title, picture) in enumerate(run.sheets.items()):

@@ -88,7 +88,8 @@ def pairing(cell: Cell) -> str:
         return f"over {count(num_pairs)} episodes"
     if not num_pairs:
         return "not paired"
-    return f"on {count(num_pairs)} common images" if num_pairs < max(cell.num_counted) else ""
+    most = max(*cell.num_counted, cell.difference.num_counted)
+    return f"on {count(num_pairs)} common images" if num_pairs < most else ""
 
 
 def sign_text(cell: Cell) -> str:

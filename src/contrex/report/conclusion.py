@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from contrex.report.cells import cell_value, verdict
+from contrex.report.cells import cell_value, pairing, verdict
 from contrex.report.numbers import NOTHING, count, number
 from contrex.report.tables import Cell, Column, Comparison, MethodRow
 from contrex.report.words import enumerated, family_title
@@ -39,19 +39,28 @@ class Finding:
     @property
     def fell(self) -> bool:
         """Whether it is told apart, and smaller than the baseline's."""
-        return self.told and self.own.estimate.value < self.other.estimate.value
+        return self.told and self.values[0] < self.values[1]
 
     @property
     def rose(self) -> bool:
         """Whether it is told apart, and larger than the baseline's."""
-        return self.told and self.own.estimate.value > self.other.estimate.value
+        return self.told and self.values[0] > self.values[1]
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """Both values, of the images that both have where these are told apart."""
+        change = self.own.difference
+        known = None if change is None else change.means
+        return known or (self.own.estimate.value, self.other.estimate.value)
 
     @property
     def numbers(self) -> tuple[str, str]:
-        """Both values with their unit, in as few digits as show the difference."""
-        values = self.own.estimate.value, self.other.estimate.value
+        """Both values with their unit, in as few digits as show the difference; where they are of some images only, on
+        how many."""
+        values, common = self.values, pairing(self.own)
+        common = f" {common}" if common.endswith("common images") else ""
         unit = f"\N{NO-BREAK SPACE}{self.column.unit}" if self.column.unit else ""
-        return (f"{number(values[0], places(*values))}{unit}", f"{number(values[1], places(*values))}{unit}")
+        return (f"{number(values[0], places(*values))}{unit}", f"{number(values[1], places(*values))}{unit}{common}")
 
     @property
     def words(self) -> str:

@@ -33,6 +33,10 @@ class Difference:
     """What the pairs are: images or episodes."""
     places: int | None = None
     """The decimals of all differences of its metric; None is as many as its own interval allows."""
+    num_counted: int = 0
+    """The most images that a run of either side counted: with fewer pairs, the values are of other images as well."""
+    means: tuple[float, float] | None = None
+    """The value and the baseline's over the paired images alone."""
 
     @property
     def is_told_apart(self) -> bool:
@@ -169,6 +173,8 @@ def _estimate(metrics: Sequence[MetricRecord]) -> tuple[Estimate, float]:
     if len(metrics) == 1:
         return Estimate(metrics[0].value, metrics[0].low, metrics[0].high), math.nan
     values = [metric.value for metric in metrics]
+    if not all(map(math.isfinite, values)):  # of seeds that counted no image there is no mean
+        return Estimate(math.nan), math.nan
     mean, deviation = statistics.mean(values), statistics.stdev(values)  # exact: the deviation of equal values is 0
     return Estimate(mean, mean - deviation, mean + deviation), deviation
 
@@ -187,13 +193,15 @@ def difference(group: RunGroup, baseline: RunGroup, name: str) -> Difference | N
         return Difference(episode_difference(episodes), len(episodes), episode_signs(episodes), over="episodes")
     runs = [*group.runs, *baseline.runs]
     paired = paired_values(runs, name) if len({_images_of(run.record) for run in runs}) == 1 else None
+    most = max(metric.num_counted for metric in (*metrics, *reference))
     if paired is None:
         means = [float(np.mean([metric.value for metric in side])) for side in (metrics, reference)]
-        return Difference(Estimate(means[0] - means[1]), 0)
+        return Difference(Estimate(means[0] - means[1]), 0, num_counted=most)
     own, others = np.split(paired, [len(group.runs)])
     alone = all(metric.per_image == "values" for metric in (*metrics, *reference))
     signs = paired_signs(own, others) if alone else None  # the shares of single images mean nothing
-    return Difference(paired_difference(own, others), paired.shape[1], signs)
+    found = (float(own.mean()), float(others.mean()))
+    return Difference(paired_difference(own, others), paired.shape[1], signs, num_counted=most, means=found)
 
 
 def _episodes(group: RunGroup, baseline: RunGroup, name: str) -> list[NDArray[np.float64]]:
@@ -233,12 +241,20 @@ def paired_values(runs: Sequence[RunRecord], name: str) -> NDArray[np.float64] |
     metrics = [run.record.metric(name) for run in runs]
     if any(metric is None or metric.per_image == "none" for metric in metrics):
         return None
-    tables = [sample_values(run, name) for run in runs]
+    tables = [_by_image(run, name) for run in runs]
     if not tables[0] or any(table.keys() != tables[0].keys() for table in tables):
         return None
     values = np.array([[table[key] for key in tables[0]] for table in tables])
     counted = ~np.isnan(values).any(axis=0)
     return values[:, counted] if counted.any() else None
+
+
+def _by_image(run: RunRecord, name: str) -> Mapping[tuple[str, int], float]:
+    """The metric of each image as `sample_values` has it, by its path and 0 where no path comes twice: where several
+    classes are right, the label is the one that a network prefers."""
+    values = sample_values(run, name)
+    alone = {(path, 0): value for (path, _), value in values.items()}
+    return alone if len(alone) == len(values) else values
 
 
 def sample_values(run: RunRecord, name: str) -> dict[tuple[str, int], float]:
@@ -263,19 +279,22 @@ def _with_best(rows: Sequence[MethodRow], column: Column) -> list[MethodRow]:
         return list(rows)
     sign = 1 if column.higher_is_better else -1
     best = max(measured, key=lambda row: sign * _cell(row, column.name).estimate.value)
-    if not all(_told_apart(best, row, rows[0], column.name) for row in measured if row is not best):
+    if not all(sign * _lead(best, row, rows[0], column.name) > 0 for row in measured if row is not best):
         return list(rows)
     marked = replace(_cell(best, column.name), best=True)
     return [replace(row, cells={**row.cells, column.name: marked}) if row is best else row for row in rows]
 
 
-def _told_apart(row: MethodRow, other: MethodRow, baseline: MethodRow, name: str) -> bool:
-    """Whether two methods are told apart; the differences to the baseline are known."""
+def _lead(row: MethodRow, other: MethodRow, baseline: MethodRow, name: str) -> float:
+    """The difference of a method to another on the images of both, 0 where they are not told apart; the differences to
+    the baseline are known. It may have another sign than that of their values, which are of the images of each."""
     if baseline in (row, other):
         known = _cell(row if other is baseline else other, name).difference
     else:
         known = difference(row.group, other.group, name)
-    return known is not None and known.is_told_apart
+    if known is None or not known.is_told_apart:
+        return 0.0
+    return -known.estimate.value if row is baseline else known.estimate.value
 
 
 def _cell(row: MethodRow, name: str) -> Cell:

@@ -85,6 +85,16 @@ class RelativeProbability:
         check(0 <= self.threshold < 1, "evaluation.relative_probability.threshold", self.threshold, "in 0..1, below 1")
         check(bool(self.baselines), "evaluation.relative_probability.baselines", self.baselines, "one or more")
         check_positive("evaluation.relative_probability", sigma=self.sigma)
+        if self.protocol == "published-code" and self.sigma != 15.0:
+            raise ArgumentError(
+                f"`evaluation.relative_probability.sigma` {self.sigma:g}: the protocol published-code draws it from 10 "
+                "to 20. Leave it out, or take another protocol."
+            )
+        if self.protocol == "paper" and self.against is not None:
+            raise ArgumentError(
+                f"`evaluation.relative_probability.against` {self.against}: by the protocol paper each map keeps the "
+                "pixels of its own sign, whatever the other is. Leave it out, or take another protocol."
+            )
 
 
 @dataclass(frozen=True)

@@ -428,6 +428,11 @@ class Retrofit(Method):
                 f"`method.incomplete` {self.incomplete} is held beside CGC's views, and `method.compared_with` is "
                 f"{self.compared_with}: set it to view, or leave `method.incomplete` at 0."
             )
+        if self.variant != "paper":
+            raise ArgumentError(
+                f"`method.variant` {self.variant} is CGC's, and `method.compared_with` is {self.compared_with}: leave "
+                "it out, or compare with the view."
+            )
         if self.negatives:
             raise ArgumentError(
                 f"`method.compared_with` {self.compared_with} has no negatives: add `--method.no-negatives`, or "

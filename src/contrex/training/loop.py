@@ -260,7 +260,7 @@ def _gone_back(run: Run, found: Validation) -> Validation:
             break
     say(
         run.console,
-        f"{run.recipe.name}: {changed:.1f} % of the sure decisions is less than `method.tolerance` "
+        f"{run.recipe.name}: {changed:.2f} % of the sure decisions is less than `method.tolerance` "
         f"{step.tolerance:g}: went back to {run.place.way:.0%} of the way from the first weights to the trained ones",
     )
     return found

@@ -65,6 +65,7 @@ def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Cons
     if saved is not None:
         load_steps(plan, saved)
     distributed.check_equal(plan)  # sync point: one process with other weights would never be noticed later
+    known = fingerprint(images, _classes(classifier, recipe, images, saved))  # while each process has the whole network
     plan, runners = on_all_processes(plan, recipe, device)
     # After the weights were shared out, which puts other parameters in the places of these.
     optimizers = [build_optimizer(phase.parameters, phase.optimizer, phase.head) for phase in plan.phases]
@@ -86,7 +87,7 @@ def prepare(recipe: Recipe, folder: Path, *, resume: bool = False, console: Cons
         optimizers=optimizers,
         averages=averages,
         place=place,
-        data=fingerprint(images, () if images.labelled.has_labels else names_of_classes(classifier, recipe)),
+        data=known,
         loader=TrainingLoader(
             [_views(recipe, images.labelled, phase, number) for number, phase in enumerate(plan.phases)],
             batch_size=options.batch_size,
@@ -139,13 +140,22 @@ def _classifier(recipe: Recipe, images: TrainingImages, saved: RunState | None, 
     return distributed.synchronise_batch_norm(classifier, recipe.training)
 
 
+def _classes(classifier: Classifier, recipe: Recipe, images: TrainingImages, saved: RunState | None) -> tuple[str, ...]:
+    """The names of a network's classes where the images know none: those of before where the run goes on."""
+    if images.labelled.has_labels:
+        return ()
+    return names_of_classes(classifier, recipe) if saved is None else saved.data.classes
+
+
 def names_of_classes(classifier: Classifier, recipe: Recipe) -> tuple[str, ...]:
-    """The names of a network's classes where the images know none: as many as it has logits for one of them."""
+    """The names of a network's classes where the images know none: its own, or as many as it has logits for one of
+    them."""
     side = view_sizes(recipe.data)[1]
     device = next(classifier.network.parameters()).device  # the network may have moved already
     with eval_mode(classifier.network), torch.no_grad():
         logits = model_logits(classifier.network, classifier.normalise(torch.zeros(1, 3, side, side, device=device)))
-    return class_names(logits.shape[1])
+    own = tuple(classifier.names or ())
+    return own if len(own) == logits.shape[1] else class_names(logits.shape[1])
 
 
 def _move(plan: Plan, recipe: Recipe, device: torch.device) -> None:

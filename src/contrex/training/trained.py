@@ -26,7 +26,13 @@ def trained(content: Mapping[str, Any]) -> tuple[Recipe, Classifier, tuple[str, 
     state = RunState.from_checkpoint(content)
     data, names = state.recipe.data, state.data.classes
     classifier = trained_classifier(state)
-    seen = replace(classifier, image_size=data.image_size, short_side=data.short_side, names=names)
+    seen = replace(
+        classifier,
+        image_size=data.image_size,
+        short_side=data.short_side,
+        names=names,
+        interpolation="bilinear",  # as views and evaluations are resized, whatever the library has for its own weights
+    )
     return state.recipe, seen, names
 
 

@@ -95,10 +95,32 @@ def test_limit_per_class(root: Path) -> None:
 
 
 def test_names_come_from_classes_txt_by_folder(root: Path) -> None:
-    write(root, "classes.txt", "0\tcat\thouse cat, tabby", "1\tant\tant, emmet")
+    write(root, "classes.txt", "0\tant\tant, emmet", "1\tcat\thouse cat, tabby")
     images = FolderImages(Folder(root), "val")
     assert images.classes == ["ant, emmet", "bee", "house cat, tabby"]
     assert images.folders == ["ant", "bee", "cat"]
+
+
+@pytest.mark.parametrize("lines", [("0\tcat\thouse cat", "1\tant\temmet"), ("cat", "ant", "bee")])
+def test_indices_that_are_not_those_of_the_labels_are_refused(root: Path, lines: tuple[str, ...]) -> None:
+    """A network in the order of the file would be measured with the classes exchanged."""
+    write(root, "classes.txt", *lines)
+    with pytest.raises(DataError, match=r"classes.txt' has the classes in another order than their folders \(cat, ant"):
+        FolderImages(Folder(root), "val")
+    chosen = FolderImages(Folder(root, classes=("cat", "ant", "bee")), "val")
+    assert chosen.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_rows_that_contradict_each_other_are_refused(root: Path) -> None:
+    indexed(root)
+    text = (root / "labels.csv").read_text().rstrip("\n")
+    (root / "labels.csv").write_text(f"{text}\nval/ant/1.jpg,4,the same once more\n")
+    assert FolderImages(Folder(root), "val").labels[0] == 4
+    (root / "labels.csv").write_text(f"{text}\nval/ant/1.jpg,0,another\n")
+    with pytest.raises(
+        DataError, match=r"labels.csv', line 20: a second row for 'val/ant/1.jpg', class_index 0, which is 4"
+    ):
+        FolderImages(Folder(root), "val")
 
 
 # --- labels.csv -----------------------------------------------------------------------------------------------------

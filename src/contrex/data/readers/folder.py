@@ -57,7 +57,7 @@ class FolderImages(ImageFiles):
         _check_split(settings, split)
         table = _read_labels(settings.path, split)
         self.folders = _class_folders(settings, split, indexed=table.indexed)
-        self.classes: Sequence[str] = _class_names(settings.path, self.folders, indexed=table.indexed)
+        self.classes: Sequence[str] = _class_names(settings, self.folders, indexed=table.indexed)
         found = list(_labelled_files(settings.path, split, self.folders, table, len(self.classes)))
         self._trimaps = _find_trimaps(settings, found) | table.trimaps
         super().__init__(
@@ -164,7 +164,16 @@ def _read_labels(root: Path, split: str) -> _Labels:
         return table
     for line, path, row in _rows(table.file, split, ("path",)):
         if "class_index" in row:
-            table.indices[path] = (parse_integer(table.file, line, row["class_index"]), line)
+            index, (before, first) = (
+                parse_integer(table.file, line, row["class_index"]),
+                table.indices.get(path, (-1, 0)),
+            )
+            if first and index != before:
+                raise DataError(
+                    f"'{table.file}', line {line}: a second row for '{path}', class_index {index}, which is {before} "
+                    f"in line {first}: take one of them out."
+                )
+            table.indices[path] = (index, line)
         if row.get("trimap"):
             _check_exists(table.file, line, row["trimap"])
             table.trimaps[path] = row["trimap"]
@@ -172,9 +181,9 @@ def _read_labels(root: Path, split: str) -> _Labels:
     return table
 
 
-def _class_names(root: Path, folders: list[str], *, indexed: bool) -> list[str]:
+def _class_names(settings: Folder, folders: list[str], *, indexed: bool) -> list[str]:
     """Readable names by label."""
-    file = root / "classes.txt"
+    file = settings.path / "classes.txt"
     if not file.exists():
         if indexed:
             raise DataError(f"labels.csv has a class_index column, so '{file}' must name the classes; it is missing")
@@ -183,6 +192,13 @@ def _class_names(root: Path, folders: list[str], *, indexed: bool) -> list[str]:
     if indexed:
         return [name for _, name in names]
     readable = dict(names)
+    listed = [folder for folder, _ in names if folder in folders]
+    if not settings.classes and listed != [folder for folder in folders if folder in readable]:
+        raise DataError(
+            f"'{file}' has the classes in another order than their folders ({', '.join(listed[:3])} ...), and labels "
+            "are places among these. Name all folders in that order in `data.classes`, give each image a class_index "
+            "in labels.csv, or sort the file."
+        )
     return [readable.get(folder, folder) for folder in folders]
 
 
