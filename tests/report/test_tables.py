@@ -275,3 +275,22 @@ def test_what_is_worse_on_the_common_images_is_not_the_best(make_run) -> None:
     (found,) = findings(table.rows[1], table).values()
     assert found.fell
     assert found.numbers == ("76\N{NO-BREAK SPACE}%", "81\N{NO-BREAK SPACE}% on 20 common images")
+
+
+def test_numbers_of_two_protocols_are_not_compared_image_by_image(make_run) -> None:
+    """One of the logit is no better than one of the probability; of other maps it may be."""
+    for own, other, num_pairs in (
+        ({"output": "logit"}, {"output": "probability"}, 0),
+        ({"region": "mask", "grid": "7 x 7"}, {"region": "boxes", "grid": "7 x 7"}, 0),
+        ({"output": "logit", "contrast": None, "grid": "7 x 7"}, {"output": "logit", "contrast": "mean"}, 4),
+        ({"step": 3}, {}, 4),  # a record of before does not say
+    ):
+        runs = [
+            make_run(metric={"protocol": own}),
+            make_run("cgc", [80.0, 81.0, 82.0, 83.0], metric={"protocol": other}),
+        ]
+        table = comparison(grouped(runs))
+        difference = cell(table, 1).difference
+        assert difference is not None
+        assert difference.num_pairs == num_pairs, (own, other)
+        assert cell(table, 1).best == (num_pairs > 0)

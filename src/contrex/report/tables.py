@@ -183,16 +183,17 @@ def difference(group: RunGroup, baseline: RunGroup, name: str) -> Difference | N
     """The difference of `group` to `baseline`, in the best way that their records allow.
 
     It is paired over episodes if both have the same, else over images if all runs measured the same ones of the same
-    split, else the plain difference of the means.
+    split in the same way, else the plain difference of the means.
     """
     metrics, reference = _metrics(group, name), _metrics(baseline, name)
     if not metrics or not reference:
         return None
-    episodes = _episodes(group, baseline, name)
+    episodes = _episodes(group, baseline, name) if are_one_metric([*metrics, *reference]) else []
     if episodes:
         return Difference(episode_difference(episodes), len(episodes), episode_signs(episodes), over="episodes")
     runs = [*group.runs, *baseline.runs]
-    paired = paired_values(runs, name) if len({_images_of(run.record) for run in runs}) == 1 else None
+    is_one = len({_images_of(run.record) for run in runs}) == 1 and are_one_metric([*metrics, *reference])
+    paired = paired_values(runs, name) if is_one else None
     most = max(metric.num_counted for metric in (*metrics, *reference))
     if paired is None:
         means = [float(np.mean([metric.value for metric in side])) for side in (metrics, reference)]
@@ -202,6 +203,36 @@ def difference(group: RunGroup, baseline: RunGroup, name: str) -> Difference | N
     signs = paired_signs(own, others) if alone else None  # the shares of single images mean nothing
     found = (float(own.mean()), float(others.mean()))
     return Difference(paired_difference(own, others), paired.shape[1], signs, num_counted=most, means=found)
+
+
+def are_one_metric(metrics: Sequence[MetricRecord]) -> bool:
+    """Whether metrics of one name were measured by one protocol, as far as their records tell: other maps may be shown
+    to it, and nothing else may differ."""
+    ways = [{key: value for key, value in one.protocol.items() if key in PROTOCOL} for one in metrics]
+    return all(one.get(key, value) == value for first in ways for key, value in first.items() for one in ways)
+
+
+PROTOCOL = frozenset(
+    [
+        "baseline",
+        "cells",
+        "least_confidence",
+        "noise_std",
+        "normalise",
+        "output",
+        "protocol",
+        "radius",
+        "region",
+        "resized",
+        "road_fractions",
+        "scored_class",
+        "sigma",
+        "step",
+        "threshold",
+        "view",
+    ]
+)
+"""What protocols are told that their names do not have, and that makes other numbers of the same maps."""
 
 
 def _episodes(group: RunGroup, baseline: RunGroup, name: str) -> list[NDArray[np.float64]]:

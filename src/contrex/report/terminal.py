@@ -26,7 +26,7 @@ from contrex.report.groups import grouped
 from contrex.report.tables import Cell, comparison
 
 CAPTION = "value [95 % interval] or mean ± s.d. over seeds; below it the difference to the first; * best, told apart"
-UNPAIRED = "not paired: measured on other images than the first, so the difference has no interval"
+UNPAIRED = "not paired: measured on other images than the first, or in another way, so the difference has no interval"
 
 
 def summary_table(runs: Sequence[RunRecord], names: Sequence[str] = ()) -> Table:
