@@ -15,6 +15,7 @@ from contrex.data.views.squares import central_square, pixels
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import Bench, Group, Subject, check_names, evaluate
 from contrex.evaluation.grid_pointing import Known, grids_of
+from contrex.evaluation.subject import configuration_of
 from contrex.metrics import (
     adcc,
     arcc,
@@ -34,7 +35,7 @@ from contrex.models.convnet import ConvNet
 from contrex.ops import heatmap
 from contrex.records import to_plain
 from contrex.report import comparison_tables
-from contrex.settings import Evaluation, GridPointing, Randomization, SingleDeletion
+from contrex.settings import Evaluation, GridPointing, Randomization, RelativeProbability, SingleDeletion
 from contrex.settings import HumanMaps as People
 from evaluation.test_run import DATA, classifier, subject
 from sampling import sampled
@@ -347,3 +348,29 @@ def test_randomisation_by_ssim_and_stage_by_stage(few):
     assert found["verdict"] in ("changes", "flagged: it does not change")
     assert "verdict" not in each
     assert each["order"] == "independent"
+
+
+def test_a_record_says_which_other_networks_by_their_weights():
+    """A name stays where a run is trained further, and its old record is not that of the new maps."""
+    asked, own = options("repeatability", others=("a",)), classifier()
+    first, second = (configuration_of(replace(subject(), others={"a": one}), asked) for one in (own, own))
+    assert first == second
+    with torch.no_grad():
+        next(own.network.parameters()).add_(1)
+    assert configuration_of(replace(subject(), others={"a": own}), asked)["others"] != first["others"]
+    assert "others" not in configuration_of(subject(), options("top1"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": "published-code", "sigma": 5.0}, "sigma` 5: the protocol published-code draws it from 10 to 20"),
+        (
+            {"protocol": "paper", "against": "max"},
+            "against` max: by the protocol paper each map keeps the pixels of its",
+        ),
+    ],
+)
+def test_what_a_protocol_does_not_read_is_refused(changes, message):
+    with pytest.raises(ArgumentError, match=message):
+        RelativeProbability(**changes)

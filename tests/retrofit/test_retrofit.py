@@ -424,7 +424,7 @@ def test_a_frame_of_the_library(order, tmp_path, monkeypatch):
         model = Model("torchvision:resnet50", weights=weights, pretrained=True)
         options = cli.Retrofit(cli.Photos((tmp_path,)), model=model)
         found = cli._order(options, Folder(tmp_path, image_size=224, resize=256), tmp_path / "run")
-        assert found.recipe.model.weights == weights or tmp_path / "run" / "original.pth"
+        assert found.recipe.model.weights == (weights or tmp_path / "run" / "original.pth")
         assert [(data.image_size, data.resize) for data in (found.photos, found.evaluate_on)] == [(224, 232)] * 2
 
 

@@ -199,7 +199,7 @@ def _order(options: Retrofit, measured: settings.Data | None, folder: Path) -> O
         "val_seed": options.training.seed,
         "on_bad_image": options.photos.on_bad_image,
     }
-    frame = size, resize
+    frame = size, resize  # of the network, which images to measure on are brought into
     if measured is not None and (measured.image_size, measured.short_side) != frame:
         measured = replace(measured, image_size=size, **({"resize": resize} if hasattr(measured, "resize") else {}))
     evaluation = replace(options.evaluation, device=options.training.device)
