@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 import re
 import shutil
 import signal
@@ -27,7 +28,7 @@ from contrex.models import load_classifier
 from contrex.records import Gallery, RunRecord, read_run
 from contrex.retrofit import Order, retrofit
 from contrex.retrofit.kept_out import KeptOut
-from contrex.retrofit.order import first_below, linked, with_photos
+from contrex.retrofit.order import among, first_below, with_photos
 from contrex.retrofit.run import largest_changes, original_of_run, write_weights
 from contrex.settings import Augmentation, Evaluation, Folder, Model, Optimizer, Recipe, Retrofit, Training
 from contrex.training import load_trained, read_log, train
@@ -57,6 +58,8 @@ def order(tmp_path_factory) -> Order:
         network.fc.bias.copy_((network.fc.bias - logits.mean(0)) * 4 / logits.std(0))
     torch.save(network.state_dict(), folder / "weights.pth")
     shutil.copytree(folder / "photos" / "below", folder / "more")
+    for file in (folder / "more").rglob("*.png"):
+        Image.open(file).save(file, compress_level=1)  # as files of their own, as copies would be left out
     recipe = Recipe(
         "retrofit",
         data,
@@ -428,17 +431,18 @@ def test_a_frame_of_the_library(order, tmp_path, monkeypatch):
         assert [(data.image_size, data.resize) for data in (found.photos, found.evaluate_on)] == [(224, 232)] * 2
 
 
-def test_links_are_no_way_around(order, tmp_path):
-    """A part of the photos, chosen by links, is not measured on."""
+@pytest.mark.parametrize("put", [os.symlink, shutil.copy])
+def test_links_and_copies_are_no_way_around(order, tmp_path, put):
+    """A part of the photos, chosen by links or copied, is not measured on."""
     chosen = tmp_path / "chosen" / "val" / "cat"
     chosen.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(chosen / "0.png")
     images = image_set(Folder(tmp_path / "chosen", image_size=8, resize=8), "val")
     photos = sorted(order.photos.path.rglob("*.png"))
-    assert linked(images, tmp_path / "chosen", photos) == ""
-    (chosen / "1.png").symlink_to(photos[3])
+    assert among(images, tmp_path / "chosen", photos) == ""
+    put(photos[3], chosen / "1.png")
     data = Folder(tmp_path / "chosen", image_size=8, resize=8)
-    assert linked(image_set(data, "val"), tmp_path / "chosen", photos).endswith("cat/1.png")
+    assert among(image_set(data, "val"), tmp_path / "chosen", photos).endswith("cat/1.png")
     with pytest.raises(DataError, match=r"have images in common, .*cat/1.png: measure on images"):
         replace(order, evaluate_on=data).check()
 
@@ -461,7 +465,7 @@ def test_errors_name_the_options_of_the_command(order, tmp_path, capsys):
         assert re.search(message, " ".join(capsys.readouterr().err.split())), more
     shutil.copytree(order.photos.path, tmp_path / "photos")
     for path in sorted((tmp_path / "photos").rglob("*.png"))[:10]:
-        path.write_bytes(b"no picture")
+        path.write_bytes(f"no picture {path.name}".encode())
     words += ["--images", str(tmp_path / "photos"), "--image-size", "32", "--training.batch-size", "4", "--preview"]
     assert main(words) == 2
     assert "leave such files out: --on-bad-image skip" in " ".join(capsys.readouterr().err.split())

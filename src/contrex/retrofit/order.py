@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from contrex.data import image_set
+from contrex.data.files.copies import content_keys
 from contrex.data.sample import ImageSet
 from contrex.devices import device_named
 from contrex.errors import ArgumentError, DataError
@@ -80,8 +81,8 @@ class Order:
         shared = next(filter(None, (first_below(folder, images, place) for folder in folders)), "")
         if not shared:
             every = (image_set(photos, split) for split in ("train", "val"))
-            files = (photos.path / own.path(index) for own in every for index in range(len(own)))
-            shared = linked(images, place, files)
+            files = [photos.path / own.path(index) for own in every for index in range(len(own))]
+            shared = among(images, place, files)
         if shared:
             raise DataError(
                 f"`evaluate_on` {place} and `images` {' '.join(map(str, folders))} have images in common, {shared}: "
@@ -115,17 +116,13 @@ class Order:
             )
 
 
-def linked(images: ImageSet, place: Path, files: Iterable[Path]) -> str:
-    """The path of the first image of a data set at `place` whose file is one of `files`, by whichever links; "" where
-    none is."""
-    others = {_identity(file) for file in files}
-    paths = map(images.path, range(len(images)))
-    return next((path for path in paths if (place / path).is_file() and _identity(place / path) in others), "")
-
-
-def _identity(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_dev, status.st_ino
+def among(images: ImageSet, place: Path, files: Sequence[Path]) -> str:
+    """The path of the first image of a data set at `place` whose content one of `files` has, as a copy or by a link; ""
+    where none is."""
+    own = [path for path in map(images.path, range(len(images))) if (place / path).is_file()]
+    keys = content_keys([*files, *(place / path for path in own)])
+    others = set(keys[: len(files)])
+    return next((path for path, key in zip(own, keys[len(files) :], strict=True) if key in others), "")
 
 
 def num_classes(classifier: Classifier, recipe: Recipe) -> int:

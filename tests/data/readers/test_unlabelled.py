@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import shutil
+import zlib
 from contextlib import closing
 
 import pytest
@@ -100,9 +102,11 @@ def test_a_batch_goes_to_its_device_with_what_is_beside_it(images):
 # --- a folder -------------------------------------------------------------------------------------------------------
 
 
-def picture(path, colour=(9, 9, 9)):
+def picture(path):
+    """Write a picture that no other path has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 36), colour).save(path)
+    colour = zlib.crc32(str(path).encode()) % 2**24
+    Image.new("RGB", (40, 36), (colour >> 16, colour >> 8 & 255, colour & 255)).save(path)
 
 
 @pytest.fixture
@@ -190,14 +194,15 @@ def drawn(*folders, **options):
     return UnlabelledImages(data, "train"), UnlabelledImages(data, "val")
 
 
-def test_a_file_is_one_photo_whatever_leads_to_it(tmp_path):
-    """Else one would be trained on by one name and kept out by another."""
+def test_a_photo_that_is_there_twice_is_one(tmp_path):
+    """Else it could be trained on by one name and kept out by another."""
     for number in range(10):
         picture(tmp_path / "one" / f"{number}.png")
         picture(tmp_path / "two" / f"{number}.png")
         (tmp_path / "one" / f"again{number}.png").symlink_to(tmp_path / "one" / f"{number}.png")
         (tmp_path / "two" / f"other{number}.png").symlink_to(tmp_path / "one" / f"{number}.png")
     os.link(tmp_path / "one" / "0.png", tmp_path / "two" / "hard.png")
+    shutil.copy(tmp_path / "one" / "1.png", tmp_path / "two" / "copy.png")
     found = [path for split in drawn(tmp_path / "one", tmp_path / "two") for path in split.paths]
     assert sorted(found) == sorted([f"{n}.png" for n in range(10)] + [f"../two/{n}.png" for n in range(10)])
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
+from contrex.data.files.copies import content_keys
 from contrex.data.files.folders import ImageFiles
 from contrex.data.files.images import is_image
 from contrex.data.streams import stream
@@ -35,7 +36,7 @@ class UnlabelledFolder(ImageFiles):
 class UnlabelledImages(ImageFiles):
     """The photos of `UnlabelledPhotos` to train on, `train`, or those kept out, `val`, which are drawn by `val_seed`.
 
-    A file that links lead to several times is one photo. `draw_sha256` is that of the draw: which photos, by their
+    A photo that is there several times, as copies or by links, is one. `draw_sha256` is that of the draw: which photos, by their
     paths in their own folders, are kept out and which are not.
 
     Raises `DataError` where there is no such folder or split, or too few images for two splits.
@@ -51,7 +52,7 @@ class UnlabelledImages(ImageFiles):
         for number, folder in enumerate(settings.further, 1):
             _check_apart(folder, folders[:number])
         names = [_found(folder, f"`data.{'further' if number else 'path'}`") for number, folder in enumerate(folders)]
-        found = _each_file_once([(number, name) for number, own in enumerate(names) for name in own], folders)
+        found = _each_photo_once([(number, name) for number, own in enumerate(names) for name in own], folders)
         if len(found) < 2:
             raise DataError(f"`data.path` '{settings.path}' has one image, and one is kept out: give it more.")
         num_val = min(max(1, round(settings.val_share * len(found))), len(found) - 1)
@@ -79,12 +80,13 @@ def _found(root: Path, what: str) -> list[str]:
     return found
 
 
-def _each_file_once(found: Sequence[tuple[int, str]], folders: Sequence[Path]) -> list[tuple[int, str]]:
-    """The first path of each file: one that a link leads to as well would be trained on and kept out."""
-    first: dict[tuple[int, int], tuple[int, str]] = {}
-    for number, name in found:
-        status = (folders[number] / name).stat()
-        first.setdefault((status.st_dev, status.st_ino), (number, name))
+def _each_photo_once(found: Sequence[tuple[int, str]], folders: Sequence[Path]) -> list[tuple[int, str]]:
+    """The first path of each photo: one that is there twice, as a copy or by a link, could be trained on and kept
+    out."""
+    keys = content_keys([folders[number] / name for number, name in found])
+    first: dict[Hashable, tuple[int, str]] = {}
+    for key, place in zip(keys, found, strict=True):
+        first.setdefault(key, place)
     return list(first.values())
 
 
