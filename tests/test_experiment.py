@@ -218,3 +218,5 @@ def test_models_do_not_share_a_record(tmp_path, monkeypatch):
     assert str(named) == "runs/evaluation-my-net"
     with pytest.raises(RecordError, match=r"which differs in checkpoint.sha256"):
         folder(1, output=first)
+    with pytest.raises(DataError, match=r"photos/val has 'dog' as class 1, the network as class 0, so labels would be"):
+        evaluate_model(replace(model, classes=("dog", "cat")), data, options, console=quiet())

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import contrex
-from contrex.errors import ArgumentError, UnknownNameError, WeightsError
+from contrex.errors import ArgumentError, DataError, UnknownNameError, WeightsError
 from contrex.models import build_network, cifar_stem, class_index, class_names, eval_mode, load_classifier
+from contrex.models.classes import check_order
 from contrex.models.convnet import ConvNet
 from contrex.models.layouts import encoder_weights
 from contrex.models.load import load_weights, read_state_dict
@@ -348,6 +349,16 @@ def test_classes_by_name():
         class_index("crane", ["crane, bird", "crane"])
     with pytest.raises(ArgumentError, match="between 0 and 999"):
         class_index("1000", names)
+
+
+def test_classes_at_other_places_are_refused():
+    check_order(("cat", "dog", "cow"), ("cat", "dog", "hen"), "photos")
+    check_order(("crane", "crane", "dog"), ("hen", "crane", "dog"), "photos")
+    check_order((), ("cat", "dog"), "photos")
+    with pytest.raises(
+        DataError, match=r"photos has 'cow' as class 1, the network as class 2, so labels would be read"
+    ):
+        check_order(("a tabby", "dog", "cow"), ("cat", "cow", "hen"), "photos")
 
 
 def test_eval_mode_restores_each_module():

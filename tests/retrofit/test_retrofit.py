@@ -278,6 +278,10 @@ def test_what_is_refused_before_the_work(order, tmp_path):
         Order(nine, tiny().data, Evaluation(split="test")).check()
     with pytest.raises(DataError, match=r"have images in common, .*14.png: measure on images that are not trained on"):
         replace(order, evaluate_on=replace(order.photos, further=())).check()
+    names = tuple("0123456798")
+    turned = replace(order, recipe=replace(recipe, model=replace(recipe.model, classes=names)), evaluate_on=tiny().data)
+    with pytest.raises(DataError, match=r"`evaluate_on`: digits/test has '9' as class 9, the network as class 8, so"):
+        replace(turned, evaluation=Evaluation(split="test")).check()
     several = Evaluation(split="test", explainers=("grad_cam", "hires_cam"))
     with pytest.raises(ArgumentError, match="`explainers` names several"):
         replace(order, evaluate_on=tiny().data, evaluation=several).check()

@@ -304,6 +304,11 @@ def test_what_would_fail_after_an_epoch_is_refused_before(tmp_path, photos):
         train(replace(recipe, data=replace(recipe.data, num_val=0)), tmp_path / "run", console=quiet())
     with pytest.raises(ArgumentError, match=r"`model.num_classes` is 12, digits/train has 10 classes: leave it out"):
         train(replace(recipe, model=replace(recipe.model, num_classes=12)), tmp_path / "run", console=quiet())
+    named = replace(recipe.model, classes=("one", "two"))
+    with pytest.raises(
+        ArgumentError, match=r"`model.classes` one two ... are not the classes of digits/train, 0 1 2 3"
+    ):
+        train(replace(recipe, model=named), tmp_path / "run", console=quiet())
     one_class = replace(on_photos(photos), data=replace(on_photos(photos).data, classes=("class0",)))
     with pytest.raises(DataError, match=r"photos/train has 1 class, and the cross-entropy of one class is 0 whatever"):
         train(one_class, tmp_path / "run", console=quiet())

@@ -49,6 +49,19 @@ def recipe(tmp_path):
     )
 
 
+def test_names_and_numbers_of_classes_that_do_not_fit(tmp_path, recipe):
+    with pytest.raises(
+        ArgumentError, match=r"`model.classes` has 2 names, contrex:convnet 10 classes: give one for each"
+    ):
+        train(replace(recipe, model=replace(recipe.model, classes=("a", "b"))), tmp_path / "run", console=quiet())
+    one = replace(recipe.model, num_classes=1)
+    torch.save(load_classifier(replace(one, weights=None)).network.state_dict(), tmp_path / "one.pth")
+    with pytest.raises(
+        ArgumentError, match=r"contrex:convnet has 1 logit, .* a softmax says, which is then 1 whatever"
+    ):
+        train(replace(recipe, model=replace(one, weights=tmp_path / "one.pth")), tmp_path / "run", console=quiet())
+
+
 def test_photos_without_labels_alone(tmp_path, recipe):
     recipe = replace(recipe, model=replace(recipe.model, num_classes=None))
     train(recipe, tmp_path / "run", console=quiet())

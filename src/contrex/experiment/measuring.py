@@ -18,6 +18,7 @@ from contrex.evaluation import Subject, configuration_of, evaluate_each
 from contrex.experiment.folders import as_word, listed, record_folder, record_name, recorded_configuration
 from contrex.experiment.others import other_networks
 from contrex.models import Classifier, load_classifier
+from contrex.models.classes import check_order
 from contrex.records import RunRecord, to_plain, write_run
 from contrex.records.scopes import differing
 from contrex.settings import Data, Evaluation, Model, Recipe, run_name
@@ -77,6 +78,7 @@ def evaluate_model(
 
     Raises:
         RecordError: `output` holds a record of other settings, or of other weights.
+        DataError: the images have the network's classes in another order.
         ArgumentError: the options name a checkpoint, which only runs have, or several explainers.
     """
     _check_one(options, "evaluate_model_by_each")
@@ -108,10 +110,12 @@ def evaluate_model_by_each(
     plain = (
         {**to_plain(model), "mean": list(classifier.mean), "std": list(classifier.std)} if model.pretrained else model
     )
+    images = image_set(data, options.split)
+    check_order(classifier.names or (), images.classes, images.name)
     subject = Subject(
         name=name or model.name,
         classifier=classifier,
-        images=image_set(data, options.split),
+        images=images,
         data=data,
         configuration={"model": to_plain(plain), "data": to_plain(data)},
         others=other_networks(options.others),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from contrex.errors import ArgumentError, unknown_name
+from contrex.errors import ArgumentError, DataError, unknown_name
 
 
 def imagenet_names() -> tuple[str, ...]:
@@ -68,6 +69,29 @@ def checked_names(names: Names | None) -> tuple[str, ...]:
 def class_names(num_classes: int) -> tuple[str, ...]:
     """Names for a classifier that brings none: ImageNet's for 1000 classes, otherwise the indices as text."""
     return imagenet_names() if num_classes == 1000 else tuple(str(index) for index in range(num_classes))
+
+
+def check_order(names: Sequence[str], classes: Sequence[str], images: str) -> None:
+    """Refuse `images` of `classes` for a network that has classes of these names at other places: labels would be read
+    as other classes. A name that one of them has not, or has twice, tells nothing.
+
+    Raises:
+        DataError: a class is at another place.
+    """
+    theirs = _places(classes)
+    for name, place in _places(names).items():
+        if theirs.get(name, place) != place:
+            raise DataError(
+                f"{images} has '{name}' as class {theirs[name]}, the network as class {place}, so labels would be read "
+                "as other classes: order them with `data.classes`, or give the folder a labels.csv with the network's "
+                "class indices and a classes.txt with its names."
+            )
+
+
+def _places(names: Sequence[str]) -> Mapping[str, int]:
+    """The place of each name that is there once."""
+    times = Counter(names)
+    return {name: place for place, name in enumerate(names) if times[name] == 1}
 
 
 def class_index(text: str, names: Sequence[str], *, what: str = "`target`") -> int:

@@ -16,6 +16,7 @@ from contrex.devices import device_named
 from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import check_names
 from contrex.models import Classifier, eval_mode, load_classifier, model_logits
+from contrex.models.classes import check_order
 from contrex.settings import Data, Evaluation, Recipe, Retrofit, UnlabelledPhotos
 from contrex.settings.ranges import check
 
@@ -106,6 +107,7 @@ class Order:
                 f"`evaluate_on`: {images.name} has {len(images.classes)} classes, the network {num}: give the folder a "
                 "labels.csv with the network's class indices and a classes.txt with its names."
             )
+        check_order(classifier.names or (), images.classes, f"`evaluate_on`: {images.name}")
         check_names(self.evaluation, num)
         if self.evaluation.content_heatmap_protocol != "square" and not _takes_whole_images(
             classifier, data.image_size

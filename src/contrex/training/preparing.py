@@ -21,6 +21,7 @@ from contrex.errors import ArgumentError, DataError
 from contrex.evaluation import validation_groups
 from contrex.methods import Phase, Plan, training_plan
 from contrex.models import Classifier, class_names, eval_mode, load_classifier, model_logits
+from contrex.models.named import library_of
 from contrex.records import write_json
 from contrex.settings import Recipe
 from contrex.training import compiling, distributed, sharding
@@ -149,13 +150,27 @@ def _classes(classifier: Classifier, recipe: Recipe, images: TrainingImages, sav
 
 def names_of_classes(classifier: Classifier, recipe: Recipe) -> tuple[str, ...]:
     """The names of a network's classes where the images know none: its own, or as many as it has logits for one of
-    them."""
+    them.
+
+    Raises:
+        ArgumentError: `model.classes` has other than one name for each, or there is one logit alone.
+    """
     side = view_sizes(recipe.data)[1]
     device = next(classifier.network.parameters()).device  # the network may have moved already
     with eval_mode(classifier.network), torch.no_grad():
         logits = model_logits(classifier.network, classifier.normalise(torch.zeros(1, 3, side, side, device=device)))
-    own = tuple(classifier.names or ())
-    return own if len(own) == logits.shape[1] else class_names(logits.shape[1])
+    own, count = tuple(classifier.names or ()), logits.shape[1]
+    if count < 2:
+        raise ArgumentError(
+            f"{recipe.model.name} has {count} logit, and images without labels hold what a softmax says, which is then "
+            "1 whatever the network does: give it two, 0 and this one."
+        )
+    if recipe.model.classes and len(recipe.model.classes) != count:
+        raise ArgumentError(
+            f"`model.classes` has {len(recipe.model.classes)} names, {recipe.model.name} {count} classes: give one for "
+            "each."
+        )
+    return own if len(own) == count else class_names(count)
 
 
 def _move(plan: Plan, recipe: Recipe, device: torch.device) -> None:
@@ -206,6 +221,17 @@ def _check_images(recipe: Recipe, found: TrainingImages) -> None:
     if images.has_labels and recipe.model.num_classes not in (None, count):
         raise ArgumentError(
             f"`model.num_classes` is {recipe.model.num_classes}, {images.name} has {count} classes: leave it out."
+        )
+    asked = recipe.model.classes
+    if (
+        images.has_labels
+        and asked
+        and list(asked) != list(images.classes)
+        and not library_of(recipe.model.name)[0].reads_words
+    ):
+        raise ArgumentError(
+            f"`model.classes` {' '.join(asked[:5])} ... are not the classes of {images.name}, "
+            f"{' '.join(images.classes[:5])} ...: leave it out, or order them with `data.classes`."
         )
 
 

@@ -36,8 +36,8 @@ class UnlabelledFolder(ImageFiles):
 class UnlabelledImages(ImageFiles):
     """The photos of `UnlabelledPhotos` to train on, `train`, or those kept out, `val`, which are drawn by `val_seed`.
 
-    A photo that is there several times, as copies or by links, is one. `draw_sha256` is that of the draw: which photos, by their
-    paths in their own folders, are kept out and which are not.
+    A photo that is there several times, as copies or by links, is one. `draw_sha256` is that of the draw: which photos,
+    by their paths in their own folders, are kept out and which are not.
 
     Raises `DataError` where there is no such folder or split, or too few images for two splits.
     """
