@@ -98,8 +98,16 @@ class ClassScore(Score):
         return replace(self, target=_rows(self.target, places))  # type: ignore[type-var]
 
 
+class _OneWay(Score):
+    """A score whose class alone decides which way it takes through a network, whatever it asks about there."""
+
+    @property
+    def kind(self) -> Hashable:
+        return type(self)
+
+
 @dataclass(frozen=True, eq=False)
-class Logit(ClassScore):
+class Logit(_OneWay, ClassScore):
     """The logit of a class, as explained without a score: a part of `Several`."""
 
     target: int | str | Sequence[int] | Sequence[str] | Tensor | None = None
@@ -108,16 +116,12 @@ class Logit(ClassScore):
     def name(self) -> str:
         return f"Logit({_in_words(self.target)})"
 
-    @property
-    def kind(self) -> Hashable:
-        return type(self)
-
     def logits(self, output: Any) -> Tensor:
         return tensor_in(output, ("logits",), "logits [N,K]", 2)
 
 
 @dataclass(frozen=True, eq=False)
-class Region(ClassScore):
+class Region(_OneWay, ClassScore):
     """The mean over a region of the logits of each pixel, for networks of semantic segmentation: why is this region
     `target` - and not another class of the same pixels?
 
@@ -141,10 +145,6 @@ class Region(ClassScore):
     def name(self) -> str:
         what = "mask" if _is_mask(self.where) else "box"
         return f"Region({what}{'' if self.target is None else f', {_in_words(self.target)}'})"
-
-    @property
-    def kind(self) -> Hashable:
-        return type(self)
 
     def fitted(self, images: Tensor) -> Self:
         super().fitted(images)
@@ -180,7 +180,7 @@ class Region(ClassScore):
 
 
 @dataclass(frozen=True, eq=False)
-class Detection(Score):
+class Detection(_OneWay):
     """How well the best detection fits a box: `max_i IoU(box, b_i) s_i` over the detections b of a label, with score s.
 
     Source: D-RISE (Petsiuk et al., CVPR 2021, section 3.2), whose similarity multiplies overlap and probability. It is
@@ -204,10 +204,6 @@ class Detection(Score):
     @property
     def name(self) -> str:
         return "Detection" if self.label is None else f"Detection({_in_words(self.label)})"
-
-    @property
-    def kind(self) -> Hashable:
-        return type(self)
 
     def fitted(self, images: Tensor) -> Self:
         boxes = torch.as_tensor(self.box, dtype=torch.float32, device=images.device)
@@ -258,7 +254,7 @@ class Detection(Score):
 
 
 @dataclass(frozen=True, eq=False)
-class Similarity(Score):
+class Similarity(_OneWay):
     """The cosine of an embedding and a reference, `e r / (|e| |r|)`: what makes an image like another one, or a text?
 
     The network returns embeddings `[N,D]`: a tensor, or an entry or attribute "image_embeds" or "pooler_output"
@@ -286,10 +282,6 @@ class Similarity(Score):
 
     def of(self, places: Sequence[int]) -> Self:
         return replace(self, reference=self.reference[list(places)])
-
-    @property
-    def kind(self) -> Hashable:
-        return type(self)
 
     def __call__(self, output: Any) -> Tensor:
         found = tensor_in(output, ("image_embeds", "pooler_output"), "embeddings [N,D]", 2)
