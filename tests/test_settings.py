@@ -94,6 +94,8 @@ FOLDER = Folder(Path("data"))
         (Training(), "training", "checkpoint_minutes", [-1.0, NAN], [0.0, math.inf]),
         (Evaluation(), "evaluation", "metrics", [(), ("top1", "top1")], [("top1",)]),
         (Evaluation(), "evaluation", "insertion_step", [0], [1, None]),
+        (Evaluation(), "evaluation", "arcc_fractions", [(0.5, 1.0)], [(0.5,)]),
+        (Evaluation(), "evaluation", "equivariance_shares", [(0.125,), (0.004,)], [(0.25, 0.57)]),
         (Evaluation(), "evaluation", "batch_size", [0], [1, None]),
         (Evaluation(), "evaluation", "limit", [0], [1, None]),
         (Evaluation(), "evaluation", "gallery", [-1], [0]),
@@ -123,6 +125,12 @@ def test_nesterov_is_not_ignored():
     with pytest.raises(ArgumentError, match=r"`optimizer.nesterov` needs `optimizer.momentum` > 0"):
         Optimizer(momentum=0.0, nesterov=True)
     assert Optimizer("adamw").momentum == 0.9
+
+
+def test_an_explainer_beside_those_that_are_measured_is_not_ignored():
+    with pytest.raises(ArgumentError, match=r"`evaluation.explainer` rise, and `evaluation.explainers` grad_cam cam, "):
+        Evaluation(explainer="rise", explainers=("grad_cam", "cam"))
+    assert len(Evaluation(explainer="cam", explainers=("grad_cam", "cam")).of_each_explainer()) == 2
 
 
 @pytest.mark.parametrize("task", ["binary", "multilabel"])

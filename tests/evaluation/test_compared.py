@@ -156,8 +156,10 @@ def test_too_few_sure_images_are_told_in_numbers():
     assert "grid_pointing_game, whose grid of 3 x 3" in metric.protocol["lacking"]
     assert run.record.metric("top1").num_counted == 4, "what was measured beside it is not lost"
     few = replace(options("grid_pointing_game"), grid_pointing=GridPointing(size=4))
-    with pytest.raises(ArgumentError, match=r"grid of 4 x 4 needs 16 classes, and .* has 10: take a smaller"):
+    with pytest.raises(ArgumentError, match=r"grid of 4 x 4 needs 16 classes, and there are 10: take a smaller"):
         evaluate(subject(), few)
+    with pytest.raises(ArgumentError, match=r"grid of 4 x 4 needs 16 classes, and there are 10: take a smaller"):
+        check_names(few, 10)
 
 
 class OneSize(ConvNet):
@@ -216,7 +218,10 @@ def test_single_deletion(group):
     assert metric.protocol["verdict"] == "not in domain: the network was not trained with deletions"
     assert "not trained on such images" in metric.family.meaning
     trained = replace(subject(), configuration={"method": {"deletions": 0.5, "deletion_grid": 3}})
-    told = evaluate(trained, replace(asked, limit=2)).record.metric("single_deletion")
+    other_holes = evaluate(trained, replace(asked, limit=2)).record.metric("single_deletion")
+    assert "verdict" in other_holes.protocol, "trained with zeros, and measured with the mean colour"
+    zeros = replace(asked, limit=2, single_deletion=SingleDeletion(grid=3))
+    told = evaluate(trained, zeros).record.metric("single_deletion")
     assert "verdict" not in told.protocol
     assert told.family.meaning.endswith("The network was trained on such images.")
 
@@ -290,7 +295,9 @@ def test_other_networks_explain_the_same_class_of_the_same_images(group):
 
 def test_a_network_agrees_with_itself_and_not_with_another():
     verdicts = {}
-    for name, one in (("itself", classifier()), ("random", other(5))):
+    same_maps = classifier()
+    same_maps.network.fc.bias.data += 1
+    for name, one in (("itself", same_maps), ("random", other(5))):
         found = evaluate(replace(subject(), others={name: one}), options("repeatability", others=(name,)))
         metric = found.record.metric("repeatability_spearman")
         verdicts[name] = metric.protocol["verdict"]
@@ -302,6 +309,18 @@ def test_a_network_agrees_with_itself_and_not_with_another():
     assert math.isnan(alone.record.metrics[0].protocol["chance"])
 
 
+def test_the_judged_network_and_one_named_twice_are_left_out():
+    """A list of all runs has the judged one, too."""
+    several = {"itself": classifier(), "a": other(5), "again": other(5), "b": other(6)}
+    found = evaluate(replace(subject(), others=several), options("repeatability", others=tuple(several)))
+    two = {"a": other(5), "b": other(6)}
+    expected = evaluate(replace(subject(), others=two), options("repeatability", others=tuple(two)))
+    for kind in ("ssim", "spearman"):
+        own, theirs = (run.record.metric(f"repeatability_{kind}") for run in (found, expected))
+        assert own.value == theirs.value
+        assert list(own.protocol["others"]) == ["a", "b"]
+
+
 def test_repeatability_needs_other_networks_of_the_same_classes():
     with pytest.raises(ArgumentError, match="repeatability, which compares maps with those of other networks"):
         check_names(options("repeatability"))
@@ -309,6 +328,11 @@ def test_repeatability_needs_other_networks_of_the_same_classes():
         evaluate(subject(), options("repeatability", others=("a",)))
     with pytest.raises(ArgumentError, match=r"`evaluation.others` a has 7 logits, the network that is judged 10"):
         evaluate(replace(subject(), others={"a": other(0, num_classes=7)}), options("repeatability", others=("a",)))
+    with pytest.raises(ArgumentError, match=r"`evaluation.others` a b: these are the weights that are judged, and"):
+        evaluate(
+            replace(subject(), others={"a": classifier(), "b": classifier()}),
+            options("repeatability", others=("a", "b")),
+        )
     deeper = {"a": other(0, widths=(4, 6))}
     with pytest.raises(ArgumentError, match=r"must be a module name|`layer`"):
         evaluate(replace(subject(), others=deeper), options("repeatability", others=("a",), layer="features.9"))
@@ -348,6 +372,40 @@ def test_randomisation_by_ssim_and_stage_by_stage(few):
     assert found["verdict"] in ("changes", "flagged: it does not change")
     assert "verdict" not in each
     assert each["order"] == "independent"
+
+
+class WithToken(ConvNet):
+    """A network that owns a parameter itself, as transformers own positions."""
+
+    def __init__(self):
+        super().__init__(10, widths=(4, 6), strides=(2, 2))
+        self.token = torch.nn.Parameter(torch.randn(1, 3, 32, 32))
+
+    def forward(self, images):
+        """The logits."""
+        return super().forward(images + self.token)
+
+
+@pytest.mark.parametrize("order", ["cascading", "independent"])
+def test_randomisation_reaches_what_the_network_owns_itself(order):
+    torch.manual_seed(0)
+    judged = replace(subject(), classifier=replace(classifier(), network=WithToken()))
+    run = evaluate(judged, options("parameter_randomization", limit=4, randomization=Randomization(order=order)))
+    (profile,) = run.record.profiles
+    (points,) = profile.lines.values()
+    assert [point[0] for point in points] == [0, 1, 2, 3]
+    assert profile.x_title.endswith("from the top: fc, features, the network's own parameters")
+
+
+def test_a_record_says_of_each_metric_how_its_own_maps_were_made():
+    """Whatever else was explained: whole images for another metric, or for the pictures of a report."""
+    asked = [("insertion_auc",), ("insertion_auc", "content_heatmap", "grid_pointing_game")]
+    whole = {"content_heatmap_protocol": "published", "grid_pointing": GridPointing(size=2, least_confidence=0.3)}
+    judged = replace(subject(), classifier=right_classifier())
+    runs = [evaluate(judged, options(*metrics, gallery=2, **whole)) for metrics in asked]
+    assert [run.record.metric("insertion_auc").protocol["grid"] for run in runs] == ["8 x 8"] * 2
+    assert runs[1].record.metric("content_heatmap").protocol["grid"] == "112 x 112"
+    assert runs[1].record.metric("grid_pointing_game_2").protocol["grid"] == "16 x 16"
 
 
 def test_a_record_says_which_other_networks_by_their_weights():

@@ -517,6 +517,13 @@ def test_of_several_right_classes_the_most_probable_one_is_the_label():
     assert alone.values["content_heatmap"][2] != any_class.values["content_heatmap"][2]
 
 
+def test_an_attacked_image_is_right_while_any_of_its_classes_is_first():
+    """As it is without an attack: from one breed to another nothing is lost."""
+    images = Changed(subject().images, 2, label=0, also=tuple(range(1, 10)))
+    found = evaluate(replace(subject(), images=images), options("fgsm", fgsm_epsilons=(0.2, 0.9)))
+    assert all(values[2] == 100 for values in found.samples.values.values())
+
+
 class NaNForBlack(ConvNet):
     def forward(self, x):
         return super().forward(x.where((x > -2).flatten(1).any(1)[:, None, None, None], torch.nan))

@@ -61,6 +61,13 @@ def test_road_is_the_oracles(model):
     torch.testing.assert_close(opposite, -found, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("side", [30, 96, 224])
+def test_a_constant_map_is_none_to_judge(side):
+    """Whatever its value, and however large the image: not one that rounding has stretched to 0..1."""
+    maps = torch.tensor([0.1, 123.4, 0.0, -2.0])[:, None, None].expand(-1, 7, 7)
+    assert unit_maps(maps, (side, side)).isnan().all()
+
+
 def test_what_does_not_fit_is_refused(model):
     images, saliency = torch.randn(1, 2, 8, 6), torch.randn(1, 8, 6)
     with pytest.raises(ArgumentError, match="`fractions` must be one share of the pixels or more"):

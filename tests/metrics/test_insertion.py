@@ -302,6 +302,15 @@ def test_metric_keeps_areas(metric_class):
     assert metric.values().equal(area_under_curve(shorter, fractions))
 
 
+def test_fractions_rise_from_0_to_1():
+    curves = torch.rand(2, 3)
+    for wrong in ([0.0, 50.0, 100.0], [1.0, 0.5, 0.0], [0.0, 0.5, 0.9], [0.0, 1.5, 1.0]):
+        with pytest.raises(ArgumentError, match=r"`fractions` must rise from 0 to 1, got"):
+            area_under_curve(curves, torch.tensor(wrong))
+    with pytest.raises(ArgumentError, match=r"`num_pixels` and `step` must be at least 1, got 64 and 0"):
+        curve_fractions(64, 0)
+
+
 def test_metric_directions():
     assert InsertionAUC.higher_is_better
     assert not DeletionAUC.higher_is_better

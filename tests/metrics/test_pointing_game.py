@@ -225,7 +225,7 @@ def test_errors(name, arguments, options, message):
 
 
 def test_errors_of_samples_and_metrics():
-    with pytest.raises(ArgumentError, match=r"`seeds` must be one integer for each of 1 heatmaps, got 2"):
+    with pytest.raises(ArgumentError, match=r"`seeds` must hold one integer per image, 1; got 2"):
         stochastic_pointing_game(MAP, [BOX], [(8, 8)], seeds=[0, 1])
     with pytest.raises(ArgumentError, match=r"`num_samples` must be at least 1 point, got 0: 100 is usual"):
         stochastic_pointing_game(MAP, [BOX], [(8, 8)], seeds=[0], num_samples=0)

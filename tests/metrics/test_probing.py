@@ -164,3 +164,10 @@ def test_one_rule_for_images_at_once(model, images):
     assert images_at_once(torch.device("cuda")) == images_at_once(torch.device("meta")) == 64
     with pytest.raises(ArgumentError, match=r"`batch_size` must be at least 1 image, got -1"):
         images_at_once(torch.device("cpu"), -1)
+
+
+@pytest.mark.parametrize("target", [torch.tensor([True, False, True, False]), [0, 1, 2, 0]])
+def test_targets_that_are_no_classes_are_refused(model, target):
+    images = torch.randn(4, 2, 5, 6)
+    with pytest.raises(ArgumentError, match=r"`target` must be (a tensor of )?integers \[4\]"):
+        insertion_curve(model, images, SALIENCY, step=7, target=target)

@@ -142,6 +142,9 @@ def test_only_selected_images_are_asked_about(model, images, maps, top2):
         )
         assert nothing.isnan().all()
         assert nothing.shape == (5, 2, 3, 2)
+    for wrong in ({"signs": ["upwards"]}, {"protocol": "papers"}):
+        with pytest.raises(UnknownNameError):
+            masked_relative_probability(model, images, *maps, top2=top2, threshold=0.999, logits=logits, **wrong)
     assert not model.sizes
 
 

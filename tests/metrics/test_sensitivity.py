@@ -141,7 +141,7 @@ def test_an_explainer_that_writes_into_its_input_changes_nothing(images):
         ({"radius": 0.0}, r"`radius` must be a positive number, got 0.0"),
         ({"radius": torch.nan}, r"`radius` must be a positive number, got nan"),
         ({"num_samples": 0}, r"`num_samples` must be at least 1, got 0"),
-        ({"seeds": [1, 2]}, r"`seeds` must hold one seed per image, 4; got 2"),
+        ({"seeds": [1, 2]}, r"`seeds` must hold one integer per image, 4; got 2"),
         ({"target": torch.zeros(3).long()}, r"`target` must be \[4\], one class per image, got \[3\]"),
         ({"heatmap": torch.zeros(3, 2, 2)}, r"`heatmap` must be \[N,h,w\] with N = 4, got \[3, 2, 2\]"),
         ({"heatmap": torch.zeros(4, 3, 3)}, r"`heatmap` must have the size of what `explain` returns, 4 cells; got 9"),

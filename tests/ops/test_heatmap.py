@@ -24,3 +24,14 @@ def test_resize_keeps_the_axes_of_a_rectangle():
     torch.testing.assert_close(heatmap.resize(maps, (2, 3)), maps)
     with pytest.raises(ArgumentError, match="at least 1 pixel"):
         heatmap.resize(maps, (0, 3))
+
+
+def test_a_constant_map_stays_constant():
+    """Weights that sum to 1 but for rounding would rank its pixels."""
+    values = torch.tensor([0.1, 0.3, -3.7e-3, 123.4, -1e6])
+    for side in (2, 3, 7):
+        for size in ((30, 30), (224, 100), (3, 2)):
+            resized = heatmap.resize(values[:, None, None].expand(-1, side, side), size)
+            assert resized.equal(values[:, None, None].expand(-1, *size))
+    signals = heatmap.resize(values[:, None].expand(-1, 7), (100,))
+    assert signals.equal(values[:, None].expand(-1, 100))

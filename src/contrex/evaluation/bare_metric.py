@@ -40,7 +40,7 @@ class BareMetric(Protocol):
         return group.indices
 
     def details(self) -> dict[str, Any]:
-        return self.bench.shared_details() if self.needs_heatmaps else {}
+        return self.bench.shared_details("wholes" if self.needs_whole else "squares") if self.needs_heatmaps else {}
 
 
 _ABOUT = ("min_classes", "unfit", "needs_heatmaps", "needs_features", "needs_whole")

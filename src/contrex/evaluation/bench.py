@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ from contrex.ops import heatmap
 from contrex.ops.geometry import Crop, random_crop
 from contrex.settings.contrast import read_contrast
 
+Pictures = Literal["squares", "wholes", "grids"]
+"""What is explained: the squares that are classified, whole images, or grids of squares."""
+
 
 class Bench:
     """Run the network and the explainer chunk by chunk; an error names the image that caused it."""
@@ -45,8 +49,8 @@ class Bench:
         self.chunk = images_at_once(self.device, options.batch_size)
         self.network = subject.classifier.network.to(self.device)
         self.explainer: Explainer = build_explainer(self.network, options.explainer, options.layer)
-        self._places: set[tuple[str, tuple[int, ...]]] = set()
-        """The layers and grids that the explainer has explained so far."""
+        self._places: dict[Pictures, set[tuple[str, tuple[int, ...]]]] = defaultdict(set)
+        """The layers and grids that the explainer has explained so far, in each kind of pictures."""
 
     def normalise(self, images: Tensor) -> Tensor:
         """The uint8 `images` on the device, normalised as the network expects."""
@@ -73,8 +77,9 @@ class Bench:
         *,
         contrast: str | None = None,
         explainer: Explainer | None = None,
+        pictures: Pictures = "squares",
     ) -> Explanation:
-        """The explanation of normalised `images`, by `explainer` or else the bench's own.
+        """The explanation of normalised `images`, which are `pictures`, by `explainer` or else the bench's own.
 
         `group` has the paths of the images, for the error of one that cannot be explained.
         """
@@ -88,11 +93,17 @@ class Bench:
             parts = [part(start, self.chunk) for start in range(0, len(images), self.chunk)]
         except ArgumentError as error:
             raise of_an_image(error, group, lambda position: part(position, 1)) from None
-        self._note_place()
+        self._note_place(pictures)
         return Explanation.cat(parts)
 
     def explain_classes(
-        self, images: Tensor, classes: Tensor, group: Sequence[Views], contrasts: Sequence[str | None]
+        self,
+        images: Tensor,
+        classes: Tensor,
+        group: Sequence[Views],
+        contrasts: Sequence[str | None],
+        *,
+        pictures: Pictures = "squares",
     ) -> Tensor:
         """The signed heatmaps [B,N,M,h,w]: for each of B `contrasts` and N images those of M `classes` [N,M].
 
@@ -110,7 +121,7 @@ class Bench:
             parts = [part(start, self.chunk) for start in range(0, len(images), self.chunk)]
         except ArgumentError as error:
             raise of_an_image(error, group, lambda position: part(position, 1)) from None
-        self._note_place()
+        self._note_place(pictures)
         return torch.cat(parts, dim=1)
 
     def seeds(self, purpose: str, indices: Sequence[int]) -> list[int]:
@@ -118,7 +129,8 @@ class Bench:
         return [int(stream(purpose, self.options.seed, index).integers(2**62)) for index in indices]
 
     def crop(self, purpose: str, index: int, side: int) -> Crop:
-        """The random crop of one image, as in training; it depends on `evaluation.seed` and the image's index only."""
+        """The random crop of one image, by the run's own augmentation, or the usual one for files of weights. Else it
+        depends on `evaluation.seed` and the image's index only."""
         asked, generator = self.subject.augmentation, stream(purpose, self.options.seed, index)
         return random_crop(1, side, scale=asked.scale, ratio=asked.ratio, flip=asked.flip, generator=generator)
 
@@ -126,10 +138,13 @@ class Bench:
         """A mean curve at the places `x`, with its interval. A sync point: all processes must call it."""
         return mean.points(x, num_bootstrap=self.options.num_bootstrap, seed=self.options.seed)
 
-    def shared_details(self) -> dict[str, object]:
-        """How the heatmaps behind a number were made: by which explainer, at which layer, on which grid."""
-        # Sync point: each process knows the grids of its own images only, and there is one record for all.
-        places = sorted(set(itertools.chain.from_iterable(ranks.gathered(sorted(self._places)))))
+    def shared_details(self, pictures: Pictures = "squares") -> dict[str, object]:
+        """How the heatmaps of `pictures` behind a number were made: by which explainer, at which layer, on which grid.
+
+        A sync point: all processes must call it.
+        """
+        # Each process knows the grids of its own images only, and there is one record for all.
+        places = sorted(set(itertools.chain.from_iterable(ranks.gathered(sorted(self._places[pictures])))))
         layers, grids = ", ".join(sorted({layer for layer, _ in places})), sorted({grid for _, grid in places})
         own = self.explainer.layer if isinstance(self.explainer, LayerExplainer) else "input"
         options = options_in_words(self.options.explainer)
@@ -144,9 +159,9 @@ class Bench:
         grid, num = " x ".join(map(str, grids[0])), len(grids)
         return {**details, "grid": grid if num == 1 else f"{grid} and {num - 1} more, by the images' sizes"}
 
-    def _note_place(self) -> None:
+    def _note_place(self, pictures: Pictures) -> None:
         if isinstance(self.explainer, LayerExplainer) and self.explainer.grid is not None:
-            self._places.add((str(self.explainer.layer), self.explainer.grid))
+            self._places[pictures].add((str(self.explainer.layer), self.explainer.grid))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,10 +217,18 @@ class Group:
     def labels(self) -> Tensor:
         """The labels [N]. Where several classes are right, the one with the largest logit (in UnRel a category is many
         classes)."""
-        if not any(views.also for views in self.views):
-            return torch.tensor([views.label for views in self.views], device=self.bench.device)
+        if any(views.also for views in self.views):
+            return self.labels_by(self.logits)
+        return torch.tensor([views.label for views in self.views], device=self.bench.device)
+
+    def labels_by(self, logits: Tensor) -> Tensor:
+        """The labels [N] by the `logits` [N,K] of the images, or of changed copies: where several classes are right,
+        the one with the largest."""
         right = [[views.label, *views.also] for views in self.views]
-        best = [classes[int(row[classes].argmax())] for classes, row in zip(right, self.logits, strict=True)]
+        best = [
+            classes[int(row[classes].argmax())] if len(classes) > 1 else classes[0]
+            for classes, row in zip(right, logits, strict=True)
+        ]
         return torch.tensor(best, device=self.bench.device)
 
     @cached_property
@@ -278,7 +301,8 @@ def explained_wholes(group: Group, positions: Sequence[int], classes: Tensor) ->
     bench, same = group.bench, [group.views[position] for position in positions]
     images = bench.normalise(torch.stack([views.whole.pixels for views in same if views.whole is not None]))
     try:
-        explanation = bench.explain(images, classes[positions], same, contrast=bench.options.contrast)
+        contrast = bench.options.contrast
+        explanation = bench.explain(images, classes[positions], same, contrast=contrast, pictures="wholes")
     except torch.OutOfMemoryError:
         raise
     except (AssertionError, RuntimeError) as error:

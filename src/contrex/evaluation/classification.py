@@ -112,7 +112,8 @@ class FGSM(Protocol):
             moved = fgsm(
                 answers, labels, epsilon=epsilon, std=classifier.std, lower=lower, upper=upper, direction=direction
             )
-            metric.update(self.bench.logits(moved), labels)
+            logits = self.bench.logits(moved)
+            metric.update(logits, group.labels_by(logits))
         return group.indices
 
     def details(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class CGCLoss(Protocol):
         return group.indices
 
     def crop(self, views: Views) -> Crop:
-        """The crop of one image. It depends on the image's index and `evaluation.seed` only."""
+        """The crop of one image: see `Bench.crop`."""
         return self.bench.crop("evaluation crop", views.index, views.square.shape[-1])
 
     def details(self) -> dict[str, Any]:

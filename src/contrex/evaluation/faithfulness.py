@@ -135,9 +135,11 @@ class SingleDeletionScore(Protocol):
 
     @property
     def _in_domain(self) -> bool:
-        """Whether the record of the network's training says that it has seen images without one cell of this grid."""
+        """Whether the record of the network's training says that it has seen images with zeros for one cell of this
+        grid."""
         method = self.bench.subject.configuration.get("method") or {}
-        return bool(method.get("deletions")) and method.get("deletion_grid") == self.options.grid
+        is_same = method.get("deletion_grid") == self.options.grid and self.options.baseline == "zero"
+        return bool(method.get("deletions")) and is_same
 
     def meaning(self) -> str:
         told = (

@@ -45,17 +45,22 @@ class GridPointing(Protocol):
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.options = bench.options.grid_pointing
-        size, images = self.options.size, bench.subject.images
-        if len(images.classes) < size**2:
-            raise ArgumentError(
-                f"`evaluation.metrics` has grid_pointing_game, whose grid of {size} x {size} needs {size**2} classes, "
-                f"and {images.name} has {len(images.classes)}: take a smaller `evaluation.grid_pointing.size`."
-            )
+        self.check_classes(self.name, bench.options, len(bench.subject.images.classes))
         self.metric = GridPointingGame(size=self.options.size)
         self.metrics = [self.metric]
         self._known: list[Known] = []
         self._num_grids = 0
         self._lacking = ""
+
+    @classmethod
+    def check_classes(cls, name: str, options: settings.Evaluation, num_classes: int) -> None:
+        """Refuse a grid with more cells than there are classes."""
+        size = options.grid_pointing.size
+        if num_classes < size**2:
+            raise ArgumentError(
+                f"`evaluation.metrics` has {name}, whose grid of {size} x {size} needs {size**2} classes, and there "
+                f"are {num_classes}: take a smaller `evaluation.grid_pointing.size`."
+            )
 
     def meaning(self) -> str:
         size = self.options.size
@@ -97,7 +102,7 @@ class GridPointing(Protocol):
     def details(self) -> dict[str, Any]:
         words = {**vars(self.options), "num_grids": self._num_grids, "chance": 100 / self.options.size**2}
         lacking = {"lacking": self._lacking} if self._lacking else {}
-        return {**self.bench.shared_details(), "explained_class": "each of the grid", **words, **lacking}
+        return {**self.bench.shared_details("grids"), "explained_class": "each of the grid", **words, **lacking}
 
     def _values(self, grids: Sequence[Sequence[Known]]) -> dict[int, float]:
         """The share of heat of each image of some grids, by its index."""
@@ -106,7 +111,8 @@ class GridPointing(Protocol):
         classes = torch.tensor([[one.label for one in grid] for grid in grids], device=self.bench.device)
         views = [self._view(grid, picture) for grid, picture in zip(grids, pictures, strict=True)]
         try:
-            maps = self.bench.explain_classes(images, classes, views, (self.bench.options.contrast,))[0]
+            contrasts = (self.bench.options.contrast,)
+            maps = self.bench.explain_classes(images, classes, views, contrasts, pictures="grids")[0]
         except torch.OutOfMemoryError:
             raise
         except (AssertionError, RuntimeError) as error:

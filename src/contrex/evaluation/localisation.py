@@ -39,7 +39,7 @@ class Localisation(Protocol):
     def details(self) -> dict[str, Any]:
         options = self.bench.options
         view = {"view": options.content_heatmap_protocol, "region": options.region}
-        return {**self.bench.shared_details(), "explained_class": "label", **view}
+        return {**self.bench.shared_details("wholes"), "explained_class": "label", **view}
 
     def _region(self, whole: Whole) -> Region:
         if self.bench.options.region == "boxes":
@@ -117,6 +117,9 @@ class StochasticPointing(Localisation):
             f"How many of {self.bench.options.pointing.num_samples} points drawn from the positive heatmap, as if it "
             f"were a distribution, lie inside the {self._object}{self._or_near}."
         )
+
+    def details(self) -> dict[str, Any]:
+        return {**super().details(), "num_samples": self.bench.options.pointing.num_samples}
 
     def _update(self, same: Wholes, regions: Sequence[Region], sizes: Sequence[tuple[int, int]]) -> None:
         seeds = self.bench.seeds("pointing game", [views.index for views in same.views])

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 from contrex import settings
+from contrex.errors import ArgumentError
 from contrex.evaluation.bench import Bench, Group
 from contrex.metrics import PerSampleMetric
 from contrex.records import Dims, MetricFamily, MetricRecord, Profile, Scatter
@@ -53,6 +54,15 @@ class Protocol(ABC):
     @classmethod  # noqa: B027 - most have nothing to refuse
     def check_options(cls, options: settings.Evaluation) -> None:
         """Refuse options with which there is nothing to measure, with an `ArgumentError`: before anything is read."""
+
+    @classmethod
+    def check_classes(cls, name: str, options: settings.Evaluation, num_classes: int) -> None:
+        """Refuse too few classes, with an `ArgumentError`; `name` is the entry of `evaluation.metrics`."""
+        if num_classes < cls.min_classes:
+            raise ArgumentError(
+                f"`evaluation.metrics` has {name}, which needs at least {cls.min_classes} classes; there are "
+                f"{num_classes}: leave it out."
+            )
 
     def finish(self) -> Sequence[int]:
         """Measure what needs all images to be known, and return indices as `judge` does: of images of this process.

@@ -80,11 +80,8 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
     for name in options.metrics:
         protocol = protocol_named(name)
         protocol.check_options(options)
-        if num_classes is not None and num_classes < protocol.min_classes:
-            raise ArgumentError(
-                f"`evaluation.metrics` has {name}, which needs at least {protocol.min_classes} classes; "
-                f"there are {num_classes}: leave it out."
-            )
+        if num_classes is not None:
+            protocol.check_classes(name, options, num_classes)
         reason = protocol.unfit.get(task or options.task or "")
         if reason is not None:
             raise ArgumentError(

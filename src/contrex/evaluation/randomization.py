@@ -40,7 +40,11 @@ class ParameterRandomization(Protocol):
         self.similarity = RandomizationSimilarity(self.options.similarity, each=not self.is_cascading)
         self.metrics = [self.similarity]
         self.mean = CurveMean()
-        self.stages = [name for name, child in bench.network.named_children() if any(True for _ in child.parameters())]
+        own = (
+            [""] if next(bench.network.parameters(recurse=False), None) is not None else []
+        )  # a class token: drawn last
+        children = [name for name, child in bench.network.named_children() if any(True for _ in child.parameters())]
+        self.stages = [*own, *children]
         self._chance: list[torch.Tensor] = []
 
     def meaning(self) -> str:
@@ -80,7 +84,8 @@ class ParameterRandomization(Protocol):
         x = [float(number) for number in range(len(self.stages) + 1)]
         points = self.bench.points(self.mean, x)
         which = "" if self.is_cascading else ", each alone"
-        title = f"stages randomised{which}, from the top: {', '.join(reversed(self.stages))}"
+        names = [name or "the network's own parameters" for name in reversed(self.stages)]
+        title = f"stages randomised{which}, from the top: {', '.join(names)}"
         return [Profile("randomization", "Parameter randomisation", title, self._axis, {"": points})]
 
     def details(self) -> dict[str, Any]:

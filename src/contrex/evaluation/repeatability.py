@@ -96,7 +96,7 @@ class Repeatability(Protocol):
                 "`evaluation.metrics` has repeatability, and the subject has no `others` to compare maps with: give "
                 "Subject(others={name: classifier})."
             )
-        self.others = [Other(name, classifier, bench) for name, classifier in bench.subject.others.items()]
+        self.others = [Other(name, one, bench) for name, one in _different(bench).items()]
         self.columns: dict[tuple[Relation, str], MapAgreement] = {
             (relation, kind): MapAgreement(relation, kind)
             for relation in dict.fromkeys(other.relation for other in self.others)
@@ -138,6 +138,25 @@ class Repeatability(Protocol):
         given = {"num_bootstrap": options.num_bootstrap, "seed": options.seed}
         told = [{"chance": one.chance(), "verdict": words[one.beyond_chance(**given)]} for one in self.columns.values()]
         return [replace(one, protocol={**one.protocol, **more}) for one, more in zip(entries, told, strict=True)]
+
+
+def _different(bench: Bench) -> Mapping[str, Classifier]:
+    """The other networks: those with other weights than the judged one and the others before.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    own = weights_sha256(bench.network)
+    by_weights: dict[str, tuple[str, Classifier]] = {}
+    for name, one in bench.subject.others.items():
+        by_weights.setdefault(weights_sha256(one.network), (name, one))
+    found = dict(one for sha256, one in by_weights.items() if sha256 != own)
+    if not found:
+        raise ArgumentError(
+            f"`evaluation.others` {' '.join(bench.subject.others)}: these are the weights that are judged, and their "
+            "maps are alike whatever they are. Name networks that were trained separately."
+        )
+    return found
 
 
 def _similarities(own: Tensor, others: Sequence[Tensor], kind: str) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,8 @@ def grid_pointing_game(heatmaps: Tensor, *, resized_to: tuple[int, int] | None =
         raise ArgumentError(
             f"`heatmaps` must be [N,M,h,w] with a map for each of M = 4, 9, 16 ... cells, got {list(heatmaps.shape)}."
         )
+    if resized_to is not None and min(resized_to) < 1:
+        raise ArgumentError(f"`resized_to` must be at least 1 pixel on each side, got {resized_to}.")
     check_finite("heatmaps", heatmaps)
     maps = heatmaps.detach().double()
     if resized_to is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics.per_sample import PerSampleMetric
-from contrex.metrics.probing import OUTPUTS, Answers, Output, asking, check_no_nan, check_saliency
+from contrex.metrics.probing import OUTPUTS, Answers, Output, asking, check_finite, check_saliency, check_seeds
 
 
 @asking("target", "logits", "batch_size", "task")
@@ -61,7 +61,7 @@ def infidelity(
         float64 `[N]`, 0 or larger, in squared units of f, on the images' device.
 
     Raises:
-        ArgumentError: a shape, a number or a target does not fit, or the saliency is NaN.
+        ArgumentError: a shape, a number or a target does not fit, or the saliency is not finite.
         UnknownNameError: `output` is neither of the two.
 
     >>> from torch import nn
@@ -132,11 +132,7 @@ def check_sampling(images: Tensor, num_samples: int, seeds: Sequence[int]) -> No
     """Raise `ArgumentError` unless there is at least one sample, and a seed that torch takes for each image."""
     if num_samples < 1:
         raise ArgumentError(f"`num_samples` must be at least 1, got {num_samples}.")
-    if len(seeds) != len(images):
-        raise ArgumentError(f"`seeds` must hold one seed per image, {len(images)}; got {len(seeds)}.")
-    for seed in seeds:
-        if not 0 <= seed < 2**63:
-            raise ArgumentError(f"`seeds` must lie in 0..2^63-1, got {seed}.")
+    check_seeds(seeds, len(images))
 
 
 class Infidelity(PerSampleMetric):
@@ -169,10 +165,10 @@ def _errors(predicted: Tensor, response: Tensor, normalise: bool) -> Tensor:
 
 def _check_saliency(images: Tensor, saliency: Tensor) -> None:
     if saliency.ndim != 4:
-        return check_saliency(images, saliency)
-    if saliency.shape != images.shape:
+        check_saliency(images, saliency)
+    elif saliency.shape != images.shape:
         raise ArgumentError(
             f"`saliency` must be [N,H,W], or [N,C,H,W] = {list(images.shape)} as the images, "
             f"got {list(saliency.shape)}."
         )
-    return check_no_nan("saliency", saliency)
+    check_finite("saliency", saliency)

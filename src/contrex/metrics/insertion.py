@@ -98,6 +98,8 @@ def curve_fractions(num_pixels: int, step: int) -> Tensor:
     >>> curve_fractions(num_pixels=10, step=4)
     tensor([0.0000, 0.4000, 0.8000, 1.0000], dtype=torch.float64)
     """
+    if num_pixels < 1 or step < 1:
+        raise ArgumentError(f"`num_pixels` and `step` must be at least 1, got {num_pixels} and {step}.")
     num_steps = -(-num_pixels // step)
     return (torch.arange(num_steps + 1, dtype=torch.float64, device="cpu") * step).clamp(max=num_pixels) / num_pixels
 
@@ -116,7 +118,7 @@ def area_under_curve(curves: Tensor, fractions: Tensor | None = None) -> Tensor:
         float64 `[N]`, in 0..1.
 
     Raises:
-        ArgumentError: a shape does not fit.
+        ArgumentError: a shape does not fit, or the fractions do not rise from 0 to 1.
 
     >>> area_under_curve(torch.tensor([[0.0, 1.0, 1.0]]))
     tensor([0.7500], dtype=torch.float64)
@@ -127,6 +129,10 @@ def area_under_curve(curves: Tensor, fractions: Tensor | None = None) -> Tensor:
         fractions = torch.linspace(0, 1, curves.shape[1], dtype=torch.float64, device=curves.device)
     if fractions.shape != curves.shape[1:]:
         raise ArgumentError(f"`fractions` must be [{curves.shape[1]}] as the curves, got {list(fractions.shape)}.")
+    if fractions[0] != 0 or fractions[-1] != 1 or (fractions.diff() < 0).any():
+        raise ArgumentError(
+            f"`fractions` must rise from 0 to 1, got {fractions.tolist()}: `curve_fractions` gives them."
+        )
     return torch.trapezoid(curves.double(), fractions.to(curves.device, torch.float64), dim=1)
 
 

@@ -23,6 +23,7 @@ from contrex.metrics.localisation import (
     object_mask,
     resized_positive,
 )
+from contrex.metrics.probing import check_seeds
 
 
 def pointing_game(
@@ -107,8 +108,7 @@ def stochastic_pointing_game(
     >>> stochastic_pointing_game(torch.ones(1, 7, 7), [left_half], [(100, 100)], seeds=[0], tolerance=0)
     tensor([45.], dtype=torch.float64)
     """
-    if len(seeds) != len(heatmaps):
-        raise ArgumentError(f"`seeds` must be one integer for each of {len(heatmaps)} heatmaps, got {len(seeds)}.")
+    check_seeds(seeds, len(heatmaps))
     if num_samples < 1:
         raise ArgumentError(f"`num_samples` must be at least 1 point, got {num_samples}: 100 is usual.")
 

@@ -7,7 +7,7 @@ Axes: N images, C channels, H W pixels, K logits, n changed copies. `task` says 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -170,6 +170,15 @@ def check_images(images: Tensor) -> None:
         raise ArgumentError(f"`images` must be [N,C,H,W] with N >= 1, got {list(images.shape)}.")
 
 
+def check_seeds(seeds: Sequence[int], num_images: int) -> None:
+    """Raise `ArgumentError` unless there is a seed for each image, and one that torch takes."""
+    if len(seeds) != num_images:
+        raise ArgumentError(f"`seeds` must hold one integer per image, {num_images}; got {len(seeds)}.")
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise ArgumentError(f"`seeds` must lie in 0..2^63-1, got {seed}.")
+
+
 def check_saliency(images: Tensor, saliency: Tensor) -> None:
     """Raise `ArgumentError` unless `saliency` is `[N,H,W]` at the size of `images` and free of NaN."""
     expected = (images.shape[0], *images.shape[2:])
@@ -205,7 +214,9 @@ def chosen_target(target: Tensor | None, logits: Tensor, task: str | None = None
     num_classes = scores.class_logits(logits, task).shape[1]
     if target is None:
         return scores.predicted(logits, task)
-    if target.shape != logits.shape[:1] or target.is_floating_point():
+    if not isinstance(target, Tensor):
+        raise ArgumentError(f"`target` must be a tensor of integers [{len(logits)}], got {target!r}.")
+    if target.shape != logits.shape[:1] or target.is_floating_point() or target.dtype == torch.bool:
         raise ArgumentError(
             f"`target` must be integers [{len(logits)}], one class per image, got {target.dtype} {list(target.shape)}."
         )

@@ -221,12 +221,11 @@ def _kept(
 ) -> Tensor:
     """What each map of the chosen images keeps, boolean `[S,n,2,H,W]`."""
     size = (images.shape[2], images.shape[3])
-    if not len(chosen):
-        return torch.zeros(len(signs), 0, 2, *size, dtype=torch.bool, device=images.device)
-    own = upsample(heatmaps.to(images.device)[chosen], size).flatten(0, 1)
-    rival = None if other is None else upsample(other.to(images.device)[chosen], size).flatten(0, 1)
+    some = chosen if len(chosen) else chosen.new_zeros(1)  # names of signs and protocol are checked where none counts, too
+    own = upsample(heatmaps.to(images.device)[some], size).flatten(0, 1)
+    rival = None if other is None else upsample(other.to(images.device)[some], size).flatten(0, 1)
     kept = [kept_pixels(own, rival, sign=sign, protocol=protocol) for sign in signs]
-    return torch.stack(kept).view(len(signs), len(chosen), 2, *size)
+    return torch.stack(kept).view(len(signs), len(some), 2, *size)[:, : len(chosen)]
 
 
 def _of_masked(answers: Answers, chosen: Tensor, kept: Tensor, fillings: list[Tensor], top2: Tensor) -> Tensor:

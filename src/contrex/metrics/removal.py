@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from contrex.errors import ArgumentError, unknown_name
+from contrex.metrics.probing import check_seeds
 from contrex.ops.imputation import LinearImputation
 from contrex.ops.pixels import gaussian_blur, reflected_blur
 
@@ -197,8 +198,7 @@ def imputation_noise(images: Tensor, seeds: Sequence[int] | None = None, *, devi
         ArgumentError: there is not one seed per image, or `deviation` is negative.
     """
     seeds = [0] * len(images) if seeds is None else seeds
-    if len(seeds) != len(images):
-        raise ArgumentError(f"`seeds` must hold one integer per image, {len(images)}; got {len(seeds)}.")
+    check_seeds(seeds, len(images))
     if not deviation >= 0:
         raise ArgumentError(f"`deviation` must be 0 or more, got {deviation}.")
     # Drawn once for each seed: most callers give all images the same.

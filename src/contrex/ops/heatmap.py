@@ -5,6 +5,7 @@ Explainers return raw signed maps at layer size; everything done to them afterwa
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,7 +28,8 @@ _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 def resize(heatmap: Tensor, size: int | tuple[int, ...]) -> Tensor:
     """Bilinear resize to `size` = (H, W) or a square, `align_corners=False` (pixel areas, not corners, coincide).
 
-    Maps of signals [N,l] are resized linearly to (L,), those of volumes [N,d,h,w] trilinearly to (D, H, W).
+    Maps of signals [N,l] are resized linearly to (L,), those of volumes [N,d,h,w] trilinearly to (D, H, W). A constant
+    map stays constant, to the last bit.
 
     >>> import torch
     >>> resize(torch.tensor([[[0.0, 4.0]]]), (1, 4))
@@ -39,7 +41,10 @@ def resize(heatmap: Tensor, size: int | tuple[int, ...]) -> Tensor:
         raise ArgumentError(f"`size` must be one number, or one for each of the {rank} sides of a map; got {sides}.")
     if min(sides) < 1:
         raise ArgumentError(f"`size` must be at least 1 pixel on each side, got {sides}.")
-    return F.interpolate(heatmap[:, None], sides, mode=_MODES[rank], align_corners=False)[:, 0]
+    resized = F.interpolate(heatmap[:, None], sides, mode=_MODES[rank], align_corners=False)[:, 0]
+    # Weights of cells that sum to 1 but for rounding would make a ranking of the pixels of a constant map.
+    low, high = (end.view(-1, *[1] * rank) for end in torch.aminmax(heatmap.flatten(1), dim=1))
+    return resized.clamp(low, high)
 
 
 def normalise_min_max(heatmap: Tensor) -> Tensor:

@@ -147,8 +147,8 @@ def explanation_mask(heatmaps: Tensor, size: int | tuple[int, int], *, threshold
         )
     upsampled = heatmap.resize(heatmaps.to(torch.promote_types(heatmaps.dtype, torch.float32)), size)
     low, high = _extremes(upsampled)
-    least, most = _extremes(heatmaps)  # of the cells: upsampling a constant map can round its pixels apart
-    return ((upsampled - low) / (high - low + SPAN_EPS) > threshold) & (most > least)
+    mask: Tensor = (upsampled - low) / (high - low + SPAN_EPS) > threshold
+    return mask
 
 
 def grid_cells(size: tuple[int, int], grid: int) -> Tensor:

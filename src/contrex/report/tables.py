@@ -215,10 +215,16 @@ def are_one_metric(metrics: Sequence[MetricRecord]) -> bool:
 PROTOCOL = frozenset(
     [
         "baseline",
+        "bins",
         "cells",
+        "crop_ratio",
+        "crop_scale",
+        "flip",
         "least_confidence",
         "noise_std",
         "normalise",
+        "num_samples",
+        "num_steps",
         "output",
         "protocol",
         "radius",

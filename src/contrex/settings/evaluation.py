@@ -274,6 +274,11 @@ class Evaluation:
         each = tuple(str(read_explainer(text, "`evaluation.explainers`")) for text in self.explainers)
         object.__setattr__(self, "explainers", each)
         check(len(set(each)) == len(each), "evaluation.explainers", each, "different explainers")
+        if each and self.explainer not in (*each, Evaluation.explainer):
+            raise ArgumentError(
+                f"`evaluation.explainer` {self.explainer}, and `evaluation.explainers` {' '.join(each)}, which are "
+                "measured instead of it: name it among them."
+            )
         least_one = {"insertion_step": self.insertion_step, "batch_size": self.batch_size, "limit": self.limit}
         counts = {"num_bootstrap": self.num_bootstrap, "calibration_bins": self.calibration_bins}
         check_at_least(1, "evaluation", **least_one, **counts)
@@ -288,6 +293,10 @@ class Evaluation:
             values = getattr(self, name)
             fits = bool(values) and len(set(values)) == len(values) and all(0 < value <= 1 for value in values)
             check(fits, f"evaluation.{name}", values, "one share or more, each once, above 0 and at most 1")
+        check(max(self.arcc_fractions) < 1, "evaluation.arcc_fractions", self.arcc_fractions, "shares below 1")
+        percent = [100 * share for share in self.equivariance_shares]
+        is_whole = all(abs(one - round(one)) < 1e-9 and one >= 1 for one in percent)
+        check(is_whole, "evaluation.equivariance_shares", self.equivariance_shares, "whole percentages, such as 0.25")
 
     def written(self) -> Mapping[str, Any]:
         """The fields as records have them since the first, and no word of what came later and is as ever."""
