@@ -280,6 +280,13 @@ def test_report_of_runs(trained, tmp_path, capsys):
     assert "Twice &lt;the&gt; same" in page.read_text()
 
 
+def test_runs_that_are_measured_on_other_splits_are_not_put_side_by_side(tmp_path, capsys):
+    names = ["digits_cross_entropy", "digits_few_shot_cross_entropy"]
+    assert run("train", *names, "--seeds", "1", "--folder", tmp_path / "runs", *SMALL_DIGITS) == 2
+    told = capsys.readouterr().err
+    assert "another for each: test (digits_cross_entropy), val (digits_few_shot_cross_entropy). Give one" in told
+
+
 def test_explain_with_a_run(trained, photos, tmp_path, capsys):
     picture = tmp_path / "why.png"
     photo = min((photos / "val").rglob("*.png"))

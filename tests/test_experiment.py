@@ -15,6 +15,7 @@ from contrex.methods.cgc import CGCStep
 from contrex.models import build_network
 from contrex.settings import Evaluation, Folder, Model, Pointing
 from contrex.training import train
+from contrex.training.checkpoint import Checkpoints
 from training.runs import quiet, tiny
 
 RECIPE = replace(tiny(), evaluation=Evaluation(("top1",), split="test", num_bootstrap=20, device="cpu"))
@@ -62,6 +63,20 @@ def test_a_record_says_which_weights_were_measured(run):
     ]
     assert told[0]["sha256"] != told[1]["sha256"]
     assert len(told[0]["sha256"]) == 64
+
+
+def test_a_record_names_the_file_that_its_weights_are_from(run, monkeypatch):
+    """Whatever checkpoint the run has a moment later."""
+    first = Checkpoints(run).file()
+    real = experiment.measuring._images
+
+    def moment(*args):
+        content = Checkpoints(run).load()
+        Checkpoints(run).save(content, step=9, best=False)
+        return real(*args)
+
+    monkeypatch.setattr(experiment.measuring, "_images", moment)
+    assert measured(run)[0].configuration["checkpoint"]["file"] == first != Checkpoints(run).file()
 
 
 @pytest.mark.parametrize(

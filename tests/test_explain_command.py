@@ -118,6 +118,34 @@ def test_records_tell_which_versions_were_others(moved, capsys):
     assert f"made with torch 1.0, now {torch.__version__}" in capsys.readouterr().out
 
 
+def test_a_class_that_is_asked_about_again_holds(moved, capsys):
+    words = ["--model.name", "contrex:convnet", "--model.weights", moved / "w.pth", "--side", "32"]
+    again = ["--target", "2", "0", "2", "--contrast", "none", "weighted", "--output", moved / "again.png"]
+    assert run("explain", moved / "photos" / "a.png", *words, *again) == 0
+    assert run("verify", moved / "again.json") == 0
+    assert "6 maps are the same to the last bit" in capsys.readouterr().out
+    assert run("verify", moved / "again.json", "--run", moved) == 2
+    assert "names no run. Leave it out" in capsys.readouterr().err
+
+
+def test_each_photo_has_files_of_its_own_whatever_the_names(moved, capsys):
+    """cat.png is the second photo of its name, and cat-2.png has that name already."""
+    names = ["cat.jpg", "cat.png", "cat-2.jpg", "cat-2.png"]
+    (moved / "cats").mkdir()
+    for name in names:
+        Image.open(moved / "photos" / "a.png").save(moved / "cats" / name)
+    words = ["--model.name", "contrex:convnet", "--model.weights", moved / "w.pth", "--side", "32"]
+    assert run("explain", *(moved / "cats" / name for name in names), *words, "--output", moved / "its.png") == 0
+    records = {path.stem: json.loads(path.read_text())["photo"]["file"] for path in moved.glob("its-*.json")}
+    assert records == {
+        "its-cat": "cats/cat.jpg",
+        "its-cat-3": "cats/cat.png",
+        "its-cat-2": "cats/cat-2.jpg",
+        "its-cat-2-2": "cats/cat-2.png",
+    }
+    assert all((moved / f"{stem}.png").is_file() for stem in records)
+
+
 def test_what_has_changed_or_is_gone_is_told(moved, capsys):
     def fails(message, *words):
         assert run("verify", moved / "why-a.json", *words) == 1

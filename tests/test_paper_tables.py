@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,20 @@ def test_only_rows_that_start_from_weights_do_so():
     model = Model("contrex:convnet", weights=Path("w.safetensors"), fresh=("fc",))
     assert tiny(RECIPES["cub_1_shot_cgc"](), model=model).model == model
     assert tiny(RECIPES["imagenet_resnet18_cgc"](), model=model).model == Model("contrex:convnet")
+    own = replace(model, pretrained=True)
+    assert tiny(RECIPES["imagenet_resnet18_cgc"](), model=own).model == Model("contrex:convnet")
 
 
 def test_excons_start_is_at_the_same_share_of_the_epochs():
     recipe = tiny(RECIPES["excon_cifar100_256"]())
     assert (recipe.method.starting_epoch, recipe.training.epochs) == (7, 14)  # 100 of 200 in the paper
     assert with_epochs(recipe, 2).method.starting_epoch == 1
+
+
+def test_a_schedule_of_steps_is_as_long_as_the_run():
+    """At 20 of 90 epochs the rate would never have fallen."""
+    recipe = RECIPES["imagenet_resnet50_cgc"]()
+    assert (recipe.training.epochs, recipe.schedule.milestones) == (90, (30, 60))
+    assert with_epochs(recipe, 20).schedule.milestones == (7, 13)
+    assert with_epochs(recipe, 2).schedule.milestones == (1,)
+    assert with_epochs(recipe, 90) == recipe

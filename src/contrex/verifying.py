@@ -133,9 +133,10 @@ class _Places:
 
     def file(self, what: str, told: str | None, sha256: str | None) -> Path | None:
         """A file of the record, unchanged; None where the record has none."""
-        if told is None:
-            return None
         given: Path | None = getattr(self, what, None)
+        if told is None:
+            self._refuse(what, given)
+            return None
         path = given or Path(os.path.normpath(self.record.parent / told))
         option = f" Pass --{what} FILE if it is elsewhere." if what in ("photo", "weights") else ""
         if not path.is_file():
@@ -148,9 +149,14 @@ class _Places:
             )
         return path
 
+    def _refuse(self, what: str, given: Path | None) -> None:
+        if given is not None:
+            raise ArgumentError(f"`{what}` {given}: the record {self.record} names no {what}. Leave it out.")
+
     def folder(self, told: str | None) -> Path | None:
         """The run of the record; None where it has none."""
         if told is None:
+            self._refuse("run", self.run)
             return None
         path = self.run or Path(os.path.normpath(self.record.parent / told))
         if not path.is_dir():
@@ -247,12 +253,15 @@ def _photographer_again(record: Plain, named: NamedClassifier) -> Photographer:
 
 def _questions(asked: Sequence[Plain]) -> list[Questions]:
     """The classes of a row, and the contrasts that each has: those after each other that have the same, at once."""
-    of_class: dict[int, list[Contrast]] = {}
-    for one in asked:
-        contrast = [[foil["index"] for foil in one["foils"]]] if one["contrast"] == "foils" else one["contrast"]
-        of_class.setdefault(one["target"]["index"], []).append(contrast)
-    alike = itertools.groupby(of_class, key=of_class.__getitem__)
-    return [Questions(list(classes), contrasts) for contrasts, classes in alike]
+
+    def contrast(one: Plain) -> Contrast:
+        return [[foil["index"] for foil in one["foils"]]] if one["contrast"] == "foils" else one["contrast"]
+
+    # A class that comes again later, `--target 3 5 3`, is asked about again later.
+    of_classes = itertools.groupby(asked, key=lambda one: one["target"]["index"])
+    pairs = [(index, [contrast(one) for one in questions]) for index, questions in of_classes]
+    alike = itertools.groupby(pairs, key=lambda pair: pair[1])
+    return [Questions([index for index, _ in same], contrasts) for contrasts, same in alike]
 
 
 def _other_versions(told: Mapping[str, str]) -> list[str]:

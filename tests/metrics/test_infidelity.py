@@ -169,7 +169,10 @@ def test_half_precision_network(images, heatmaps):
         ({"saliency": torch.zeros(4, 5, 4)}, r"`saliency` must be \[N,H,W\] = \[4, 4, 5\], got \[4, 5, 4\]"),
         ({"saliency": torch.zeros(4, 1, 4, 5)}, r"or \[N,C,H,W\] = \[4, 2, 4, 5\] as the images, got \[4, 1, 4, 5\]"),
         ({"saliency": torch.full((4, 4, 5), torch.nan)}, r"`saliency` must be finite, got NaN or infinity at index 0"),
-        ({"saliency": torch.full((4, 2, 4, 5), torch.nan)}, r"`saliency` must be finite, got NaN or infinity at index 0"),
+        (
+            {"saliency": torch.full((4, 2, 4, 5), torch.nan)},
+            r"`saliency` must be finite, got NaN or infinity at index 0",
+        ),
         ({"num_samples": 0}, r"`num_samples` must be at least 1, got 0"),
         ({"noise_std": 0.0}, r"`noise_std` must be a positive number, got 0.0"),
         ({"noise_std": torch.nan}, r"`noise_std` must be a positive number, got nan"),

@@ -434,7 +434,12 @@ def test_exporting_pretrained_weights(cached, tmp_path, monkeypatch, capsys):
     card = json.loads((tmp_path / "squeezenet1_1.safetensors.json").read_text())
     assert (card["classes"][281], card["run"], card["input"]["resize_shorter_side"]) == ("tabby", None, 256)
     assert torch.equal(load_file("squeezenet1_1.safetensors")["features.0.weight"], state["features.0.weight"])
-    for words, message in ((model, "nobody exports random weights"), ([], "name the folder of a run, or a --model")):
+    refused = [
+        (model, "nobody exports random weights"),
+        ([], "name the folder of a run, or a --model"),
+        ([*model, "--pretrained", "--checkpoint", "best"], "`checkpoint` best is for runs, and a --model has one file"),
+    ]
+    for words, message in refused:
         assert main(["export", *words, "--format", "safetensors"]) == 2
         assert message in capsys.readouterr().err
 

@@ -209,6 +209,17 @@ def test_damaged_and_foreign_records_are_named(tmp_path):
             read_run(tmp_path)
 
 
+def test_nothing_of_an_earlier_record_is_left(tmp_path):
+    """Also where that one was not finished, and has no record.json."""
+    write_run(tmp_path, a_run())
+    assert read_run(tmp_path).gallery is not None
+    (tmp_path / "record.json").unlink()
+    write_run(tmp_path, replace(a_run(), gallery=None, samples=Samples()))
+    found = read_run(tmp_path)
+    assert found.gallery is None
+    assert len(found.samples) == 0
+
+
 def test_writing_keeps_the_old_file_on_an_error(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, b"old")

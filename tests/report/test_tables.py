@@ -285,6 +285,7 @@ def test_numbers_of_two_protocols_are_not_compared_image_by_image(make_run) -> N
         ({"output": "logit", "contrast": None, "grid": "7 x 7"}, {"output": "logit", "contrast": "mean"}, 4),
         ({"num_samples": 10}, {"num_samples": 50}, 0),
         ({"crop_scale": [0.08, 1.0], "flip": 0.5}, {"crop_scale": [0.2, 1.0], "flip": 0.5}, 0),
+        ({"bins": 15}, {"bins": 5}, 0),
         ({"step": 3}, {}, 4),  # a record of before does not say
     ):
         runs = [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,12 +222,16 @@ def _files_of(photos: Sequence[Path], output: Path) -> list[_Files]:
     Raises:
         ArgumentError: a picture would replace a photo.
     """
-    files, seen = [], Counter[str]()
-    for path in photos:
-        stem, base = path.stem[:LONGEST_STEM], output
-        seen[stem] += 1
+    files, stems, seen = [], [path.stem[:LONGEST_STEM] for path in photos], set[str]()
+    taken = set(stems)
+    for stem in stems:
+        base, name = output, stem
+        if stem in seen:  # another photo may have the name with a number
+            name = next(new for number in itertools.count(2) if (new := f"{stem}-{number}") not in taken)
+        seen.add(stem)
+        taken.add(name)
         if len(photos) > 1:
-            base = output.with_stem(f"{output.stem}-{stem}{f'-{seen[stem]}' if seen[stem] > 1 else ''}")
+            base = output.with_stem(f"{output.stem}-{name}")
         picture = output if output.suffix.lower() == ".pdf" else base
         files.append(_Files(picture, base.with_suffix(".json"), base.with_suffix(".npz")))
     lost = {file.picture.resolve() for file in files} & {path.resolve() for path in photos}

@@ -39,6 +39,8 @@ def export(arguments: Arguments) -> int:
     with uncollected():
         from contrex.export import export_model, export_run
 
+    if options.run is None and options.checkpoint != "last":
+        raise ArgumentError(f"`checkpoint` {options.checkpoint} is for runs, and a --model has one file: leave it out.")
     if options.run is None:
         exported = export_model(options.model, options.format, options.output)
     else:

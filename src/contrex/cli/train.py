@@ -160,6 +160,10 @@ def _train_several(asked: Sequence[Train]) -> int:
     begun = [run.name for run in runs if (run / "recipe.json").is_file()]
     if begun and not first.resume and not any(map(is_locked, runs)):  # otherwise the same command is at work there
         raise ArgumentError(f"{folder} already holds {begun[0]}: continue with --resume, or choose another --folder.")
+    splits = {options.recipe.evaluation.split: options.recipe.name for options in asked}
+    if len(splits) > 1:
+        told = ", ".join(f"{split} ({name})" for split, name in splits.items())
+        raise ArgumentError(f"`evaluation.split` is another for each: {told}. Give one for all, --evaluation.split.")
     for options in asked:
         _check_evaluation(options.recipe)
     (report,) = run_experiment(

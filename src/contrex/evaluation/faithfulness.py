@@ -162,7 +162,8 @@ class SingleDeletionScore(Protocol):
     def details(self) -> dict[str, Any]:
         verdict = {} if self._in_domain else {"verdict": "not in domain: the network was not trained with deletions"}
         words = {"explained_class": "label", "scored_class": "label", "ranking": "signed map"}
-        return {**self.bench.shared_details(), **words, **vars(self.options), **verdict}
+        own = {"deletion_grid": self.options.grid, "baseline": self.options.baseline, "output": self.options.output}
+        return {**self.bench.shared_details(), **words, **own, **verdict}
 
 
 class InfidelityToNoise(Protocol):

@@ -118,7 +118,7 @@ def evaluate_model_by_each(
         images=images,
         data=data,
         configuration={"model": to_plain(plain), "data": to_plain(data)},
-        others=other_networks(options.others),
+        others=other_networks(options.others, images.classes),
     )
     default = default or Path("runs") / f"evaluation-{as_word(subject.name)}"
     named = [default.with_name(f"{default.name}-explainer={as_word(text)}") for text in options.explainers]
@@ -186,8 +186,7 @@ def measure_run_by_each(run: Path, options: Evaluation, *, console: Console, dat
 
 def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple[Subject, list[Path]]:
     """The subject of a run's evaluation, and the default folder of each explainer's record."""
-    checkpoints = Checkpoints(run)
-    content = checkpoints.load(options.checkpoint)
+    content, file = Checkpoints(run).load_file(options.checkpoint)
     recipe, classifier, classes = trained(content)
     used = recipe.data if data is None else data
     images = _images(run, recipe, options.split, content.get("labelled_sha256"), used)
@@ -205,7 +204,7 @@ def _trained_subject(run: Path, options: Evaluation, data: Data | None) -> tuple
             "step": content["place"]["step"],
             "epochs_done": content["place"]["epoch"],
             "epochs": content["epochs"],
-            "file": checkpoints.file(options.checkpoint),
+            "file": file,
             **({"labelled_sha256": sha256} if (sha256 := content.get("labelled_sha256")) else {}),
         },
         curves=curves(run),

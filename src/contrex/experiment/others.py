@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contrex.asking import load
+from contrex.data import reader
 from contrex.errors import ArgumentError, ContrexError
 from contrex.models import Classifier
 from contrex.outside import outside
@@ -14,8 +15,9 @@ from contrex.training import load_trained
 _WHAT = "`evaluation.others`"
 
 
-def other_networks(names: Sequence[str], classes: Sequence[str] = ()) -> Mapping[str, Classifier]:
-    """The classifiers that `evaluation.others` names, by these names; runs must have been trained on `classes`.
+def other_networks(names: Sequence[str], classes: Sequence[str]) -> Mapping[str, Classifier]:
+    """The classifiers that `evaluation.others` names, by these names; runs must have been trained on `classes`, those
+    of the images.
 
     A name is the folder of a run (its last checkpoint), `FILE.py:NAME` of a function that returns a `Classifier`, or
     that of a network with its library's own weights, such as `timm:resnet50`.
@@ -28,8 +30,8 @@ def other_networks(names: Sequence[str], classes: Sequence[str] = ()) -> Mapping
 
 def _network(name: str, classes: Sequence[str]) -> Classifier:
     if Path(name).is_dir():
-        _, classifier, own = load_trained(Path(name))
-        if classes and list(own) != list(classes):
+        recipe, classifier, own = load_trained(Path(name))
+        if reader(type(recipe.data)).has_labels and list(own) != list(classes):  # else it knows no names of its own
             raise ArgumentError(f"{_WHAT} {name} was trained on other classes: name runs of the same ones.")
         return classifier
     if ".py:" in name:

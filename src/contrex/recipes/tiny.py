@@ -87,11 +87,15 @@ def fitted(recipe: Recipe, num_images: int) -> Recipe:
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with another number of epochs; a method's starting epoch stays at the same share of them."""
-    method = recipe.method
+    """The recipe with another number of epochs; where a method or a schedule of steps changes in between, it is at the
+    same share of them."""
+    method, schedule, share = recipe.method, recipe.schedule, epochs / recipe.training.epochs
     if isinstance(method, ExCon):
-        method = replace(method, starting_epoch=round(method.starting_epoch * epochs / recipe.training.epochs))
-    return replace(recipe, method=method, training=replace(recipe.training, epochs=epochs))
+        method = replace(method, starting_epoch=round(method.starting_epoch * share))
+    if schedule.name == "step":
+        milestones = sorted({max(1, round(milestone * share)) for milestone in schedule.milestones})
+        schedule = replace(schedule, milestones=tuple(milestones))
+    return replace(recipe, method=method, schedule=schedule, training=replace(recipe.training, epochs=epochs))
 
 
 def tiny_evaluation(evaluation: Evaluation, *, split: str) -> Evaluation:
@@ -101,7 +105,9 @@ def tiny_evaluation(evaluation: Evaluation, *, split: str) -> Evaluation:
 
 def _model(recipe: Recipe, model: Model) -> Model:
     """The network, without weights for a recipe that starts at random."""
-    return model if recipe.model.weights is not None else replace(model, weights=None, layout="plain", fresh=())
+    if recipe.model.weights is not None:
+        return model
+    return replace(model, weights=None, pretrained=False, layout="plain", fresh=())
 
 
 def _split(data: Data) -> str:

@@ -33,12 +33,14 @@ from contrex.records.record import (
 def write_run(folder: Path, run: RunRecord) -> None:
     """Write `record.json` and the files beside it into `folder`.
 
-    The record is written last, and one of before goes first: a folder that has one is complete.
+    The record is written last, and all of before goes first, the record before the rest: a folder that has one is
+    complete, and has nothing else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "record.json").unlink(missing_ok=True)
-    for earlier in (folder / "sheets").glob("*.png"):
-        earlier.unlink()
+    for earlier in ("record.json", "samples.csv", "samples.npz", "gallery.npz"):
+        (folder / earlier).unlink(missing_ok=True)
+    for sheet in (folder / "sheets").glob("*.png"):
+        sheet.unlink()
     for number, (title, picture) in enumerate(run.sheets.items()):
         write_atomically(folder / "sheets" / f"{number:02d} {title}.png", picture)
     if len(run.samples):

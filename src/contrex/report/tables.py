@@ -208,7 +208,13 @@ def difference(group: RunGroup, baseline: RunGroup, name: str) -> Difference | N
 def are_one_metric(metrics: Sequence[MetricRecord]) -> bool:
     """Whether metrics of one name were measured by one protocol, as far as their records tell: other maps may be shown
     to it, and nothing else may differ."""
-    ways = [{key: value for key, value in one.protocol.items() if key in PROTOCOL} for one in metrics]
+    ways = [
+        {
+            **{key: value for key, value in one.protocol.items() if key in PROTOCOL},
+            **{("of", k): v for k, v in one.dims.items()},
+        }
+        for one in metrics
+    ]
     return all(one.get(key, value) == value for first in ways for key, value in first.items() for one in ways)
 
 

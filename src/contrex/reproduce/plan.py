@@ -99,7 +99,7 @@ def _measuring(work: Work, measured: Measured) -> tuple[int, float]:
     data = work.recipe.data if measured.data is None else measured.data
     split = measured.evaluation.split
     images = run_images(work.recipe, split) if measured.data is None else image_set(data, split)
-    model = replace(work.recipe.model, weights=None, layout="plain", fresh=())
+    model = replace(work.recipe.model, weights=None, pretrained=False, layout="plain", fresh=())
     subject = Subject(
         name=work.recipe.name,
         classifier=load_classifier(model, num_classes=len(images.classes)),

@@ -46,7 +46,8 @@ class Checkpoints:
 
     def finished(self, which: str = "last") -> str | None:
         """The checkpoint's file as `file` gives it, where the run has come to its end; otherwise None."""
-        return self.file(which) if self._read_index().get("last", {}).get("finished") else None
+        index = self._read_index()
+        return index.get(which, {}).get("file") if index.get("last", {}).get("finished") else None
 
     def save(self, content: Mapping[str, Any], *, step: int, best: bool) -> None:
         """Write `content` as the last checkpoint, and as the best one when `best`; drop files no longer named. The
@@ -78,6 +79,11 @@ class Checkpoints:
         Raises:
             CheckpointError: there is none, its bytes have changed, it holds code, or another schema version wrote it.
         """
+        return self.load_file(which)[0]
+
+    def load_file(self, which: str = "last") -> tuple[dict[str, Any], str]:
+        """The content of a checkpoint, and the name of the file that it is from: a run that goes on may have another
+        one a moment later. Errors are those of `load`."""
         index = self._read_index()
         if which not in index:
             raise CheckpointError(f"no {which!r} checkpoint in {self.folder}: it has {sorted(index) or 'none'}.")
@@ -88,7 +94,7 @@ class Checkpoints:
             raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}.") from None
         if hashlib.sha256(payload).hexdigest() != index[which]["sha256"]:
             raise CheckpointError(f"checkpoint {path} is damaged: its SHA-256 differs from {self._index}.")
-        return _content(payload, path)
+        return _content(payload, path), path.name
 
     def _read_index(self) -> dict[str, dict[str, Any]]:
         if not self.exists():
