@@ -110,7 +110,7 @@ def test_contrex_and_python_m_contrex_are_one_command():
         (["train", "digits_cg"], "got 'digits_cg'. Near it: digits_cgc,"),
         (["train"], "name a recipe"),
         (["train", "nothing/recipe.json"], "is not a saved recipe: No such file"),
-        (["evaluate", "nowhere"], "no 'last' checkpoint in nowhere"),
+        (["evaluate", "nowhere"], "there is no run nowhere: no such folder"),
         (["report", "nowhere"], "no record in nowhere"),
         (["explain", "x.jpg"], "`model.weights` is needed"),
         (["train", "pets_cgc", "--folder", "/nonexistent/x"], "data/pets"),
@@ -278,6 +278,20 @@ def test_report_of_runs(trained, tmp_path, capsys):
     folder = trained / "evaluation-test"
     assert run("report", folder, folder, "--output", page, "--title", "Twice <the> same") == 0
     assert "Twice &lt;the&gt; same" in page.read_text()
+
+
+def test_another_network_has_not_the_options_and_the_normalisation_of_the_recipes(tmp_path):
+    """MobileNetV2 of the recipe has a mean of 0.5, and its builder's `pad_type`."""
+    command = sys.modules["contrex.cli.train"]
+    recipe = RECIPES["photos_retrofit"]()
+    for words in (["--model", "torchvision:squeezenet1_1"], ["--seeds", "1", "--model.name=torchvision:squeezenet1_1"]):
+        model = command._with_network(recipe, words).model
+        assert (model.name, model.options, model.mean, model.std) == ("torchvision:squeezenet1_1", {}, None, None)
+        assert model.weights == recipe.model.weights
+    for words in (["--model.weights", "x"], ["--model", recipe.model.name]):
+        assert command._with_network(recipe, words) == recipe
+    digits = RECIPES["digits_cgc"]()
+    assert command._with_network(digits, ["--model", "torchvision:resnet18"]).model.mean == digits.model.mean
 
 
 def test_runs_that_are_measured_on_other_splits_are_not_put_side_by_side(tmp_path, capsys):

@@ -70,7 +70,7 @@ FOLDER = Folder(Path("data"))
         (Retrofit(), "method", "temperature", [0.0], [0.1]),
         (Retrofit(), "method", "queue", [-1], [0]),
         (Retrofit(), "method", "keep_gib", [-1.0, NAN], [0.0]),
-        (Retrofit(), "method", "tolerance", [0.0, 101.0, NAN], [100.0, None]),
+        (Retrofit(), "method", "tolerance", [0.0, 0.99, 101.0, NAN], [100.0, None]),
         (Retrofit(), "method", "sure", [-0.1, 1.0, NAN], [0.0]),
         (Retrofit(), "method", "resolution", [0], [1]),
         (UnlabelledPhotos(Path("data")), "data", "val_share", [0.0, 1.0, NAN], [0.01]),

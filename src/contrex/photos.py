@@ -23,6 +23,7 @@ from contrex.explain.page import written
 from contrex.explain.picture import SHARP, Photo, photo_page
 from contrex.explain.words import class_name, in_words, most_probable
 from contrex.models import Classifier, class_index, class_names, eval_mode, load_classifier, model_logits
+from contrex.models.named import library_of
 from contrex.models.own import INTERPOLATIONS
 from contrex.ops import scores
 from contrex.ops.scores import Contrast
@@ -206,6 +207,7 @@ def classifier_of(run: Path | None, model: Model, classes: Sequence[str] = ()) -
     if run is not None:
         recipe, classifier, own_names = load_trained(run)
         return NamedClassifier(classifier, names or own_names, recipe.data.image_size)
+    library_of(model.name)
     if model.is_untrained:
         raise ArgumentError(
             "`model.weights` is needed: an untrained network explains nothing. Or pass --run, or --pretrained for the "

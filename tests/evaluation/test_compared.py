@@ -324,6 +324,8 @@ def test_the_judged_network_and_one_named_twice_are_left_out():
 def test_repeatability_needs_other_networks_of_the_same_classes():
     with pytest.raises(ArgumentError, match="repeatability, which compares maps with those of other networks"):
         check_names(options("repeatability"))
+    with pytest.raises(ArgumentError, match=r"`evaluation.others` a: none of `evaluation.metrics` compares maps with"):
+        check_names(options("top1", others=("a",)))
     with pytest.raises(ArgumentError, match=r"has repeatability, and the subject has no `others`"):
         evaluate(subject(), options("repeatability", others=("a",)))
     with pytest.raises(ArgumentError, match=r"`evaluation.others` a has 7 logits, the network that is judged 10"):

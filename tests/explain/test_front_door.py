@@ -3,6 +3,7 @@
 import contextlib
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -425,6 +426,7 @@ def test_a_map_with_as_many_channels_as_classes_is_no_classifier():
     ("x", "message"),
     [
         (torch.zeros(3, 8, 8), r"batch \[N,C,H,W\] with N >= 1, got \[3, 8, 8\]; add the batch axis"),
+        (np.zeros((1, 3, 8, 8)), r"`images` must be a tensor, got ndarray: torch.from_numpy"),
         (torch.zeros(0, 3, 8, 8), "N >= 1"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "floating point, normalised as for the model; got torch.uint8"),
         ([1, 2], "got list"),
@@ -449,7 +451,7 @@ def test_models_without_logits_are_refused():
 
     with pytest.raises(ArgumentError, match=r"must return logits \[N,K\], Pair returned tuple \(a tensor \[3, 3\], a"):
         contrex.GradCAM(Pair())(images())
-    with pytest.raises(ArgumentError, match=r"`model` must be a torch.nn.Module, got function"):
+    with pytest.raises(ArgumentError, match=r"`model` must be a torch.nn.Module or a Classifier, got function"):
         contrex.GradCAM(lambda x: x)
     with pytest.raises(LayerError, match="no feature map"):
         contrex.GradCAM(nn.Sequential(nn.Flatten(), nn.Linear(288, 4)).double())(images())

@@ -168,7 +168,7 @@ def test_half_precision_network(images, heatmaps):
         ({"images": torch.zeros(2, 4, 5)}, r"`images` must be \[N,C,H,W\] with N >= 1, got \[2, 4, 5\]"),
         ({"saliency": torch.zeros(4, 5, 4)}, r"`saliency` must be \[N,H,W\] = \[4, 4, 5\], got \[4, 5, 4\]"),
         ({"saliency": torch.zeros(4, 1, 4, 5)}, r"or \[N,C,H,W\] = \[4, 2, 4, 5\] as the images, got \[4, 1, 4, 5\]"),
-        ({"saliency": torch.full((4, 4, 5), torch.nan)}, r"`saliency` must be finite, got NaN or infinity at index 0"),
+        ({"saliency": torch.full((4, 4, 5), torch.nan)}, r"`saliency` must not be NaN, got NaN at index 0"),
         (
             {"saliency": torch.full((4, 2, 4, 5), torch.nan)},
             r"`saliency` must be finite, got NaN or infinity at index 0",

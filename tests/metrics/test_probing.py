@@ -22,6 +22,7 @@ from contrex.metrics import (
     masked_relative_probability,
 )
 from contrex.metrics.probing import check_finite, check_no_nan
+from contrex.models import Classifier
 from sampling import sampled
 
 MAPS = torch.linspace(-1, 1, 4 * 2 * 30).view(4, 2, 5, 6)
@@ -164,6 +165,16 @@ def test_one_rule_for_images_at_once(model, images):
     assert images_at_once(torch.device("cuda")) == images_at_once(torch.device("meta")) == 64
     with pytest.raises(ArgumentError, match=r"`batch_size` must be at least 1 image, got -1"):
         images_at_once(torch.device("cpu"), -1)
+
+
+def test_a_classifier_is_asked_as_its_network(model):
+    images, classifier = torch.randn(4, 2, 5, 6), Classifier(model, (0.5,) * 3, (0.5,) * 3)
+    for function in (insertion_curve, infidelity, masked_relative_probability, fgsm):
+        args, options = CALLS[function]
+        found, expected = (function(one, images, *args, **options) for one in (classifier, model))
+        torch.testing.assert_close(found, expected, equal_nan=True)
+    with pytest.raises(ArgumentError, match=r"`model` must be a torch.nn.Module or a Classifier, got function"):
+        insertion_curve(lambda images: images, images, SALIENCY, step=7)
 
 
 @pytest.mark.parametrize("target", [torch.tensor([True, False, True, False]), [0, 1, 2, 0]])

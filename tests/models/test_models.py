@@ -332,6 +332,9 @@ def test_normalisation_takes_bytes_and_fractions():
     torch.testing.assert_close(classifier.normalise(image / 255), classifier.normalise(image))
     with pytest.raises(ArgumentError, match=r"`model.mean` must be one value or three"):
         load_classifier(Model("contrex:convnet", mean=(0.5, 0.5)))
+    for wrong in ({"mean": (123.0,)}, {"std": (58.0,)}, {"mean": (-0.1,)}):
+        with pytest.raises(ArgumentError, match=r"is not that of pixel values in \[0, 1\]: divide by 255"):
+            load_classifier(Model("contrex:convnet", **wrong))
     with pytest.raises(ArgumentError, match=r"std > 0"):
         load_classifier(Model("contrex:convnet", std=(0.0,)))
 

@@ -101,7 +101,8 @@ def train(arguments: Arguments) -> int:
     from contrex.recipes import recipe_from
 
     data, rest = named_data(arguments[len(names) :])
-    chosen = [recipe if data is None else replace(recipe, data=data) for recipe in map(recipe_from, names)]
+    chosen = [_with_network(recipe_from(name), rest) for name in names]
+    chosen = [recipe if data is None else replace(recipe, data=data) for recipe in chosen]
     asked = [
         parsed(Train, f"train {name}", rest, default=Train(recipe), reads_data=True)
         for name, recipe in zip(names, chosen, strict=True)
@@ -115,6 +116,17 @@ def train(arguments: Arguments) -> int:
             )
         return _train_one(asked[0])
     return _train_several(asked)
+
+
+def _with_network(recipe: settings.Recipe, words: Sequence[str]) -> settings.Recipe:
+    """The recipe for the network that is named on the command line: of another than its own it has neither the options
+    nor, where it begins with weights, their mean and std."""
+    options = [word for place, word in enumerate(words) if place and words[place - 1] in ("--model", "--model.name")]
+    options += [word.partition("=")[2] for word in words if word.startswith(("--model=", "--model.name="))]
+    if not options or options[-1] == recipe.model.name:
+        return recipe
+    own = recipe.model if recipe.model.is_untrained else replace(recipe.model, mean=None, std=None)
+    return replace(recipe, model=replace(own, name=options[-1], options={}))
 
 
 def _train_one(options: Train) -> int:

@@ -218,18 +218,8 @@ class Group:
         """The labels [N]. Where several classes are right, the one with the largest logit (in UnRel a category is many
         classes)."""
         if any(views.also for views in self.views):
-            return self.labels_by(self.logits)
+            return labels_by(self.views, self.logits)
         return torch.tensor([views.label for views in self.views], device=self.bench.device)
-
-    def labels_by(self, logits: Tensor) -> Tensor:
-        """The labels [N] by the `logits` [N,K] of the images, or of changed copies: where several classes are right,
-        the one with the largest."""
-        right = [[views.label, *views.also] for views in self.views]
-        best = [
-            classes[int(row[classes].argmax())] if len(classes) > 1 else classes[0]
-            for classes, row in zip(right, logits, strict=True)
-        ]
-        return torch.tensor(best, device=self.bench.device)
 
     @cached_property
     def squares(self) -> Tensor:
@@ -281,6 +271,17 @@ class Group:
         """The whole images with the heatmaps of their labels, grouped by shape."""
         shapes = of_equal_shape(self.views, range(len(self.views)))
         return [explained_wholes(self, positions, self.labels) for positions in shapes]
+
+
+def labels_by(views: Sequence[Views], logits: Tensor) -> Tensor:
+    """The labels [N] of images by their `logits` [N,K], or those of changed copies: where several classes are right,
+    the one with the largest."""
+    right = [[one.label, *one.also] for one in views]
+    best = [
+        classes[int(row[classes].argmax())] if len(classes) > 1 else classes[0]
+        for classes, row in zip(right, logits, strict=True)
+    ]
+    return torch.tensor(best, device=logits.device)
 
 
 def of_equal_shape(views: Sequence[Views], positions: Iterable[int]) -> list[list[int]]:

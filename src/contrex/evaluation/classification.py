@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from contrex.evaluation.bench import Bench, Group
+from contrex.evaluation.bench import Bench, Group, labels_by
 from contrex.evaluation.protocol import Protocol
 from contrex.metrics import (
     Answers,
@@ -113,7 +113,7 @@ class FGSM(Protocol):
                 answers, labels, epsilon=epsilon, std=classifier.std, lower=lower, upper=upper, direction=direction
             )
             logits = self.bench.logits(moved)
-            metric.update(logits, group.labels_by(logits))
+            metric.update(logits, labels_by(group.views, logits))
         return group.indices
 
     def details(self) -> dict[str, Any]:

@@ -88,6 +88,11 @@ def check_names(options: settings.Evaluation, num_classes: int | None = None, ta
                 f"`evaluation.metrics` has {name}, which cannot judge a {task or options.task} classifier: {reason}. "
                 "Leave it out."
             )
+    if options.others and set(options.metrics) <= PROTOCOLS.keys() - {"repeatability"}:  # one's own may read them
+        raise ArgumentError(
+            f"`evaluation.others` {' '.join(options.others)}: none of `evaluation.metrics` compares maps with those of "
+            "other networks. Add repeatability, or leave them out (--others alone)."
+        )
     for text in options.explainers or (options.explainer,):
         check_explainer(text, options.layer)
     check_contrast(options.contrast, "`contrast`")

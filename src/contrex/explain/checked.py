@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 def checked_images(images: Tensor, explainer: Explainer) -> Tensor:
     """The images, or `ArgumentError` where they are no batch that this method explains."""
     axes = _axes_of(explainer.model)
-    if not isinstance(images, Tensor) or images.ndim not in axes or not images.numel():
-        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+    if not isinstance(images, Tensor):
+        raise ArgumentError(f"`images` must be a tensor, got {type(images).__name__}: torch.from_numpy(images)?")
+    if images.ndim not in axes or not images.numel():
         shape = "[N,C,L]" if axes == {3, 4} else "[N,C,D,H,W]" if axes == {4, 5} else "[N,C,H,W]"
-        raise ArgumentError(f"`images` must be a batch {shape} with N >= 1, got {got}; add the batch axis with [None].")
+        raise ArgumentError(
+            f"`images` must be a batch {shape} with N >= 1, got {list(images.shape)}; add the batch axis with [None]."
+        )
     if images.ndim - 2 not in explainer.ranks:
         raise ArgumentError(
             f"{type(explainer).__name__} explains pictures [N,C,H,W], got `images` {list(images.shape)}: GradCAM, "

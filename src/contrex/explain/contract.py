@@ -27,7 +27,8 @@ from contrex.explain.contract_networks import Changing, Clipping, turn_classifie
 from contrex.explain.contract_states import frozen, some_modules_training, state_of
 from contrex.explain.explainer import Explainer
 from contrex.explain.forward.capture import watched
-from contrex.models import model_logits
+from contrex.models import Classifier, model_logits
+from contrex.models.classifier import network_of
 from contrex.ops import scores
 
 Kind = Callable[[nn.Module], Explainer]
@@ -39,7 +40,7 @@ class ContractError(AssertionError):
 
 def check_contract(
     kind: Kind,
-    model: nn.Module,
+    model: nn.Module | Classifier,
     images: Tensor,
     *,
     side: int | None = None,
@@ -63,7 +64,7 @@ def check_contract(
     for name in names:
         if name not in CHECKS:
             raise unknown_name("`checks`", name, CHECKS)
-    images = _resized(images, side)
+    images, model = _resized(images, side), network_of(model)
     told = tell or (lambda line: None)
     for number, name in enumerate(names, 1):
         told(f"contract {number}/{len(names)}: {name.replace('_', ' ')}")

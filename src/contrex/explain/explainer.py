@@ -34,7 +34,7 @@ from contrex.explain.scored import Rival, Scoring, Wanted, of_classes, wanted
 from contrex.models import beside
 from contrex.models.beside import Inputs
 from contrex.models.classes import Names, by_name, checked_names
-from contrex.models.classifier import Classifier
+from contrex.models.classifier import Classifier, network_of
 from contrex.models.compiled import uncompiled
 from contrex.models.layers import Layer, Reshape, Site, find_run, layer_name, unwrap
 from contrex.ops import scores
@@ -99,9 +99,7 @@ class Explainer(ABC):
     ) -> None:
         if isinstance(model, Classifier):
             names = model.names if names is None else names
-            model = model.network
-        if not isinstance(model, nn.Module):
-            raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
+        model = network_of(model)
         if output is not None and not callable(output):
             raise ArgumentError(f"`output` must be a function of what the model returns, got {type(output).__name__}.")
         self.model = unwrap(model)

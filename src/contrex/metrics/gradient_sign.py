@@ -17,7 +17,8 @@ from contrex.errors import ArgumentError, unknown_name
 from contrex.metrics.accuracy import top_k_correct
 from contrex.metrics.per_sample import PerSampleMetric
 from contrex.metrics.probing import Answers, asking, check_images, chosen_target, in_chunks
-from contrex.models import eval_mode, model_logits
+from contrex.models import Classifier, eval_mode, model_logits
+from contrex.models.classifier import network_of
 from contrex.ops.scores import Contrast, score
 
 InputGradient = Callable[[Tensor, Tensor], Tensor]
@@ -122,7 +123,7 @@ def gradient_sign_curves(
     return curves
 
 
-def score_gradient(model: nn.Module, contrast: Contrast = None) -> InputGradient:
+def score_gradient(model: nn.Module | Classifier, contrast: Contrast = None) -> InputGradient:
     """The function from images and targets to the gradient of the score, in eval mode: one forward and backward pass.
 
     `phi(x) = dS/dx` with S the logit (None), or a contrast as `contrex.ops.scores.score` takes it: the explanations of
@@ -139,13 +140,13 @@ def score_gradient(model: nn.Module, contrast: Contrast = None) -> InputGradient
     """
 
     def gradient(images: Tensor, target: Tensor) -> Tensor:
-        return _gradients(model, images, target, [contrast])[0]
+        return _gradients(network_of(model), images, target, [contrast])[0]
 
     return gradient
 
 
 def score_gradients(
-    model: nn.Module,
+    model: nn.Module | Classifier,
     images: Tensor,
     target: Tensor,
     contrasts: Mapping[str, Contrast],
@@ -177,7 +178,7 @@ def score_gradients(
     num_images, wanted = images_at_once(images.device, batch_size), list(contrasts.values())
 
     def chunk(some: Tensor, classes: Tensor) -> Tensor:
-        return torch.stack(_gradients(model, some, classes, wanted), dim=1)
+        return torch.stack(_gradients(network_of(model), some, classes, wanted), dim=1)
 
     found = in_chunks(chunk, images.detach(), target.to(images.device), num_images=num_images)
     return dict(zip(contrasts, found.unbind(1), strict=True))

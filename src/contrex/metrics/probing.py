@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from contrex.devices import images_at_once
 from contrex.errors import ArgumentError, unknown_name
-from contrex.models import eval_mode, model_logits
+from contrex.models import Classifier, eval_mode, model_logits
+from contrex.models.classifier import network_of
 from contrex.ops import scores
 
 Output = Literal["logit", "probability"]
@@ -60,7 +61,7 @@ class Answers:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Classifier,
         images: Tensor,
         *,
         target: Tensor | None = None,
@@ -69,7 +70,7 @@ class Answers:
         task: str | None = None,
     ) -> None:
         check_images(images)
-        self.model, self.images, self.task = model, images.detach(), task
+        self.model, self.images, self.task = network_of(model), images.detach(), task
         self.batch_size = images_at_once(images.device, batch_size)
         self._target, self._logits = target, logits
 
@@ -137,7 +138,7 @@ class Asking(Protocol[P, R]):
     def __call__(self, answers: Answers, /, *args: P.args, **options: P.kwargs) -> R: ...
 
     @overload
-    def __call__(self, model: nn.Module, /, *args: Any, **options: Any) -> R: ...
+    def __call__(self, model: nn.Module | Classifier, /, *args: Any, **options: Any) -> R: ...
 
 
 def asking(*options: str) -> Callable[[Callable[Concatenate[Answers, P], R]], Asking[P, R]]:

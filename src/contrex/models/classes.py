@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from contrex.errors import ArgumentError, DataError, unknown_name
+from contrex.settings.contrast import CONTRAST_NAMES
 
 
 def imagenet_names() -> tuple[str, ...]:
@@ -112,6 +113,8 @@ def class_index(text: str, names: Sequence[str], *, what: str = "`target`") -> i
     wanted = text.strip().lower()
     found = [index for index, name in enumerate(names) if wanted in _synonyms(name)]
     known = [synonym for name in names for synonym in _synonyms(name)]
+    if "contrast" in what:
+        known = [*CONTRAST_NAMES, *known]
     if not found and len(names) == 1000 and tuple(names) == imagenet_names():
         names = _imagenet_synonyms() or names  # "tabby cat" is the tabby
         found = [index for index, name in enumerate(names) if wanted in _synonyms(name)]

@@ -77,14 +77,30 @@ class Classifier:
         return self._normalisation.on(images.device).inverse(images)
 
 
+def network_of(model: object) -> nn.Module:
+    """The network itself: that of a `Classifier`, or what is one.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    network = model.network if isinstance(model, Classifier) else model
+    if not isinstance(network, nn.Module):
+        raise ArgumentError(f"`model` must be a torch.nn.Module or a Classifier, got {type(network).__name__}.")
+    return network
+
+
 def channels(values: Sequence[float], name: str) -> tuple[float, float, float]:
     """The mean or std of each of three channels, which may be one number for all; `name` is the argument's.
 
     Raises:
-        ArgumentError: there is another number of them, or a std is not positive.
+        ArgumentError: there is another number of them, a std is not positive, or they are of pixels from 0 to 255.
     """
     values = tuple(values)
     if len(values) not in (1, 3) or (name.endswith("std") and min(values) <= 0):
         raise ArgumentError(f"`{name}` must be one value or three, one per channel (std > 0), got {values}.")
+    if not all(0 <= value <= 1 for value in values):
+        raise ArgumentError(
+            f"`{name}` {values} is not that of pixel values in [0, 1]: divide by 255 what is of 0 to 255."
+        )
     first, second, third = values * 3 if len(values) == 1 else values
     return first, second, third

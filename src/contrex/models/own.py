@@ -11,7 +11,7 @@ from torch import nn
 
 from contrex.errors import ArgumentError, unknown_name
 from contrex.models.classes import Names, checked_names
-from contrex.models.classifier import Classifier, channels
+from contrex.models.classifier import Classifier, channels, network_of
 from contrex.models.hub import of_transformers, view_of_processor
 from contrex.models.layers import unwrap
 from contrex.models.libraries import of_timm
@@ -100,10 +100,10 @@ def _check_known(model: nn.Module, told: Mapping[str, Any]) -> None:
 
 
 def _not_known(model: Classifier | nn.Module, missing: list[str]) -> ArgumentError:
-    network = model.network if isinstance(model, Classifier) else model
+    network = network_of(model)
     imagenet = {"size": "size=224", "mean": "mean=(0.485, 0.456, 0.406)", "std": "std=(0.229, 0.224, 0.225)"}
     return ArgumentError(
         f"`classifier` {type(network).__name__} does not say how it sees an image: pass "
         f"{', '.join(f'`{name}`' for name in missing)} as in its training (torchvision's, on ImageNet: "
-        f"{', '.join(imagenet[name] for name in missing)}), or a contrex.models.Classifier that has them."
+        f"{', '.join(imagenet[name] for name in missing)}), or a contrex.models.Classifier in which they are not None."
     )

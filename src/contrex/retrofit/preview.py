@@ -12,7 +12,9 @@ from statistics import median
 
 from rich.console import Console
 
+from contrex.devices import device_named
 from contrex.methods.retrofit import RetrofitStep
+from contrex.retrofit.offset import CHUNK, find_offset
 from contrex.retrofit.order import Order
 from contrex.training.loop import epoch_batches, train_step
 from contrex.training.preparing import prepare
@@ -77,9 +79,12 @@ class Preview:
 def previewed(order: Order) -> Preview:
     """Make a few steps of the run of `order` in a folder that is thrown away, and return what all would take.
 
-    Errors are those of `Order.check` and of the run's start.
+    Errors are those of `Order.check`, of `contrex.retrofit.offset.find_offset`, and of the run's start.
     """
-    order.check()
+    classifier = order.check()
+    if order.offset:
+        device = device_named(order.recipe.training.device)
+        find_offset(classifier, order.recipe, share=0.0, device=device, num_photos=CHUNK)  # where there can be none
     with tempfile.TemporaryDirectory() as folder:
         run = prepare(order.recipe, Path(folder) / "run", console=Console(quiet=True))
         with closing(run.loader), closing(run.to_validate):

@@ -380,8 +380,8 @@ class Retrofit(Method):
         check_positive("method", temperature=self.temperature, distillation_temperature=self.distillation_temperature)
         decay, tolerance = self.teacher_decay, self.tolerance
         check(decay is None or 0 <= decay < 1, "method.teacher_decay", decay, "from 0 to below 1, or None")
-        is_share = tolerance is None or 0 < tolerance <= 100
-        check(is_share, "method.tolerance", tolerance, "above 0 and up to 100, or None")
+        is_percent = tolerance is None or 1 < tolerance <= 100
+        check(is_percent, "method.tolerance", tolerance, "in % (99, not 0.99), above 1 and up to 100, or None")
         check(0 <= self.sure < 1, "method.sure", self.sure, "a probability, from 0 to below 1")
         check(0 < self.views_share <= 1, "method.views_share", self.views_share, "a share, above 0 and up to 1")
         check(0 <= self.incomplete <= 1, "method.incomplete", self.incomplete, "a share, from 0 to 1")

@@ -85,6 +85,8 @@ class Checkpoints:
         """The content of a checkpoint, and the name of the file that it is from: a run that goes on may have another
         one a moment later. Errors are those of `load`."""
         index = self._read_index()
+        if not self.folder.parent.is_dir():
+            raise CheckpointError(f"there is no run {self.folder.parent}: no such folder.")
         if which not in index:
             raise CheckpointError(f"no {which!r} checkpoint in {self.folder}: it has {sorted(index) or 'none'}.")
         path = self.folder / index[which]["file"]

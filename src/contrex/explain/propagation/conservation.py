@@ -43,7 +43,7 @@ class Ledger:
 
     def add(self, where: str, relevance: Tensor) -> None:
         """Count relevance as one amount; waits for the device."""
-        self.amounts[where] += float(relevance.double().sum())
+        self.amounts[where] += float(relevance.detach().double().sum())
 
     def balance(self, arrived: float) -> Conservation:
         """The conservation of the pass, once the relevance that `arrived` is known."""
