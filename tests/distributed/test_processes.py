@@ -16,13 +16,14 @@ from rich.console import Console
 from contrex.errors import LayerError
 from contrex.evaluation import PROTOCOLS
 from contrex.methods import METHODS
-from contrex.settings import CrossEntropy, Folder, Labelled, Optimizer, SupCon
+from contrex.settings import CrossEntropy, Folder, Labelled, Optimizer, Retrofit, SupCon
 from contrex.training import load_trained, read_log, train
 from contrex.training.checkpoint import Checkpoints
 from distributed import jobs, processes
 from distributed.jobs import SEEDS, own_gradients, plan_of, share, whole_batch
 from training.runs import quiet, tiny
 from training.test_phases import recipe_of
+from training.test_retrofit_runs import photos
 from training.test_step_life import EXAMPLE
 
 PHASED = ("supcon", "supcon_ori", "simclr", "excon", "exconb")
@@ -471,7 +472,13 @@ def test_every_kind_of_run_is_resumed_exactly(tmp_path, num):
 def test_a_run_whose_weights_are_shared_out_is_that_of_whole_ones(tmp_path):
     averaged = tiny(ema=0.8)
     averaged = replace(averaged, optimizer=replace(averaged.optimizer, head_lr=0.2))
-    recipes = {"cgc": tiny(), "cross_entropy": replace(tiny(), method=CrossEntropy()), "averaged": averaged}
+    alone = replace(tiny(batch_size=6), data=photos(tmp_path / "photos"), method=Retrofit(weight=2.0, resolution=32))
+    recipes = {
+        "cgc": tiny(),
+        "cross_entropy": replace(tiny(), method=CrossEntropy()),
+        "averaged": averaged,
+        "photos without labels": replace(alone, model=replace(alone.model, num_classes=10)),
+    }
     for kind, recipe in recipes.items():
         folder = tmp_path / kind
         sharded = replace(recipe, training=replace(recipe.training, shard=True))
