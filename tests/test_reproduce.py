@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import contrex
 from contrex import reproduce
 from contrex.cli import main
 from contrex.errors import ArgumentError, DataError, WeightsError
@@ -68,6 +69,11 @@ def test_one_row_from_the_paper_to_the_page(tmp_path, capsys):
     page = (tmp_path / "tiny" / "cgc-table5.html").read_text()
     assert "66.37" in page
     assert "The paper leaves open" in page
+    assert "Records are of" not in page
+    path = run / "evaluation-test" / "record.json"
+    path.write_text(path.read_text().replace(f'"contrex": "{contrex.__version__}"', '"contrex": "0.0.1"'))
+    assert command(tmp_path, "cgc-table5", "--rows", "*resnet18*") == 0
+    assert "Records are of contrex 0.0.1, torch" in (tmp_path / "tiny" / "cgc-table5.html").read_text()
 
 
 def test_shared_rows_are_one_run():

@@ -13,7 +13,7 @@ from contrex.evaluation.subject import command_line
 from contrex.experiment import Task, carry_out
 from contrex.recipes.published import Number
 from contrex.recipes.tables import PaperTable, TableLine, trials
-from contrex.records import write_atomically
+from contrex.records import read_run, write_atomically
 from contrex.report import write_report
 from contrex.report.papers import (
     ComparedTable,
@@ -57,7 +57,7 @@ def reproduce(order: Order, folder: Path, *, console: Console, jobs: int = 1) ->
                 result.page,
                 title=order.tables[0].title if len(order.tables) == 1 else " · ".join(t.name for t in order.tables),
                 scale=f"scale {order.scale}",
-                notes=prepared.notes,
+                notes={**prepared.notes, **_of_versions(records)},
                 commands=[command_line()] if command_line() else [],
                 pages={"The runs side by side": result.runs.name, "The numbers as CSV": result.csv.name},
             )
@@ -71,6 +71,15 @@ def _measure(prepared: Ordered, folder: Path, console: Console, jobs: int) -> li
     done = iter(carry_out(tasks, folder, console=console, jobs=jobs))
     of_works = [[next(done) for _ in work.recipes()] for work in prepared.works]
     return [[list(records) for records in zip(*of_seeds, strict=True)] for of_seeds in of_works]
+
+
+def _of_versions(records: Sequence[Sequence[Sequence[Path]]]) -> dict[str, list[str]]:
+    """A note where records are of other versions of the software than the rest: work that is done is not done again."""
+    runs = (read_run(record).record for ways in records for way in ways for record in way)
+    found = sorted({f"contrex {run.versions.get('contrex')}, torch {run.versions.get('torch')}" for run in runs})
+    return (
+        {"Versions": [f"Records are of {'; '.join(found)}. Of one they are in another --folder."]} if found[1:] else {}
+    )
 
 
 def _published(table: PaperTable, prepared: Ordered, records: Sequence[Sequence[Sequence[Path]]]) -> PublishedTable:
