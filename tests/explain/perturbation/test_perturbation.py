@@ -252,8 +252,85 @@ def test_captum_explains_layers_by_name():
     net, x = simple(), images()
     found = contrex.Captum(net, "LayerGradCam", layer="1")(x, contrast="weighted").heatmap
     torch.testing.assert_close(found, contrex.GradCAM(net, "1")(x, contrast="weighted").heatmap)
-    with pytest.raises(LayerError, match=r"captum's LayerGradientXActivation gave \[1, 4\], no map"):
+    with pytest.raises(LayerError, match=r"must give a feature map, '6' \(Linear\) gives a tensor \[1, 4\]"):
         contrex.Captum(net, "LayerGradientXActivation", layer="6")(x)
+
+
+class ChannelsLast(nn.Module):
+    """A network with a layer [N,h,w,C] of equal sides, and tokens [N,T,C] behind it; one module runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.patches, self.last, self.mix = nn.Conv2d(3, 4, 4, stride=4), Moved(), nn.Linear(4, 4)
+        self.flat, self.norm, self.act = nn.Flatten(1, 2), nn.LayerNorm(4), nn.Tanh()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.fc(self.act(self.norm(self.act(self.flat(self.mix(self.last(self.patches(x))))))).square().mean(1))
+
+
+class Moved(nn.Module):
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1)
+
+
+LAYERS = {
+    "LayerGradientXActivation": {},
+    "LayerIntegratedGradients": {"n_steps": 5},
+    "InternalInfluence": {"n_steps": 5},
+    "LayerGradientShap": {"baselines": torch.zeros(1, 3, 16, 16, dtype=torch.float64)},
+}
+
+
+@captum_installed
+@ignore_captum
+@pytest.mark.parametrize("layer", ["mix", "norm", "patches"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_captum_sums_over_the_channels_of_a_layer_wherever_they_are(name, layer):
+    import numpy as np
+
+    net, x = ChannelsLast().double().eval(), images(2, (16, 16))
+    theirs = getattr(importlib.import_module("captum.attr"), name)(net, getattr(net, layer))
+    maps = []
+    for image in x.split(1):
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        maps.append(theirs.attribute(image.clone().requires_grad_(), target=1, **LAYERS[name]).detach())
+    expected = torch.cat(maps).sum(1 if layer == "patches" else -1).reshape(2, 4, 4)
+    found = contrex.Captum(net, name, layer=layer, **LAYERS[name])(x, target=1).heatmap
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    if name == "LayerGradientXActivation":
+        torch.testing.assert_close(found, contrex.HiResCAM(net, layer)(x, target=1).heatmap)
+
+
+@captum_installed
+@ignore_captum
+def test_captum_reads_what_a_layer_gets():
+    """What comes into a layer that moves the channels is not laid out as what goes out."""
+    net, x = ChannelsLast().double().eval(), images(2, (16, 16))
+    name = "LayerGradientXActivation"
+    entering = contrex.Captum(net, name, layer="last", attribute_to_layer_input=True)(x, target=1).heatmap
+    torch.testing.assert_close(entering, contrex.HiResCAM(net, "patches")(x, target=1).heatmap)
+    own = contrex.Captum(net, name, layer="mix", reshape=lambda maps: maps.permute(0, 3, 2, 1))(x, target=1)
+    torch.testing.assert_close(own.heatmap, contrex.HiResCAM(net, "mix")(x, target=1).heatmap.mT)
+
+
+@captum_installed
+@ignore_captum
+def test_captum_averages_over_the_second_axis_alone():
+    net, x = ChannelsLast().double().eval(), images(2, (16, 16))
+    for name in ("LayerGradCam", "GuidedGradCam"):
+        for layer in ("mix", "norm"):
+            with pytest.raises(LayerError, match=rf"{name} reads a layer as \[N,C,h,w\], and '{layer}' is none: use"):
+                contrex.Captum(net, name, layer=layer)(x)
+    for options in ({}, {"attr_dim_summation": False}):
+        found = contrex.Captum(net, "LayerGradCam", layer="patches", **options)(x, target=1).heatmap
+        torch.testing.assert_close(found, contrex.GradCAM(net, "patches")(x, target=1).heatmap)
+    with pytest.raises(LayerError, match="'act' ran 2 times in one pass"):
+        contrex.Captum(net, "LayerGradCam", layer="act")(x)
+    with pytest.raises(ArgumentError, match="`reshape` reads a layer, and captum's Saliency gives no map of one"):
+        contrex.Captum(net, "Saliency", reshape=lambda maps: maps)
 
 
 @captum_installed
