@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, ContrexError, LayerError, unknown_name
 from contrex.explain import combined
+from contrex.explain.adaptors import unseen
 from contrex.explain.explainer import Explainer
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
@@ -88,7 +89,8 @@ class Captum(Explainer):
     Raises:
         CaptumMissingError: captum is not installed.
         ArgumentError: an option does not belong to the class or is missing.
-        LayerError: the layer gives no map, or not one that captum's class can read.
+        LayerError: the layer gives no map, or not one that captum's class can read; or captum's class changes the rules
+            of modules (guided backprop, DeepLift, LRP), and the network calls functions that it does not see.
     """
 
     is_linear = False
@@ -132,7 +134,9 @@ class Captum(Explainer):
         return in_words(f"captum:{self._name}", options, {"seed": 0}), options
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
-        return capture.forward(self.model, images, (), graph="none")
+        layer = None if self._name in _AT_PIXELS else self._layer
+        with unseen.checked(self._name, self.model, layer):
+            return capture.forward(self.model, images, (), graph="none")
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         if question.score != "logit" and any(part in self._name for part in _LOGITS_ONLY):
