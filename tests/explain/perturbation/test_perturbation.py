@@ -404,6 +404,32 @@ def test_captum_explains_what_it_sees():
     torch.testing.assert_close(found.sum((1, 2)), change.detach())
 
 
+class PreActivated(Calling):
+    """A block whose first layer is an activation, and a way past it."""
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x + F.pad(self.second(self.act(x)), (1, 1, 1, 1))
+        return self.fc(self.third(F.avg_pool2d(self.relu(x), 3, 1)).flatten(1))
+
+
+@captum_installed
+@ignore_captum
+def test_captum_changes_the_rule_of_an_activation_and_not_of_the_way_past_it():
+    """captum's hook on the activation's input took in what comes back on both ways."""
+    net, x = PreActivated(nn.ReLU()).double().eval(), images()
+    for name, ours in (("GuidedBackprop", contrex.GuidedBackprop), ("Deconvolution", contrex.Deconvnet)):
+        torch.testing.assert_close(contrex.Captum(net, name)(x, target=1).heatmap, ours(net)(x, target=1).heatmap)
+    found = contrex.Captum(net, "DeepLift")(x, target=1).heatmap
+    torch.testing.assert_close(found.sum((1, 2)), (net(x)[:, 1] - net(0 * x)[:, 1]).detach())
+    net.act.inplace = True
+    for name in ("GuidedBackprop", "DeepLift"):
+        with pytest.raises(LayerError, match="PreActivated goes on with what an activation changed in place"):
+            contrex.Captum(net, name)(x)
+    net.act.inplace, net.relu.inplace = False, True
+    torch.testing.assert_close(contrex.Captum(net, "DeepLift")(x, target=1).heatmap, found)
+
+
 @captum_installed
 @ignore_captum
 def test_captum_refuses_other_functions_that_it_does_not_see():

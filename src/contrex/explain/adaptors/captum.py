@@ -136,7 +136,16 @@ class Captum(Explainer):
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
         layer = None if self._name in _AT_PIXELS else self._layer
         with unseen.checked(self._name, self.model, layer):
-            return capture.forward(self.model, images, (), graph="none")
+            run = capture.forward(self.model, images, (), graph="none")
+        if unseen.changes_in_place(self._name, self.model):
+            with unseen.apart(self._name, self.model):
+                copied = capture.forward(self.model, images, (), graph="none").logits
+            if not torch.allclose(copied, run.logits, 1e-3, 1e-3 * float(run.logits.abs().max()), equal_nan=True):
+                raise LayerError(
+                    f"{type(self.model).__name__} goes on with what an activation changed in place, which captum's "
+                    f"{self._name} takes for unchanged: set inplace=False, with what follows as it is meant."
+                )
+        return run
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
         if question.score != "logit" and any(part in self._name for part in _LOGITS_ONLY):
@@ -181,7 +190,7 @@ class Captum(Explainer):
         attribution = self._kind(_Score(self.model, question), **self._made_with)
         usual = torch.device("cpu")  # the default device that captum is written for, whatever the caller's is
         # Seeded for each image, so that a map does not depend on the images before it.
-        with _seeded(self._seed), torch.enable_grad(), usual:
+        with _seeded(self._seed), torch.enable_grad(), usual, unseen.apart(self._name, self.model):
             found = attribution.attribute(image[None].clone().requires_grad_(), **self._called_with)
         # Grad-CAM's has no channels any more.
         shapes = [image.shape] if site is None else [site.shape, (1, *(site.shape or ())[1:])]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from contrex.errors import LayerError
 from contrex.explain.forward import capture
@@ -28,8 +28,8 @@ _BENT = {
 }
 """Functions with a bend, or curved."""
 _POOLING = tuple(f"{kind}max_pool{rank}d" for kind in ("", "adaptive_") for rank in (1, 2, 3))
-_DEEP_LIFT = (nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softmax, nn.MaxPool1d, nn.MaxPool2d,
-              nn.MaxPool3d)  # fmt: skip
+_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+_DEEP_LIFT = (nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softmax, *_POOLS)
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,37 @@ def checked(name: str, model: nn.Module, layer: nn.Module | None) -> Iterator[No
         )
     if sight.needs_one and not called:
         raise LayerError(f"captum's {name} sees {sight.seen} alone, and {type(model).__name__} has none: use Gradient.")
+
+
+@contextlib.contextmanager
+def apart(name: str, model: nn.Module) -> Iterator[None]:
+    """Give the activations whose rule captum's class `name` changes a copy of what they get each, for a while.
+
+    captum sets the rule as a hook on that tensor, where it also takes in the gradient of whatever else goes on with it:
+    the way past a block whose first layer is an activation.
+    """
+    modules = _activations(name, model)
+    owner = threading.get_ident()
+
+    def give(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...] | None:
+        if threading.get_ident() != owner:
+            return None
+        return tuple(one.clone() if isinstance(one, Tensor) else one for one in inputs)
+
+    with capture.hooked(modules, give, before=True):
+        yield
+
+
+def changes_in_place(name: str, model: nn.Module) -> bool:
+    """Whether such an activation works in place: of its copy, so who else goes on with its input gets another one."""
+    return any(getattr(one, "inplace", False) for one in _activations(name, model))
+
+
+def _activations(name: str, model: nn.Module) -> list[nn.Module]:
+    sight = _SIGHTS.get(name)
+    if sight is None or sight is _LAYERWISE:
+        return []
+    return [one for one in model.modules() if sight.sees(one) and not isinstance(one, _POOLS)]
 
 
 def _is_rectifier(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
