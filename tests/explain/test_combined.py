@@ -105,6 +105,47 @@ def test_what_has_a_place_moves_with_the_copy():
         torch.testing.assert_close(found, sum(maps) / 2)
 
 
+@pytest.mark.parametrize("augment", ["flip", "scale(1.5)"])
+def test_a_function_that_reads_a_place_would_ask_copies_about_another(augment):
+    """In a map, in a sum of scores, or among detections; what reads no place is explained as ever."""
+    net, x = Segments(), images()
+    explain = contrex.HiResCAM(net, "act", augment=augment)
+
+    def left(output):
+        return output["out"][:, 1, :, :4].mean((1, 2))
+
+    def everywhere(output):
+        return output["out"][:, 1].mean((1, 2))
+
+    for score, contrast in ((left, None), (Several([left]), None), (everywhere, left)):
+        with pytest.raises(ArgumentError, match=r"`augment` moves .* `score` left reads a place of what the net"):
+            explain(x, score=score, contrast=contrast)
+    contrex.HiResCAM(net, "act", augment="times(0.9)")(x, score=left)
+    boxes = contrex.Gradient(Detects(), augment=augment)
+    with pytest.raises(ArgumentError, match="`score` a function reads a place"):
+        boxes(x, score=lambda found: torch.stack([(one["scores"] * one["boxes"][:, 0]).sum() for one in found]))
+    assert boxes(x, score=lambda found: torch.stack([one["scores"].amax() for one in found])).heatmap.any()
+    # the same question, where both can ask it
+    torch.testing.assert_close(
+        explain(x, score=everywhere).heatmap, explain(x, score=Region(torch.ones(8, 12), 1)).heatmap
+    )
+
+
+def test_a_function_of_logits_beside_maps_is_averaged():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network("mlp")
+
+        def forward(self, x):
+            return {"logits": self.net(x), "maps": x}
+
+    net, x = Both(), images()
+    expected = contrex.GradCAM(net.net, augment="flip, scale(0.5)")(x, target=1).heatmap
+    found = contrex.GradCAM(net, augment="flip, scale(0.5)")(x, score=lambda output: output["logits"][:, 1]).heatmap
+    torch.testing.assert_close(found, expected)
+
+
 def test_maps_beside_the_images_would_stay():
     class Guided(nn.Module):
         def __init__(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from contrex.errors import ArgumentError, unknown_name
-from contrex.explain.targets import ClassScore, Own, Score, as_score
+from contrex.explain.targets import ClassScore, Own, Score, Several, as_score
 from contrex.models import beside
 from contrex.models.outputs import Network, Read, Reader, Reading, applied, described, logits_in, read_as, read_by
 from contrex.models.split import check_classifier
@@ -64,6 +65,8 @@ class Wanted:
     names: Sequence[str] | None = None
     _seen: list[tuple[Sequence[Score], object, Tensor]] = field(default_factory=list, repr=False)
     """The scores, the output and the numbers of the first pass of all images, until they were checked."""
+    _placed: list[str] = field(default_factory=list, repr=False)
+    """The names of functions that read a place of the output's maps."""
 
     @property
     def has_classes(self) -> bool:
@@ -89,6 +92,7 @@ class Wanted:
             places = beside.places(n, f"`score` {self.told} has something")
             parts = [score.of(places) for score in fitted]
             if (view := _VIEW.get()) is not None:
+                self._check_view(view[0])
                 parts = [score.seen(*view) for score in parts]
             if self.has_classes:
                 (part,) = parts
@@ -113,7 +117,17 @@ class Wanted:
                 score.check(values)
                 if isinstance(score, Own) and len(values) > 1:
                     _check_alone(score, output, values)
+                self._placed.extend(one.name for one in _functions_in(score) if _reads_a_place(one, output))
         self._seen.clear()
+
+    def _check_view(self, view: View) -> None:
+        """Refuse to ask a function about another place than that of the image itself."""
+        if view.moves and self._placed:
+            raise ArgumentError(
+                f"`augment` moves what is in the images, and `score` {self._placed[0]} reads a place of what the "
+                "network returns, which would stay: leave flip and scale out, or pass a contrex.explain.targets.Score "
+                "whose `seen` moves it, as Region."
+            )
 
 
 def wanted(score: Scoring, target: Any, contrast: Rival, task: str | None) -> Wanted:
@@ -201,6 +215,47 @@ def _check_alone(score: Score, output: object, values: Tensor) -> None:
             f"`score` {score.name} gives {one:.4g} for the first image alone, and {beside_others:.4g} beside the "
             "others: each number must come from the row of its image alone, `output[:, k]`, `.softmax(1)`, not (0)."
         )
+
+
+def _functions_in(score: Score) -> list[Own]:
+    """The functions that a score is made of."""
+    parts = score.parts if isinstance(score, Several) else []
+    return [score] if isinstance(score, Own) else [one for part in parts for one in _functions_in(part)]
+
+
+def _reads_a_place(score: Own, output: object) -> bool:
+    """Whether the numbers of a function change where maps are mirrored that the network returned."""
+    if isinstance(output, Tensor) and output.ndim < 3:
+        return False
+    with torch.no_grad():
+        try:
+            own, *others = (score(_mirrored(output, axis)) for axis in (None, -1, -2))
+            step = 1e3 * torch.finfo(own.dtype).eps
+            far = [(one - own).abs() > step * own.abs().max() for one in others]
+        except Exception:  # an output of a kind that cannot be made again: nothing is known
+            return False
+    return any(bool(one.any()) for one in far)
+
+
+def _mirrored(output: Any, axis: int | None, is_alone: bool = False) -> Any:
+    """What a network returned, with its maps mirrored along one of their last axes; of what it returned for an image
+    alone (detections) boxes too."""
+    if isinstance(output, Tensor):
+        is_map = output.ndim > 2 or (is_alone and output.ndim == 2)
+        return output.detach() if axis is None or not is_map else output.detach().flip(axis)
+    if isinstance(output, dict):  # also transformers' outputs, which keep attributes of these names
+        twin = copy.copy(output)
+        for key, value in output.items():
+            twin[key] = _mirrored(value, axis, is_alone)
+        return twin
+    if isinstance(output, (list, tuple)):
+        parts = [_mirrored(part, axis, not isinstance(part, Tensor)) for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    if hasattr(output, "__dict__"):
+        twin = copy.copy(output)
+        twin.__dict__.update({key: _mirrored(value, axis, is_alone) for key, value in vars(output).items()})
+        return twin
+    return output
 
 
 def _first(output: Any) -> Any:

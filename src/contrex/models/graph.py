@@ -30,6 +30,12 @@ def as_gradient_edge(edge: Edge) -> GradientEdge:
     return GradientEdge(*edge)
 
 
+def depends(tensor: Tensor, source: Edge | None) -> bool:
+    """Whether a tensor was made of another one, as far as that was recorded."""
+    edge = edge_of(tensor)
+    return edge is not None and source is not None and source[0] in _inputs_first(edge[0])
+
+
 class Graph:
     """The part of a pass' graph that lies between `source` (the images) and `output` (the logits).
 

@@ -221,6 +221,77 @@ def test_models_without_such_attention_are_named(method, make, size, message):
         METHODS[method](make().eval())(images(1, size))
 
 
+class Branched(nn.Module):
+    """One network twice: for the image and its mirror, for a pair of images, or one of the two without gradients."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.net = how, timm_network(depth=1, class_token=False, global_pool="avg")
+
+    def forward(self, x, other=None):
+        if self.how == "frozen":
+            with torch.no_grad():
+                first = self.net(x)
+            return first + self.net(x)
+        return self.net(x) + self.net(x.flip(-1) if other is None else other)
+
+
+class OfAnother(Branched):
+    """Attention that sees the other image alone, or asks it about this one."""
+
+    def forward(self, x, other):
+        embed = nn.Sequential(self.net.patch_embed, self.net.blocks[0].attn.proj)
+        query = embed(other)[:, None]
+        key = query if self.how == "self" else embed(x)[:, None]
+        return self.net.head(F.scaled_dot_product_attention(query, key, key)[:, 0].mean(1)) * x.mean()
+
+
+def differential():
+    if not hasattr(timm.layers, "DiffAttention"):
+        pytest.skip("this timm has no differential attention")
+    return timm_network(attn_layer="diff", num_heads=2)
+
+
+OTHER = images(2, SIZE)[1:]
+NO_CHAINS = {
+    "mirrored": (lambda: Branched("mirrored"), None, 2),
+    "pair": (lambda: Branched("pair"), OTHER, 2),
+    "frozen": (lambda: Branched("frozen"), None, 2),
+    "parallel": (lambda: timm_network(block_fn=timm.models.vision_transformer.ParallelThingsBlock), None, 2),
+    "of another": (lambda: OfAnother("self"), OTHER, 1),
+    "across": (lambda: OfAnother("across"), OTHER, 1),
+    "differential": (differential, None, 2),
+}
+
+
+@pytest.mark.parametrize("name", NO_CHAINS)
+@pytest.mark.parametrize("method", [*METHODS.values(), contrex.LeGrad])
+def test_attention_that_is_no_chain_is_refused(method, name):
+    """Rolled out one after the other, a map of the mirrored image would be mixed into that of the image."""
+    make, other, number = NO_CHAINS[name]
+    with pytest.raises(LayerError, match=f"are no chain, as number {number} does not go on with"):
+        method(make().double().eval())(images(1, SIZE), inputs=other)
+
+
+def test_blocks_that_run_without_gradients_are_a_chain():
+    """Frozen ones, of whose attention nothing is recorded."""
+
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = timm_network()
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.net._pos_embed(self.net.patch_embed(x))
+                x = self.net.blocks[1](self.net.blocks[0](x))
+            return self.net.forward_head(self.net.norm(self.net.blocks[2](x)))
+
+    net, x = Frozen().eval(), images(2, SIZE)
+    found = AttentionRollout(net, reshape=lambda t: t[:, 1:].unflatten(1, (4, 4)).movedim(-1, 1))(x)
+    torch.testing.assert_close(found.heatmap, AttentionRollout(net.net)(x).heatmap)
+
+
 @every_method
 def test_a_classifier_of_zeros_is_named(method):
     net = timm_network()

@@ -2,9 +2,11 @@
 
 import importlib
 import sys
+import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import contrex
@@ -252,8 +254,200 @@ def test_captum_explains_layers_by_name():
     net, x = simple(), images()
     found = contrex.Captum(net, "LayerGradCam", layer="1")(x, contrast="weighted").heatmap
     torch.testing.assert_close(found, contrex.GradCAM(net, "1")(x, contrast="weighted").heatmap)
-    with pytest.raises(LayerError, match=r"captum's LayerGradientXActivation gave \[1, 4\], no map"):
+    with pytest.raises(LayerError, match=r"must give a feature map, '6' \(Linear\) gives a tensor \[1, 4\]"):
         contrex.Captum(net, "LayerGradientXActivation", layer="6")(x)
+
+
+class ChannelsLast(nn.Module):
+    """A network with a layer [N,h,w,C] of equal sides, and tokens [N,T,C] behind it; one module runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.patches, self.last, self.mix = nn.Conv2d(3, 4, 4, stride=4), Moved(), nn.Linear(4, 4)
+        self.flat, self.norm, self.act = nn.Flatten(1, 2), nn.LayerNorm(4), nn.ReLU()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.fc(self.act(self.norm(self.act(self.flat(self.mix(self.last(self.patches(x))))))).square().mean(1))
+
+
+class Moved(nn.Module):
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1)
+
+
+LAYERS = {
+    "LayerGradientXActivation": {},
+    "LayerIntegratedGradients": {"n_steps": 5},
+    "InternalInfluence": {"n_steps": 5},
+    "LayerGradientShap": {"baselines": torch.zeros(1, 3, 16, 16, dtype=torch.float64)},
+}
+
+
+@captum_installed
+@ignore_captum
+@pytest.mark.parametrize("layer", ["mix", "norm", "patches"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_captum_sums_over_the_channels_of_a_layer_wherever_they_are(name, layer):
+    import numpy as np
+
+    net, x = ChannelsLast().double().eval(), images(2, (16, 16))
+    theirs = getattr(importlib.import_module("captum.attr"), name)(net, getattr(net, layer))
+    maps = []
+    for image in x.split(1):
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        maps.append(theirs.attribute(image.clone().requires_grad_(), target=1, **LAYERS[name]).detach())
+    expected = torch.cat(maps).sum(1 if layer == "patches" else -1).reshape(2, 4, 4)
+    found = contrex.Captum(net, name, layer=layer, **LAYERS[name])(x, target=1).heatmap
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    if name == "LayerGradientXActivation":
+        torch.testing.assert_close(found, contrex.HiResCAM(net, layer)(x, target=1).heatmap)
+
+
+@captum_installed
+@ignore_captum
+def test_captum_reads_what_a_layer_gets():
+    """What comes into a layer that moves the channels is not laid out as what goes out."""
+    net, x = ChannelsLast().double().eval(), images(2, (16, 16))
+    name = "LayerGradientXActivation"
+    entering = contrex.Captum(net, name, layer="last", attribute_to_layer_input=True)(x, target=1).heatmap
+    torch.testing.assert_close(entering, contrex.HiResCAM(net, "patches")(x, target=1).heatmap)
+    own = contrex.Captum(net, name, layer="mix", reshape=lambda maps: maps.permute(0, 3, 2, 1))(x, target=1)
+    torch.testing.assert_close(own.heatmap, contrex.HiResCAM(net, "mix")(x, target=1).heatmap.mT)
+
+
+@captum_installed
+@ignore_captum
+def test_captum_averages_over_the_second_axis_alone():
+    net, x = ChannelsLast().double().eval(), images(2, (16, 16))
+    for name in ("LayerGradCam", "GuidedGradCam"):
+        for layer in ("mix", "norm"):
+            with pytest.raises(LayerError, match=rf"{name} reads a layer as \[N,C,h,w\], and '{layer}' is none: use"):
+                contrex.Captum(net, name, layer=layer)(x)
+    for options in ({}, {"attr_dim_summation": False}):
+        found = contrex.Captum(net, "LayerGradCam", layer="patches", **options)(x, target=1).heatmap
+        torch.testing.assert_close(found, contrex.GradCAM(net, "patches")(x, target=1).heatmap)
+    with pytest.raises(LayerError, match="'act' ran 2 times in one pass"):
+        contrex.Captum(net, "LayerGradCam", layer="act")(x)
+    with pytest.raises(ArgumentError, match="`reshape` reads a layer, and captum's Saliency gives no map of one"):
+        contrex.Captum(net, "Saliency", reshape=lambda maps: maps)
+
+
+class Calling(nn.Module):
+    """A network that calls `act` as a function, behind a layer that captum may explain."""
+
+    def __init__(self, act):
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.relu, self.second, self.act = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), act
+        self.third, self.fc = nn.Conv2d(4, 4, 3), nn.Linear(4 * 2 * 6, 4)
+
+    def forward(self, x):
+        return self.fc(self.third(self.act(self.second(self.relu(self.first(x))))).flatten(1))
+
+
+RECTIFIERS = {
+    "relu": F.relu,
+    "relu_": lambda x: torch.relu_(x.clone()),
+    "tensor": lambda x: x.relu(),
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "threshold": lambda x: F.threshold(x, 0, 0),
+    "relu6": nn.ReLU6(),
+    "hidden": lambda x: nn.ReLU().forward(x),
+}
+CHANGES_RULES = {
+    "GuidedBackprop": "GuidedBackprop, which sees every ReLU",
+    "Deconvolution": "Deconvnet, which sees every ReLU",
+    "GuidedGradCam": "GuidedGradCAM, which sees every ReLU",
+    "DeepLift": "IntegratedGradients, which is complete too",
+    "DeepLiftShap": "IntegratedGradients, which is complete too",
+    "LayerDeepLift": "IntegratedGradients, which is complete too",
+}
+
+
+def told(name, layer):
+    """The options that a method needs."""
+    options = {"layer": layer} if "Layer" in name or "Cam" in name else {}
+    return options | ({"baselines": torch.zeros(2, 3, 8, 12, dtype=torch.float64)} if "Shap" in name else {})
+
+
+@captum_installed
+@ignore_captum
+@pytest.mark.parametrize("act", RECTIFIERS)
+@pytest.mark.parametrize("name", CHANGES_RULES)
+def test_captum_refuses_rectifiers_that_it_does_not_see(name, act):
+    """Where it changes the rules of modules: guided backprop of a network that calls F.relu was its plain gradient."""
+    net, x = Calling(RECTIFIERS[act]).double().eval(), images()
+    message = rf"captum's {name} sees .* alone, and Calling calls .*: make that .*{CHANGES_RULES[name]}"
+    with pytest.raises(LayerError, match=message):
+        contrex.Captum(net, name, **told(name, "first"))(x)
+
+
+@captum_installed
+@ignore_captum
+def test_captum_explains_what_it_sees():
+    """Bounds that are no rectifier, and functions before the explained layer, are no matter."""
+    net, x = Calling(lambda x: x.clamp(min=-1e3) * 2).double().eval(), images()
+    for name, ours in (("GuidedBackprop", contrex.GuidedBackprop), ("Deconvolution", contrex.Deconvnet)):
+        torch.testing.assert_close(contrex.Captum(net, name)(x, target=1).heatmap, ours(net)(x, target=1).heatmap)
+    net.act = F.relu
+    found = contrex.Captum(net, "LayerDeepLift", layer="third")(x, target=1).heatmap
+    change = net(x)[:, 1] - net(0 * x)[:, 1]
+    torch.testing.assert_close(found.sum((1, 2)), change.detach())
+    lrp = contrex.Captum(net, "LRP")(x, target=1).heatmap
+    net.act = nn.ReLU()
+    torch.testing.assert_close(contrex.Captum(net, "LRP")(x, target=1).heatmap, lrp)
+    found = contrex.Captum(net, "DeepLift")(x, target=1).heatmap
+    torch.testing.assert_close(found.sum((1, 2)), change.detach())
+
+
+class PreActivated(Calling):
+    """A block whose first layer is an activation, and a way past it."""
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x + F.pad(self.second(self.act(x)), (1, 1, 1, 1))
+        return self.fc(self.third(F.avg_pool2d(self.relu(x), 3, 1)).flatten(1))
+
+
+@captum_installed
+@ignore_captum
+def test_captum_changes_the_rule_of_an_activation_and_not_of_the_way_past_it():
+    """captum's hook on the activation's input took in what comes back on both ways."""
+    net, x = PreActivated(nn.ReLU()).double().eval(), images()
+    for name, ours in (("GuidedBackprop", contrex.GuidedBackprop), ("Deconvolution", contrex.Deconvnet)):
+        torch.testing.assert_close(contrex.Captum(net, name)(x, target=1).heatmap, ours(net)(x, target=1).heatmap)
+    found = contrex.Captum(net, "DeepLift")(x, target=1).heatmap
+    torch.testing.assert_close(found.sum((1, 2)), (net(x)[:, 1] - net(0 * x)[:, 1]).detach())
+    net.act.inplace = True
+    for name in ("GuidedBackprop", "DeepLift"):
+        with pytest.raises(LayerError, match="PreActivated goes on with what an activation changed in place"):
+            contrex.Captum(net, name)(x)
+    net.act.inplace, net.relu.inplace = False, True
+    torch.testing.assert_close(contrex.Captum(net, "DeepLift")(x, target=1).heatmap, found)
+
+
+@captum_installed
+@ignore_captum
+def test_captum_refuses_other_functions_that_it_does_not_see():
+    x = images()
+    for act in (torch.tanh, F.gelu, nn.GELU(), lambda x: F.max_pool2d(x, 3, 1, 1), lambda x: x.softmax(1)):
+        with pytest.raises(LayerError, match=r"captum's DeepLift sees ReLU, .* alone, and Calling calls"):
+            contrex.Captum(Calling(act).double().eval(), "DeepLift")(x)
+    with pytest.raises(LayerError, match=r"LRP sees modules alone, and Calling calls tanh in 'Calling'.* contrex.LRP"):
+        contrex.Captum(Calling(torch.tanh).double().eval(), "LRP")(x)
+    net = simple()
+    with pytest.raises(LayerError, match="calls softmax in what is read of its output"):
+        contrex.Captum(net, "DeepLift")(x, score=lambda logits: logits.softmax(1)[:, 0])
+    with pytest.raises(LayerError, match=r"sees nn.ReLU modules alone, and Sequential has none: use Gradient\."):
+        contrex.Captum(nn.Sequential(*net[:1], nn.Tanh(), *net[5:6], nn.LazyLinear(4)).double(), "GuidedBackprop")(x)
+    with warnings.catch_warnings(action="ignore"):
+        net[0] = torch.jit.script(net[0])
+    with pytest.raises(LayerError, match="a ScriptModule"):
+        contrex.Captum(net, "GuidedBackprop")(x)
 
 
 @captum_installed

@@ -28,7 +28,9 @@ from contrex.explain.forward.diagnosis import scripted
 from contrex.explain.forward.functions import intercepted
 from contrex.explain.forward.sites import Sites
 from contrex.explain.options import About
+from contrex.models import beside
 from contrex.models.classifier import Classifier
+from contrex.models.graph import Edge, depends, edge_of
 from contrex.models.layers import Reshape
 
 
@@ -61,7 +63,8 @@ class AttentionExplainer(Explainer):
     `[N,1,h,w]` where their number does not tell.
 
     Raises:
-        LayerError: the model has no attention among all its tokens: a CNN, windows (Swin), grids that change.
+        LayerError: the model has no attention among all its tokens: a CNN, windows (Swin), grids that change; or it is
+            no chain: several towers or passes (an ensemble, a pair of images, mirrored copies), parallel branches.
     """
 
     def __init__(
@@ -80,7 +83,8 @@ class AttentionExplainer(Explainer):
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> AttentionPass:
         needs_gradients = self.is_class_specific or differentiable
-        recorder = _Recorder(len(images), cuts_graph=not needs_gradients)
+        images = images if images.requires_grad else images.detach().requires_grad_()
+        recorder = _Recorder(images, cuts_graph=not needs_gradients)
         with intercepted(recorder), self._watched(recorder.weights) as blocks:
             run = capture.forward(self.model, images, (), graph="all" if differentiable else "head")
         reason = recorder.objection()
@@ -128,11 +132,16 @@ class _Recorder:
     With `cuts_graph` the graph starts anew behind each attention, so that only the last stretch takes memory.
     """
 
-    def __init__(self, num_images: int, *, cuts_graph: bool) -> None:
+    def __init__(self, images: Tensor, *, cuts_graph: bool) -> None:
         self.weights: list[Tensor] = []
         self.mixed: list[Tensor] = []
         """Outputs `[N,h,T,d]` of the attention, before the heads are joined."""
-        self._num_images, self._cuts_graph = num_images, cuts_graph
+        self._num_images, self._cuts_graph = len(images), cuts_graph
+        self._images = edge_of(images)
+        self._last: Edge | None = None
+        """What the last attention gave; None where nothing was recorded of it."""
+        self._strays: list[int] = []
+        """The numbers of the attentions that do not go on with what the one before gave."""
         self._num_tokens: set[int] = set()
         # By id, as tensors compare by their numbers; all are kept, so that no other tensor takes over an id.
         self._softmaxes: dict[int, Tensor] = {}
@@ -152,7 +161,7 @@ class _Recorder:
         ):
             self._softmaxes[id(output)] = output
         elif name == "matmul" and id(args[0]) in self._softmaxes:
-            return self._kept(args[0], output)
+            return self._kept(args[0], output, args[1])
         return output
 
     def objection(self) -> str | None:
@@ -168,12 +177,30 @@ class _Recorder:
         sizes = sorted({weights.shape[2] for weights in self.weights})
         if len(sizes) > 1:
             return f"its number of tokens changes from layer to layer: {sizes}"
+        if self._strays:
+            return (
+                f"its {len(self.weights)} attentions are no chain, as number {self._strays[0] + 1} does not go on with "
+                "what comes before it (several towers or passes, another image, parallel branches)"
+            )
         return None
 
-    def _kept(self, weights: Tensor, mixed: Tensor) -> Tensor:
+    def _goes_on(self, tokens: Tensor) -> bool:
+        """Whether tokens are made of what the last attention gave, the first ones of the images."""
+        if self._last is not None:
+            return depends(tokens, self._last)
+        if self.weights:  # the last one ran without gradients, so nothing tells but that this one has another source
+            return not depends(tokens, self._images)
+        # Without gradients up to here nothing tells either, but there is nothing else that they could be made of.
+        return not beside.has_inputs() or depends(tokens, self._images)
+
+    def _kept(self, weights: Tensor, mixed: Tensor, *made_of: Tensor) -> Tensor:
+        """Keep an attention, of tokens `made_of`, and give what it mixed."""
+        if not all(map(self._goes_on, made_of)):
+            self._strays.append(len(self.weights))
         if self._cuts_graph:
             # Only the gradient at the last attention is asked for, so what is recorded before each cut can be freed.
             weights, mixed = weights.detach(), mixed.detach().requires_grad_()
+        self._last = edge_of(mixed) if torch.is_grad_enabled() else None
         self.weights.append(weights)
         self.mixed.append(mixed)
         return mixed
@@ -200,7 +227,7 @@ class _Recorder:
             is_choice = attn_mask.dtype == torch.bool
             logits = logits.masked_fill(~attn_mask, float("-inf")) if is_choice else logits + attn_mask
         weights = logits.softmax(-1).to(value.dtype)
-        return self._kept(weights, F.dropout(weights, dropout_p) @ value)
+        return self._kept(weights, F.dropout(weights, dropout_p) @ value, query, value)
 
     def _multi_head(
         self,

@@ -108,6 +108,11 @@ class Sites:
 
         return [self._kept(layer, images, lambda layer=layer: look_up(layer)) for layer in layers]  # type: ignore[misc]
 
+    def entering(self, images: Tensor, layer: nn.Module) -> Site:
+        """The site of what a layer gets in place of what it gives; errors as in `find`."""
+        key = ("input", layer)
+        return self._kept(key, images, lambda: Survey(self._model, images).named(layer, self._reshape, entering=True))
+
     def find_each(self, images: Tensor) -> Sequence[Site]:
         """The last layers of up to three resolutions that carry the logits, as `Survey.choose_each` finds them."""
         self._own_logits = None

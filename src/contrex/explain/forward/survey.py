@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -133,9 +133,11 @@ class Survey:
         """A candidate as the layer to explain, read as it is."""
         return _site_of(self.seen, candidate.run, candidate.reading, None)
 
-    def named(self, module: nn.Module, reshape: Reshape | None = None, number: int | None = None) -> Site:
+    def named(
+        self, module: nn.Module, reshape: Reshape | None = None, number: int | None = None, *, entering: bool = False
+    ) -> Site:
         """The layer that the user named, as one to explain; its `past` is the share of the gradient that flows past it.
-        Of a module with several runs it is that of the `number`.
+        Of a module with several runs it is that of the `number`. What is `entering` it may be explained in its place.
 
         Raises:
             LayerError: it did not run once and no run was named, gives no map, or one that can be read in two ways.
@@ -146,6 +148,7 @@ class Survey:
         if number is None and len(runs) > 1:
             number = self.seen.runs_of_modules.only_on_images(module)
         run = capture.only_run(runs, module, self.seen.model, number)
+        run = _before(run, self.seen) if entering else run
         found = None if reshape else self._only_reading(run)
         site = _site_of(self.seen, run, found, reshape)
         if not self.seen.graph.nodes or run.edge is None or self.seen.graph.carries(run.edge):
@@ -195,6 +198,14 @@ class Survey:
         if not one.has_prefix or run.source is None or run.source_shape != run.shape:
             return None
         return Candidate(run, one, only_cells=True) if self.seen.graph.carries(run.source) else None
+
+
+def _before(run: Run, seen: Observed) -> Run:
+    """What a layer gets, as if it had given that."""
+    if run.source is None or run.source_shape is None:
+        raise LayerError(f"`layer` {layer_name(run.module, seen.model)!r} gets no single tensor: choose another.")
+    like = torch.zeros(run.source_shape, dtype=seen.logits.dtype, device=seen.logits.device)
+    return replace(run, output=like, edge=run.source)
 
 
 def _site_of(seen: Observed, run: Run, one: Reading | None, reshape: Reshape | None, *, past: float = 0.0) -> Site:
