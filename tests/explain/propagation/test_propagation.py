@@ -348,6 +348,86 @@ def test_batch_norm_before_a_dense_layer_is_folded_into_it(rule):
     torch.testing.assert_close(LRP(net, rules=Composite(dense=rule))(images()).heatmap, expected)
 
 
+class Product(nn.Module):
+    """A dense layer that is no `nn.Linear`: data times a parameter, by an equation or a function."""
+
+    def __init__(self, function, *size):
+        super().__init__()
+        self.function, self.w = function, nn.Parameter(torch.randn(*size))
+
+    def forward(self, x):
+        return self.function(x, self.w)
+
+
+def with_norm(product, norm, *before):
+    """A network with batch norm behind a product, and no other layer that shifts."""
+    torch.manual_seed(0)
+    norm.running_mean.uniform_(-0.3, 0.3)
+    norm.running_var.uniform_(0.3, 2)
+    nn.init.uniform_(norm.weight, -2, 2)
+    trunk = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4, bias=False), nn.ReLU(), *before)
+    head = nn.Sequential(nn.Flatten(), nn.LazyLinear(4, bias=False))
+    net = nn.Sequential(trunk, product, norm, nn.ReLU(), head).double().eval()
+    net(images(1, (16, 16)))
+    return net
+
+
+AXES = {
+    "x @ W": lambda: (Product(torch.matmul, 4, 4), nn.BatchNorm1d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "x @ W, not square": lambda: (Product(torch.mm, 4, 6), nn.BatchNorm1d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "W @ x": lambda: (Product(lambda x, w: w @ x, 4, 4), nn.BatchNorm1d(4), nn.Flatten(2)),
+    "co": lambda: (Product(lambda x, w: torch.einsum("nchw,co->nohw", x, w), 4, 4), nn.BatchNorm2d(4)),
+    "oc": lambda: (Product(lambda x, w: torch.einsum("nchw,oc->nohw", x, w), 4, 4), nn.BatchNorm2d(4)),
+    "depthwise": lambda: (Product(lambda x, w: torch.einsum("nchw,c->nchw", x, w), 4), nn.BatchNorm2d(4)),
+    "rows": lambda: (nn.Linear(4, 4, bias=False), nn.BatchNorm2d(4)),
+    "rows, not square": lambda: (nn.Linear(4, 5, bias=False), nn.BatchNorm2d(4)),
+    "tokens": lambda: (nn.Linear(16, 4, bias=False), nn.BatchNorm1d(4), nn.Flatten(2)),
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_batch_norm_of_other_axes_than_the_weights_have(name):
+    """Epsilon is gradient x input, whether or not batch norm can be folded into what is before it."""
+    net, x = with_norm(*AXES[name]()), images(1, (16, 16))
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
+    rules = Composite(Epsilon(0.0), Epsilon(0.0), Epsilon(0.0), normalisation=Epsilon(0.0))
+    found = LRP(net, rules=rules)(x.detach(), target=1).heatmap
+    expected = (gradient * x).sum(1).detach()
+    assert expected.abs().max() > 1e-4
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+
+
+BOTH_GAMMA = Composite(convolution=Gamma(), dense=Gamma())
+"""A product is dense where it stands for a convolution."""
+
+
+@pytest.mark.parametrize("method", [ExcitationBackprop, lambda net, layer: LRP(net, layer, rules=BOTH_GAMMA)])
+@pytest.mark.parametrize("name", ["x @ W", "W @ x", "co", "oc"])
+def test_batch_norm_is_folded_into_a_product_as_into_a_convolution(name, method):
+    net, x = with_norm(*AXES[name]()), images(1, (16, 16))
+    weight = net[1].w.detach() if name in ("oc", "W @ x") else net[1].w.detach().T
+    same = nn.Conv1d(4, 4, 1, bias=False) if name == "W @ x" else nn.Conv2d(4, 4, 1, bias=False)
+    same = nn.Linear(4, 4, bias=False) if name == "x @ W" else same
+    same.weight.data = weight.reshape(same.weight.shape)
+    plain = nn.Sequential(net[0], same, *net[2:]).eval()
+    expected, found = (method(one, "input")(x, target=1).heatmap for one in (plain, net))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_convolution_of_one_image_without_its_axis():
+    torch.manual_seed(0)
+    single, batch = (
+        lambda x, w: F.conv2d(x[0], w, w.sum((1, 2, 3))).relu()[None],
+        lambda x, w: F.conv2d(x, w, w.sum((1, 2, 3))).relu(),
+    )
+    products = Product(single, 4, 3, 3, 3).double(), Product(batch, 4, 3, 3, 3).double()
+    products[1].w.data, fc = products[0].w.data, nn.LazyLinear(3).double()
+    found, expected = (LRP(nn.Sequential(p, nn.Flatten(), fc).eval(), rules="epsilon") for p in products)
+    found, expected = (explainer(images(1, (6, 6)), target=1).heatmap for explainer in (found, expected))
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_box_must_enclose_the_images():
     net, x = branching(), images(2, (8, 12))
     low, high = float(x.min()), float(x.max())

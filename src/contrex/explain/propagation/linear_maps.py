@@ -100,6 +100,8 @@ class LinearMaps:
             return mapped
 
         w, b = precise(weight), None if bias is None else precise(bias)
+        if b is not None and kind == "convolution":
+            b = b.view(-1, *[1] * (w.ndim - 2))
         # w (scale x + shift) + b = (w scale) x + (w shift + b). Only of vectors: in tokens [N,T,D] batch norm's
         # channels are not the axis that a dense layer mixes.
         normalised = self._normalised.get(id(x)) if kind == "dense" and x.ndim == 2 else None
@@ -134,18 +136,22 @@ class LinearMaps:
         with torch.no_grad():
             scale = (1.0 if weight is None else precise(weight)) / (precise(variance) + eps).sqrt()
             shift = (0.0 if bias is None else precise(bias)) - precise(mean) * scale
+        spread = (-1, *[1] * (x.ndim - 2))
         if self._rules.folds_batch_norm and id(x) in self._layers:
             # scale (w x + b) + shift = (scale w) x + (scale b + shift): one map, so nothing is shared out to batch
             # norm's shift alone.
             layer, source = self._layers[id(x)]
-            shift = shift if layer.bias is None else shift + layer.bias * scale
-            return self._shared(replace(layer, weight=layer.scaled(scale), bias=shift), value, source)
+            folded = layer.scaled(scale, x)
+            if folded is not None:
+                bias = (shift if layer.bias is None else shift + layer.bias.flatten() * scale).view(spread)
+                return self._shared(replace(layer, weight=folded, bias=bias), value, source)
 
         def function(x: Tensor, weight: Tensor | None) -> Tensor:
             assert weight is not None
-            return x * weight.view(-1, *[1] * (x.ndim - 2))
+            return x * weight.view(spread)
 
-        output = self._shared(self._map(function, x, scale, shift, "normalisation", weight), value, x)
+        layer = self._map(function, x, scale, shift.view(spread), "normalisation", weight)
+        output = self._shared(layer, value, x)
         if self._rules.folds_batch_norm:
             self._normalised[id(output)] = _Normalised(x, scale, shift)
         return output
