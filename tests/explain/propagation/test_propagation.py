@@ -638,6 +638,68 @@ def test_the_dual_is_the_class_with_its_weights_flipped():
     torch.testing.assert_close(ours, one - dual)
 
 
+class Heads(nn.Module):
+    """Two layers with weights behind the same features; `join` makes the logits of them."""
+
+    def __init__(self, join):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU())
+        self.fc, self.box, self.join = nn.Linear(6, 3), nn.Linear(6, 3), join
+
+    def forward(self, x):
+        return self.join(self, self.features(x).mean((2, 3)))
+
+
+def heads(join):
+    return Heads(join).double().eval()
+
+
+def test_the_classifier_is_what_the_logits_come_from():
+    """What runs behind it, for something else, has no part."""
+    x = images()
+    expected = ContrastiveExcitationBackprop(heads(lambda net, f: net.fc(f)), "features.1")(x, target=1).heatmap
+    for contrast_layer in (None, "features.3"):
+        for join in (
+            lambda net, f: {"logits": net.fc(f), "box": net.box(f)},
+            lambda net, f: {"box": net.box(f), "logits": net.fc(f)},
+        ):
+            explainer = ContrastiveExcitationBackprop(heads(join), "features.1", contrast_layer=contrast_layer)
+            found = explainer(x, target=1).heatmap
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("target", [1, 5])
+def test_each_of_several_classifiers_side_by_side_is_flipped(target):
+    def merged(net, f):
+        weight, bias = (torch.cat([getattr(one, name) for one in (net.fc, net.box)]) for name in ("weight", "bias"))
+        return F.linear(f, weight, bias)
+
+    x = images()
+    found, expected = (
+        ContrastiveExcitationBackprop(heads(join), "features.1")(x, target=target).heatmap
+        for join in (lambda net, f: torch.cat([net.fc(f), net.box(f)], 1), merged)
+    )
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("join", "options", "message"),
+    [
+        (lambda net, f: net.fc(f) + net.box(f), {}, "sums or averages of the layers 'box', 'fc'"),
+        (lambda net, f: torch.stack([net.fc(f), net.box(f)]).mean(0), {}, "sums or averages of the layers 'box', 'fc'"),
+        (lambda net, f: net.fc(f) + f[:, :3], {"layer": "features.3"}, "'fc'.*must have all that comes from `layer`"),
+        (lambda net, f: torch.cat([net.fc(f), net.box(f + 0)], 1), {}, "an input of its own: pass `contrast_layer`"),
+        (lambda net, f: net.fc(f), {"contrast_layer": "fc"}, "must have all that comes from `contrast_layer`"),
+        (lambda net, f: f, {"layer": "features.3"}, "none"),
+    ],
+)
+def test_logits_without_a_dual_are_refused(join, options, message):
+    with pytest.raises(LayerError, match=message):
+        ContrastiveExcitationBackprop(heads(join), **{"layer": "features.1", **options})(images())
+
+
 @pytest.mark.parametrize("net", [branching, pytest.param(lambda: network("mlp"), marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("method", "check"), crossed(METHODS, CHECKS, one_in=8))
 def test_contract(method, check, net):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from contrex.explain.propagation.call import Call, given, precise
 from contrex.explain.propagation.formulas import centred, normalising_scale
@@ -19,22 +20,32 @@ WEIGHTED: dict[str, Kind] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), "convolution"),
 }
 NORMS = ("layer_norm", "group_norm", "instance_norm")
+WITH_WEIGHTS: tuple[Kind, ...] = ("convolution", "dense")
 
 
 @dataclass(eq=False)
 class Classifier:
-    """The last layer with weights; while `is_flipped`, they count with their sign flipped."""
+    """The layers whose weights count with their sign flipped while they are `flipped`."""
 
-    layer: LinearMap | None = None
-    is_flipped: bool = False
+    flipped: Sequence[LinearMap] = ()
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """A linear map of a pass, with its input in the graph, and where in it its rule is."""
+
+    layer: LinearMap
+    source: Tensor
+    node: Node | None
+
+
+@dataclass(frozen=True, eq=False)
 class Trace:
-    """What propagation needs of a forward pass once it is over: the classifier, and its input in the graph."""
+    """What propagation needs of a forward pass once it is over."""
 
-    classifier: Classifier
-    classifier_input: Tensor | None = None
+    classifier: Classifier = field(default_factory=Classifier)
+    maps: list[Mapped] = field(default_factory=list)
+    """All linear maps, in the order in which they ran."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +77,7 @@ class LinearMaps:
     """
 
     def __init__(self, model: nn.Module, rules: Rules, tracked: Tracked) -> None:
-        self.trace = Trace(Classifier())
+        self.trace = Trace()
         self._rules, self._tracked = rules, tracked
         # By id, as tensors compare by their numbers. Parameters are kept by the model, and the outputs below by
         # `tracked` until the pass is over, so no id is taken over.
@@ -200,13 +211,12 @@ class LinearMaps:
         rules, classifier = self._rules, self.trace.classifier
 
         def rule(relevance: Tensor) -> Sequence[Tensor]:
-            if classifier.is_flipped and classifier.layer is layer and layer.weight is not None:
+            if layer in classifier.flipped and layer.weight is not None:
                 return [rules.linear(replace(layer, weight=-layer.weight), relevance)]
             return [rules.linear(layer, relevance)]
 
         output = given(rule, value, source)
-        if layer.kind in ("convolution", "dense"):
+        self.trace.maps.append(Mapped(layer, source, output.grad_fn))
+        if layer.kind in WITH_WEIGHTS:
             self._layers[id(output)] = layer, source
-            # Overwritten by each layer that follows: after the pass it is the last one, the classifier.
-            self.trace.classifier.layer, self.trace.classifier_input = layer, source
         return output
