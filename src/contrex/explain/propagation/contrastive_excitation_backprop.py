@@ -7,7 +7,7 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 
 from contrex.errors import LayerError
 from contrex.explain.forward.capture import Pass
@@ -96,22 +96,8 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
             LayerError: there are none, a path leads past them, or their outputs are added or averaged, so that no sign
                 of weights makes the dual of a class.
         """
-        of_node = {one.node: one for one in run.trace.maps}
-        end = get_gradient_edge(run.features[0].output if watched is None else watched).node
-        seen, found, is_passed, shares = {run.logits.grad_fn}, list[Mapped](), False, False
-        waiting = list(seen)
-        while waiting:
-            node = waiting.pop()
-            mapped = of_node.get(node)
-            if node is end:
-                is_passed = True
-            elif mapped is not None and mapped.layer.kind in WITH_WEIGHTS:
-                found.append(mapped)
-            elif node is not None:
-                behind = {one for one, _ in node.next_functions if one is not None}
-                shares = shares or mapped is not None or (len(behind) > 1 and is_rule(node))
-                waiting += behind - seen
-                seen |= behind
+        end = run.features[0].output if watched is None else watched
+        found, is_passed, shares = _last_layers(run, get_gradient_edge(end).node)
         names = sorted(repr(one.layer.name) for one in found)
         kind, point = type(self.model).__name__, "layer" if watched is None else "contrast_layer"
         if is_passed or not found:
@@ -131,6 +117,27 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
                 "`contrast_layer`, one that all of it goes through."
             )
         return found
+
+
+def _last_layers(run: RelevancePass, end: Node) -> tuple[list[Mapped], bool, bool]:
+    """The last layers with weights before `end` on the paths from the logits, whether a path leads past them to it, and
+    whether on the way to them something shares relevance out by values: a sum or an average."""
+    of_node = {one.node: one for one in run.trace.maps}
+    waiting: list[Node | None] = [run.logits.grad_fn]
+    seen, found, is_passed, shares = set(waiting), list[Mapped](), False, False
+    while waiting:
+        node = waiting.pop()
+        mapped = of_node.get(node)
+        if node is end:
+            is_passed = True
+        elif mapped is not None and mapped.layer.kind in WITH_WEIGHTS:
+            found.append(mapped)
+        elif node is not None:
+            behind = {one for one, _ in node.next_functions if one is not None}
+            shares = shares or mapped is not None or (len(behind) > 1 and is_rule(node))
+            waiting += behind - seen
+            seen |= behind
+    return found, is_passed, shares
 
 
 def _normalised(relevance: Tensor) -> Tensor:
