@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.explain.forward.in_place import tensors_in
 from contrex.explain.propagation.call import Call, given, precise
 from contrex.explain.propagation.formulas import bilinear_relevance, softmax_offset, softmax_relevance
 from contrex.explain.propagation.linear_maps import NORMS, WEIGHTED, LinearMaps, Trace
+from contrex.explain.propagation.names import Names
 from contrex.explain.propagation.rules import TINY, NoRuleError, Rules
 from contrex.explain.propagation.tracked import Mark, Tracked
 
@@ -45,9 +46,9 @@ class FunctionRules:
     Rules live in the graph, so none may hold on to this object or to a tensor with a graph: it would never be freed.
     """
 
-    def __init__(self, model: nn.Module, rules: Rules, tracked: Tracked) -> None:
+    def __init__(self, names: Names, rules: Rules, tracked: Tracked) -> None:
         self._rules, self._tracked = rules, tracked
-        self._linear_maps = LinearMaps(model, rules, tracked)
+        self._linear_maps = LinearMaps(names, rules, tracked)
 
     @property
     def trace(self) -> Trace:

@@ -159,20 +159,22 @@ COMPOSITES: Mapping[str, Composite] = {
 }
 
 
-def with_gamma(composite: Composite, gamma: Gammas, layers: Sequence[str]) -> Mapping[str, Rule]:
-    """The rules of layers by name, with the gamma rule where `gamma` sets it."""
+def gamma_rules(gamma: Gammas, layers: Sequence[str], others: Sequence[str] = ()) -> list[tuple[str, Rule]]:
+    """Patterns of names, each with the rule that `gamma` sets: of a layer the first that matches.
+
+    Each must match one of the `layers`, or of `others`, which may be layers.
+    """
     pairs = gamma if isinstance(gamma, (tuple, list)) else (("*", gamma),)
-    named: dict[str, Rule] = {}
+    found: list[tuple[str, Rule]] = []
     for patterns, value in pairs:
         _check_not_negative("gamma", value)
         for pattern in patterns.split():
-            matching = [name for name in layers if fnmatchcase(name, pattern)]
             # A single layer has no name; it also stands in where options are checked before there is a network.
-            if not matching and any(layers):
+            if any(layers) and not any(fnmatchcase(name, pattern) for name in (*layers, *others)):
                 raise unknown_name("a layer in `gamma`", pattern, layers)
             # Gamma 0 is the epsilon rule, which costs half.
-            named |= {name: Gamma(value) if value else Epsilon() for name in matching if name not in named}
-    return {**composite.named, **named}
+            found.append((pattern, Gamma(value) if value else Epsilon()))
+    return found
 
 
 def _per_channel(name: str, value: float | tuple[float, ...], x: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node
 
 from contrex.explain.propagation.call import Call, given, precise
 from contrex.explain.propagation.formulas import centred, normalising_scale
+from contrex.explain.propagation.names import Names
 from contrex.explain.propagation.rules import Kind, LinearMap, Rules
 from contrex.explain.propagation.tracked import Tracked
 
@@ -57,31 +58,17 @@ class _Normalised:
     shift: Tensor
 
 
-def layer_names(model: nn.Module) -> list[str]:
-    """The names of the layers that have weights: of the modules that hold them, and of attention's joint projection.
-
-    >>> layer_names(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.MultiheadAttention(2, 1)))
-    ['0', '2.in_proj', '2.out_proj']
-    """
-    return [_name(name) for name, p in model.named_parameters() if name.endswith("weight") and p.ndim > 1]
-
-
-def _name(parameter: str) -> str:
-    return parameter.removesuffix("weight").rstrip("._")
-
-
 class LinearMaps:
     """Gives functions that are linear in the data their rules, in the graph.
 
     Rules live in the graph, so none may hold on to this object or to a tensor with a graph: it would never be freed.
     """
 
-    def __init__(self, model: nn.Module, rules: Rules, tracked: Tracked) -> None:
+    def __init__(self, names: Names, rules: Rules, tracked: Tracked) -> None:
         self.trace = Trace()
-        self._rules, self._tracked = rules, tracked
-        # By id, as tensors compare by their numbers. Parameters are kept by the model, and the outputs below by
-        # `tracked` until the pass is over, so no id is taken over.
-        self._names = {id(p): _name(name) for name, p in model.named_parameters()}
+        self._names, self._rules, self._tracked = names, rules, tracked
+        # By id, as tensors compare by their numbers. Outputs are kept by `tracked` until the pass is over, so no id is
+        # taken over.
         self._layers: dict[int, tuple[LinearMap, Tensor]] = {}
         """What gave an output: the layer with weights, and its input."""
         self._normalised: dict[int, _Normalised] = {}
@@ -203,7 +190,7 @@ class LinearMaps:
         parameter: Tensor | None = None,
     ) -> LinearMap:
         """A linear map of data x, whose layer is told by its `parameter`."""
-        is_first, name = self._tracked.are_pixels(x), self._names.get(id(parameter), "")
+        is_first, name = self._tracked.are_pixels(x), self._names.of(parameter)
         return LinearMap(function, precise(x), weight, bias, kind, is_first, name, ledger=self._rules.ledger)
 
     def _shared(self, layer: LinearMap, value: Tensor, source: Tensor) -> Tensor:
