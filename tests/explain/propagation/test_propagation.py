@@ -439,6 +439,94 @@ def test_the_box_must_enclose_the_images():
         LRP(net, rules=Composite(first=ZBox((0.0, 0.0), 1.0)))(x)
 
 
+MEAN, DEVIATION = (torch.tensor(c).double()[:, None, None] for c in ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)))
+
+
+class Preparing(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def by_channel(x):
+    """As torchvision's Inception does."""
+    return torch.cat([x[:, c : c + 1] * (0.2 + c) + (0.1 * c - 0.3) for c in range(3)], 1)
+
+
+def first_norm():
+    norm = nn.BatchNorm2d(3).double().eval()
+    norm.running_mean.copy_(MEAN.flatten())
+    norm.running_var.copy_(DEVIATION.flatten() ** 2)
+    return norm
+
+
+NORMALISING = {
+    "constants": lambda x: (x - MEAN) / DEVIATION,
+    "range": lambda x: 2 * x - 1,
+    "inverted": lambda x: 1 + x * -1,
+    "in place": lambda x: x.clone().sub_(MEAN).div_(DEVIATION),
+    "moved": lambda x: F.pad((x - MEAN)[:, :, 1:-1, 1:-1], (1, 1, 1, 1)) / DEVIATION,
+    "channels": by_channel,
+    "batch norm": first_norm(),
+}
+
+
+def pixels():
+    """Images of which each has a pixel of zeros, and one that normalising makes zero."""
+    x = images(2, (8, 12)).sigmoid()
+    x[:, :, 3, 3] = 0
+    x[:, :, 4, 4] = MEAN[:, 0, 0]
+    return x
+
+
+@pytest.mark.parametrize("name", NORMALISING)
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda net: LRP(net, rules="epsilon-gamma-box"),
+        lambda net: LRP(net, rules=Composite(first=ZBox(-5.0, (5.0, 6.0, 7.0)))),
+        lambda net: ExcitationBackprop(net, "input"),
+    ],
+)
+def test_a_network_that_normalises_its_images(name, method):
+    """The map is that of the network behind it for the normalised images."""
+    net, x = network("mlp"), pixels()
+    whole = nn.Sequential(Preparing(NORMALISING[name]), net).eval()
+    found = method(whole)(x, target=1).heatmap
+    expected = method(net)(NORMALISING[name](x).detach(), target=1).heatmap
+    if name == "moved":
+        expected = F.pad(expected[:, 1:-1, 1:-1], (1, 1, 1, 1))
+    assert expected.abs().max() > 1e-4
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("options", [{"rules": "epsilon"}, {"rules": "epsilon-gamma-box", "gamma": 0.0}])
+def test_a_shift_by_the_network_keeps_its_share_under_other_rules_than_the_box(options):
+    """Epsilon is gradient x input: of the images, not of the normalised ones."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(240, 3)).double()
+    whole, x = nn.Sequential(Preparing(NORMALISING["constants"]), net).eval(), pixels().requires_grad_()
+    (gradient,) = torch.autograd.grad(whole(x)[:, 1].sum(), x)
+    found = LRP(whole, **options)(x.detach(), target=1).heatmap
+    expected = (gradient * x).sum(1).detach()
+    expected[:, 4, 4] = found[:, 4, 4]  # zero behind the shift, where the quotient has no value
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: F.interpolate(x, (6, 6)), lambda x: x - x.mean((2, 3), keepdim=True), lambda x: x.relu()]
+)
+def test_the_box_needs_a_layer_that_takes_the_images(function):
+    whole, x = nn.Sequential(Preparing(function), network()).eval(), images()
+    with pytest.raises(LayerError, match="no layer of Sequential takes the images, as `first`"):
+        LRP(whole, rules="epsilon-gamma-box")(x)
+    layer = LRP(whole, "1.features", rules="epsilon-gamma-box")
+    assert layer(x).heatmap.abs().max() > 0
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

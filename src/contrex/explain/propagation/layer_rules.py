@@ -107,8 +107,9 @@ class ZBox(Rule):
     """`R_j = sum_i (w_ij x_j - w+_ij l_j - w-_ij h_j) / sum_k (...) R_i` for pixels between `l` and `h`.
 
     z^B of Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition" (2017).
-    `low` and `high` are the darkest and brightest normalised pixel, one number or one per channel; None takes each
-    image's own smallest and largest value in each channel.
+    `low` and `high` are the darkest and brightest pixel as the layer takes them, normalised: one number or one per
+    channel. None takes each image's own smallest and largest value in each channel. If the network normalises images
+    itself, the relevance of the normalised ones is theirs.
     """
 
     low: float | tuple[float, ...] | None = None
@@ -130,7 +131,7 @@ class ZBox(Rule):
         if bool((x < low).any()) or bool((x > high).any()):
             raise ArgumentError(
                 f"`low` and `high` of ZBox must enclose the images, which go from {float(x.min()):.4g} to "
-                f"{float(x.max()):.4g}; got {self.low} and {self.high}."
+                f"{float(x.max()):.4g} where the first layer takes them; got {self.low} and {self.high}."
             )
         return low, high
 

@@ -203,6 +203,7 @@ class LinearMaps:
             return [rules.linear(layer, relevance)]
 
         output = given(rule, value, source)
+        rules.meet(layer)
         self.trace.maps.append(Mapped(layer, source, output.grad_fn))
         if layer.kind in WITH_WEIGHTS:
             self._layers[id(output)] = layer, source

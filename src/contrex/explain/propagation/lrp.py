@@ -132,7 +132,13 @@ class LRP(RelevanceExplainer):
         self, images: Tensor, layers: Sequence[Site], *, graph: str, watched: nn.Module | None = None
     ) -> RelevancePass:
         run = super()._run(images, layers, graph=graph, watched=watched)
-        self._check_names({one.layer.name for one in run.trace.maps if one.layer.kind in WITH_WEIGHTS}, layers)
+        ran = [one.layer for one in run.trace.maps if one.layer.kind in WITH_WEIGHTS]
+        self._check_names({layer.name for layer in ran}, layers)
+        if isinstance(self._composite.first, ZBox) and not layers and not any(layer.is_first for layer in ran):
+            raise LayerError(
+                f"no layer of {type(self.model).__name__} takes the images, as `first` (ZBox) needs: more is done with "
+                "them before than to move, scale and shift them. Use rules with another `first`, such as 'gamma'."
+            )
         return run
 
     def _check_names(self, ran: Set[str], layers: Sequence[Site]) -> None:
@@ -176,7 +182,14 @@ class _ByLayer(Rules):
         self._are_gates_constant = constant in ("gates", "both")
         self.is_softmax_constant = constant in ("attention", "both")
 
+    def meet(self, layer: LinearMap) -> None:
+        # The box gives relevance to pixels that are zero, too. A sum would let one near zero, on either side of it,
+        # have any number of times its share.
+        self.takes_normalised_pixels |= layer.is_first and isinstance(self._rule(layer), ZBox)
+
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        if layer.is_first and layer.kind == "normalisation" and self.takes_normalised_pixels:
+            return relevance
         return self._rule(layer)(layer, relevance)
 
     def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:

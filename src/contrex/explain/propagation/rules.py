@@ -46,7 +46,7 @@ class LinearMap:
     bias: Tensor | None
     kind: Kind
     is_first: bool
-    """Whether `x` is the images themselves."""
+    """Whether `x` is the images, normalised or not."""
     name: str = ""
     is_transposed: bool = False
     """Whether it is a transposed convolution, whose weights are [inputs, outputs of a group, ...]."""
@@ -148,8 +148,13 @@ class Rules(ABC):
     """Whether it has rules for what is not linear: softmax, normalisation by data, products of matrices, quotients."""
     is_softmax_constant: bool = False
     """Whether the weights of attention are constants, so that they get no relevance (CP-LRP)."""
+    takes_normalised_pixels: bool = False
+    """Whether the relevance of normalised pixels is that of the images, whatever normalising has added."""
     ledger: Ledger | None = None
     """Counts what stays on the way, where that is asked."""
+
+    def meet(self, layer: LinearMap) -> None:  # noqa: B027
+        """Know a linear map of the pass, before any relevance is shared out."""
 
     @abstractmethod
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
