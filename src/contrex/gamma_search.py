@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from contrex.errors import ArgumentError
 from contrex.explain import LRP
 from contrex.explain.asked import Targets
-from contrex.explain.propagation.linear_maps import layer_names
+from contrex.explain.propagation.names import weight_axes
 from contrex.metrics.insertion import area_under_curve, deletion_curve
 from contrex.models.classifier import Classifier
 from contrex.models.layers import unwrap
@@ -104,9 +104,9 @@ def layer_groups(model: nn.Module | Classifier) -> dict[str, str]:
     {'early convolutions': '0', 'late convolutions': '1', 'head': '3'}
     """
     network = unwrap(model.network if isinstance(model, Classifier) else model)
-    names, sizes = layer_names(network), {n: p.ndim for n, p in network.named_parameters()}
-    *inner, head = names
-    convolutions = [name for name in inner if sizes.get(f"{name}.weight", 2) > 2]
+    axes = weight_axes(network)
+    *inner, head = axes
+    convolutions = [name for name in inner if axes[name] > 2]
     dense = [name for name in inner if name not in convolutions]
     attention = [name for name in dense if any(word in name for word in _OF_ATTENTION)]
     half = (len(convolutions) + 1) // 2

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 from torch.overrides import TorchFunctionMode
 
 import contrex
@@ -15,6 +16,7 @@ from contrex.errors import ArgumentError, LayerError, UnknownNameError
 from contrex.explain.contract import CHECKS
 from contrex.explain.propagation.excitation_backprop import ExcitationBackprop
 from contrex.explain.propagation.lrp import LRP, Composite, Epsilon, Gamma, ZPlus
+from contrex.gamma_search import layer_groups
 from explain.networks import images
 from oracles import attention_relevance, propagation
 from sampling import crossed, sampled
@@ -447,6 +449,117 @@ def test_gamma_by_names():
     assert not torch.allclose(found.heatmap, LRP(net, rules="epsilon")(x, target=1).heatmap)
     everywhere = LRP(net, gamma=0.3)(x, target=1).heatmap
     assert torch.equal(everywhere, LRP(net, rules=Composite(Gamma(0.3), Gamma(0.3), Gamma(0.3)))(x, target=1).heatmap)
+
+
+class TwoConvolutions(nn.Module):
+    def __init__(self, kind=nn.Conv2d):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.fc = kind(3, 4, 3), kind(4, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.fc(F.relu(self.b(F.relu(self.a(x)))).mean((2, 3)))
+
+
+class Standardised(nn.Conv2d):
+    """Weights from a tensor made on the way, a buffer, another parameter and those of the module, in this order."""
+
+    def __init__(self, *size):
+        super().__init__(*size)
+        self.gain = nn.Parameter(torch.rand(size[1], 1, 1, 1) + 0.5)
+        self.register_buffer("shrink", torch.full((), 0.5))
+
+    def computed(self):
+        deviation = torch.maximum(self.weight.std((1, 2, 3), keepdim=True), torch.tensor(1e-3))
+        return torch.full((1, 1), 0.9).squeeze(0) * (self.shrink * (self.gain * (self.weight / deviation)))
+
+    def forward(self, x):
+        return F.conv2d(x, self.computed(), self.bias)
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return torch.tensor(2.0) * weight
+
+
+def of_both(change):
+    net = TwoConvolutions()
+    for conv in (net.a, net.b):
+        change(conv)
+    return net
+
+
+COMPUTED = {
+    "weight norm": lambda: of_both(nn.utils.parametrizations.weight_norm),
+    "own": lambda: of_both(lambda conv: nn.utils.parametrize.register_parametrization(conv, "weight", Doubled())),
+    "pruned": lambda: of_both(lambda conv: prune.random_unstructured(conv, "weight", 0.3)),
+    "in forward": lambda: TwoConvolutions(Standardised),
+}
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+@pytest.mark.parametrize("name", COMPUTED)
+def test_computed_weights_have_the_rules_of_their_module(name, is_frozen):
+    net, plain, x = COMPUTED[name]().double().eval(), TwoConvolutions().double().eval(), images(1, (8, 8))
+    with torch.no_grad():
+        net(x)  # a hook computes the pruned ones
+    for layer in "ab":
+        its = getattr(net, layer)
+        weight = its.computed() if name == "in forward" else its.weight
+        getattr(plain, layer).load_state_dict({"weight": weight.detach(), "bias": its.bias})
+    plain.fc = net.fc
+    net.requires_grad_(not is_frozen)
+    for options in (
+        {"gamma": 0.5},
+        {"gamma": (("b", 5.0), ("*", 0.0))},
+        {"rules": Composite(named={"a": ZPlus(), "b": Gamma(5.0)})},
+    ):
+        found, expected = (LRP(one, **options)(x, target=1).heatmap for one in (net, plain))
+        torch.testing.assert_close(found, expected)
+    assert "a" in layer_groups(net)["early convolutions"].split()
+
+
+class Functions(nn.Module):
+    """`TwoConvolutions` without modules; `k2` may be none of the model's own."""
+
+    def __init__(self, plain, *, is_held=True):
+        super().__init__()
+        self.k1, self.fc, self.unused = plain.a.weight, plain.fc, nn.Parameter(torch.zeros(2, 2))
+        self.b1, self.b2 = plain.a.bias, plain.b.bias
+        self.k2 = plain.b.weight if is_held else [plain.b.weight.detach()]
+
+    def forward(self, x):
+        k2 = self.k2[0] if isinstance(self.k2, list) else self.k2
+        return self.fc(F.relu(F.conv2d(F.relu(F.conv2d(x, self.k1, self.b1)), k2, self.b2)).mean((2, 3)))
+
+
+def test_weights_without_a_module():
+    plain, x = TwoConvolutions().double().eval(), images(1, (8, 8))
+    expected = LRP(plain, gamma=0.5)(x, target=1).heatmap
+    for is_held in (True, False):
+        net = Functions(plain, is_held=is_held).eval()
+        torch.testing.assert_close(LRP(net, gamma=0.5)(x, target=1).heatmap, expected)
+    net = Functions(plain).eval()
+    expected = LRP(plain, gamma=(("b", 5.0), ("*", 0.0)))(x, target=1).heatmap
+    torch.testing.assert_close(LRP(net, gamma=(("k2", 5.0), ("*", 0.0)))(x, target=1).heatmap, expected)
+    by_hand = Composite(named={"k1": Epsilon(), "k2": Gamma(5.0), "fc": Epsilon()})
+    torch.testing.assert_close(LRP(net, rules=by_hand)(x, target=1).heatmap, expected)
+
+
+def test_a_rule_by_name_that_no_layer_got_is_refused():
+    plain, x = TwoConvolutions().double().eval(), images(1, (8, 8))
+    with pytest.raises(LayerError, match=r"the rule of 'unused'.*not used as weights"):
+        LRP(Functions(plain), gamma=(("unused", 0.1),))(x)
+    net = Functions(plain, is_held=False)
+    net.idle = nn.Linear(2, 2)
+    for options in ({"gamma": (("k1 idle", 0.1),)}, {"rules": Composite(named={"idle": ZPlus()})}):
+        with pytest.raises(LayerError, match=r"the rule of 'idle'.*none of the model's parameters"):
+            LRP(net, **options)(x)
+    # Where nothing is in doubt, names of layers that do not run, or run before the explained one, do no harm.
+    net = Functions(plain)
+    net.idle = nn.Linear(2, 2)
+    assert LRP(net, gamma=(("idle", 0.1), ("*", 0.0)))(x).heatmap.equal(LRP(net, gamma=0.0)(x).heatmap)
+    assert LRP(plain, "b", gamma=(("a", 0.1), ("*", 0.0)))(x).heatmap.equal(LRP(plain, "b", gamma=0.0)(x).heatmap)
 
 
 def test_settings_are_kept_and_may_be_written_as_text():

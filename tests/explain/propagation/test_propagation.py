@@ -348,6 +348,86 @@ def test_batch_norm_before_a_dense_layer_is_folded_into_it(rule):
     torch.testing.assert_close(LRP(net, rules=Composite(dense=rule))(images()).heatmap, expected)
 
 
+class Product(nn.Module):
+    """A dense layer that is no `nn.Linear`: data times a parameter, by an equation or a function."""
+
+    def __init__(self, function, *size):
+        super().__init__()
+        self.function, self.w = function, nn.Parameter(torch.randn(*size))
+
+    def forward(self, x):
+        return self.function(x, self.w)
+
+
+def with_norm(product, norm, *before):
+    """A network with batch norm behind a product, and no other layer that shifts."""
+    torch.manual_seed(0)
+    norm.running_mean.uniform_(-0.3, 0.3)
+    norm.running_var.uniform_(0.3, 2)
+    nn.init.uniform_(norm.weight, -2, 2)
+    trunk = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4, bias=False), nn.ReLU(), *before)
+    head = nn.Sequential(nn.Flatten(), nn.LazyLinear(4, bias=False))
+    net = nn.Sequential(trunk, product, norm, nn.ReLU(), head).double().eval()
+    net(images(1, (16, 16)))
+    return net
+
+
+AXES = {
+    "x @ W": lambda: (Product(torch.matmul, 4, 4), nn.BatchNorm1d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "x @ W, not square": lambda: (Product(torch.mm, 4, 6), nn.BatchNorm1d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "W @ x": lambda: (Product(lambda x, w: w @ x, 4, 4), nn.BatchNorm1d(4), nn.Flatten(2)),
+    "co": lambda: (Product(lambda x, w: torch.einsum("nchw,co->nohw", x, w), 4, 4), nn.BatchNorm2d(4)),
+    "oc": lambda: (Product(lambda x, w: torch.einsum("nchw,oc->nohw", x, w), 4, 4), nn.BatchNorm2d(4)),
+    "depthwise": lambda: (Product(lambda x, w: torch.einsum("nchw,c->nchw", x, w), 4), nn.BatchNorm2d(4)),
+    "rows": lambda: (nn.Linear(4, 4, bias=False), nn.BatchNorm2d(4)),
+    "rows, not square": lambda: (nn.Linear(4, 5, bias=False), nn.BatchNorm2d(4)),
+    "tokens": lambda: (nn.Linear(16, 4, bias=False), nn.BatchNorm1d(4), nn.Flatten(2)),
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_batch_norm_of_other_axes_than_the_weights_have(name):
+    """Epsilon is gradient x input, whether or not batch norm can be folded into what is before it."""
+    net, x = with_norm(*AXES[name]()), images(1, (16, 16))
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
+    rules = Composite(Epsilon(0.0), Epsilon(0.0), Epsilon(0.0), normalisation=Epsilon(0.0))
+    found = LRP(net, rules=rules)(x.detach(), target=1).heatmap
+    expected = (gradient * x).sum(1).detach()
+    assert expected.abs().max() > 1e-4
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+
+
+BOTH_GAMMA = Composite(convolution=Gamma(), dense=Gamma())
+"""A product is dense where it stands for a convolution."""
+
+
+@pytest.mark.parametrize("method", [ExcitationBackprop, lambda net, layer: LRP(net, layer, rules=BOTH_GAMMA)])
+@pytest.mark.parametrize("name", ["x @ W", "W @ x", "co", "oc"])
+def test_batch_norm_is_folded_into_a_product_as_into_a_convolution(name, method):
+    net, x = with_norm(*AXES[name]()), images(1, (16, 16))
+    weight = net[1].w.detach() if name in ("oc", "W @ x") else net[1].w.detach().T
+    same = nn.Conv1d(4, 4, 1, bias=False) if name == "W @ x" else nn.Conv2d(4, 4, 1, bias=False)
+    same = nn.Linear(4, 4, bias=False) if name == "x @ W" else same
+    same.weight.data = weight.reshape(same.weight.shape)
+    plain = nn.Sequential(net[0], same, *net[2:]).eval()
+    expected, found = (method(one, "input")(x, target=1).heatmap for one in (plain, net))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_convolution_of_one_image_without_its_axis():
+    torch.manual_seed(0)
+    single, batch = (
+        lambda x, w: F.conv2d(x[0], w, w.sum((1, 2, 3))).relu()[None],
+        lambda x, w: F.conv2d(x, w, w.sum((1, 2, 3))).relu(),
+    )
+    products = Product(single, 4, 3, 3, 3).double(), Product(batch, 4, 3, 3, 3).double()
+    products[1].w.data, fc = products[0].w.data, nn.LazyLinear(3).double()
+    found, expected = (LRP(nn.Sequential(p, nn.Flatten(), fc).eval(), rules="epsilon") for p in products)
+    found, expected = (explainer(images(1, (6, 6)), target=1).heatmap for explainer in (found, expected))
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_box_must_enclose_the_images():
     net, x = branching(), images(2, (8, 12))
     low, high = float(x.min()), float(x.max())
@@ -357,6 +437,94 @@ def test_the_box_must_enclose_the_images():
         LRP(net, rules=Composite(first=ZBox(0.0, 1.0)))(x)
     with pytest.raises(ArgumentError, match="one number or 3"):
         LRP(net, rules=Composite(first=ZBox((0.0, 0.0), 1.0)))(x)
+
+
+MEAN, DEVIATION = (torch.tensor(c).double()[:, None, None] for c in ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)))
+
+
+class Preparing(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def by_channel(x):
+    """As torchvision's Inception does."""
+    return torch.cat([x[:, c : c + 1] * (0.2 + c) + (0.1 * c - 0.3) for c in range(3)], 1)
+
+
+def first_norm():
+    norm = nn.BatchNorm2d(3).double().eval()
+    norm.running_mean.copy_(MEAN.flatten())
+    norm.running_var.copy_(DEVIATION.flatten() ** 2)
+    return norm
+
+
+NORMALISING = {
+    "constants": lambda x: (x - MEAN) / DEVIATION,
+    "range": lambda x: 2 * x - 1,
+    "inverted": lambda x: 1 + x * -1,
+    "in place": lambda x: x.clone().sub_(MEAN).div_(DEVIATION),
+    "moved": lambda x: F.pad((x - MEAN)[:, :, 1:-1, 1:-1], (1, 1, 1, 1)) / DEVIATION,
+    "channels": by_channel,
+    "batch norm": first_norm(),
+}
+
+
+def pixels():
+    """Images of which each has a pixel of zeros, and one that normalising makes zero."""
+    x = images(2, (8, 12)).sigmoid()
+    x[:, :, 3, 3] = 0
+    x[:, :, 4, 4] = MEAN[:, 0, 0]
+    return x
+
+
+@pytest.mark.parametrize("name", NORMALISING)
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda net: LRP(net, rules="epsilon-gamma-box"),
+        lambda net: LRP(net, rules=Composite(first=ZBox(-5.0, (5.0, 6.0, 7.0)))),
+        lambda net: ExcitationBackprop(net, "input"),
+    ],
+)
+def test_a_network_that_normalises_its_images(name, method):
+    """The map is that of the network behind it for the normalised images."""
+    net, x = network("mlp"), pixels()
+    whole = nn.Sequential(Preparing(NORMALISING[name]), net).eval()
+    found = method(whole)(x, target=1).heatmap
+    expected = method(net)(NORMALISING[name](x).detach(), target=1).heatmap
+    if name == "moved":
+        expected = F.pad(expected[:, 1:-1, 1:-1], (1, 1, 1, 1))
+    assert expected.abs().max() > 1e-4
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("options", [{"rules": "epsilon"}, {"rules": "epsilon-gamma-box", "gamma": 0.0}])
+def test_a_shift_by_the_network_keeps_its_share_under_other_rules_than_the_box(options):
+    """Epsilon is gradient x input: of the images, not of the normalised ones."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(240, 3)).double()
+    whole, x = nn.Sequential(Preparing(NORMALISING["constants"]), net).eval(), pixels().requires_grad_()
+    (gradient,) = torch.autograd.grad(whole(x)[:, 1].sum(), x)
+    found = LRP(whole, **options)(x.detach(), target=1).heatmap
+    expected = (gradient * x).sum(1).detach()
+    expected[:, 4, 4] = found[:, 4, 4]  # zero behind the shift, where the quotient has no value
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: F.interpolate(x, (6, 6)), lambda x: x - x.mean((2, 3), keepdim=True), lambda x: x.relu()]
+)
+def test_the_box_needs_a_layer_that_takes_the_images(function):
+    whole, x = nn.Sequential(Preparing(function), network()).eval(), images()
+    with pytest.raises(LayerError, match="no layer of Sequential takes the images, as `first`"):
+        LRP(whole, rules="epsilon-gamma-box")(x)
+    layer = LRP(whole, "1.features", rules="epsilon-gamma-box")
+    assert layer(x).heatmap.abs().max() > 0
 
 
 @pytest.mark.parametrize(
@@ -556,6 +724,68 @@ def test_the_dual_is_the_class_with_its_weights_flipped():
     ours = ContrastiveExcitationBackprop(net, "act")(x, target=1).heatmap
     one, dual = (ExcitationBackprop(model, "act")(x, target=1).heatmap for model in (net, flipped))
     torch.testing.assert_close(ours, one - dual)
+
+
+class Heads(nn.Module):
+    """Two layers with weights behind the same features; `join` makes the logits of them."""
+
+    def __init__(self, join):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU())
+        self.fc, self.box, self.join = nn.Linear(6, 3), nn.Linear(6, 3), join
+
+    def forward(self, x):
+        return self.join(self, self.features(x).mean((2, 3)))
+
+
+def heads(join):
+    return Heads(join).double().eval()
+
+
+def test_the_classifier_is_what_the_logits_come_from():
+    """What runs behind it, for something else, has no part."""
+    x = images()
+    expected = ContrastiveExcitationBackprop(heads(lambda net, f: net.fc(f)), "features.1")(x, target=1).heatmap
+    for contrast_layer in (None, "features.3"):
+        for join in (
+            lambda net, f: {"logits": net.fc(f), "box": net.box(f)},
+            lambda net, f: {"box": net.box(f), "logits": net.fc(f)},
+        ):
+            explainer = ContrastiveExcitationBackprop(heads(join), "features.1", contrast_layer=contrast_layer)
+            found = explainer(x, target=1).heatmap
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("target", [1, 5])
+def test_each_of_several_classifiers_side_by_side_is_flipped(target):
+    def merged(net, f):
+        weight, bias = (torch.cat([getattr(one, name) for one in (net.fc, net.box)]) for name in ("weight", "bias"))
+        return F.linear(f, weight, bias)
+
+    x = images()
+    found, expected = (
+        ContrastiveExcitationBackprop(heads(join), "features.1")(x, target=target).heatmap
+        for join in (lambda net, f: torch.cat([net.fc(f), net.box(f)], 1), merged)
+    )
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("join", "options", "message"),
+    [
+        (lambda net, f: net.fc(f) + net.box(f), {}, "sums or averages of the layers 'box', 'fc'"),
+        (lambda net, f: torch.stack([net.fc(f), net.box(f)]).mean(0), {}, "sums or averages of the layers 'box', 'fc'"),
+        (lambda net, f: net.fc(f) + f[:, :3], {"layer": "features.3"}, "'fc'.*must have all that comes from `layer`"),
+        (lambda net, f: torch.cat([net.fc(f), net.box(f + 0)], 1), {}, "an input of its own: pass `contrast_layer`"),
+        (lambda net, f: net.fc(f), {"contrast_layer": "fc"}, "must have all that comes from `contrast_layer`"),
+        (lambda net, f: f, {"layer": "features.3"}, "none"),
+    ],
+)
+def test_logits_without_a_dual_are_refused(join, options, message):
+    with pytest.raises(LayerError, match=message):
+        ContrastiveExcitationBackprop(heads(join), **{"layer": "features.1", **options})(images())
 
 
 @pytest.mark.parametrize("net", [branching, pytest.param(lambda: network("mlp"), marks=pytest.mark.slow)])

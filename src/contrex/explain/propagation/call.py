@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 Rule = Callable[[Tensor], Sequence[Tensor]]
 """From the relevance of an output to that of each input. Rules live in the graph, so none may hold on to a tensor with
@@ -58,6 +59,11 @@ def given(rule: Rule, value: Tensor, *inputs: Tensor) -> Tensor:
     """Give a value a backward pass that is a rule."""
     output: Tensor = _Relevance.apply(rule, value, *inputs)
     return output
+
+
+def is_rule(node: Node) -> bool:
+    """Whether the backward function of a tensor is a rule, and not torch's own."""
+    return node.name() == "_RelevanceBackward"
 
 
 def precise(tensor: Tensor) -> Tensor:

@@ -80,6 +80,8 @@ class ExcitationBackprop(RelevanceExplainer):
 class _Excitation(Rules):
     """The rule of the paper: only what excites a neuron shares its relevance."""
 
+    takes_normalised_pixels = True
+
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
         if layer.kind == "normalisation":
             return relevance

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contrex.explain.forward.in_place import tensors_in
 from contrex.explain.propagation.call import Call, given, precise
 from contrex.explain.propagation.formulas import bilinear_relevance, softmax_offset, softmax_relevance
 from contrex.explain.propagation.linear_maps import NORMS, WEIGHTED, LinearMaps, Trace
+from contrex.explain.propagation.names import Names
 from contrex.explain.propagation.rules import TINY, NoRuleError, Rules
 from contrex.explain.propagation.tracked import Mark, Tracked
 
@@ -28,6 +29,8 @@ _SUMS = {"add": 1, "iadd": 1, "radd": 1, "sub": -1, "isub": -1, "subtract": -1}
 """Sums of two, and the sign of the second."""
 _PRODUCTS = {"mul", "imul", "rmul", "multiply"}
 _QUOTIENTS = {"div", "idiv", "truediv", "itruediv", "divide", "true_divide"}
+_NORMALISING = {*_SUMS, *_PRODUCTS, *_QUOTIENTS, *NORMS, "batch_norm", "neg"}
+"""What networks do with pixels before their first layer, with constants: they stay pixels, normalised ones."""
 _AVERAGES = {
     *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
     *("mean", "sum", "interpolate", "upsample", "fold"),
@@ -45,9 +48,9 @@ class FunctionRules:
     Rules live in the graph, so none may hold on to this object or to a tensor with a graph: it would never be freed.
     """
 
-    def __init__(self, model: nn.Module, rules: Rules, tracked: Tracked) -> None:
+    def __init__(self, names: Names, rules: Rules, tracked: Tracked) -> None:
         self._rules, self._tracked = rules, tracked
-        self._linear_maps = LinearMaps(model, rules, tracked)
+        self._linear_maps = LinearMaps(names, rules, tracked)
 
     @property
     def trace(self) -> Trace:
@@ -75,6 +78,8 @@ class FunctionRules:
         is_constant = name == "softmax" and self._rules.is_softmax_constant
         if mark == "factor" or (self._rules.takes_attention and (is_norm or is_constant)):
             return "factor"
+        if mark == "pixels" and name in _NORMALISING and len(call.data) == 1:
+            return "pixels"
         scales = name in _PRODUCTS | _QUOTIENTS and _is_number(call.args[-1], below_zero=False)
         return "gate" if _is_gate(call) or (mark == "gate" and (scales or name == "dropout")) else None
 
@@ -116,12 +121,15 @@ class FunctionRules:
         constants = [(t, s) for t, s in signed if not self._tracked.is_data(t)]
         # Detached, as the rule below lives in the graph: it would keep the graph, and the graph the rule, alive.
         rules, values = self._rules, [(t.detach(), s) for t, s in data]
+        are_pixels = self._tracked.are_pixels(*[t for t, _ in data]) and len(data) == 1
         value = call.value()
         kind: dict[str, Any] = {"dtype": torch.promote_types(value.dtype, torch.float32), "device": value.device}
         constant = [s * torch.as_tensor(t, **kind).detach().expand(value.shape) for t, s in constants]
 
         def rule(relevance: Tensor) -> Sequence[Tensor]:
             addends = [s * t.to(**kind).expand(relevance.shape) for t, s in values]
+            if are_pixels and rules.takes_normalised_pixels:
+                return [relevance.sum_to_size(values[0][0].shape)]
             shares = rules.addends(addends, constant[0] if constant else None, relevance.to(**kind))
             return [share.sum_to_size(t.shape) for share, (t, _) in zip(shares, values, strict=True)]
 

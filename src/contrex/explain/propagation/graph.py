@@ -24,6 +24,7 @@ from contrex.explain.forward.in_place import RESHAPING, tensors_in, written
 from contrex.explain.propagation.conservation import Ledger
 from contrex.explain.propagation.functions import FunctionRules
 from contrex.explain.propagation.linear_maps import Trace
+from contrex.explain.propagation.names import Names
 from contrex.explain.propagation.rules import NoRuleError, Rules
 from contrex.explain.propagation.tracked import Tracked
 from contrex.explain.propagation.written_out import WRITTEN_OUT
@@ -63,7 +64,8 @@ class Propagation:
 
     def __init__(self, model: nn.Module, rules: Rules, *, is_at_input: bool) -> None:
         self._tracked = Tracked(is_at_input=is_at_input)
-        self._functions = FunctionRules(model, rules, self._tracked)
+        self._names = Names(model)
+        self._functions = FunctionRules(self._names, rules, self._tracked)
         self._ledger = rules.ledger
         self._aliases = Aliases()
 
@@ -84,6 +86,7 @@ class Propagation:
         self._check_writing(func, target, kwargs.get("out"))
         if not data or not torch.is_grad_enabled():
             outputs = self._without_data(func, args, kwargs)
+            self._names.add((args, kwargs), outputs, target=target)
         elif target is not None:
             outputs = self._changed(func, target, args, kwargs, data)
         else:

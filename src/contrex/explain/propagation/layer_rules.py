@@ -107,8 +107,9 @@ class ZBox(Rule):
     """`R_j = sum_i (w_ij x_j - w+_ij l_j - w-_ij h_j) / sum_k (...) R_i` for pixels between `l` and `h`.
 
     z^B of Montavon et al., "Explaining nonlinear classification decisions with deep Taylor decomposition" (2017).
-    `low` and `high` are the darkest and brightest normalised pixel, one number or one per channel; None takes each
-    image's own smallest and largest value in each channel.
+    `low` and `high` are the darkest and brightest pixel as the layer takes them, normalised: one number or one per
+    channel. None takes each image's own smallest and largest value in each channel. If the network normalises images
+    itself, the relevance of the normalised ones is theirs.
     """
 
     low: float | tuple[float, ...] | None = None
@@ -130,7 +131,7 @@ class ZBox(Rule):
         if bool((x < low).any()) or bool((x > high).any()):
             raise ArgumentError(
                 f"`low` and `high` of ZBox must enclose the images, which go from {float(x.min()):.4g} to "
-                f"{float(x.max()):.4g}; got {self.low} and {self.high}."
+                f"{float(x.max()):.4g} where the first layer takes them; got {self.low} and {self.high}."
             )
         return low, high
 
@@ -159,20 +160,22 @@ COMPOSITES: Mapping[str, Composite] = {
 }
 
 
-def with_gamma(composite: Composite, gamma: Gammas, layers: Sequence[str]) -> Mapping[str, Rule]:
-    """The rules of layers by name, with the gamma rule where `gamma` sets it."""
+def gamma_rules(gamma: Gammas, layers: Sequence[str], others: Sequence[str] = ()) -> list[tuple[str, Rule]]:
+    """Patterns of names, each with the rule that `gamma` sets: of a layer the first that matches.
+
+    Each must match one of the `layers`, or of `others`, which may be layers.
+    """
     pairs = gamma if isinstance(gamma, (tuple, list)) else (("*", gamma),)
-    named: dict[str, Rule] = {}
+    found: list[tuple[str, Rule]] = []
     for patterns, value in pairs:
         _check_not_negative("gamma", value)
         for pattern in patterns.split():
-            matching = [name for name in layers if fnmatchcase(name, pattern)]
             # A single layer has no name; it also stands in where options are checked before there is a network.
-            if not matching and any(layers):
+            if any(layers) and not any(fnmatchcase(name, pattern) for name in (*layers, *others)):
                 raise unknown_name("a layer in `gamma`", pattern, layers)
             # Gamma 0 is the epsilon rule, which costs half.
-            named |= {name: Gamma(value) if value else Epsilon() for name in matching if name not in named}
-    return {**composite.named, **named}
+            found.append((pattern, Gamma(value) if value else Epsilon()))
+    return found
 
 
 def _per_channel(name: str, value: float | tuple[float, ...], x: Tensor) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.graph import Node
 
 from contrex.explain.propagation.call import Call, given, precise
 from contrex.explain.propagation.formulas import centred, normalising_scale
+from contrex.explain.propagation.names import Names
 from contrex.explain.propagation.rules import Kind, LinearMap, Rules
 from contrex.explain.propagation.tracked import Tracked
 
@@ -19,22 +21,32 @@ WEIGHTED: dict[str, Kind] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), "convolution"),
 }
 NORMS = ("layer_norm", "group_norm", "instance_norm")
+WITH_WEIGHTS: tuple[Kind, ...] = ("convolution", "dense")
 
 
 @dataclass(eq=False)
 class Classifier:
-    """The last layer with weights; while `is_flipped`, they count with their sign flipped."""
+    """The layers whose weights count with their sign flipped while they are `flipped`."""
 
-    layer: LinearMap | None = None
-    is_flipped: bool = False
+    flipped: Sequence[LinearMap] = ()
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """A linear map of a pass, with its input in the graph, and where in it its rule is."""
+
+    layer: LinearMap
+    source: Tensor
+    node: Node | None
+
+
+@dataclass(frozen=True, eq=False)
 class Trace:
-    """What propagation needs of a forward pass once it is over: the classifier, and its input in the graph."""
+    """What propagation needs of a forward pass once it is over."""
 
-    classifier: Classifier
-    classifier_input: Tensor | None = None
+    classifier: Classifier = field(default_factory=Classifier)
+    maps: list[Mapped] = field(default_factory=list)
+    """All linear maps, in the order in which they ran."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,31 +58,17 @@ class _Normalised:
     shift: Tensor
 
 
-def layer_names(model: nn.Module) -> list[str]:
-    """The names of the layers that have weights: of the modules that hold them, and of attention's joint projection.
-
-    >>> layer_names(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.MultiheadAttention(2, 1)))
-    ['0', '2.in_proj', '2.out_proj']
-    """
-    return [_name(name) for name, p in model.named_parameters() if name.endswith("weight") and p.ndim > 1]
-
-
-def _name(parameter: str) -> str:
-    return parameter.removesuffix("weight").rstrip("._")
-
-
 class LinearMaps:
     """Gives functions that are linear in the data their rules, in the graph.
 
     Rules live in the graph, so none may hold on to this object or to a tensor with a graph: it would never be freed.
     """
 
-    def __init__(self, model: nn.Module, rules: Rules, tracked: Tracked) -> None:
-        self.trace = Trace(Classifier())
-        self._rules, self._tracked = rules, tracked
-        # By id, as tensors compare by their numbers. Parameters are kept by the model, and the outputs below by
-        # `tracked` until the pass is over, so no id is taken over.
-        self._names = {id(p): _name(name) for name, p in model.named_parameters()}
+    def __init__(self, names: Names, rules: Rules, tracked: Tracked) -> None:
+        self.trace = Trace()
+        self._names, self._rules, self._tracked = names, rules, tracked
+        # By id, as tensors compare by their numbers. Outputs are kept by `tracked` until the pass is over, so no id is
+        # taken over.
         self._layers: dict[int, tuple[LinearMap, Tensor]] = {}
         """What gave an output: the layer with weights, and its input."""
         self._normalised: dict[int, _Normalised] = {}
@@ -100,6 +98,8 @@ class LinearMaps:
             return mapped
 
         w, b = precise(weight), None if bias is None else precise(bias)
+        if b is not None and kind == "convolution":
+            b = b.view(-1, *[1] * (w.ndim - 2))
         # w (scale x + shift) + b = (w scale) x + (w shift + b). Only of vectors: in tokens [N,T,D] batch norm's
         # channels are not the axis that a dense layer mixes.
         normalised = self._normalised.get(id(x)) if kind == "dense" and x.ndim == 2 else None
@@ -134,18 +134,22 @@ class LinearMaps:
         with torch.no_grad():
             scale = (1.0 if weight is None else precise(weight)) / (precise(variance) + eps).sqrt()
             shift = (0.0 if bias is None else precise(bias)) - precise(mean) * scale
+        spread = (-1, *[1] * (x.ndim - 2))
         if self._rules.folds_batch_norm and id(x) in self._layers:
             # scale (w x + b) + shift = (scale w) x + (scale b + shift): one map, so nothing is shared out to batch
             # norm's shift alone.
             layer, source = self._layers[id(x)]
-            shift = shift if layer.bias is None else shift + layer.bias * scale
-            return self._shared(replace(layer, weight=layer.scaled(scale), bias=shift), value, source)
+            folded = layer.scaled(scale, x)
+            if folded is not None:
+                bias = (shift if layer.bias is None else shift + layer.bias.flatten() * scale).view(spread)
+                return self._shared(replace(layer, weight=folded, bias=bias), value, source)
 
         def function(x: Tensor, weight: Tensor | None) -> Tensor:
             assert weight is not None
-            return x * weight.view(-1, *[1] * (x.ndim - 2))
+            return x * weight.view(spread)
 
-        output = self._shared(self._map(function, x, scale, shift, "normalisation", weight), value, x)
+        layer = self._map(function, x, scale, shift.view(spread), "normalisation", weight)
+        output = self._shared(layer, value, x)
         if self._rules.folds_batch_norm:
             self._normalised[id(output)] = _Normalised(x, scale, shift)
         return output
@@ -186,7 +190,7 @@ class LinearMaps:
         parameter: Tensor | None = None,
     ) -> LinearMap:
         """A linear map of data x, whose layer is told by its `parameter`."""
-        is_first, name = self._tracked.are_pixels(x), self._names.get(id(parameter), "")
+        is_first, name = self._tracked.are_pixels(x), self._names.of(parameter)
         return LinearMap(function, precise(x), weight, bias, kind, is_first, name, ledger=self._rules.ledger)
 
     def _shared(self, layer: LinearMap, value: Tensor, source: Tensor) -> Tensor:
@@ -194,13 +198,13 @@ class LinearMaps:
         rules, classifier = self._rules, self.trace.classifier
 
         def rule(relevance: Tensor) -> Sequence[Tensor]:
-            if classifier.is_flipped and classifier.layer is layer and layer.weight is not None:
+            if layer in classifier.flipped and layer.weight is not None:
                 return [rules.linear(replace(layer, weight=-layer.weight), relevance)]
             return [rules.linear(layer, relevance)]
 
         output = given(rule, value, source)
-        if layer.kind in ("convolution", "dense"):
+        rules.meet(layer)
+        self.trace.maps.append(Mapped(layer, source, output.grad_fn))
+        if layer.kind in WITH_WEIGHTS:
             self._layers[id(output)] = layer, source
-            # Overwritten by each layer that follows: after the pass it is the last one, the classifier.
-            self.trace.classifier.layer, self.trace.classifier_input = layer, source
         return output

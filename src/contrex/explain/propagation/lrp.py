@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Sequence, Set
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
-from contrex.errors import ArgumentError, unknown_name
+from contrex.errors import ArgumentError, LayerError, unknown_name
 from contrex.explain.asked import Targets
 from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About, plain
 from contrex.explain.propagation.conservation import Conservation, Ledger
-from contrex.explain.propagation.explainer import RelevanceExplainer
+from contrex.explain.propagation.explainer import RelevanceExplainer, RelevancePass
 from contrex.explain.propagation.layer_rules import COMPOSITES as COMPOSITES
 from contrex.explain.propagation.layer_rules import AlphaBeta as AlphaBeta
 from contrex.explain.propagation.layer_rules import Composite as Composite
 from contrex.explain.propagation.layer_rules import Epsilon as Epsilon
 from contrex.explain.propagation.layer_rules import Gamma as Gamma
-from contrex.explain.propagation.layer_rules import Gammas, with_gamma
+from contrex.explain.propagation.layer_rules import Gammas, gamma_rules
 from contrex.explain.propagation.layer_rules import Rule as Rule
 from contrex.explain.propagation.layer_rules import ZBox as ZBox
 from contrex.explain.propagation.layer_rules import ZPlus as ZPlus
-from contrex.explain.propagation.linear_maps import layer_names
+from contrex.explain.propagation.linear_maps import WITH_WEIGHTS
+from contrex.explain.propagation.names import layer_names, names_of_tensors
 from contrex.explain.propagation.rules import TINY, LinearMap, Rules, ratio
 from contrex.models.classifier import Classifier
-from contrex.models.layers import Layer, Reshape
+from contrex.models.layers import Layer, Reshape, Site
 from contrex.ops import scores
 from contrex.ops.scores import Contrast, Question
 
@@ -44,7 +45,8 @@ class LRP(RelevanceExplainer):
     of one: `"epsilon"` (gradient x input, where nothing has a bias), `"epsilon-plus"`, `"epsilon-alpha-beta"`,
     `"epsilon-gamma-box"` or `"gamma"`. `gamma` sets the gamma rule beside them: one number for all layers with weights,
     or pairs of names and a number, the first that matches a layer: `(("blocks.*.attn.* head", 0.0), ("*", 0.1))`. Names
-    may have wildcards, and stand with spaces between them. `contrex.gamma_search.search_gamma` finds such pairs.
+    may have wildcards, and stand with spaces between them; weights that a module computes have its name, and those
+    without a module the parameter's. `contrex.gamma_search.search_gamma` finds such pairs.
 
     What is not linear has AttnLRP's rules (Achtibat et al., ICML 2024): both factors of a product get half of the
     relevance. With `constant="gates"` a gate (a sigmoid, or a clamp from 0 on) gets nothing, what it lets through all
@@ -63,7 +65,7 @@ class LRP(RelevanceExplainer):
     constant.
 
     Raises:
-        LayerError: a function behind the layer has no rule.
+        LayerError: a function behind the layer has no rule; a rule by name may have missed its layer.
         ArgumentError: `start="one"` for a network of one logit; a negative gamma.
         UnknownNameError: an option has no such value, or `gamma` or `rules` name a layer that there is not.
     """
@@ -90,11 +92,12 @@ class LRP(RelevanceExplainer):
         for option, value, choices in (("`start`", start, Start), ("`constant`", constant, Constant)):
             if value not in get_args(choices):
                 raise unknown_name(option, value, get_args(choices))
-        composite, layers = COMPOSITES[rules] if isinstance(rules, str) else rules, layer_names(self.model)
-        for name in composite.named:
-            if name not in layers:
-                raise unknown_name("`rules.named`", name, layers)
-        self._composite = composite if gamma is None else replace(composite, named=with_gamma(composite, gamma, layers))
+        self._composite = COMPOSITES[rules] if isinstance(rules, str) else rules
+        self._layers, others = layer_names(self.model), names_of_tensors(self.model)
+        for name in self._composite.named:
+            if name not in self._layers and name not in others:
+                raise unknown_name("`rules.named`", name, self._layers)
+        self._gammas = [] if gamma is None else gamma_rules(gamma, self._layers, others)
         self._begins, self._constant, self._gamma = start, constant, gamma
         self._asked_rules = rules if isinstance(rules, str) else repr(rules)
         self._ledger: Ledger | None = None
@@ -123,7 +126,33 @@ class LRP(RelevanceExplainer):
         return counting._ledger.balance(float(found.heatmap.double().sum()))
 
     def _rules(self) -> Rules:
-        return _ByLayer(self._composite, self._constant, self._ledger)
+        return _ByLayer(self._composite, self._gammas, self._constant, self._ledger)
+
+    def _run(
+        self, images: Tensor, layers: Sequence[Site], *, graph: str, watched: nn.Module | None = None
+    ) -> RelevancePass:
+        run = super()._run(images, layers, graph=graph, watched=watched)
+        ran = [one.layer for one in run.trace.maps if one.layer.kind in WITH_WEIGHTS]
+        self._check_names({layer.name for layer in ran}, layers)
+        if isinstance(self._composite.first, ZBox) and not layers and not any(layer.is_first for layer in ran):
+            raise LayerError(
+                f"no layer of {type(self.model).__name__} takes the images, as `first` (ZBox) needs: more is done with "
+                "them before than to move, scale and shift them. Use rules with another `first`, such as 'gamma'."
+            )
+        return run
+
+    def _check_names(self, ran: Set[str], layers: Sequence[Site]) -> None:
+        """Refuse a rule by name that no layer got where one may have gone without: one whose weights are computed, or
+        that has no module."""
+        for pattern in (*(one for one, _ in self._gammas), *self._composite.named):
+            if any(fnmatchcase(name, pattern) for name in ran) or not any(self._layers):
+                continue
+            is_of_module = any(fnmatchcase(name, pattern) for name in self._layers)
+            if "" in ran or not (is_of_module or layers):
+                why = "some weights are none of the model's parameters" if "" in ran else "it is not used as weights"
+                raise LayerError(
+                    f"no layer got the rule of {pattern!r} (`gamma` or `rules.named`): {why}. Leave it out, or use '*'."
+                )
 
     def _relevance(self, run: Pass, row: Tensor) -> Tensor:
         if self._ledger is not None:
@@ -146,12 +175,21 @@ class LRP(RelevanceExplainer):
 class _ByLayer(Rules):
     takes_attention: ClassVar[bool] = True
 
-    def __init__(self, composite: Composite, constant: Constant, ledger: Ledger | None) -> None:
-        self._composite, self.ledger = composite, ledger
+    def __init__(
+        self, composite: Composite, gammas: Sequence[tuple[str, Rule]], constant: Constant, ledger: Ledger | None
+    ) -> None:
+        self._composite, self._gammas, self.ledger = composite, gammas, ledger
         self._are_gates_constant = constant in ("gates", "both")
         self.is_softmax_constant = constant in ("attention", "both")
 
+    def meet(self, layer: LinearMap) -> None:
+        # The box gives relevance to pixels that are zero, too. A sum would let one near zero, on either side of it,
+        # have any number of times its share.
+        self.takes_normalised_pixels |= layer.is_first and isinstance(self._rule(layer), ZBox)
+
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:
+        if layer.is_first and layer.kind == "normalisation" and self.takes_normalised_pixels:
+            return relevance
         return self._rule(layer)(layer, relevance)
 
     def addends(self, addends: Sequence[Tensor], constant: Tensor | None, relevance: Tensor) -> Sequence[Tensor]:
@@ -170,8 +208,10 @@ class _ByLayer(Rules):
             return Epsilon(TINY)
         if layer.kind == "normalisation":
             return self._composite.normalisation
-        if layer.name in self._composite.named:
-            return self._composite.named[layer.name]
+        by_name = next((rule for pattern, rule in self._gammas if fnmatchcase(layer.name, pattern)), None)
+        by_name = by_name or self._composite.named.get(layer.name)
+        if by_name is not None:
+            return by_name
         if layer.is_first:
             return self._composite.first
         return self._composite.dense if layer.kind == "dense" else self._composite.convolution

@@ -36,8 +36,8 @@ class LinearMap:
     """A layer that is linear in its input `x`, as a rule sees it: `z = function(x, weight) + bias`.
 
     Convolutions and dense layers come with the batch norm beside them folded in; one that stands alone is a map of its
-    own, one weight for each channel. Pooling has no weights: they are positive and `function` knows them. `name` is the
-    module's that holds the weights, "" if none does.
+    own, one weight for each channel. Pooling has no weights: they are positive and `function` knows them. The bias has
+    the shape that is added. `name` is the module's that holds the weights, "" if none does.
     """
 
     function: Callable[[Tensor, Tensor | None], Tensor]
@@ -46,16 +46,21 @@ class LinearMap:
     bias: Tensor | None
     kind: Kind
     is_first: bool
-    """Whether `x` is the images themselves."""
+    """Whether `x` is the images, normalised or not."""
     name: str = ""
     is_transposed: bool = False
     """Whether it is a transposed convolution, whose weights are [inputs, outputs of a group, ...]."""
     ledger: Ledger | None = None
     """Counts what biases keep, where that is asked."""
 
-    def scaled(self, scale: Tensor) -> Tensor:
-        """The weights with a factor for each channel of the output."""
+    def scaled(self, scale: Tensor, output: Tensor) -> Tensor | None:
+        """The weights with a factor for each channel of the output, its axis 1; None where that is no axis of theirs,
+        as of a dense layer of tokens."""
         assert self.weight is not None  # pooling has no channels of its own
+        if self.kind == "dense":
+            return self._scaled_along_axis(scale)
+        if output.ndim != self.weight.ndim:  # one image without its axis
+            return None
         ones = [1] * (self.weight.ndim - 2)
         if not self.is_transposed:
             return self.weight * scale.view(-1, 1, *ones)
@@ -65,6 +70,21 @@ class LinearMap:
             *self.weight.shape[:2], *ones
         )
 
+    def _scaled_along_axis(self, scale: Tensor) -> Tensor | None:
+        """The weights of a product of matrices, scaled along the axis that is the output's axis 1."""
+        assert self.weight is not None
+        # It goes by the equation, or by which side the weights are on. So each axis of that size is tried, on ones, of
+        # which no sums cancel: in the right one the output grows as the weights do.
+        marks, ones, x = torch.linspace(1, 2, len(scale)).to(scale), self.weight.new_ones(self.weight.shape), self.x
+        x = x.new_ones(x.shape)
+        output = self.function(x, ones)
+        expected = output * marks.view(-1, *[1] * (output.ndim - 2))
+        for axis, size in enumerate(self.weight.shape):
+            shape = [1] * axis + [-1] + [1] * (self.weight.ndim - axis - 1)
+            if size == len(scale) and torch.allclose(self.function(x, ones * marks.view(shape)), expected, rtol=1e-2):
+                return self.weight * scale.view(shape)
+        return None
+
     def share(self, terms: Sequence[Term], relevance: Tensor, *, bias: Tensor | None = None, epsilon: float) -> Tensor:
         """Relevance of the input: `relevance` in proportion to what each input adds to the sum of the terms."""
         # Autograd does the transposed map: with s_i = R_i / z_i held constant, d/dx_j sum_i z_i s_i = sum_i w_ij s_i,
@@ -73,16 +93,18 @@ class LinearMap:
             inputs = [x.detach().requires_grad_() for x, _ in terms]
             outputs = [self.function(x, weight) for x, (_, weight) in zip(inputs, terms, strict=True)]
             total = sum(outputs[1:], outputs[0])
-            shares = ratio(relevance.to(total.dtype), self._with(bias, total.detach()), epsilon)
+            z = total.detach() if bias is None else total.detach() + bias
+            shares = ratio(relevance.to(total.dtype), z, epsilon)
             gradients = torch.autograd.grad(total, inputs, shares)
         if self.ledger is not None and bias is not None:
-            self.ledger.add("biases", self._with(bias, torch.zeros_like(shares)) * shares)
+            self.ledger.add("biases", bias * shares)
         products = [x.detach() * gradient for x, gradient in zip(inputs, gradients, strict=True)]
         return sum(products[1:], products[0])
 
     def output(self) -> Tensor:
         """The output `z` of the layer, made again."""
-        return self._with(self.bias, self.function(self.x, self.weight))
+        z = self.function(self.x, self.weight)
+        return z if self.bias is None else z + self.bias
 
     def weights(self, sign: int) -> Tensor | None:
         """The positive (`sign` 1) or negative (-1) weights, zeros elsewhere; None for pooling, which has none."""
@@ -105,12 +127,6 @@ class LinearMap:
             if (of_x > 0 or bool((self.x < 0).any())) and (of_weight > 0 or self.weight is not None)
         ]
 
-    def _with(self, bias: Tensor | None, total: Tensor) -> Tensor:
-        if bias is None:
-            return total
-        is_spread = self.kind == "dense" or bias.ndim == total.ndim
-        return total + (bias if is_spread else bias.view(-1, *[1] * (total.ndim - 2)))
-
 
 def part(values: Tensor, sign: int) -> Tensor:
     """The positive (`sign` 1) or the negative (-1) values, zeros elsewhere."""
@@ -132,8 +148,13 @@ class Rules(ABC):
     """Whether it has rules for what is not linear: softmax, normalisation by data, products of matrices, quotients."""
     is_softmax_constant: bool = False
     """Whether the weights of attention are constants, so that they get no relevance (CP-LRP)."""
+    takes_normalised_pixels: bool = False
+    """Whether the relevance of normalised pixels is that of the images, whatever normalising has added."""
     ledger: Ledger | None = None
     """Counts what stays on the way, where that is asked."""
+
+    def meet(self, layer: LinearMap) -> None:  # noqa: B027
+        """Know a linear map of the pass, before any relevance is shared out."""
 
     @abstractmethod
     def linear(self, layer: LinearMap, relevance: Tensor) -> Tensor:

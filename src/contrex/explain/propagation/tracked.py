@@ -10,8 +10,8 @@ from contrex.explain.forward.in_place import tensors_in
 from contrex.explain.propagation.rules import NoRuleError
 
 Mark = Literal["pixels", "gate", "factor"]
-"""What is special about data: *pixels* are the images, as long as functions only move them; a *gate* is between 0 and a
-constant; a *factor* gets no relevance and may only multiply or divide, such as the norm of a vector."""
+"""What is special about data: *pixels* are the images, as long as functions only move or normalise them; a *gate* is
+between 0 and a constant; a *factor* gets no relevance and may only multiply or divide, such as the norm of a vector."""
 
 
 class Tracked:
