@@ -22,6 +22,7 @@ from contrex.models.graph import Graph, as_gradient_edge
 from contrex.models.layers import Site
 from contrex.models.outputs import what_is_read
 from contrex.models.reading import Reading, possible_readings, reading
+from contrex.ops.likeness import differ, rounding_scale
 
 _NO_MAPS = re.compile(r"(Pool(ing)?|Dropout)\d?d?$|^Identity$|^Softmax")
 """Class names of layers that pass on, in part or whole, the map before them, or give attention weights."""
@@ -123,7 +124,9 @@ class Observed:
             return False
         logits = self.logits[0].detach()
         mean = one(run.output)[0].mean((1, 2)).to(logits)
-        return bool((mean - logits).abs().max() <= 1e-3 * logits.abs().max())
+        # Of those that are not masked, behind the layer perhaps.
+        shown = logits.abs() <= rounding_scale(logits).amin()
+        return not bool(differ(mean[shown], logits[shown], 1e-3))
 
     def has_single_cells_behind(self, site: Site) -> bool:
         """Whether a layer behind this one has a map of a single cell: larger images may give it more."""

@@ -17,8 +17,7 @@ Baseline = float | Tensor | Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BaselinePass(Pass):
-    """A pass with the baseline `[N,C,H,W]` of its images: one for all that is asked, as a function may draw another each
-    time."""
+    """A pass with the baseline `[N,C,H,W]` of its images: one for all that is asked, as a function may draw it."""
 
     baseline: Tensor
 
