@@ -40,7 +40,7 @@ class Observed:
             plain = _plain_pass(model, images)
         self.images, self.logits, self.runs = plain.images, plain.logits, plain.runs
         self._map_channels = plain.map_channels if what_is_read() else set()
-        self.functions: Sequence[object] = functions
+        self.functions: Sequence[tuple[object, ...]] = functions
         self.num_images = len(images)
 
     @property
