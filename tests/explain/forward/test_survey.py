@@ -224,6 +224,19 @@ def test_images_that_are_moved_are_refused(name):
     assert contrex.GradCAM(net, "one", reshape=lambda output: output.flip(3))(images(), target=1).heatmap.any()
 
 
+def test_a_crop_inside_the_network_is_read_where_it_moves_no_cell_by_more_than_half():
+    """A sixteenth at each end, as of 224 in 256 pixels: of 7 cells that is less than half of one, of 14 more."""
+
+    def run(net, x):
+        return net.fc(gap(net.last(F.max_pool2d(net.one(F.interpolate(x, (64, 64))[:, :, 4:-4, 4:-4]), 2))))
+
+    net, x = network(run), images()
+    explainer, heatmap = explained(net, x)
+    assert (explainer.layer, heatmap.shape[1:]) == ("last", (7, 7))
+    with pytest.raises(LayerError, match=r"`layer` 'one' gives a map that nothing places .* crop the images before"):
+        explained(net, x, "one")
+
+
 # --- once, and again where something changed ------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Plain, Run
 from contrex.explain.forward.functions import program
 from contrex.explain.forward.runs import Runs
-from contrex.models.axes import Axis, Factor, Lost
+from contrex.models.axes import Axis, Factor, Lost, is_cut_off
 from contrex.models.beside import about
 from contrex.models.following import Followed
 from contrex.models.graph import Graph, as_gradient_edge
@@ -111,7 +111,7 @@ class Observed:
     def is_moved(self, run: Run) -> bool:
         """Whether the layer gives a map whose cells were cut off or are not in their places."""
         known = self._axes.axes(run.edge)
-        is_cut = isinstance(known, tuple) and any(min(axis.before, axis.after) < 0 for axis in known)
+        is_cut = isinstance(known, tuple) and is_cut_off(known)
         return len(run.shape or ()) == 4 and (is_cut or isinstance(known, Lost))
 
     def gives_logits(self, run: Run, one: Reading) -> bool:
