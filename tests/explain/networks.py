@@ -61,6 +61,23 @@ def network(head: str = "pooled", *, inplace: bool = False) -> Net:
     return net.eval()
 
 
+class SwitchedOff(nn.Module):
+    """A network whose last class is switched off: by a bias of -1e4, or behind it by a mask of -1e9 or -inf."""
+
+    HOW = ("bias", "mask", "infinite")
+
+    def __init__(self, net, how):
+        super().__init__()
+        self.net, self.how = net.eval(), how
+
+    def forward(self, x):
+        logits = self.net(x)
+        is_last = torch.arange(logits.shape[1]) == logits.shape[1] - 1
+        if self.how == "bias":
+            return logits - 1e4 * is_last
+        return logits.masked_fill(is_last, -1e9 if self.how == "mask" else -torch.inf)
+
+
 def images(num: int = 3, size: tuple[int, int] = (8, 12)) -> torch.Tensor:
     return torch.randn(num, 3, *size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 

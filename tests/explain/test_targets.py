@@ -187,6 +187,20 @@ def test_relevance_of_a_region():
     torch.testing.assert_close(whole, sum(pixels) / 4)
 
 
+def test_regions_and_boxes_of_half_precision():
+    """Their sizes in pixels are numbers that half has not: more than 65504."""
+    torch.manual_seed(0)
+    net, x = nn.Conv2d(3, 4, 1), torch.rand(1, 3, 300, 300)
+    whole = torch.ones(300, 300, dtype=torch.bool)
+    exact = contrex.GradientTimesInput(net)(x, score=Region(whole, 1))
+    half = contrex.GradientTimesInput(net.half())(x.half(), score=Region(whole, 1))
+    torch.testing.assert_close(half.logits, exact.logits, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(half.heatmap.sum(), exact.heatmap.sum(), rtol=1e-2, atol=0)
+    box = torch.tensor([[0.0, 0, 300, 300]])
+    found = {"boxes": box.half(), "labels": torch.tensor([1]), "scores": torch.tensor([0.5]).half()}
+    torch.testing.assert_close(Detection(box, 1)([found]), torch.tensor([0.5]))
+
+
 def test_one_class_of_a_mask_alone():
     """Binary segmentation: one logit for each pixel, whose two sides are its classes."""
     net, x = Segments(), images()

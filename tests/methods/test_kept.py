@@ -10,6 +10,7 @@ from torch import nn
 from contrex.explain.forward.trunk import going_on, trunk_end, trunk_output
 from contrex.methods.kept import one_by_one
 from contrex.models import build_network
+from explain.networks import SwitchedOff
 from methods.test_retrofit import BASE, moved, plan_of
 from methods.test_steps import make_batch, make_classifier
 from sampling import crossed, sampled
@@ -217,6 +218,19 @@ def test_the_end_of_the_trunk(name, options, first, layer, end):
             found = network(images)
         torch.testing.assert_close(found, network(images).detach(), rtol=1e-4, atol=1e-4)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("how", SwitchedOff.HOW)
+def test_a_trunk_that_wants_all_images_is_seen_beside_a_class_that_is_switched_off(how):
+    class Centred(Beside):
+        def forward(self, images):
+            return super().forward(images) - images.mean()
+
+    torch.manual_seed(0)
+    images = torch.randn(3, 3, 8, 8)
+    for kind, end in ((Beside, "net.stem"), (Centred, None)):
+        network = SwitchedOff(kind(), how)
+        assert trunk_end(network, images, list(network.net.last.parameters()), network.net.last) == end
 
 
 def test_what_flows_past_a_layer_is_no_trunk_alone():

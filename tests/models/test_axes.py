@@ -181,6 +181,45 @@ def test_cells_lie_where_the_coordinates_are(name):
         assert not followed.is_presumed(edge)
 
 
+def pyramid(x, num):
+    for _ in range(num):
+        x = conv(x, 2, 2, 0)
+    return x
+
+
+def enlarged(x, size):
+    return F.interpolate(x, size, mode="bilinear")
+
+
+CUT = {
+    "resized and cropped": lambda x: enlarged(x, (64, 64))[:, :, 4:-4, 4:-4],
+    "cropped more": lambda x: enlarged(x, (64, 64))[:, :, 8:-8, 8:-8],
+    "cropped by a pad": lambda x: F.pad(enlarged(x, (64, 64)), (-4, -4, -4, -4)),
+    "at one end": lambda x: enlarged(x, (128, 128))[:, :, :120, 8:],
+    "twice": lambda x: enlarged(x, (64, 64))[:, :, 2:-2, 2:-2][:, :, 2:-2, 2:-2],
+    "by a row": lambda x: enlarged(x, (65, 65))[:, :, :-1, 1:],
+    "tokens": lambda x: enlarged(x, (64, 64))[:, :, 4:-4, 4:-4].flatten(2).unflatten(2, (56, 56)),
+    "every other": lambda x: enlarged(x, (128, 128))[:, :, 8:-8, 8:-8][:, :, ::2, ::2],
+    "unfolded": lambda x: conv(F.unfold(enlarged(x, (64, 64))[:, :, 4:-4, 4:-4], 1).unflatten(2, (56, 56))),
+}
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 3])
+@pytest.mark.parametrize("name", CUT)
+def test_what_is_cut_off_moves_cells_by_no_more_than_half_a_cell(name, num):
+    """Or by one, where that is less than a twenty-fourth of the image; else there is no reading."""
+    size = (64, 64)
+    rows, _ = coordinates(size)
+    followed, edge, output = program_of(lambda x: pyramid(CUT[name](x), num), rows)
+    _, _, of_ones = program_of(lambda x: pyramid(CUT[name](x), num), torch.ones_like(rows))
+    along = (output[0].mean(0) / of_ones[0].mean(0)).mean(1)
+    # A cell and the first (or last) end of its row: half a cell beyond the middle.
+    cell = float(along.diff().mean())
+    moved = max(float(along[0]) - cell / 2 + 0.5, 63.5 - float(along[-1]) - cell / 2) / 64
+    found = reading(followed.axes(edge))
+    assert (found is not None) == (moved * len(along) < (1.01 if moved < 1 / 24 else 0.51))
+
+
 @pytest.mark.parametrize("name", GONE)
 def test_what_is_in_no_place_has_no_reading(name):
     image = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -174,6 +174,7 @@ class Region(_OneWay, ClassScore):
         if not isinstance(masks, Tensor) or masks.ndim != maps.ndim - 1:  # called by itself, with an output alone
             masks = self.fitted(maps).where
             assert isinstance(masks, Tensor)
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half counts no more than 65504 pixels
         masks = F.interpolate(masks[:, None].to(maps), maps.shape[2:], mode="area").flatten(2)
         # Product and sum one by one: relevance propagation has rules for these, and for no matrix product.
         return (maps.flatten(2) * (masks / masks.sum(2, keepdim=True))).sum(2)
@@ -400,7 +401,8 @@ def tensor_in(output: object, names: Sequence[str], what: str, ndim: int | None)
 
 def _fit(found: Mapping[str, Tensor], box: Tensor, label: Tensor | None) -> Tensor:
     """The largest product of overlap with `box` and score among the detections of one image."""
-    boxes, sure = found["boxes"], found["scores"]
+    # In half a box of 256 x 256 pixels has an infinite area.
+    boxes, sure = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in (found["boxes"], found["scores"]))
     fits = _overlap(boxes.detach(), box.to(boxes)) * sure
     if label is not None:
         fits = fits.where(found["labels"] == label.to(boxes.device), 0)

@@ -16,6 +16,7 @@ from contrex.data.views.squares import view_sizes
 from contrex.errors import ArgumentError, WeightsError, unknown_name
 from contrex.export.formats import FORMATS, NUM_PROBES, Exportable, Format, logits_of
 from contrex.models import Classifier, class_names, eval_mode, load_classifier, model_logits
+from contrex.ops.likeness import differ
 from contrex.records import to_plain, write_json
 from contrex.settings import Model
 from contrex.training.checkpoint import Checkpoints
@@ -153,7 +154,7 @@ def _check(own: Exportable, form: Format, path: Path) -> str:
         expected, got = logits_of(own.classifier, own.classifier.network)(images), logits(images)
     fits = expected.shape == got.shape
     difference = float((expected - got).abs().max()) if fits else float("nan")
-    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+    if not fits or bool(differ(got.flatten(), expected.flatten(), TOLERANCE, least=1.0)):
         raise WeightsError(
             f"exported as {own.card['format']} and loaded back by {where}, {own.model.name} gives other "
             f"logits: {list(got.shape)} instead of {list(expected.shape)}, largest difference {difference:.3g}. "

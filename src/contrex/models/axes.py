@@ -21,13 +21,15 @@ class Factor(NamedTuple):
     for anything else, channels above all.
 
     Copies, which repeat an entry, have the role r. `whole` is how many rows or columns there were before they were
-    split; 0: they were not.
+    split; 0: they were not. `cut` are the shares of the image's side in front and behind that were cut off, little
+    enough for the rest to be taken for the whole.
     """
 
     role: str
     size: int
     stride: int = 1
     whole: int = 0
+    cut: tuple[float, float] = (0.0, 0.0)
 
     @property
     def is_coarsest(self) -> bool:
@@ -65,6 +67,17 @@ class Axis(NamedTuple):
     def roles(self) -> str:
         """The roles of the factors, in order; t for tokens that were joined with another axis."""
         return "".join(factor.role if isinstance(factor, Factor) else "t" for factor in self.factors)
+
+    @property
+    def cut(self) -> tuple[float, float]:
+        """The shares of the image's side that were cut off in front and behind, of one side alone."""
+        first = self.factors[0] if len(self.factors) == 1 else None
+        return first.cut if isinstance(first, Factor) else (0.0, 0.0)
+
+    def and_cut(self, front: float, back: float) -> tuple[float, float]:
+        """The same with so many more of its own entries cut off."""
+        own = (1 - sum(self.cut)) / max(1, math.prod(factor.size for factor in self.factors))
+        return self.cut[0] + own * front, self.cut[1] + own * back
 
     @property
     def is_whole(self) -> bool:
@@ -110,15 +123,39 @@ def has_cells(axis: Axis) -> bool:
     return not {*SIDES, "t"}.isdisjoint(axis.roles)
 
 
+def is_in_grid(axis: Axis) -> bool:
+    """Whether an axis is a side of the grid, or several."""
+    return bool(axis.roles) and set(axis.roles) <= set(SIDES)
+
+
+_TINY = 1 / 24
+"""No cell of a map may move by more than half a cell, or by one where that is no larger share of the image: networks
+trim rows by one."""
+
+
+def is_cut_off(axes: Axes) -> bool:
+    """Whether so much of the image was cut off that cells, enlarged to all of it, are not in their places."""
+    if any(min(axis.before, axis.after) < 0 for axis in axes):
+        return True
+    inside = [f for axis in axes if is_in_grid(axis) for f in axis.factors if isinstance(f, Factor)]
+    for role in SIDES:
+        sides = [factor for factor in inside if factor.role == role]
+        share = max((max(factor.cut) for factor in sides), default=0.0)
+        cells = share * math.prod(factor.size for factor in sides)
+        if cells > (1.0 if share <= _TINY else 0.5) + 1e-9:
+            return True
+    return False
+
+
 def regroup(axes: Axes, shape: Sequence[int]) -> Axes | None:
     """The axes after a view as `shape`: factors are split and joined in order; None where that is no such view.
 
     >>> rows, columns = Axis((Factor("h", 32),)), Axis((Factor("w", 48),))
     >>> patches = regroup((rows, columns), (2, 16, 3, 16))
-    >>> [axis.factors for axis in patches][:2]
-    [(Factor(role='h', size=2, stride=16, whole=32),), (Factor(role='h', size=16, stride=1, whole=32),)]
-    >>> regroup(patches, (32, 48))[0].factors
-    (Factor(role='h', size=32, stride=1, whole=32),)
+    >>> [axis.factors[0][:4] for axis in patches][:2]
+    [('h', 2, 16, 32), ('h', 16, 1, 32)]
+    >>> [factor[:4] for factor in regroup(patches, (32, 48))[0].factors]
+    [('h', 32, 1, 32)]
     """
     waiting: list[Factor | Axis] = []
     for axis in axes:
@@ -147,10 +184,10 @@ def _taken(waiting: list[Factor | Axis], size: int) -> Axis | None:
             # next.
             if item.size % rest or isinstance(item, Axis):  # with entries beside its factors it cannot be split
                 return None
-            role, num, stride, whole = item
+            role, num, stride, whole, cut = item
             whole = whole or num * stride
-            item = Factor(role, rest, stride * (num // rest), whole)
-            waiting.append(Factor(role, num // rest, stride, whole))
+            item = Factor(role, rest, stride * (num // rest), whole, cut)
+            waiting.append(Factor(role, num // rest, stride, whole, cut))
         factors.append(item)
         rest //= item.size
     alone = factors[0] if len(factors) == 1 else None
@@ -163,9 +200,9 @@ def _merged(factors: Sequence[Factor | Axis]) -> list[Factor | Axis]:
     for factor in factors:
         last = merged[-1] if merged else None
         if isinstance(last, Factor) and isinstance(factor, Factor) and _continues(last, factor):
-            merged[-1] = Factor(factor.role, last.size * factor.size, factor.stride, last.whole)
+            merged[-1] = Factor(factor.role, last.size * factor.size, factor.stride, last.whole, last.cut)
         elif isinstance(last, Factor) and isinstance(factor, Factor) and last.is_grid and factor.role == "r":
-            merged[-1] = Factor(last.role, last.size * factor.size)
+            merged[-1] = Factor(last.role, last.size * factor.size, cut=last.cut)
         else:
             merged.append(factor)
     return merged

@@ -60,11 +60,15 @@ def _regridded(step: Step, side: int, axis: Axis, role: str) -> Axis | None:
     # A single row that becomes several (global pooling, enlarged again) tells nothing about places.
     grown_from_one = num > 1 and math.prod(factor.size for factor in axis.factors) == 1
     taken = _taken_by_kernel(step, side) if max(axis.before, axis.after) > 0 else 0
-    before, after = (
-        round(num / axis.size * (end if end < 0 else max(0, end - taken))) for end in (axis.before, axis.after)
-    )
+    ends = [num / axis.size * (end if end < 0 else max(0, end - taken)) for end in (axis.before, axis.after)]
+    before, after = map(round, ends)
     size = num - before - after
-    return None if grown_from_one or size < 1 else Axis((Factor(role, size),), before, after)
+    if grown_from_one or size < 1:
+        return None
+    # What of a cell is lost to rounding where some were cut off stays cut off.
+    new = Axis((Factor(role, size, cut=axis.cut),))
+    lost = [round(end) - end if end < 0 else 0.0 for end in ends]
+    return Axis((Factor(role, size, cut=new.and_cut(*lost)),), before, after)
 
 
 def _taken_by_kernel(step: Step, side: int) -> int:
@@ -101,5 +105,6 @@ def unfolded(step: Step, before: Axes) -> Axes | None:
         (axis.size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         for axis, kernel, dilation, padding, stride in zip(before[2:], *options, strict=True)
     ]
-    tokens = Axis(tuple(Factor(role, size) for role, size in zip("hw", sides, strict=True)))
+    cuts = [axis.cut for axis in before[2:]]
+    tokens = Axis(tuple(Factor(role, size, cut=cut) for role, size, cut in zip("hw", sides, cuts, strict=True)))
     return before[0], channels(step.shape[1]), tokens

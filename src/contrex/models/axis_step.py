@@ -73,7 +73,7 @@ def agreed(candidates: Iterable[Axes]) -> Axes | None:
     # A padded shortcut may be cut where the other branch is not: the branch that is whole tells the places.
     uncut = [axes for axes in found if all(min(axis.before, axis.after) >= 0 for axis in axes)] or found
     is_one = bool(uncut) and all(alike(axes) == alike(uncut[0]) for axes in uncut)
-    return uncut[0] if is_one else None
+    return min(uncut, key=lambda axes: sum(map(sum, (axis.cut for axis in axes)))) if is_one else None
 
 
 def alike(axes: Axes) -> list[tuple[object, ...]]:

@@ -10,7 +10,7 @@ from contrex.models.axes import SIDES, Axes, Axis, Factor, Known, channels, has_
 from contrex.models.axis_step import Step, listed, with_axis
 
 _LITTLE = 16
-"""Of so many rows one may be cut off: no cell of a map moves by more than that share of the image."""
+"""Of so many rows one may be cut off with the rest taken for a whole; what cells move by is counted (`is_cut_off`)."""
 
 
 def permuted(step: Step, before: Axes) -> Axes:
@@ -73,7 +73,7 @@ def _stretch(axis: Axis, start: int, num: int, stride: int = 1) -> Axis | None:
         return channels(num)
     if stride > 1:
         is_all = len(axis.factors) == 1 and axis.is_whole and num == -(-(axis.size - start) // stride)
-        return Axis((Factor(axis.roles, num),)) if is_all and start < stride else None
+        return Axis((Factor(axis.roles, num, cut=axis.cut),)) if is_all and start < stride else None
     return _with_ends(axis, -start, num - axis.size + start)
 
 
@@ -85,7 +85,7 @@ def _with_ends(axis: Axis, front: int, back: int) -> Axis:
         return channels(axis.size + front + back)
     is_little = min(before, after) < 0 and max(before, after) <= 0 and -_LITTLE * min(before, after) <= whole
     if is_little and len(axis.factors) == 1 and isinstance(axis.factors[0], Factor):
-        return Axis((Factor(axis.roles, axis.size + front + back),))
+        return Axis((Factor(axis.roles, axis.size + front + back, cut=axis.and_cut(-before, -after)),))
     return Axis(axis.factors, before, after)
 
 
@@ -118,7 +118,7 @@ def windowed(step: Step, before: Axes) -> Axes | None:
     is_side = len(axis.factors) == 1 and axis.is_whole and axis.roles in SIDES
     return (
         *before[:place],
-        Axis((Factor(axis.roles, num),)),
+        Axis((Factor(axis.roles, num, cut=axis.cut),)),
         *before[place + 1 :],
         channels(step.shape[-1]),
     ) * is_side

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from contrex.models.axes import ROLES, SIDES, Axes, Axis, Factor, Foreign, Known, Lost, grid
+from contrex.models.axes import ROLES, SIDES, Axes, Axis, Factor, Foreign, Known, Lost, grid, is_cut_off, is_in_grid
 
 PREFIX_TOKENS = (0, 1, 2, 4, 5, 8, 9)
 """How many class, distillation and register tokens may stand before the grid: 4 or 8 registers, with or without a class
@@ -78,7 +78,7 @@ def reading(axes: Axes, rank: int = 2) -> Reading | None:
         return None
     split = [_factors(axis) for axis in axes[1:]]
     parts = [(place, factor) for place, factors in enumerate(split) for factor in factors]
-    in_grid = [_is_in_grid(axis) for axis in axes[1:]]
+    in_grid = [is_in_grid(axis) for axis in axes[1:]]
     slices, rows, columns = (_ordered(role, parts, in_grid) for role in "dhw")
     depth, height, width = (_length([parts[i][1] for i in places]) for places in (slices, rows, columns))
     channels = [i for i, (place, _) in enumerate(parts) if not in_grid[place]]
@@ -96,15 +96,9 @@ def reading(axes: Axes, rank: int = 2) -> Reading | None:
     )
 
 
-def _is_in_grid(axis: Axis) -> bool:
-    """Whether an axis is a side of the grid, or several."""
-    return bool(axis.roles) and set(axis.roles) <= set(SIDES)
-
-
 def _may_be_maps(axes: Axes, rank: int) -> bool:
     """Whether the first axis is the images, the others may be grid and channels, and nothing is cut off."""
-    is_cut = any(min(axis.before, axis.after) < 0 for axis in axes)
-    return len(axes) in (3, 4, rank + 2) and not is_cut and not set(SIDES) & set(axes[0].roles)
+    return len(axes) in (3, 4, rank + 2) and not is_cut_off(axes) and not set(SIDES) & set(axes[0].roles)
 
 
 def _is_one_whole(axes: Sequence[Axis], in_grid: Sequence[bool]) -> bool:

@@ -414,6 +414,25 @@ def test_several_layers_from_one_pass(method):
         close(why.heatmap, EXPLAINERS[method](net, layer)(x, target=1).heatmap)
 
 
+@pytest.mark.parametrize("bias", [0.0, -1e4, -1e9])
+def test_the_closed_form_is_left_where_a_head_clips_beside_a_class_that_is_switched_off(bias):
+    """Believed for images whose pooled channels are above 0, where the ReLU behind them does nothing."""
+    net, x = network("pooled"), images(2)
+    net.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.ReLU(), net.head.fc)
+    net.act, explainer = nn.Identity(), HiResCAM(net, "features")
+    with torch.no_grad():
+        net.head[3].bias[3] = bias
+        net.features[3].bias.fill_(5.0)
+        explainer(x, target=0)
+        assert explainer._head._verified is not None
+        net.features[3].bias.copy_(torch.tensor([5.0, -5, 5, -5, 5, 5]))
+    found = explainer(x, target=0)
+    close(found.heatmap, HiResCAM(net, "features")(x, target=0).heatmap)
+    maps = net.features(x).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(net.head(maps)[:, 0].sum(), maps)
+    close(found.heatmap, (gradient * maps).sum(1).detach())
+
+
 @sampled(one_in=3)
 @pytest.mark.parametrize("method", [CAM, XGradCAM, GradCAMPlusPlus, LayerCAM])
 @pytest.mark.parametrize("contrast", [None, "weighted"])

@@ -75,6 +75,16 @@ def test_where_cells_and_biases_make_the_logits_that_is_known(network):
     assert found(EXPLAINERS["grad_cam"](bare), image()).adds == "nothing"
 
 
+def test_a_class_that_is_switched_off_hides_nothing_of_what_cells_and_biases_make():
+    torch.manual_seed(0)
+    net = build_network("contrex:convnet", {}, num_classes=CLASSES).eval()
+    with torch.no_grad():
+        net.fc.bias[3] = -1e4
+    for name, adds, factor in (("grad_cam", "bias", 1.0), ("cam", "bias", 1 / 16), ("gradient", None, 1.0)):
+        maps = found(EXPLAINERS[name](net), image())
+        assert (maps.adds, maps.factor) == (adds, pytest.approx(factor))
+
+
 def test_large_maps_are_averaged_and_few_numbers_are_kept(network):
     explain = EXPLAINERS["gradient"](network)
     maps = found(explain, image(side=2 * FINEST), cells=5 * FINEST**2)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import contrex
 from contrex.errors import ArgumentError, LayerError
 from contrex.explain import EXPLAINERS, Captum
-from explain.networks import images, network
+from explain.networks import SwitchedOff, images, network
 from explain.test_contract import CHEAPER
 from sampling import crossed
 
@@ -355,6 +355,20 @@ class Joined(WithMetadata):
 OTHER_SIZES = (
     r"took the \d image\(s\) of the call, but not \d+ copies of one \(.*batches of other sizes. Let the forward"
 )
+
+
+@pytest.mark.parametrize("how", SwitchedOff.HOW)
+def test_an_answer_by_the_place_in_the_batch_is_seen_beside_a_class_that_is_switched_off(how):
+    class ByPlace(Holding):
+        def forward(self, x):
+            return self.net(x) * torch.arange(1, len(x) + 1)[:, None]
+
+    for explain in (
+        contrex.explain.RISE(SwitchedOff(ByPlace(), how)),
+        contrex.explain.Occlusion(SwitchedOff(ByPlace(), how)),
+    ):
+        with pytest.raises(ArgumentError, match=OTHER_SIZES):
+            explain(images(2), target=1)
 
 
 @pytest.mark.parametrize("kind", [WithMetadata, Joined])

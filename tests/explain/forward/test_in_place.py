@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 import contrex
 from contrex.errors import LayerError
 from explain.edits import EDITS, REFUSED_BY_AUTOGRAD, twins
-from explain.networks import images
+from explain.networks import SwitchedOff, images
 from oracles import input_methods
 from sampling import crossed, sampled
 
@@ -230,6 +230,30 @@ def test_logits_that_are_not_the_models_own_are_refused(dtype, scale):
             LayerError, match=r"the logits of image 0 differ from the model's own by .* a gradient method"
         ):
             kind(net, "input")(images(2).to(dtype))
+
+
+@pytest.mark.parametrize("how", SwitchedOff.HOW)
+def test_a_class_that_is_switched_off_hides_no_other_logits(how):
+    """Neither those of an intercepted pass, nor those of a layer whose memory goes on by another way."""
+
+    class Keeping(nn.Conv2d):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    def odd(x):
+        return x * (1.01 if torch.overrides._get_current_function_mode_stack() else 1.0)
+
+    def changed(y):
+        net.conv.last.mul_(-1.0)
+        return torch.relu(y)
+
+    own = Around(odd, nn.Conv2d(3, 8, 3))
+    with pytest.raises(LayerError, match=r"the logits of image 0 differ from the model's own by .* of 0\.\d+\. Write"):
+        contrex.LRP(SwitchedOff(own, how), "input")(images(2).float(), target=1)
+    net = Around(nn.Identity(), Keeping(3, 8, 3), after=changed)
+    with pytest.raises(LayerError, match=r"memory that SwitchedOff goes on to use and to change, .* \(by 0\.\d+\)"):
+        contrex.HiResCAM(SwitchedOff(net, how), "net.conv")(images(2).float(), target=1)
 
 
 def test_rounding_is_no_difference():

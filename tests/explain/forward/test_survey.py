@@ -95,6 +95,17 @@ def halves_swapped(x):
     return found
 
 
+class Calls(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+class FirstPixels(nn.Module):
+    def forward(self, x):
+        return x[:, :, :64, :64]
+
+
 def tokens(x):
     return x.flatten(2).transpose(1, 2)
 
@@ -213,6 +224,19 @@ def test_images_that_are_moved_are_refused(name):
     assert contrex.GradCAM(net, "one", reshape=lambda output: output.flip(3))(images(), target=1).heatmap.any()
 
 
+def test_a_crop_inside_the_network_is_read_where_it_moves_no_cell_by_more_than_half():
+    """A sixteenth at each end, as of 224 in 256 pixels: of 7 cells that is less than half of one, of 14 more."""
+
+    def run(net, x):
+        return net.fc(gap(net.last(F.max_pool2d(net.one(F.interpolate(x, (64, 64))[:, :, 4:-4, 4:-4]), 2))))
+
+    net, x = network(run), images()
+    explainer, heatmap = explained(net, x)
+    assert (explainer.layer, heatmap.shape[1:]) == ("last", (7, 7))
+    with pytest.raises(LayerError, match=r"`layer` 'one' gives a map that nothing places .* crop the images before"):
+        explained(net, x, "one")
+
+
 # --- once, and again where something changed ------------------------------------------------------------------------
 
 
@@ -249,6 +273,37 @@ def test_another_way_at_another_size(name):
     for size in ((32, 32), (64, 64), (32, 32), (48, 64)):
         x = images(*size)
         assert_right(explainer, x, explainer(x, target=1).heatmap)
+
+
+CUT_BY_NUMBERS = {
+    "a slice": lambda x: x[:, :, :64, :64],
+    "a narrowing": lambda x: x.narrow(2, 0, min(64, x.shape[2])).narrow(3, 0, min(64, x.shape[3])),
+    "a split": lambda x: x.split(64, 2)[0].split(64, 3)[0],
+    "a list": lambda x: x[:, :, list(range(min(64, x.shape[2])))][..., :64],
+    "chosen": lambda x: x.index_select(3, torch.arange(64))[:, :, :64],
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", [*CUT_BY_NUMBERS, "scripted"])
+def test_what_is_cut_by_numbers_of_pixels_does_not_depend_on_the_sizes_before(name):
+    """Maps of the first pixels look like those of the whole, of one cell more or less."""
+    cut = CUT_BY_NUMBERS[name] if name in CUT_BY_NUMBERS else torch.jit.script(FirstPixels())
+    net = network(
+        lambda n, x: n.fc(gap(n.last(F.max_pool2d(n.one(n.cut(x)), 4)))),
+        cut=cut if isinstance(cut, nn.Module) else Calls(cut),
+    )
+    used = contrex.GradCAM(net)
+    for size in ((64, 64), (64, 80), (80, 80), (64, 64)):
+        outcomes = []
+        for explainer in (used, contrex.GradCAM(net)):
+            try:
+                outcomes.append(explainer(images(*size), target=1).heatmap.shape)
+            except LayerError as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1], size
+        if name in CUT_BY_NUMBERS:  # in scripted code cells are measured, which is coarser
+            assert isinstance(outcomes[0], str) == (80 in size or name in ("a list", "chosen"))
 
 
 @sampled(one_in=2)

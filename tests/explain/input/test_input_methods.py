@@ -101,6 +101,29 @@ def test_integrated_gradients_is_complete(contrast, baseline):
     torch.testing.assert_close(why.heatmap.sum((1, 2)), gained, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("batch_size", [None, 1])
+@pytest.mark.parametrize("kind", [contrex.IntegratedGradients, contrex.Occlusion])
+def test_one_baseline_is_drawn_for_all_that_a_call_asks(kind, batch_size):
+    """A map sums to, or is everywhere under one large window, what the score gains from the baseline that was drawn."""
+    net, x, drawn = smooth(), images(), []
+
+    def baseline(pixels):
+        drawn.append(torch.rand_like(pixels))
+        return drawn[-1]
+
+    options = {"steps": 50} if kind is contrex.IntegratedGradients else {"window": (8, 12)}
+    explain = kind(net, baseline=baseline, batch_size=batch_size, **options)
+    first, second = explain.contrasts(x, classes=[2, 0, 3], contrasts=["mean", "weighted"])
+    assert len(drawn) == 1
+    gained = (net(x) - net(drawn[0])).detach()
+    for why in (first, second):
+        for place, k in enumerate([2, 0, 3]):
+            rows = contrex.ops.scores.cotangent(why.logits, torch.full((len(x),), k), why.contrast)
+            found = why.heatmap[:, place]
+            found = found.sum((1, 2)) if kind is contrex.IntegratedGradients else found[:, 0, 0]
+            torch.testing.assert_close(found, (rows * gained).sum(1), rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("score", ["probability", "log_probability"])
 def test_integrated_gradients_asks_the_score_at_every_point(score):
     """Complete for the probability: its derivative is taken at each point of the path, not at the image."""

@@ -29,6 +29,7 @@ from contrex.explain.forward import diagnosis
 from contrex.explain.forward.capture import Pass
 from contrex.models.split import classifier_head
 from contrex.ops import scores
+from contrex.ops.likeness import rounding_scale
 from contrex.ops.scores import Question
 
 COSTLY = 20
@@ -171,12 +172,12 @@ def _sums_to(
 ) -> tuple[float, str | None]:
     """By what a map's sum is multiplied, and what is added to it, to give the logit of each class, seen in the numbers:
     a formula would have to know each method on each network."""
-    close = ROUNDING * float(np.abs(logits).max())
+    close = ROUNDING * rounding_scale(torch.from_numpy(logits)).numpy()
     for factor in (1.0, 1.0 / (maps.shape[1] * maps.shape[2])):
         lacking = logits - factor * maps.sum((1, 2), dtype=np.float64)
-        if np.abs(lacking).max() <= close:
+        if (np.abs(lacking) <= close).all():
             return factor, "nothing"
-        if biases is not None and np.abs(lacking - biases).max() <= close:
+        if biases is not None and (np.abs(lacking - biases) <= close).all():
             return factor, "bias"
     return 1.0, None
 

@@ -43,6 +43,10 @@ class _Interception(TorchFunctionMode):
 
 _SHAPING = {"view", "reshape", "unflatten", "expand", "interpolate", "adaptive_avg_pool2d", "arange", "__get__"}
 """Functions whose arguments may go by the size of the images, and leave the graph what it is."""
+_CUTTING = {"narrow", "narrow_copy", "split", "split_with_sizes", "tensor_split", "pad", "unfold", "as_strided"} | {
+    *("index_select", "gather", "take", "take_along_dim", "masked_select", "slice_scatter", "index_copy", "roll")
+}
+"""Functions that cut, add or choose so many entries whatever the size of the images; so do bounded slices."""
 _RECORDING = threading.local()
 """The program that a thread records, while it does."""
 
@@ -115,6 +119,24 @@ def program() -> Iterator[list[tuple[object, ...]]]:
         yield _RECORDING.program.calls
     finally:
         _RECORDING.program = before
+
+
+def cuts_by_numbers(calls: Sequence[tuple[object, ...]]) -> bool:
+    """Whether a program cuts off, adds or chooses entries by numbers: the same ones are another part of images of
+    another size."""
+    return any(
+        name in _CUTTING or (name in ("__getitem__", "__setitem__") and _is_bounded(rest[1])) for name, *rest in calls
+    )
+
+
+def _is_bounded(index: object) -> bool:
+    """Whether an index, as `Program` describes it, has a slice with an end, or is a list or a tensor."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(
+        isinstance(part, (int, tuple))
+        or (isinstance(part, str) and part.startswith("slice(") and not part.startswith("slice(None, None"))
+        for part in parts
+    )
 
 
 def called(model: nn.Module, images: Tensor) -> object:

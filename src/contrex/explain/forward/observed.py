@@ -15,13 +15,14 @@ from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Plain, Run
 from contrex.explain.forward.functions import program
 from contrex.explain.forward.runs import Runs
-from contrex.models.axes import Axis, Factor, Lost
+from contrex.models.axes import Axis, Factor, Lost, is_cut_off
 from contrex.models.beside import about
 from contrex.models.following import Followed
 from contrex.models.graph import Graph, as_gradient_edge
 from contrex.models.layers import Site
 from contrex.models.outputs import what_is_read
 from contrex.models.reading import Reading, possible_readings, reading
+from contrex.ops.likeness import differ, rounding_scale
 
 _NO_MAPS = re.compile(r"(Pool(ing)?|Dropout)\d?d?$|^Identity$|^Softmax")
 """Class names of layers that pass on, in part or whole, the map before them, or give attention weights."""
@@ -39,7 +40,7 @@ class Observed:
             plain = _plain_pass(model, images)
         self.images, self.logits, self.runs = plain.images, plain.logits, plain.runs
         self._map_channels = plain.map_channels if what_is_read() else set()
-        self.functions: Sequence[object] = functions
+        self.functions: Sequence[tuple[object, ...]] = functions
         self.num_images = len(images)
 
     @property
@@ -110,7 +111,7 @@ class Observed:
     def is_moved(self, run: Run) -> bool:
         """Whether the layer gives a map whose cells were cut off or are not in their places."""
         known = self._axes.axes(run.edge)
-        is_cut = isinstance(known, tuple) and any(min(axis.before, axis.after) < 0 for axis in known)
+        is_cut = isinstance(known, tuple) and is_cut_off(known)
         return len(run.shape or ()) == 4 and (is_cut or isinstance(known, Lost))
 
     def gives_logits(self, run: Run, one: Reading) -> bool:
@@ -123,7 +124,9 @@ class Observed:
             return False
         logits = self.logits[0].detach()
         mean = one(run.output)[0].mean((1, 2)).to(logits)
-        return bool((mean - logits).abs().max() <= 1e-3 * logits.abs().max())
+        # Of those that are not masked, behind the layer perhaps.
+        shown = logits.abs() <= rounding_scale(logits).amin()
+        return not bool(differ(mean[shown], logits[shown], 1e-3))
 
     def has_single_cells_behind(self, site: Site) -> bool:
         """Whether a layer behind this one has a map of a single cell: larger images may give it more."""

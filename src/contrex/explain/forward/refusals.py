@@ -42,8 +42,8 @@ def misplaced(seen: Observed, run: Run) -> str:
     """What to say of a layer whose cells are not in their places."""
     return (
         f"`layer` {layer_name(run.module, seen.model)!r} gives a map that nothing places in the image: the network "
-        "cuts, moves or mixes its cells before. Choose an earlier layer, or pass `reshape=`, a function from its "
-        "output to [N,C,h,w]."
+        "cuts, moves or mixes its cells before. Choose an earlier layer, crop the images before the call where it is "
+        "the network that crops them, or pass `reshape=`, a function from its output to [N,C,h,w]."
     )
 
 
@@ -54,8 +54,9 @@ def nothing_found(seen: Observed, misplaced_runs: Sequence[Run], gradients: Grad
     if moved:
         return (
             f"no feature map of {model} has its cells where they are in the image: the network cuts, moves or "
-            f"mixes them before {layer_name(moved[0].module, seen.model)!r}. Pass `layer=` with a `reshape=` that "
-            "puts them back, or explain the pixels (Gradient, RISE)."
+            f"mixes them before {layer_name(moved[0].module, seen.model)!r}. Crop the images before the call where it "
+            "is the network that crops them, pass `layer=` with a `reshape=` that puts them back, or explain the "
+            "pixels (Gradient, RISE)."
         )
     beside = _shares_past(seen, gradients)
     if beside:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from contrex.errors import LayerError, LayerWarning, warn
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
-from contrex.explain.forward.functions import program
+from contrex.explain.forward.functions import cuts_by_numbers, program
 from contrex.explain.forward.observed import Observed
 from contrex.explain.forward.survey import Survey, check_pass
 from contrex.models import beside
@@ -95,7 +95,7 @@ class Sites:
             if layer is not None:
                 return self._named(survey, layer)
             site = choose(survey) if choose else survey.choose(self._reshape)
-            if isinstance(site.maps, Reading) and site.maps.is_plain_grid:
+            if isinstance(site.maps, Reading) and site.maps.is_plain_grid and not _may_cut(survey):
                 self._seen = _Seen(
                     site,
                     site.maps,
@@ -127,8 +127,9 @@ class Sites:
     def run_as_seen(self, images: Tensor, run: Callable[[Site], Pass]) -> Pass | None:
         """`run(site)` at the layer that was found at another size of images, if that is right for this size too.
 
-        It is if the network calls the same functions, so that its graph is the same, and no layer behind has a grid
-        now that had none: that can be where images are larger. So a new size needs no pass of its own.
+        It is if the network calls the same functions, so that its graph is the same, none of which cuts by numbers of
+        pixels, and no layer behind has a grid now that had none: that can be where images are larger. So a new size
+        needs no pass of its own.
         """
         seen, key = self._seen, self._key(None, images)
         if seen is None or key in self._found or seen.kind != reading_kind():
@@ -201,6 +202,12 @@ class Sites:
                 LayerWarning,
             )
         return site
+
+
+def _may_cut(survey: Survey) -> bool:
+    """Whether another part of images of another size may reach the layers; of scripted code nothing tells."""
+    is_hidden = any(isinstance(module, torch.jit.ScriptModule) for module in survey.seen.model.modules())
+    return is_hidden or cuts_by_numbers(survey.seen.functions)
 
 
 def _all_modules(model: nn.Module) -> list[nn.Module]:

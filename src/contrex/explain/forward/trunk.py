@@ -22,6 +22,7 @@ from contrex.explain.forward.capture import FULL_PRECISION, hooked, undisturbed
 from contrex.explain.forward.observed import Observed
 from contrex.models.layers import find_layer, layer_name
 from contrex.models.outputs import model_logits
+from contrex.ops.likeness import differ
 
 _TRIED = 4
 """How many layers are tried at most: where one that carries everything does not do, few do."""
@@ -111,7 +112,7 @@ def goes_on_from(model: nn.Module, images: Tensor, module: nn.Module) -> bool:
         except Exception:  # whatever a network raises that wants all of its images
             return False
     tolerance = 1e-4 if own.dtype in FULL_PRECISION and features.dtype in FULL_PRECISION else 5e-2
-    return bool((again - own).abs().max() <= tolerance * own.abs().max())
+    return not bool(differ(again.flatten(), own.flatten(), tolerance))
 
 
 def any_images(like: Tensor, num: int = 3) -> Tensor:

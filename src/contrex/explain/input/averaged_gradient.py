@@ -16,6 +16,7 @@ from contrex.errors import LayerError
 from contrex.explain.explainer import InputExplainer, pixel_gradients
 from contrex.explain.forward import capture
 from contrex.explain.forward.capture import Pass
+from contrex.explain.input.baseline import Baseline, BaselinePass, beside_baseline
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import checked_batch_size, other_sizes
 from contrex.models.beside import about
@@ -26,23 +27,29 @@ from contrex.ops.scores import Question
 class AveragedGradient(InputExplainer):
     """Methods that combine the pixels with a weighted mean of the gradients at changed copies of the image.
 
+    Pixels are told as their distance from a baseline, which is 0 where a method has none.
+
     The same question - class weights fixed on the explained image - is asked at every copy. `batch_size` is the number
     of copies in one forward and backward pass, which bounds the memory; None chooses by device. With
     `differentiable=True` the graphs of all copies are kept.
     """
+
+    _baseline: Baseline = 0.0
 
     def __init__(self, model: nn.Module | Classifier, *, batch_size: int | None = None, **about: Unpack[About]) -> None:
         super().__init__(model, **about)
         self._batch_size = checked_batch_size(batch_size)
 
     @abstractmethod
-    def copies(self, images: Tensor) -> Iterator[tuple[float, Tensor]]:
+    def copies(self, images: Tensor, baseline: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Weight and copy `[N,C,H,W]`, one after another; each image's copies must not depend on the others'."""
 
     def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
-        return capture.forward(self.model, images, (), graph="all" if differentiable else "none")
+        run = capture.forward(self.model, images, (), graph="all" if differentiable else "none")
+        return beside_baseline(run, self._baseline)
 
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        assert isinstance(run, BaselinePass)
         size = images_at_once(run.images.device, self._batch_size)
         maps = []
         for start in range(0, len(run.images), size):
@@ -62,10 +69,10 @@ class AveragedGradient(InputExplainer):
                 raise
             raise other_sizes(self.model, num_images, len(points), error) from error
 
-    def _part(self, some: slice, question: Question, size: int, whole: Pass, differentiable: bool) -> Tensor:
+    def _part(self, some: slice, question: Question, size: int, whole: BaselinePass, differentiable: bool) -> Tensor:
         """The maps `[n,M,H,W]` of so few images that one copy of each fits into a pass."""
-        images, places = whole.images[some], range(len(whole.images))[some]
-        copies, means = self.copies(images), [torch.zeros((), device=images.device)] * question.rows.shape[1]
+        images, baseline, places = whole.images[some], whole.baseline[some], range(len(whole.images))[some]
+        copies, means = self.copies(images, baseline), [torch.zeros((), device=images.device)] * question.rows.shape[1]
         # As many copies of all these images as fit into one pass; the weighted sum is kept, not the gradients of the
         # copies.
         while chunk := list(islice(copies, size // len(images))):
@@ -81,4 +88,4 @@ class AveragedGradient(InputExplainer):
                     total = torch.einsum("s,s...->...", weights, gradient.view(num, *images.shape))
                     means[index] = means[index] + total
         with torch.set_grad_enabled(differentiable):
-            return torch.stack([self.combine(images, mean) for mean in means], 1)
+            return torch.stack([self.combine(images - baseline, mean) for mean in means], 1)

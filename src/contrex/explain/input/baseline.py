@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from contrex.errors import ArgumentError
+from contrex.explain.forward.capture import Pass
 
 Baseline = float | Tensor | Callable[[Tensor], Tensor]
 """A value for all pixels, one per channel `[C]`, an image `[C,H,W]`, or a function from the images to theirs."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BaselinePass(Pass):
+    """A pass with the baseline `[N,C,H,W]` of its images: one for all that is asked, as a function may draw it."""
+
+    baseline: Tensor
+
+
+def beside_baseline(run: Pass, baseline: Baseline) -> BaselinePass:
+    """A plain pass with the baseline of its images, or errors as in `baseline_of`."""
+    return BaselinePass(run.images, run.logits, run.features, baseline=baseline_of(run.images, baseline))
 
 
 def baseline_of(images: Tensor, baseline: Baseline) -> Tensor:

@@ -43,7 +43,7 @@ class SmoothGrad(AveragedGradient):
             raise ArgumentError(f"`noise` must be a share of the image's range, 0 or more; got {noise}.")
         self._num_samples, self._noise, self._seed = num_samples, noise, seed
 
-    def copies(self, images: Tensor) -> Iterator[tuple[float, Tensor]]:
+    def copies(self, images: Tensor, baseline: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Give n times a weight, 1/n, and a noisy copy `[N,C,H,W]`."""
         # For each call anew, of the shape of one image and on the CPU: so noise depends neither on the batch nor on the
         # device.

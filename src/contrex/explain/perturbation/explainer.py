@@ -17,6 +17,7 @@ from contrex.explain.forward.capture import Pass
 from contrex.explain.options import About
 from contrex.models.beside import Rows, about
 from contrex.models.classifier import Classifier
+from contrex.ops.likeness import differ
 from contrex.ops.scores import Question
 
 
@@ -87,10 +88,9 @@ def other_sizes(model: nn.Module, num_images: int, num_copies: int, reason: obje
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:
-    """Whether logits are equal but for the rounding of another batch, measured by the largest."""
+    """Whether logits are equal but for the rounding of another batch."""
     tolerance = 1e-3 if not torch.is_autocast_enabled(found.device.type) else 5e-2
-    both = [torch.nan_to_num(logits.detach(), nan=0.0, posinf=0.0, neginf=0.0) for logits in (found, expected)]
-    return bool((both[0] - both[1]).abs().max() <= tolerance * both[1].abs().max())
+    return not bool(differ(found.flatten(), expected.flatten(), tolerance))
 
 
 _TAKES_CHANNELS_LAST: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -128,5 +128,5 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _differ(model: nn.Module, logits: Tensor, expected: Tensor) -> bool:
-    """Whether fewer than half of the digits agree; NaN, which is refused later, is no difference."""
-    return bool((logits - expected).abs().max() > capture.resolution(model, expected) ** 0.5 * expected.abs().max())
+    """Whether fewer than half of the digits agree."""
+    return bool(differ(logits.flatten(), expected.flatten(), capture.resolution(model, expected) ** 0.5))

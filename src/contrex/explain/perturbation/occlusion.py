@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from contrex.errors import ArgumentError
 from contrex.explain.forward.capture import Pass
-from contrex.explain.input.baseline import Baseline, baseline_of
+from contrex.explain.input.baseline import Baseline, BaselinePass, beside_baseline
 from contrex.explain.options import About
 from contrex.explain.perturbation.explainer import PerturbationExplainer, at_once, check_alone, outputs_of
 from contrex.models.classifier import Classifier
@@ -48,16 +48,19 @@ class Occlusion(PerturbationExplainer):
         super().__init__(model, batch_size=batch_size, **about)
         self._window, self._stride, self._baseline = _sides(window, "window"), _sides(stride, "stride"), baseline
 
+    def _forward(self, images: Tensor, *, differentiable: bool) -> Pass:
+        return beside_baseline(super()._forward(images, differentiable=differentiable), self._baseline)
+
     def _maps(self, run: Pass, question: Question, *, differentiable: bool) -> Tensor:
+        assert isinstance(run, BaselinePass)
         covers = self._windows(run.images)
         check_alone(self.model, run)
         places = [torch.arange(len(axis), device=axis.device) for axis in covers]
         chosen = torch.cartesian_prod(*places).reshape(-1, len(covers))
         chunks = torch.split(chosen, at_once(self._batch_size, run.images.device))
         whole, losses = question.outputs(run.logits), []
-        fillings = baseline_of(run.images, self._baseline)
         for n, (image, filling, output, weights) in enumerate(
-            zip(run.images.detach(), fillings, whole, question.rows, strict=True)
+            zip(run.images.detach(), run.baseline, whole, question.rows, strict=True)
         ):
             occluded = ((n, part) for part in _occluded(image, filling, covers, chunks))
             left = outputs_of(self.model, occluded, question)

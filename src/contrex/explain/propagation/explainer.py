@@ -21,6 +21,7 @@ from contrex.explain.propagation.linear_maps import Trace
 from contrex.explain.propagation.rules import NoRuleError, Rules
 from contrex.models.classifier import Classifier
 from contrex.models.layers import Layer, Reshape, Site
+from contrex.ops.likeness import differ, rounding_scale
 from contrex.ops.scores import Question
 
 _CHECKPOINTED = "activation checkpointing runs functions again, without their rules"
@@ -108,14 +109,15 @@ class RelevanceExplainer(LayerExplainer):
 
     def _check_logits(self, found: Tensor, own: Tensor) -> None:
         """Refuse a pass that is not the model's own: half of the digits that its numbers have must agree."""
-        differences, largest = (found - own).abs().amax(1), own.abs().amax(1)
-        far = differences > capture.resolution(self.model, own) ** 0.5 * largest
+        far = differ(found, own, capture.resolution(self.model, own) ** 0.5)
         if bool(far.any()):
             index = int(far.nonzero()[0])
+            difference = float((found - own)[index].abs().nan_to_num(0.0).max())
+            largest = float(rounding_scale(own)[index].min())
             raise LayerError(
                 f"{type(self).__name__} cannot explain {type(self.model).__name__}: in the pass that it follows, the "
-                f"logits of image {index} differ from the model's own by {float(differences[index]):.3g} of "
-                f"{float(largest[index]):.3g}. Write what the model changes in place out of place, explain a `layer` "
+                f"logits of image {index} differ from the model's own by {difference:.3g} of "
+                f"{largest:.3g}. Write what the model changes in place out of place, explain a `layer` "
                 "behind it, or use a gradient method."
             )
 
