@@ -221,6 +221,15 @@ def test_models_without_such_attention_are_named(method, make, size, message):
         METHODS[method](make().eval())(images(1, size))
 
 
+@every_method
+def test_weights_that_are_changed_before_they_meet_the_values_are_not_left_out(method):
+    """ConViT's first blocks gate theirs: a map of the last ones alone would look like one of all."""
+    torch.manual_seed(0)
+    net = timm.create_model("convit_tiny", img_size=32, patch_size=8, num_classes=4, depth=3, local_up_to_layer=2)
+    with pytest.raises(LayerError, match="4 of its softmaxes over all tokens are changed"):
+        METHODS[method](net.double().eval())(images(1, SIZE))
+
+
 class Branched(nn.Module):
     """One network twice: for the image and its mirror, for a pair of images, or one of the two without gradients."""
 

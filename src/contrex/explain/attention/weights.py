@@ -145,6 +145,8 @@ class _Recorder:
         self._num_tokens: set[int] = set()
         # By id, as tensors compare by their numbers; all are kept, so that no other tensor takes over an id.
         self._softmaxes: dict[int, Tensor] = {}
+        self._open: dict[int, Tensor] = {}
+        """Those among all tokens that have not mixed any values so far."""
 
     def __call__(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = func.__name__.strip("_")
@@ -160,7 +162,12 @@ class _Recorder:
             name == "dropout" and id(args[0]) in self._softmaxes
         ):
             self._softmaxes[id(output)] = output
+            if name == "dropout":
+                self._open.pop(id(args[0]), None)
+            if output.ndim == 4 and output.shape[2] == output.shape[3]:
+                self._open[id(output)] = output
         elif name == "matmul" and id(args[0]) in self._softmaxes:
+            self._open.pop(id(args[0]), None)
             return self._kept(args[0], output, args[1])
         return output
 
@@ -174,6 +181,11 @@ class _Recorder:
                 return f"it attends within windows: weights {shape} for {self._num_images} image(s)"
             if weights.shape[2] != weights.shape[3] or weights.shape[2] not in self._num_tokens:
                 return f"weights {shape} are not from all tokens to all tokens"
+        if self._open:
+            return (
+                f"{len(self._open)} of its softmaxes over all tokens are changed (mixed, gated) before they meet the "
+                "values, so only a part of it would be rolled out"
+            )
         sizes = sorted({weights.shape[2] for weights in self.weights})
         if len(sizes) > 1:
             return f"its number of tokens changes from layer to layer: {sizes}"
