@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from contrex import ranks
 from contrex.errors import ArgumentError
 from contrex.metrics.per_sample import PerSampleMetric
 from contrex.metrics.probing import check_finite
@@ -109,11 +110,12 @@ class LocalisationMetric(PerSampleMetric):
         self.append(values, torch.tensor(has_box, dtype=torch.bool, device="cpu"))
 
     def describe_skipped(self) -> str:
-        """How many images were skipped for which reason; empty when none was."""
+        """How many images were skipped for which reason; empty when none was. A sync point, as `rows`."""
         values, has_box = self.rows().unbind(1)
         num_without_box = int((has_box == 0).sum())
+        objects = set().union(*ranks.gathered(self.objects))  # a process without images knows of none
         reasons = {
-            f"without a {' or '.join(sorted(self.objects))} of the class": num_without_box,
+            f"without a {' or '.join(sorted(objects))} of the class": num_without_box,
             self.without_map: int(values.isnan().sum()) - num_without_box,
         }
         return ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
