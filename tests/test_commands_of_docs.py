@@ -129,6 +129,7 @@ DIGITS = [
 ]
 FEW = {
     "train digits_few_shot": ["--seeds", "2", "--jobs", "1", "--training.epochs", "1", "--data.num-test", "34"],
+    "train digits_supcon": [*DIGITS[:-1], "5"],  # ExCon's own loss begins in the fifth
     "train digits_": DIGITS,
     "train runs/": ["--training.epochs", "1"],
     "reproduce cgc-table5 --scale tiny": ["--rows", "*resnet18*", "--epochs", "1", "--limit", "20"],
