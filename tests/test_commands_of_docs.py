@@ -139,7 +139,7 @@ FEW = {
 NEEDS = {
     "tiny_imagenet10_cgc": "Tiny-ImageNet in folders",
     "imagenet:PATH": "ImageNet",
-    "--images FOLDER": "photos and a trained network",
+    "--model.weights FILE": "weights, and photos",
     "mobilenetv2_100_timm_same.pth": "500 photos of ImageNet and timm's weights, as in test_real_network.py",
 }
 """What a reader must have for the commands with these words; they are read above, and not run."""
