@@ -121,12 +121,12 @@ def train(arguments: Arguments) -> int:
 def _with_network(recipe: settings.Recipe, words: Sequence[str]) -> settings.Recipe:
     """The recipe for the network that is named on the command line: of another than its own it has neither the options
     nor, where it begins with weights, their mean and std."""
-    options = [word for place, word in enumerate(words) if place and words[place - 1] in ("--model", "--model.name")]
-    options += [word.partition("=")[2] for word in words if word.startswith(("--model=", "--model.name="))]
-    if not options or options[-1] == recipe.model.name:
+    named = [word for place, word in enumerate(words) if place and words[place - 1] in ("--model", "--model.name")]
+    named += [word.partition("=")[2] for word in words if word.startswith(("--model=", "--model.name="))]
+    if not named or named[-1] == recipe.model.name:
         return recipe
     own = recipe.model if recipe.model.is_untrained else replace(recipe.model, mean=None, std=None)
-    return replace(recipe, model=replace(own, name=options[-1], options={}))
+    return replace(recipe, model=replace(own, name=named[-1], options={}))
 
 
 def _train_one(options: Train) -> int:

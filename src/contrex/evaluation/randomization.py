@@ -40,9 +40,8 @@ class ParameterRandomization(Protocol):
         self.similarity = RandomizationSimilarity(self.options.similarity, each=not self.is_cascading)
         self.metrics = [self.similarity]
         self.mean = CurveMean()
-        own = (
-            [""] if next(bench.network.parameters(recurse=False), None) is not None else []
-        )  # a class token: drawn last
+        # What the network owns itself, such as a class token, is drawn last.
+        own = [""] if next(bench.network.parameters(recurse=False), None) is not None else []
         children = [name for name, child in bench.network.named_children() if any(True for _ in child.parameters())]
         self.stages = [*own, *children]
         self._chance: list[torch.Tensor] = []

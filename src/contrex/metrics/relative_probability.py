@@ -221,9 +221,8 @@ def _kept(
 ) -> Tensor:
     """What each map of the chosen images keeps, boolean `[S,n,2,H,W]`."""
     size = (images.shape[2], images.shape[3])
-    some = (
-        chosen if len(chosen) else chosen.new_zeros(1)
-    )  # names of signs and protocol are checked where none counts, too
+    # Where no image counts one is looked at all the same, so that names of signs and protocol are checked.
+    some = chosen if len(chosen) else chosen.new_zeros(1)
     own = upsample(heatmaps.to(images.device)[some], size).flatten(0, 1)
     rival = None if other is None else upsample(other.to(images.device)[some], size).flatten(0, 1)
     kept = [kept_pixels(own, rival, sign=sign, protocol=protocol) for sign in signs]
